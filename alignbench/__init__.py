@@ -1,0 +1,49 @@
+"""alignbench: did aligning a language model reach the distribution it was meant to reach, and what did that cost?
+
+    import alignbench
+    rows = alignbench.evaluate("hf:pretrained=gpt2", "lexical_word", aligners=["best_of_n:n=4"])
+    print(alignbench.leaderboard(rows))
+
+Importing this package loads neither torch nor transformers nor pandas: names are looked up when they are used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from alignbench.registry import aligner, feature, generator, metric
+
+if TYPE_CHECKING:
+    from alignbench.reports.table import leaderboard
+    from alignbench.run import evaluate
+    from alignbench.seeds import Seed
+    from alignbench.types import Draws, Estimate, Evidence
+
+_HOMES = {
+    "Draws": "alignbench.types",
+    "Estimate": "alignbench.types",
+    "Evidence": "alignbench.types",
+    "Seed": "alignbench.seeds",
+    "evaluate": "alignbench.run",
+    "leaderboard": "alignbench.reports.table",
+}
+
+__all__ = [
+    "Draws",
+    "Estimate",
+    "Evidence",
+    "Seed",
+    "aligner",
+    "evaluate",
+    "feature",
+    "generator",
+    "leaderboard",
+    "metric",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'alignbench' has no attribute '{name}'")
+    return getattr(import_module(_HOMES[name]), name)

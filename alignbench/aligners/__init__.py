@@ -1,0 +1,13 @@
+"""Aligners: recipes that turn a base and a target into a generator. Floor 2; torch may live here.
+
+An aligner is one file with a frozen dataclass of hyper-parameters, registered by `@aligner("name")`, whose
+`align(base, target, prompts, *, max_tokens, seed, workdir)` returns a `Sampler`. It may import floors 0 and 1, and
+never `features` or `metrics`: the target measures features (`target.log_ratio_of(prompts, draws)`). Give the sampler
+an `identity()` of plain data, so that its draws can be found again on disk. If it only picks among base draws, say how
+by `selection`, and its divergences are computed in closed form.
+"""
+
+from alignbench.aligners import best_of_n as best_of_n
+from alignbench.aligners import decoding as decoding
+from alignbench.aligners import prompt as prompt
+from alignbench.aligners import rejection as rejection

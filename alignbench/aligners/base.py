@@ -1,0 +1,49 @@
+"""What an aligner is: a recipe, with its hyper-parameters, that turns a base and a target into a generator."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from alignbench.errors import Unsupported, UsageError
+from alignbench.generators.law import Law
+from alignbench.seeds import Seed
+from alignbench.target import Target
+from alignbench.types import Sampler
+
+
+@runtime_checkable
+class Aligner(Protocol):
+    """A frozen dataclass of hyper-parameters with one method."""
+
+    def align(
+        self, base: Any, target: Target, prompts: Sequence[str], *, max_tokens: int, seed: Seed,
+        workdir: Path | None = None,
+    ) -> Sampler:  # fmt: skip
+        """The aligned generator; training uses the stream `train` and writes only below `workdir`."""
+        ...
+
+
+def need_law(base: Any, aligner: str) -> Law:
+    """`base` as a law whose decoding settings can change; raises Unsupported for a black box."""
+    if not isinstance(base, Law):
+        raise Unsupported(f"aligner '{aligner}' changes decoding settings; {type(base).__name__} has none to change")
+    return base
+
+
+def whole(name: str, value: Any, least: int = 1) -> None:
+    """Raise UsageError unless the hyper-parameter `name` is a whole number >= `least`."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise UsageError(f"{name}={value}: must be a whole number >= {least}")
+
+
+def identity_of(aligner: Any, base: Any, target: Target | None = None) -> Mapping[str, Any]:
+    """Plain data that the aligned generator's draws depend on."""
+    mine = asdict(aligner) if is_dataclass(aligner) and not isinstance(aligner, type) else {}
+    parts: dict[str, Any] = {"aligner": type(aligner).__name__, **mine, "base": base.identity()}
+    if target is not None:
+        fitted = [] if target.fit is None else target.fit.lam.tolist()
+        parts |= {"target": target.identity, "lam": fitted}
+    return parts

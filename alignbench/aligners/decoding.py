@@ -1,0 +1,66 @@
+"""Decoding settings as aligners: temperature, top-k and top-p change the law and know nothing of the target."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from alignbench.aligners.base import need_law
+from alignbench.generators.law import Law, Warp
+from alignbench.registry import aligner
+from alignbench.seeds import Seed
+from alignbench.target import Target
+
+
+@dataclass(frozen=True)
+class _Decoding:
+    def settings(self) -> dict[str, Any]:
+        raise NotImplementedError
+
+    def __post_init__(self) -> None:
+        Warp(**self.settings())  # raises UsageError on a value out of range
+
+    def align(
+        self, base: Any, target: Target, prompts: Sequence[str], *, max_tokens: int, seed: Seed,
+        workdir: Path | None = None,
+    ) -> Law:  # fmt: skip
+        """See `Aligner.align`."""
+        return need_law(base, type(self).__name__).warped(**self.settings())
+
+
+@aligner("temperature")
+@dataclass(frozen=True)
+class Temperature(_Decoding):
+    """π ∝ a^(1/t) at each token; t < 1 sharpens. Changes the law only, never reads the target."""
+
+    t: float = 0.7
+
+    def settings(self) -> dict[str, Any]:
+        """The law's settings."""
+        return {"temperature": self.t}
+
+
+@aligner("top_k")
+@dataclass(frozen=True)
+class TopK(_Decoding):
+    """Keep the k likeliest tokens at each step (Fan et al. 2018); truncates, so KL(p‖π) is often infinite."""
+
+    k: int = 50
+
+    def settings(self) -> dict[str, Any]:
+        """The law's settings."""
+        return {"top_k": self.k}
+
+
+@aligner("top_p")
+@dataclass(frozen=True)
+class TopP(_Decoding):
+    """Keep the smallest set of tokens that holds mass p (Holtzman et al. 2020); truncates as top-k does."""
+
+    p: float = 0.9
+
+    def settings(self) -> dict[str, Any]:
+        """The law's settings."""
+        return {"top_p": self.p}

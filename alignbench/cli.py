@@ -1,0 +1,297 @@
+"""The command line: words to calls. The only place that prints and chooses exit codes."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from alignbench.errors import AlignbenchError, UsageError, unknown
+
+if TYPE_CHECKING:
+    from alignbench.run import Job, Outcome
+
+app = typer.Typer(
+    name="alignbench",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"], "token_normalize_func": lambda s: s.replace("-", "_")},
+    help="Did aligning this language model reach the distribution it was meant to reach, and what did that cost?",
+)
+
+EXAMPLES = """
+Examples:
+
+  alignbench run                                   the quickstart: a small real model, three tasks, four generators
+
+  alignbench run --model hf --model_args pretrained=gpt2 --tasks lexical_word --aligner best_of_n:n=8
+
+  alignbench run --model hf --model_args pretrained=gpt2 --gen_kwargs temperature=0.7,top_p=0.9 --tasks 'lexical_*'
+
+  alignbench run --model exact --tasks exact_ngram --aligner rejection --dry_run
+"""
+
+Model = Annotated[list[str] | None, typer.Option(metavar="NAME", help="A generator, such as hf; repeat for more rows.")]
+ModelArgs = Annotated[
+    list[str] | None, typer.Option(metavar="K=V,…", help="Its arguments, such as pretrained=gpt2; one for each --model.")
+]
+Base = Annotated[str | None, typer.Option(metavar="SPEC", help="What divergences are measured from. [default: the model]")]
+Aligners = Annotated[
+    list[str] | None, typer.Option("--aligner", metavar="SPEC", help="An aligner on the base, such as best_of_n:n=16; repeatable.")
+]
+Tasks = Annotated[list[str] | None, typer.Option(metavar="A,B", help="Task names, patterns or YAML files, comma-separated.")]
+IncludePath = Annotated[
+    list[Path] | None, typer.Option(metavar="DIR", help="More tasks (.yaml) and plug-ins (.py); repeatable.")
+]
+Count = Annotated[int | None, typer.Option(metavar="N", min=1)]
+
+
+@app.callback()
+def _root(version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False) -> None:
+    if version:
+        from alignbench.results import own_version
+
+        print(f"alignbench {own_version()}")
+        raise typer.Exit
+
+
+@app.command(epilog=EXAMPLES)
+def run(
+    model: Model = None,
+    model_args: ModelArgs = None,
+    base: Base = None,
+    aligner: Aligners = None,
+    tasks: Tasks = None,
+    include_path: IncludePath = None,
+    draws: Annotated[int | None, typer.Option(metavar="N", min=1, help="Draws per prompt. [default: the task's]")] = None,
+    limit: Annotated[int | None, typer.Option(metavar="N", min=1, help="Only the first N prompts of each task.")] = None,
+    batch_size: Annotated[str, typer.Option(metavar="auto|N", help="Rows decoded at once; cannot change a draw.")] = "auto",
+    device: Annotated[str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
+    gen_kwargs: Annotated[
+        str | None, typer.Option(metavar="K=V,…", help="Decoding settings of the models: temperature, top_k, top_p, min_p.")
+    ] = None,
+    judge: Annotated[str | None, typer.Option(metavar="SPEC", help="Who measures fluency. [default: the base]")] = None,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Root of all random numbers.")] = 0,
+    output_path: Annotated[Path | None, typer.Option(metavar="DIR", help="Where draws and results go. [default: results]")] = None,
+    log_samples: Annotated[bool, typer.Option("--log_samples", help="Write every draw as JSON lines.")] = False,
+    apply_chat_template: Annotated[bool, typer.Option("--apply_chat_template", help="Wrap prompts in the model's chat template.")] = False,
+    system_instruction: Annotated[str | None, typer.Option(metavar="TEXT", help="System prompt for the chat template.")] = None,
+    trust_remote_code: Annotated[bool, typer.Option("--trust_remote_code", help="Run code that a model repository ships.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry_run", help="Say what would be drawn, and stop.")] = False,
+) -> None:  # fmt: skip
+    """Sample generators on tasks and print a leaderboard. Without arguments: the quickstart.
+
+    The same command again goes on where an earlier one stopped, or says that there is nothing left to do.
+    """
+    given = {k: v for k, v in locals().items() if v not in (None, [], False)}
+    job = _job(given)
+    if dry_run:
+        _show_plan(job)
+        return
+    from alignbench import run as runner
+
+    try:
+        outcome = runner.run(job)
+    except KeyboardInterrupt:
+        _say(f"interrupted; the draws so far are in {job.output}: the same command goes on from there")
+        raise typer.Exit(130) from None
+    _finish(job, outcome)
+
+
+@app.command()
+def score(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The --output_path of earlier runs.")],
+    include_path: IncludePath = None,
+) -> None:
+    """Recompute every metric from stored draws (no model is loaded) and rebuild the leaderboard."""
+    from alignbench import results
+    from alignbench.registry import load_plugins
+
+    load_plugins(tuple(include_path or ()))
+    rows, primary = results.rescore(folder)
+    _show(results.frame(rows), folder, primary)
+
+
+@app.command("ls")
+def list_things(
+    what: Annotated[str, typer.Argument(metavar="tasks|aligners|generators|features|metrics")] = "tasks",
+    include_path: IncludePath = None,
+) -> None:
+    """List what is there: tasks, aligners, generators, features or metrics."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for column in ("name", "arguments", "what it is") if what != "tasks" else ("name", "what it is"):
+        table.add_column(column, overflow="fold")
+    for line in _listing(what, tuple(include_path or ())):
+        table.add_row(*line)
+    Console().print(table)
+
+
+@app.command()
+def validate(
+    tasks: Annotated[list[str], typer.Argument(metavar="TASK…", help="Names, patterns or YAML files.")],
+    include_path: IncludePath = None,
+) -> None:
+    """Check tasks without a model: keys, features, target, metrics."""
+    from alignbench.registry import load_plugins
+    from alignbench.task import find_tasks
+
+    load_plugins(tuple(include_path or ()))
+    wrong = []
+    for words in tasks:
+        try:
+            for task in find_tasks(words, tuple(include_path or ())):
+                print(f"{task.name} v{task.version}: ok, {len(task.prompts)} prompts × {task.draws} draws, "
+                      f"{task.max_tokens} tokens, #{task.hash[:8]}")  # fmt: skip
+        except UsageError as error:
+            wrong.append(error)
+            _say(str(error))
+    if wrong:
+        raise typer.Exit(2)
+
+
+def main() -> NoReturn:
+    """Run the command line; a failure that is the user's to mend is one line, never a traceback."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("alignbench").setLevel(logging.INFO)
+    try:
+        app()
+    except AlignbenchError as error:
+        _say(str(error))
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        _say("interrupted")
+        sys.exit(130)
+    sys.exit(0)
+
+
+def _say(line: str) -> None:
+    print(f"alignbench: {line}", file=sys.stderr)
+
+
+def _job(given: dict[str, Any]) -> Job:
+    """The job that the options describe; the quickstart where they name neither model, task nor aligner."""
+    from alignbench.generators.law import Warp
+    from alignbench.registry import Entry
+    from alignbench.run import QUICKSTART, Job
+    from alignbench.spec import parse_arguments, parse_spec
+
+    settings = parse_arguments(given.get("gen_kwargs", ""), "--gen_kwargs")
+    Entry("--gen_kwargs", Warp, {}).check(settings, "--gen_kwargs")
+    Warp(**settings)
+    start = {} if {"model", "model_args", "base", "tasks", "aligner"} & given.keys() else QUICKSTART
+    names = tuple(t.strip() for text in given.get("tasks", ()) for t in text.split(",") if t.strip())
+    if not names and not start:
+        raise UsageError("no --tasks given; `alignbench ls tasks` lists them")
+    chosen: dict[str, Any] = {
+        "models": _models(given.get("model", []), given.get("model_args", [])),
+        "aligners": tuple(parse_spec(a, "--aligner") for a in given.get("aligner", ())),
+        "tasks": names,
+        "output": given.get("output_path"),
+        "draws": given.get("draws"),
+    }
+    merged = {"output": Path("results"), **start, **{k: v for k, v in chosen.items() if v}}
+    return Job(
+        **merged, base=parse_spec(given["base"], "--base") if "base" in given else None,
+        include_path=tuple(given.get("include_path", ())), limit=given.get("limit"), gen_kwargs=settings,
+        judge=parse_spec(given["judge"], "--judge") if "judge" in given else None, seed=given.get("seed", 0),
+        log_samples=given.get("log_samples", False), argv=tuple(sys.argv[1:]), progress=_progress,
+        supplied={k: given[k] for k in ("batch_size", "device", "apply_chat_template", "system_instruction",
+                                        "trust_remote_code") if k in given},
+    )  # fmt: skip
+
+
+def _models(names: list[str], arguments: list[str]) -> tuple[Any, ...]:
+    """Pair each --model with its --model_args; one --model may go with several --model_args."""
+    from alignbench.spec import Spec, parse_arguments, parse_spec
+
+    if arguments and not names:
+        raise UsageError("--model_args without --model; did you mean --model hf?")
+    if len(names) == 1 and len(arguments) > 1:
+        names = names * len(arguments)
+    if arguments and len(names) != len(arguments):
+        raise UsageError(f"{len(names)} --model but {len(arguments)} --model_args: give one for each, in order")
+    specs = [parse_spec(name, "--model") for name in names]
+    if not arguments:
+        return tuple(specs)
+    return tuple(
+        Spec(s.name, {**s.arguments, **parse_arguments(a, "--model_args")})
+        for s, a in zip(specs, arguments, strict=True)
+    )
+
+
+def _show_plan(job: Job) -> None:
+    """What the job would draw."""
+    from alignbench.run import plan
+
+    for line in plan(job):
+        print(line)
+
+
+def _finish(job: Job, outcome: Outcome) -> None:
+    """Show and write the leaderboard; exit 1 where something that was asked for is missing."""
+    if outcome.rows:
+        _show(outcome.frame(), job.output, outcome.primary)
+    if outcome.rows and not outcome.fresh:
+        _say("nothing was drawn: every draw was found on disk")
+    for line in outcome.failures:
+        _say(line)
+    if outcome.failures:
+        raise typer.Exit(outcome.exit_code)
+
+
+def _show(rows: Any, folder: Path | None, primary: dict[str, str]) -> None:
+    from rich.console import Console
+
+    from alignbench.reports import render
+    from alignbench.reports.table import leaderboard
+
+    console = Console()
+    for table in leaderboard(rows, primary=primary).tables:
+        console.print(render.to_terminal(table))
+    if folder is not None:
+        written = render.write_leaderboard(rows, folder, primary=primary)
+        print("wrote " + ", ".join(str(path) for path in written))
+
+
+def _listing(what: str, include_path: tuple[Path, ...]) -> Iterator[tuple[str, ...]]:
+    from alignbench.registry import KINDS, load_plugins
+    from alignbench.task import all_tasks, headline
+
+    if what == "tasks":
+        yield from ((name, headline(path)[1]) for name, path in all_tasks(include_path).items())
+        return
+    if what not in KINDS:
+        raise unknown("kind", what, ("tasks", *KINDS))
+    load_plugins(include_path)
+    for name in KINDS[what]:
+        entry = KINDS[what][name]
+        yield name, ", ".join(_argument(p) for p in entry.parameters.values()), entry.summary
+
+
+def _argument(parameter: Any) -> str:
+    if parameter.default is parameter.empty:
+        return f"{parameter.name}=…"
+    return f"{parameter.name}={parameter.default}"
+
+
+@contextmanager
+def _progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A progress bar on standard error; nothing where that is no terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(20), MofNCompleteColumn(), TimeElapsedColumn(),
+               TimeRemainingColumn())  # fmt: skip
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
+        bar = bars.add_task(what, total=total)
+        yield lambda count: bars.advance(bar, count)

@@ -1,0 +1,23 @@
+"""Features: what is measured of one draw, as a number or a category.
+
+Lives here: functions (prompts, draws) → (B,) array, registered with `@feature`, and their binding to parameters.
+May import: floors 0 and 1 (never metrics or aligners, never torch; a classifier is loaded in
+`generators/classifier.py` and handed in).
+
+To add one, write a function in a file of this folder and import the file below:
+
+    @feature(version=1, range=(0, 1))
+    def shouts(prompts: Sequence[str], draws: Draws, *, marks: int = 1) -> Array:
+        "1 where the continuation has at least `marks` exclamation marks."
+        return np.array([float(text.count("!") >= marks) for text in draws.texts])
+
+Declarations: `version` (raise it whenever a value can change: it is part of every task's hash), `range` (lowest and
+highest value, infinity allowed: rejection needs it), `categories` (a tuple, or a function of the parameters; the
+function then returns codes, −1 = none of them), `check` (called with the parameters before anything is sampled;
+raises UsageError). Parameters are keyword-only; their type hints are checked.
+"""
+
+from alignbench.features import pronouns, shape, words
+from alignbench.features.binding import BoundFeature, bind
+
+__all__ = ["BoundFeature", "bind", "pronouns", "shape", "words"]

@@ -1,0 +1,109 @@
+"""What a generator can be: the torch-level protocols that laws, guides and scorers stand on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from hashlib import sha256
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+
+from alignbench.types import Array, Distribution, Draws
+
+
+@dataclass(frozen=True)
+class Vocab:
+    """The token strings by id and the ids that end a draw."""
+
+    tokens: Sequence[str]
+    eos: frozenset[int]
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """12 hex digits of a hash over tokens and EOS ids: equal exactly when two laws share an event space."""
+        digest = sha256()
+        for token in self.tokens:
+            digest.update(token.encode("utf-8", "surrogatepass") + b"\0")
+        digest.update(repr(sorted(self.eos)).encode())
+        return digest.hexdigest()[:12]
+
+
+class State(Protocol):
+    """R live prefixes and their opaque cache; `extend` and `select` return new states and leave this one usable."""
+
+    @property
+    def log_probs(self) -> torch.Tensor:
+        """(R, V) nats, normalised under the law."""
+        ...
+
+    def extend(self, tokens: torch.Tensor) -> State:
+        """The state after one more token (R,) in each row."""
+        ...
+
+    def select(self, rows: torch.Tensor) -> State:
+        """The state of `rows`, gathered; repeats allowed."""
+        ...
+
+
+@runtime_checkable
+class Autoregressive(Distribution, Protocol):
+    """A distribution that can be walked token by token."""
+
+    @property
+    def vocab(self) -> Vocab:
+        """Token strings, EOS ids, fingerprint."""
+        ...
+
+    def start(self, prompts: Sequence[str], *, max_tokens: int) -> State:
+        """The state before the first token of each prompt."""
+        ...
+
+
+class Model(Protocol):
+    """Raw next-token distributions; a `Law` adds decoding settings and does the sampling and the scoring.
+
+    Prompts arrive here already rendered. `forced` is the teacher-forced pass: it returns (b, T, V) nats, the
+    distribution before each of the draws' tokens; what stands after a draw's end is arbitrary.
+    """
+
+    name: str
+    batch_size: int
+
+    @property
+    def vocab(self) -> Vocab:
+        """Token strings, EOS ids, fingerprint."""
+        ...
+
+    def identity(self) -> Mapping[str, Any]:
+        """All that its distributions depend on, as plain data: weights, tokenizer, dtype, rendering."""
+        ...
+
+    def render(self, prompt: str) -> str:
+        """The text that conditions the model (chat template, system prompt)."""
+        ...
+
+    def encode(self, rendered: str, max_tokens: int) -> Sequence[int]:
+        """The ids that condition the model; raises UsageError when they do not fit the context window."""
+        ...
+
+    def start(self, rendered: Sequence[str], *, max_tokens: int) -> State:
+        """The state before the first token."""
+        ...
+
+    def forced(self, rendered: Sequence[str], draws: Draws) -> torch.Tensor:
+        """(b, T, V) nats before each token of each draw."""
+        ...
+
+    def decode(self, rendered: str, tokens: Sequence[Array]) -> list[str]:
+        """The continuations' texts, special tokens removed."""
+        ...
+
+    @property
+    def device(self) -> torch.device:
+        """Where its tensors live."""
+        ...

@@ -1,0 +1,194 @@
+"""Exact worlds: n-gram language models small enough that every continuation can be listed and summed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from hashlib import sha256
+from typing import Any
+
+import numpy as np
+import torch
+
+from alignbench.errors import UsageError, did_you_mean
+from alignbench.generators.base import Autoregressive, State, Vocab
+from alignbench.generators.law import Law, check_max_tokens
+from alignbench.registry import generator
+from alignbench.types import Array, Draws
+
+EOS = "</s>"
+WORDS = ("rain", "sun", "wind", "snow", "cloud", "fog")
+MOST = 500_000
+"""More continuations than this are not enumerated."""
+
+
+@dataclass(frozen=True, eq=False)
+class NGram:
+    """A word-level n-gram model: log P(next | last order − 1 words), all in one table of float64 nats.
+
+    `table` is ((V + 1)^(order − 1), V) with V = words + EOS; a context's row is its ids read as a number in base
+    V + 1, where id V stands for "before the beginning".
+    """
+
+    words: tuple[str, ...]
+    table: Array
+    order: int
+    name: str = "exact"
+    batch_size: int = 4096
+
+    def __post_init__(self) -> None:
+        size = len(self.words) + 1
+        if self.table.shape != ((size + 1) ** (self.order - 1), size):
+            raise UsageError(f"{self.name}: the table of order {self.order} over {size} tokens has shape "
+                             f"{self.table.shape}, not {((size + 1) ** (self.order - 1), size)}")  # fmt: skip
+        if not np.allclose(np.exp(self.table).sum(1), 1, atol=1e-12):
+            raise UsageError(f"{self.name}: each row of the table must sum to 1")
+
+    @cached_property
+    def vocab(self) -> Vocab:
+        """The words and one EOS."""
+        return Vocab((*self.words, EOS), frozenset({len(self.words)}))
+
+    @property
+    def device(self) -> torch.device:
+        """The CPU: worlds are small."""
+        return torch.device("cpu")
+
+    def identity(self) -> Mapping[str, Any]:
+        """The words and the table."""
+        digest = sha256(np.ascontiguousarray(self.table).tobytes()).hexdigest()[:16]
+        return {"kind": "ngram", "words": list(self.words), "order": self.order, "table": digest}
+
+    def render(self, prompt: str) -> str:
+        """The prompt as it is."""
+        return prompt
+
+    def start(self, rendered: Sequence[str], *, max_tokens: int) -> NGramState:
+        """See `Model.start`."""
+        contexts = torch.as_tensor([self._context(self.encode(p, max_tokens)) for p in rendered])
+        return NGramState(torch.as_tensor(self.table), contexts.long())
+
+    def forced(self, rendered: Sequence[str], draws: Draws) -> torch.Tensor:
+        """See `Model.forced`."""
+        assert draws.tokens is not None
+        width = int(draws.length.max())
+        state, steps = self.start(rendered, max_tokens=width), []
+        tokens = torch.as_tensor(draws.tokens)
+        for t in range(width):
+            steps.append(state.log_probs)
+            state = state.extend(tokens[:, t].clamp(min=0))
+        return torch.stack(steps, 1)
+
+    def decode(self, rendered: str, tokens: Sequence[Array]) -> list[str]:
+        """The words, a space before each; EOS leaves no text."""
+        return ["".join(" " + self.words[i] for i in ids if i < len(self.words)) for ids in tokens]
+
+    def encode(self, rendered: str, max_tokens: int) -> list[int]:
+        """The words' ids; raises UsageError on a word that the world does not know."""
+        known = {w: i for i, w in enumerate(self.words)}
+        for word in rendered.split():
+            if word not in known:
+                raise UsageError(f"prompt '{rendered}': the world has no word '{word}'.{did_you_mean(word, known)}")
+        return [known[w] for w in rendered.split()]
+
+    def _context(self, ids: Sequence[int]) -> int:
+        span, size = self.order - 1, len(self.words) + 2
+        last = ([size - 1] * span + list(ids))[-span:] if span else []
+        return int(sum(i * size**k for k, i in enumerate(reversed(last))))
+
+
+@dataclass(frozen=True)
+class NGramState:
+    """R contexts of a table."""
+
+    table: torch.Tensor
+    contexts: torch.Tensor
+
+    @property
+    def log_probs(self) -> torch.Tensor:
+        """See `State.log_probs`."""
+        return self.table[self.contexts]
+
+    def extend(self, tokens: torch.Tensor) -> NGramState:
+        """See `State.extend`."""
+        size = self.table.shape[1] + 1
+        return NGramState(self.table, (self.contexts * size + tokens) % len(self.table))
+
+    def select(self, rows: torch.Tensor) -> NGramState:
+        """See `State.select`."""
+        return NGramState(self.table, self.contexts[rows])
+
+
+@generator
+def exact(
+    *, words: str | Sequence[str] = WORDS, order: int = 2, seed: int = 0, concentration: float = 1.0,
+    batch_size: int | str = "auto", device: str = "auto", dtype: str = "auto",
+) -> Law:  # fmt: skip
+    """A random n-gram world whose every continuation can be listed: rows ~ Dirichlet(concentration), float64.
+
+    `words` are the vocabulary (a list, or one string split at spaces); `order` the n of the n-gram.
+    """
+    names = tuple(words.split() if isinstance(words, str) else words)
+    if not names or len(set(names)) < len(names) or order < 1 or concentration <= 0:
+        raise UsageError("exact: needs distinct words, order >= 1 and concentration > 0")
+    size = len(names) + 1
+    shape = ((size + 1) ** (order - 1), size)
+    table = np.log(np.random.default_rng(seed).dirichlet(np.full(size, concentration), shape[0]))
+    rows = 4096 if batch_size == "auto" else int(batch_size)
+    return Law(NGram(names, table - np.logaddexp.reduce(table, 1, keepdims=True), order, batch_size=rows))
+
+
+def enumerate_draws(law: Autoregressive, prompts: Sequence[str], *, max_tokens: int) -> Draws:
+    """Every continuation of every prompt that has positive probability, with its log-probability in nats.
+
+    Draws as a sampler would return them; `index` counts within a prompt. Probabilities of one prompt sum to 1: the
+    continuations that ended in an EOS and those cut at `max_tokens`. Raises UsageError above 500,000 of them.
+    """
+    check_max_tokens(max_tokens)
+    parts = []
+    for number, prompt in enumerate(prompts):
+        leaves = list(_leaves(law, prompt, max_tokens))
+        parts.append(_as_draws(law, prompt, number, leaves, max_tokens))
+    return Draws.concat(parts)
+
+
+Leaf = tuple[torch.Tensor, torch.Tensor, bool]
+
+
+def _leaves(law: Autoregressive, prompt: str, max_tokens: int) -> Iterator[Leaf]:
+    """(tokens (n, t), token log-probs (n, t), finished) of the continuations of each length, breadth first."""
+    state: State = law.start([prompt], max_tokens=max_tokens)
+    tokens, scores, found = torch.zeros((1, 0), dtype=torch.long), torch.zeros((1, 0), dtype=torch.float64), 0
+    eos = torch.as_tensor(sorted(law.vocab.eos), dtype=torch.long)
+    for step in range(max_tokens):
+        log_probs = state.log_probs.double().cpu()
+        rows, ids = (log_probs > -torch.inf).nonzero(as_tuple=True)
+        found += len(rows)
+        if found > MOST:
+            raise UsageError(f"prompt '{prompt}': more than {MOST} continuations of {max_tokens} tokens to enumerate")
+        tokens = torch.cat([tokens[rows], ids[:, None]], 1)
+        scores = torch.cat([scores[rows], log_probs[rows, ids][:, None]], 1)
+        ended = torch.isin(ids, eos)
+        yield tokens[ended], scores[ended], True
+        tokens, scores, rows, ids = tokens[~ended], scores[~ended], rows[~ended], ids[~ended]
+        if step == max_tokens - 1 or not len(rows):
+            break
+        state = state.select(rows.to(state.log_probs.device)).extend(ids.to(state.log_probs.device))
+    yield tokens, scores, False
+
+
+def _as_draws(law: Autoregressive, prompt: str, number: int, leaves: list[Leaf], max_tokens: int) -> Draws:
+    def padded(t: torch.Tensor, fill: float) -> Array:
+        return np.asarray(torch.nn.functional.pad(t, (0, max_tokens - t.shape[1]), value=fill).numpy())
+
+    tokens = np.concatenate([padded(t, -1) for t, _, _ in leaves])
+    by_token = np.concatenate([padded(s, 0) for _, s, _ in leaves])
+    length = (tokens >= 0).sum(1)
+    model = getattr(law, "model", None)
+    texts = model.decode(prompt, [t[:n] for t, n in zip(tokens, length, strict=True)]) if model else [""] * len(tokens)
+    return Draws(
+        prompt=np.full(len(tokens), number), index=np.arange(len(tokens)), texts=tuple(texts), tokens=tokens,
+        length=length, finished=np.concatenate([np.full(len(t), done) for t, _, done in leaves]),
+        log_prob=by_token.sum(1), token_log_prob=by_token, model_log_prob=None, vocab=law.vocab.fingerprint,
+    )  # fmt: skip

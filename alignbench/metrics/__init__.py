@@ -1,0 +1,77 @@
+"""Metrics: `Evidence` in, one `Estimate` or a mapping part → `Estimate` out.
+
+Lives here: one file per family of metrics, and `measure`, which asks a metric only what the evidence can answer.
+May import: floors 0 and 1 (`stats`, `types`, `errors`, `registry`), numpy, sacrebleu; never torch, pandas, a feature or
+an aligner. A metric is pure: it reruns for ever from stored draws.
+To add one: a function ``(evidence, *, …)`` with ``@metric(needs={"log_gen"}, better="lower")`` in a file of its own,
+imported below (a plug-in's file is found by `--include_path`). `needs` names entries of `CAPABILITIES`; `better` is
+"lower", "higher" or "", or a mapping from parts (or the beginnings of parts) to these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from alignbench.registry import metric
+from alignbench.types import Estimate, Evidence
+
+CAPABILITIES: Mapping[str, Callable[[Evidence], bool]] = {
+    "own": lambda e: len(e.own.draws) > 0,
+    "ref": lambda e: len(e.ref.draws) > 0,
+    "log_base": lambda e: e.own.log_base is not None and e.ref.log_base is not None,
+    "log_target": lambda e: e.own.log_target is not None and e.ref.log_target is not None,
+    "log_gen": lambda e: e.own.log_gen is not None and e.ref.log_gen is not None,
+    "log_judge": lambda e: e.own.log_judge is not None,
+    "kl_base": lambda e: e.own.kl_base is not None,
+    "proposals": lambda e: e.own.draws.proposals is not None,
+    "references": lambda e: bool(e.references),
+}
+REASONS: Mapping[str, str] = {
+    "own": "no draws of the generator",
+    "ref": "no draws of the base",
+    "log_base": "draws were not scored under the base",
+    "log_target": "draws were not scored under the target",
+    "log_gen": "the generator has no density",
+    "log_judge": "draws were not scored under a judge",
+    "kl_base": "the generator gives no next-token probabilities",
+    "proposals": "the generator proposes nothing: each draw is kept",
+    "references": "the task has no reference texts",
+}
+
+
+def lacking(evidence: Evidence, *needs: str) -> str:
+    """Why the evidence cannot answer a question that `needs` these `CAPABILITIES`; empty when it can."""
+    for name in sorted(needs, key=list(CAPABILITIES).index):
+        if not CAPABILITIES[name](evidence):
+            return evidence.reasons.get(name) or REASONS[name]
+    return ""
+
+
+def measure(name: str, evidence: Evidence, **params: Any) -> dict[str, Estimate]:
+    """The metric `name` by part ("" for a metric of one number); what cannot be measured says why.
+
+    Raises UnknownName for a name that nobody registered, UsageError for an argument that the metric does not take.
+    """
+    entry = metric.find(name)
+    entry.check(params, where=f"metric '{name}'")
+    reason = lacking(evidence, *(n for n in entry.meta.get("needs", ()) if n in CAPABILITIES))
+    if reason:
+        return {"": Estimate.missing(reason)}
+    answer = entry.thing(evidence, **params)
+    return {"": answer} if isinstance(answer, Estimate) else dict(answer)
+
+
+def better(name: str, part: str = "") -> str:
+    """Which way is better, "lower" or "higher", for a part of the metric `name`; "" where neither is."""
+    declared = metric.find(name).meta.get("better", "")
+    if isinstance(declared, str):
+        return declared
+    fitting = [key for key in declared if key == part or (key and part.startswith(key))]
+    return str(declared[max(fitting, key=len)]) if fitting else ""
+
+
+from alignbench.metrics import cost, distance, diversity, fluency, satisfaction  # noqa: E402
+
+__all__ = ["CAPABILITIES", "REASONS", "better", "cost", "distance", "diversity", "fluency", "lacking", "measure",
+           "satisfaction"]

@@ -1,0 +1,143 @@
+"""Names to things: one small registry per open room, and the loading of plug-ins."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+from alignbench.errors import UsageError, unknown
+
+BUILT_INS = ("alignbench.features", "alignbench.metrics", "alignbench.generators", "alignbench.aligners")
+"""The rooms; each one's `__init__` imports its own files."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What was registered: the thing, where it came from, and what was declared about it."""
+
+    name: str
+    thing: Callable[..., Any]
+    meta: Mapping[str, Any]
+
+    @property
+    def summary(self) -> str:
+        """The first line of its docstring."""
+        return (inspect.getdoc(self.thing) or "").partition("\n")[0]
+
+    @property
+    def parameters(self) -> dict[str, inspect.Parameter]:
+        """The keyword arguments that a user may give, by name."""
+        return {
+            name: p
+            for name, p in inspect.signature(self.thing).parameters.items()
+            if p.kind is p.KEYWORD_ONLY or (inspect.isclass(self.thing) and p.kind is p.POSITIONAL_OR_KEYWORD)
+        }
+
+    def check(self, arguments: Mapping[str, Any], where: str = "", supplied: Sequence[str] = ()) -> None:
+        """Raise UsageError when `arguments` has a name it does not take or lacks one it needs."""
+        place = where or f"{self.name}"
+        open_ended = any(p.kind is p.VAR_KEYWORD for p in inspect.signature(self.thing).parameters.values())
+        for name in arguments:
+            if name not in self.parameters and not open_ended:
+                raise unknown("argument", name, self.parameters, place)
+        for name, p in self.parameters.items():
+            if p.default is p.empty and name not in arguments and name not in supplied:
+                raise UsageError(f"{place}: '{self.name}' needs the argument '{name}'")
+
+
+@dataclass
+class Registry(Mapping[str, Entry]):
+    """A mapping from names to entries that is also the decorator which fills it.
+
+    ``@feature`` registers a function under its own name; ``@feature("other", version=2)`` under another, with
+    declarations. A name that is taken raises UsageError.
+    """
+
+    kind: str
+    entries: dict[str, Entry] = field(default_factory=dict)
+
+    def __call__(self, name: Any = None, /, **meta: Any) -> Any:
+        """Register a function or a class; usable with and without arguments."""
+        if callable(name):
+            return self._add(name, getattr(name, "__name__", ""), meta)
+        return lambda thing: self._add(thing, name or thing.__name__, meta)
+
+    def _add(self, thing: Callable[..., Any], name: str, meta: Mapping[str, Any]) -> Callable[..., Any]:
+        old = self.entries.get(name)
+        if old is not None and _origin(old.thing) != _origin(thing):
+            raise UsageError(
+                f"{self.kind} '{name}' is registered twice: in {_origin(old.thing)} and in {_origin(thing)}; rename one"
+            )
+        self.entries[name] = Entry(name, thing, dict(meta))
+        return thing
+
+    def find(self, name: str, where: str = "") -> Entry:
+        """The entry called `name`; raises UnknownName with the closest match and the list."""
+        if name not in self.entries:
+            raise unknown(self.kind, name, self.entries, where)
+        return self.entries[name]
+
+    def __getitem__(self, name: str) -> Entry:
+        return self.entries[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self.entries))
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+
+feature = Registry("feature")
+metric = Registry("metric")
+generator = Registry("generator")
+aligner = Registry("aligner")
+KINDS = {"features": feature, "metrics": metric, "generators": generator, "aligners": aligner}
+
+
+def load_plugins(include_path: Sequence[Path] = ()) -> None:
+    """Fill the registries: built-ins, then the entry-point group `alignbench`, then the .py files of `include_path`."""
+    for module in BUILT_INS:
+        importlib.import_module(module)
+    for point in entry_points(group="alignbench"):
+        _guard(f"plug-in '{point.name}' ({point.value})", point.load)
+    for folder in include_path:
+        for path in sorted([folder] if folder.suffix == ".py" else folder.glob("*.py")):
+            _guard(str(path), lambda path=path: _import_file(path))
+
+
+def _import_file(path: Path) -> None:
+    name = f"alignbench_plugin_{path.stem}_{sha256(str(path.resolve()).encode()).hexdigest()[:8]}"
+    if name in sys.modules:
+        return
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise UsageError(f"{path}: is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+
+
+def _guard(what: str, load: Callable[[], Any]) -> None:
+    """Run a stranger's import; whatever it raises becomes one line that names it."""
+    try:
+        load()
+    except UsageError:
+        raise
+    except Exception as error:
+        raise UsageError(f"{what}: could not be loaded: {type(error).__name__}: {error}") from error
+
+
+def _origin(thing: Callable[..., Any]) -> str:
+    return f"{getattr(thing, '__module__', '?')}.{getattr(thing, '__qualname__', '?')}"

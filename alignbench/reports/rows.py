@@ -1,0 +1,56 @@
+"""The tidy results table: its columns, and its CSV file."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pandas as pd
+
+from alignbench.errors import StoreError
+from alignbench.store import write_atomic
+
+COLUMNS = (
+    "run_id", "task", "task_version", "task_hash", "generator", "aligner", "base", "metric", "part", "value", "stderr",
+    "ci_low", "ci_high", "n", "ess", "better", "note", "seed", "signature", "seconds", "exact",
+)  # fmt: skip
+NUMBERS = ("value", "stderr", "ci_low", "ci_high", "ess", "seconds", "exact")
+COUNTS = ("n", "seed")
+WORDS = tuple(name for name in COLUMNS if name not in NUMBERS + COUNTS)
+
+
+def tidy(rows: pd.DataFrame) -> pd.DataFrame:
+    """`rows` with the columns of `COLUMNS` first and their types settled: floats, nullable integers, else text.
+
+    A missing number is NaN, a missing word is empty. `exact` may be absent. Raises StoreError on other absent columns.
+    """
+    absent = [name for name in COLUMNS if name not in rows and name != "exact"]
+    if absent:
+        raise StoreError(f"not a results table: it lacks the columns {', '.join(absent)}")
+    extra = [name for name in rows if name not in COLUMNS]
+    table = rows.reindex(columns=[*COLUMNS, *extra]).reset_index(drop=True)
+    words = {name: table[name].astype(object).where(table[name].notna(), "").astype(str) for name in WORDS}
+    return table.assign(**words).astype(dict.fromkeys(NUMBERS, "float64") | dict.fromkeys(COUNTS, "Int64"))
+
+
+def write_rows(path: Path, rows: pd.DataFrame) -> None:
+    """Write `rows` as UTF-8 CSV in one step: floats to the last bit, infinity as `inf`, missing as empty."""
+    text = tidy(rows).to_csv(index=False, lineterminator="\n")
+    write_atomic(path, text.encode("utf-8", "backslashreplace"))
+
+
+def read_rows(path: Path) -> pd.DataFrame:
+    """The rows that `write_rows` wrote; raises StoreError where the file is missing, damaged or no results table."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        numbers = dict.fromkeys(NUMBERS, "float64") | dict.fromkeys(COUNTS, "Int64")
+        rows = pd.read_csv(
+            io.StringIO(text),
+            dtype=dict.fromkeys(WORDS, "str") | numbers,
+            keep_default_na=False,
+            na_values={name: [""] for name in numbers},
+            float_precision="round_trip",
+        )
+        return tidy(rows)
+    except (OSError, ValueError, StoreError) as error:
+        raise StoreError(f"{path}: cannot be read as results: {error}") from error

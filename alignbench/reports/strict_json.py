@@ -1,0 +1,48 @@
+"""Leaderboards in JSON that every parser reads: no NaN and no Infinity; missing is null, infinity is "inf"."""
+
+from __future__ import annotations
+
+import json
+from math import isinf, isnan
+from typing import Any
+
+import pandas as pd
+
+from alignbench.reports.table import Cell, Leaderboard, Table
+
+
+def to_json(board: Leaderboard) -> str:
+    """The tables as they are shown, and all tidy rows."""
+    rows = [{str(k): plain_value(v) for k, v in row.items()} for row in board.rows.to_dict("records")]
+    page = {"tables": [_table(table) for table in board], "rows": rows}
+    return json.dumps(page, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _table(table: Table) -> dict[str, Any]:
+    return {
+        "task": table.task, "task_version": table.version, "task_hash": table.task_hash, "base": table.base,
+        "columns": [
+            {"key": c.key, "label": c.label, "better": c.better, "exact": c.exact, "notes": c.notes}
+            for c in table.columns
+        ],
+        "rows": [
+            {"generator": row.generator, "aligner": row.aligner, "label": row.label, "mark": row.mark,
+             "cells": [_cell(cell) for cell in row.cells]}
+            for row in table.rows
+        ],
+        "footnotes": table.footnotes, "signature": table.signature,
+    }  # fmt: skip
+
+
+def _cell(cell: Cell) -> dict[str, Any]:
+    numbers = {"value": cell.value, "ci_low": cell.low, "ci_high": cell.high}
+    return {name: plain_value(value) for name, value in numbers.items()} | {"text": cell.text, "notes": cell.notes}
+
+
+def plain_value(value: Any) -> Any:
+    """A scalar that strict JSON can hold."""
+    if value is None or value is pd.NA or (isinstance(value, float) and isnan(value)):
+        return None
+    if isinstance(value, float) and isinf(value):
+        return "inf" if value > 0 else "-inf"
+    return value

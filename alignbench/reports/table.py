@@ -1,0 +1,304 @@
+"""Tidy rows arranged into leaderboards: which rows share a table, their order, their columns and their footnotes."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import isinf, isnan
+from typing import Any
+
+import pandas as pd
+
+from alignbench.errors import unknown
+from alignbench.reports.numbers import MISSING, plain, spell
+from alignbench.reports.rows import tidy
+
+PRIMARY = "divergence.kl_target"
+CEILING = "draws of p"
+COMPACT = (
+    "satisfaction.always", "satisfaction.share", "satisfaction.moment", "moment_error",
+    "divergence.kl_target", "divergence.kl_reverse", "divergence.kl_base", "divergence.tv",
+    "perplexity", "distinct.distinct_2", "distinct_2", "self_bleu", "acceptance",
+    "cost.tokens_per_second", "cost.proposals_per_draw",
+)  # fmt: skip
+"""What a leaderboard shows unless asked, after the primary metric: a metric, `metric.part`, or the beginning of one."""
+SHORT = ("divergence", "satisfaction", "cost")
+"""Metrics whose parts are known by their own names."""
+ARROWS = {"higher": "↑", "lower": "↓"}
+NORMAL_95 = 1.959963984540054
+TURNS = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
+
+Record = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: a part of a metric, or the exact value that stands beside an estimate."""
+
+    key: str
+    label: str
+    better: str = ""
+    exact: bool = False
+    notes: tuple[int, ...] = ()
+
+    @property
+    def heading(self) -> str:
+        """The label, and an arrow towards better."""
+        return " ".join(filter(None, (self.label, "" if self.exact else ARROWS.get(self.better, ""))))
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A number with its 95 % limits, and how it is printed; `notes` are footnotes of the table, counted from 1."""
+
+    point: str = MISSING
+    spread: str = ""
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    notes: tuple[int, ...] = ()
+
+    @property
+    def text(self) -> str:
+        """Point and spread as one."""
+        return f"{self.point} {self.spread}".rstrip()
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one generator reached, a cell for each column."""
+
+    generator: str
+    aligner: str
+    label: str
+    mark: str  # "base", "ceiling" or nothing
+    cells: tuple[Cell, ...]
+
+
+@dataclass(frozen=True)
+class Table:
+    """All generators on one task (one hash of it) beside one base."""
+
+    task: str
+    version: str
+    task_hash: str
+    base: str
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+    footnotes: tuple[str, ...]
+    signature: str
+
+    @property
+    def title(self) -> str:
+        """Task, version and base."""
+        return f"{self.task}{f' v{self.version}' if self.version else ''} · base {self.base}"
+
+
+@dataclass(frozen=True)
+class Leaderboard:
+    """One table for each task hash and base, and the tidy rows that they are a view of."""
+
+    tables: tuple[Table, ...]
+    rows: pd.DataFrame = field(repr=False)
+
+    def __iter__(self) -> Iterator[Table]:
+        return iter(self.tables)
+
+    def __len__(self) -> int:
+        return len(self.tables)
+
+    def __str__(self) -> str:
+        from alignbench.reports.markdown import to_markdown
+
+        return to_markdown(self)
+
+
+def leaderboard(
+    rows: pd.DataFrame, *, metrics: Sequence[str] | None = None, primary: Mapping[str, str | None] | None = None
+) -> Leaderboard:
+    """Leaderboards of tidy `rows`: rows of different task hash or base never share a table.
+
+    `metrics` picks columns by metric or `metric.part`; `primary` maps a task to the column that it is sorted by
+    (default: divergence.kl_target). Raises UnknownName where `metrics` has a name that no row bears.
+    """
+    rows = tidy(rows)
+    records: list[dict[str, Any]] = [{str(k): v for k, v in r.items()} for r in rows.to_dict("records")]
+    _check_metrics(metrics or (), records)
+    groups: dict[tuple[str, str, str], list[Record]] = {}
+    for record in records:
+        groups.setdefault((record["task"], record["task_hash"], record["base"]), []).append(record)
+    first = primary or {}
+    tables = [_table(group, metrics, first.get(task) or PRIMARY) for (task, _, _), group in groups.items()]
+    return Leaderboard(tuple(tables), rows)
+
+
+def _check_metrics(metrics: Sequence[str], records: Sequence[Record]) -> None:
+    keys = {_key(r) for r in records}
+    known = keys | {r["metric"] for r in records}
+    for name in metrics:
+        if not any(_matches(key, name) for key in keys):
+            raise unknown("metric", name, known)
+
+
+def _key(record: Record) -> str:
+    return ".".join(filter(None, (record["metric"], record["part"])))
+
+
+def _matches(key: str, name: str) -> bool:
+    return key == name or key.startswith(f"{name}.")
+
+
+@dataclass
+class _Line:
+    """The rows of one generator, by column."""
+
+    generator: str
+    aligner: str
+    label: str
+    mark: str
+    records: dict[str, Record]
+
+
+@dataclass
+class _Footnotes:
+    """Notes in order of appearance, each once."""
+
+    notes: list[str] = field(default_factory=list)
+
+    def number(self, notes: Sequence[str]) -> tuple[int, ...]:
+        """The numbers of `notes`; new ones are appended."""
+        self.notes += [note for note in dict.fromkeys(notes) if note not in self.notes]
+        return tuple(sorted(self.notes.index(note) + 1 for note in dict.fromkeys(notes)))
+
+
+def _table(group: Sequence[Record], metrics: Sequence[str] | None, primary: str) -> Table:
+    keys = _chosen(list(dict.fromkeys(_key(r) for r in group)), metrics or (primary, *COMPACT))
+    better = {_key(r): r["better"] for r in reversed(group) if r["better"]}
+    lines = _sorted(_lines(group), primary, better.get(primary, "lower"))
+    footnotes = _Footnotes()
+    shared = {key: _shared_notes(lines, key) for key in keys}
+    columns = [Column(key, _label(key), better.get(key, ""), notes=footnotes.number(shared[key])) for key in keys]
+    columns = [part for column in columns for part in _with_exact(column, lines)]
+    rows = [
+        Row(plain_text(line.generator), plain_text(line.aligner), line.label, line.mark,
+            tuple(_cell(line.records.get(c.key), c, shared[c.key], footnotes) for c in columns))
+        for line in lines
+    ]  # fmt: skip
+    about = {name: plain_text(group[0][name]) for name in ("task", "task_hash", "base")}
+    shown = [r["signature"] for line in lines for key, r in line.records.items() if key in keys]
+    return Table(
+        **about, version=plain_text(group[0]["task_version"]), columns=tuple(columns), rows=tuple(rows),
+        footnotes=tuple(footnotes.notes), signature=plain_text(common_signature(shown)),
+    )  # fmt: skip
+
+
+def _chosen(keys: Sequence[str], names: Sequence[str]) -> list[str]:
+    """The keys that `names` ask for, in that order."""
+    return list(dict.fromkeys(key for name in names for key in keys if _matches(key, name)))
+
+
+def _label(key: str) -> str:
+    """What heads the column: the part alone where it says enough."""
+    metric, _, part = key.partition(".")
+    return plain_text(part if part and (metric in SHORT or part.startswith(metric)) else key)
+
+
+def _with_exact(column: Column, lines: Sequence[_Line]) -> list[Column]:
+    known = any(_number(line.records[column.key]["exact"]) is not None for line in lines if column.key in line.records)
+    return [column, Column(column.key, "exact", column.better, exact=True)] if known else [column]
+
+
+def _lines(group: Sequence[Record]) -> list[_Line]:
+    """The rows by generator, aligner and seed; where a run was repeated, the last one counts."""
+    found: dict[tuple[str, str, str], dict[str, Record]] = {}
+    for record in group:
+        who = (record["generator"], record["aligner"], "" if pd.isna(record["seed"]) else str(record["seed"]))
+        found.setdefault(who, {})[_key(record)] = record
+    names = [who[:2] for who in found]
+    base = group[0]["base"]
+    return [
+        _Line(*who[:2], *_names(*who[:2], base, f"seed {who[2]}" if names.count(who[:2]) > 1 else ""), records)
+        for who, records in found.items()
+    ]
+
+
+def _names(generator: str, aligner: str, base: str, seed: str) -> tuple[str, str]:
+    """The label of a row and its mark: an aligner on the table's base goes by its own name."""
+    mark = "ceiling" if generator == CEILING else "base" if generator == base and not aligner else ""
+    name = " + ".join(filter(None, ("" if aligner and generator == base else generator, aligner)))
+    remarks = ", ".join(filter(None, (mark, seed)))
+    return plain_text(f"{name} ({remarks})" if remarks else name), mark
+
+
+def _sorted(lines: Sequence[_Line], primary: str, better: str) -> list[_Line]:
+    """By the primary column, best first: numbers, then infinity, then what was not measured; the ceiling last."""
+    sign = -1.0 if better == "higher" else 1.0
+
+    def place(line: _Line) -> tuple[bool, int, float]:
+        value = _number(line.records[primary]["value"]) if primary in line.records else None
+        if value is None:
+            return line.mark == "ceiling", 2, 0.0
+        return line.mark == "ceiling", int(isinf(value)), 0.0 if isinf(value) else sign * value
+
+    return sorted(lines, key=place)
+
+
+def _shared_notes(lines: Sequence[_Line], key: str) -> tuple[str, ...]:
+    """Notes that all measured cells of a column have: they belong to its head."""
+    measured = [line.records[key] for line in lines if key in line.records]
+    notes = [_notes(r) for r in measured if _number(r["value"]) is not None]
+    return tuple(n for n in notes[0] if all(n in other for other in notes)) if len(notes) > 1 else ()
+
+
+def _notes(record: Record) -> list[str]:
+    return list(filter(None, (plain_text(note) for note in str(record["note"]).split("; "))))
+
+
+def _cell(record: Record | None, column: Column, shared: Sequence[str], footnotes: _Footnotes) -> Cell:
+    if column.exact:
+        exact = None if record is None else _number(record["exact"])
+        return Cell("") if exact is None else Cell(plain(exact), value=exact)
+    if record is None:
+        return Cell(notes=footnotes.number(["not reported"]))
+    value, low, high = (_number(record[name]) for name in ("value", "ci_low", "ci_high"))
+    if low is None and high is None:
+        low, high = _from_stderr(value, _number(record["stderr"]))
+    notes = [note for note in _notes(record) if note not in shared]
+    if not notes and not shared and (reason := _unexplained(value, low, high)):
+        notes = [reason]
+    return Cell(*spell(value, low, high), value, low, high, footnotes.number(notes))
+
+
+def _from_stderr(value: float | None, stderr: float | None) -> tuple[float | None, float | None]:
+    if value is None or stderr is None or isinf(value):
+        return None, None
+    return value - NORMAL_95 * stderr, value + NORMAL_95 * stderr
+
+
+def _unexplained(value: float | None, low: float | None, high: float | None) -> str:
+    """What to say of a cell that has no error bar and no note of its own."""
+    if value is None:
+        return "not measured; no reason was given" if low is None and high is None else "a bound at 95 %"
+    return "no interval was given" if low is None and high is None else ""
+
+
+def _number(value: float | None) -> float | None:
+    return None if value is None or isnan(value) else float(value)
+
+
+def common_signature(signatures: Sequence[str]) -> str:
+    """The parts `key:value` that all of the pipe-separated `signatures` have, in the order of the first."""
+    parts = [dict.fromkeys(s.split("|")) for s in dict.fromkeys(signatures)]
+    return "|".join(part for part in parts[0] if part and all(part in other for other in parts)) if parts else ""
+
+
+def plain_text(text: str) -> str:
+    """`text` on one line, without characters that command a terminal or turn the direction of writing."""
+    return "".join("\N{REPLACEMENT CHARACTER}" if _is_command(c) else c for c in " ".join(text.split()))
+
+
+def _is_command(character: str) -> bool:
+    if unicodedata.category(character) in ("Cc", "Cs"):  # control characters, lone surrogates
+        return True
+    return unicodedata.bidirectional(character) in TURNS or character in "\u200e\u200f\u061c"

@@ -1,0 +1,328 @@
+"""What a run leaves behind: rows, and beside them the files of DESIGN's results layout, each written in one step."""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+import re
+import sys
+import time
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from functools import cached_property
+from hashlib import sha256
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from alignbench import metrics
+from alignbench.errors import StoreError
+from alignbench.evidence import Bench, identity_of
+from alignbench.registry import metric as registry
+from alignbench.store import evidence_files, pack, unpack, write_atomic
+from alignbench.types import Estimate, Evidence
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from alignbench.task import Task
+
+PRIMARY = "divergence.kl_target"
+
+
+@dataclass(frozen=True)
+class RowKey:
+    """What all rows of one generator on one task share."""
+
+    run_id: str
+    task: str
+    task_version: int
+    task_hash: str
+    generator: str
+    aligner: str
+    base: str
+    seed: int
+    signature: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the tidy results table: one part of one metric of one generator on one task."""
+
+    key: RowKey
+    metric: str
+    part: str
+    estimate: Estimate
+    better: str
+    seconds: float | None
+    exact: float | None = None
+
+    def flat(self) -> dict[str, Any]:
+        """Column → value."""
+        return {**asdict(self.key), **asdict(self.estimate), "metric": self.metric, "part": self.part,
+                "better": self.better, "seconds": self.seconds, "exact": self.exact}  # fmt: skip
+
+    @property
+    def name(self) -> str:
+        """`metric.part`, or the metric alone where it has one part."""
+        return f"{self.metric}.{self.part}" if self.part else self.metric
+
+
+def frame(rows: Iterable[Row]) -> pd.DataFrame:
+    """The tidy table of `rows`."""
+    import pandas as pd
+
+    from alignbench.reports.rows import COLUMNS, tidy
+
+    return tidy(pd.DataFrame([row.flat() for row in rows], columns=list(COLUMNS)))
+
+
+def measure(task: Task | None, key: RowKey, evidence: Evidence, asked: Sequence[Any] | None = None) -> list[Row]:
+    """The rows of every metric that the task asks for (all that are registered where it does not say)."""
+    chosen = asked if asked is not None else task.metrics if task is not None else None
+    rows = []
+    for name, params in chosen if chosen is not None else [(name, {}) for name in registry]:
+        for part, estimate in metrics.measure(name, evidence, **params).items():
+            full = f"{name}.{part}" if part else name
+            exact = (evidence.truth or {}).get(full)
+            rows.append(Row(key, name, part, estimate, metrics.better(name, part), evidence.cost.seconds, exact))
+    return rows
+
+
+def safe_name(label: str) -> str:
+    """A folder name for a generator: "/" becomes "__" as in lm-eval, and what file systems dislike "_"."""
+    return re.sub(r"[^\w.=+,@-]+", "_", label.replace("/", "__"))[:120].strip("._") or "generator"
+
+
+@dataclass
+class Writer:
+    """The files of one generator on one task; with no output folder nothing is written."""
+
+    output: Path | None
+    bench: Bench
+    generator: str
+    aligner: str
+    argv: Sequence[str]
+    new: bool = field(default=False, init=False)  # whether this run measured anything
+    run_id: str = field(default_factory=lambda: uuid.uuid4().hex[:12], init=False)
+    began: float = field(default_factory=time.time, init=False)
+
+    @property
+    def folder(self) -> Path | None:
+        """`<output>/<generator>[+<aligner>]`."""
+        if self.output is None:
+            return None
+        return self.output / safe_name(f"{self.generator}+{self.aligner}" if self.aligner else self.generator)
+
+    def key(self) -> RowKey:
+        """What the rows of this generator share."""
+        task = self.bench.task
+        return RowKey(
+            run_id=self.run_id, task=task.name, task_version=task.version, task_hash=task.hash,
+            generator=self.generator, aligner=self.aligner, base=self.bench.base_name, seed=self.bench.seed.entropy,
+            signature=self._signature(),
+        )  # fmt: skip
+
+    def _signature(self) -> str:
+        bench, task = self.bench, self.bench.task
+        base = identity_of(bench.base) or {}
+        lam = bench.target.fit.lam if bench.target.fit is not None else None
+        parts = {
+            "task": f"{task.name}.v{task.version}#{task.hash[:8]}",
+            "base": f"{bench.base_name}#{sha256(json.dumps(base, sort_keys=True).encode()).hexdigest()[:8]}",
+            "dtype": base.get("model", {}).get("dtype", ""),
+            "prompts": len(bench.prompts), "draws": bench.draws, "max_tokens": task.max_tokens,
+            "lam": ",".join(f"{x:.4g}" for x in lam.ravel()) if lam is not None and lam.size else "",
+            "judge": bench.judge.name if bench.judge else "", "seed": bench.seed.entropy, "version": own_version(),
+        }  # fmt: skip
+        return "alignbench|" + "|".join(f"{k}:{v}" for k, v in parts.items() if v != "")
+
+    @cached_property
+    def _stamp(self) -> str:
+        return datetime.fromtimestamp(self.began, UTC).strftime("%Y-%m-%dT%H-%M-%S.%f")
+
+    def stored(self, wanted: str) -> tuple[Evidence, RowKey] | None:
+        """The evidence that an earlier run stored under the same key."""
+        path = self._evidence_path(wanted)
+        if path is None or not path.is_file():
+            return None
+        record = unpack(path)
+        return record["evidence"], RowKey(**record["key"])
+
+    def store(self, wanted: str, evidence: Evidence, key: RowKey) -> None:
+        """Keep the evidence, so that metrics can be recomputed for ever without a model."""
+        path = self._evidence_path(wanted)
+        task = self.bench.task
+        if path is not None:
+            asked = None if task.metrics is None else [[name, dict(params)] for name, params in task.metrics]
+            record = {"key": asdict(key), "evidence": evidence, "metrics": asked, "primary": task.primary}
+            write_atomic(path, pack(record))
+
+    def _evidence_path(self, wanted: str) -> Path | None:
+        return self.folder / f"evidence_{self.bench.task.name}_{wanted}.npz" if self.folder else None
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Record in run_<id>.json that work has begun, and how it ended."""
+        self.new = True
+        self._run_file("running")
+        try:
+            yield
+        except KeyboardInterrupt:
+            self._run_file("interrupted")
+            raise
+        except BaseException as error:
+            self._run_file("failed", str(error))
+            raise
+        self._run_file("finished")
+
+    def _run_file(self, status: str, error: str = "") -> None:
+        if self.folder is None:
+            return
+        bench = self.bench
+        content = {
+            "run_id": self.run_id, "status": status, "error": error, "argv": list(self.argv),
+            "started": datetime.fromtimestamp(self.began, UTC).isoformat(),
+            "config": {
+                "task": bench.task.name, "task_hash": bench.task.hash, "generator": self.generator,
+                "aligner": self.aligner, "base": bench.base_name, "base_identity": identity_of(bench.base),
+                "prompts": bench.prompts, "draws": bench.draws, "seed": bench.seed.entropy,
+                "max_tokens": bench.task.max_tokens, "judge": bench.judge.name if bench.judge else None,
+            },
+            "versions": versions(), "hardware": hardware(),
+        }  # fmt: skip
+        write_atomic(self.folder / f"run_{self.run_id}.json", dump(content))
+
+    def finish(self, rows: Sequence[Row], evidence: Evidence) -> None:
+        """Write results_<time>.json: a superset of the keys of lm-eval's results files."""
+        if self.folder is None:
+            return
+        task, name = self.bench.task, self.bench.task.name
+        content = {
+            "results": {name: {"alias": name, **_lm_eval_numbers(rows)}},
+            "group_subtasks": {name: []},
+            "configs": {name: {"task": name, "metadata": {"version": task.version}, "output_type": "generate_until",
+                               "repeats": self.bench.draws, "summary": task.summary}},
+            "versions": {name: task.version},
+            "n-shot": {name: 0},
+            "higher_is_better": {name: {r.name: r.better == "higher" for r in rows if r.better}},
+            "n-samples": {name: {"original": len(task.prompts), "effective": len(self.bench.prompts)}},
+            "config": {"model": self.generator, "aligner": self.aligner, "batch_size": None, "limit": self.bench.limit,
+                       "random_seed": self.bench.seed.entropy, "gen_kwargs": None},
+            "date": self.began, "model_source": "alignbench", "model_name": self.generator,
+            "model_name_sanitized": safe_name(self.generator), "task_hashes": {name: task.hash},
+            "total_evaluation_time_seconds": evidence.cost.seconds,
+            "run_id": self.run_id, "signature": self.key().signature, "rows": [row.flat() for row in rows],
+            "transformers_version": versions().get("transformers"), "alignbench_version": own_version(),
+        }  # fmt: skip
+        write_atomic(self.folder / f"results_{self._stamp}.json", dump(content))
+
+    def samples(self, evidence: Evidence) -> None:
+        """Write samples_<task>_<time>.jsonl: lm-eval's field names, with ids, log-probabilities and features."""
+        if self.folder is None:
+            return
+        lines = "".join(json.dumps(jsonable(s), ensure_ascii=False) + "\n" for s in _samples(self.bench, evidence))
+        path = self.folder / f"samples_{self.bench.task.name}_{self._stamp}.jsonl"
+        write_atomic(path, lines.encode("utf-8", "backslashreplace"))
+
+
+def _lm_eval_numbers(rows: Sequence[Row]) -> dict[str, Any]:
+    """`name,none` and `name_stderr,none`, as lm-eval calls a number without a filter; None where not measured."""
+    found: dict[str, Any] = {}
+    for row in rows:
+        found[f"{row.name},none"] = row.estimate.value
+        found[f"{row.name}_stderr,none"] = "N/A" if row.estimate.stderr is None else row.estimate.stderr
+    return found
+
+
+def _samples(bench: Bench, evidence: Evidence) -> Iterator[dict[str, Any]]:
+    own, draws = evidence.own, evidence.own.draws
+    for i in range(len(draws)):
+        prompt, text = bench.prompts[int(draws.prompt[i])], draws.texts[i]
+        length = int(draws.length[i])
+        scores = {name: getattr(own, name) for name in ("log_base", "log_target", "log_gen", "log_judge", "kl_base")}
+        yield {
+            "doc_id": int(draws.prompt[i]), "doc": {"prompt": prompt}, "target": "", "arguments": [[prompt, {}]],
+            "resps": [[text]], "filtered_resps": [text], "filter": "none", "metrics": [],
+            "doc_hash": _sha(json.dumps({"prompt": prompt}, ensure_ascii=False)), "prompt_hash": _sha(prompt),
+            "target_hash": _sha(""), "index": int(draws.index[i]),
+            "token_ids": None if draws.tokens is None else draws.tokens[i, :length].tolist(),
+            "finished": bool(draws.finished[i]),
+            "features": {name: values[i].item() for name, values in own.features.items()},
+            "log_prob": None if draws.log_prob is None else float(draws.log_prob[i]),
+            **{name: None if values is None else float(values[i]) for name, values in scores.items()},
+        }  # fmt: skip
+
+
+def _sha(text: str) -> str:
+    return sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def rescore(folder: Path) -> tuple[list[Row], dict[str, str]]:
+    """Rows recomputed from the evidence in an output folder, and each task's primary metric; no model is needed.
+
+    Raises StoreError where there is no evidence.
+    """
+    rows: list[Row] = []
+    primary: dict[str, str] = {}
+    for path in evidence_files(folder):
+        record = unpack(path)
+        key = RowKey(**record["key"])
+        primary[key.task] = record["primary"] or PRIMARY
+        rows += measure(None, key, record["evidence"], record["metrics"])
+    if not rows:
+        raise StoreError(f"{folder}: holds no results (no */evidence_*.npz); give the --output_path of a run")
+    return rows, primary
+
+
+def dump(content: Any) -> str:
+    """Strict JSON: infinities as "inf" and "-inf", missing numbers as null."""
+    return json.dumps(jsonable(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def jsonable(value: Any) -> Any:
+    """`value` with only what strict JSON knows."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None if math.isnan(value) else str(value)
+    if isinstance(value, Mapping):
+        return {str(k): jsonable(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [jsonable(v) for v in value]
+    if isinstance(value, (str, int, bool)) or value is None:
+        return value
+    return value.item() if hasattr(value, "item") else str(value)
+
+
+def own_version() -> str:
+    """This package's version."""
+    try:
+        return version("alignbench")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def versions() -> dict[str, str]:
+    """Versions of what the numbers rest on."""
+    found = {"python": platform.python_version()}
+    for name in ("alignbench", "torch", "transformers", "tokenizers", "numpy", "scipy", "arviz-stats", "sacrebleu"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def hardware() -> dict[str, Any]:
+    """The machine, in a few words; no host name and no path."""
+    import os
+
+    torch: Any = sys.modules.get("torch")
+    gpus = []
+    if torch is not None and torch.cuda.is_available():
+        gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return {"system": platform.system(), "machine": platform.machine(), "cpus": os.cpu_count(), "gpus": gpus,
+            "threads": torch.get_num_threads() if torch is not None else None}  # fmt: skip

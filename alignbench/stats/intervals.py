@@ -1,0 +1,182 @@
+"""Means over the prompts given, and their 95 % intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+from scipy.special import stdtrit
+
+from alignbench.stats.jackknife import jackknife, prompts_in, strata, unit_sums
+from alignbench.types import Array, Estimate
+
+Z95 = 1.959963984540054
+Transform = Callable[[Array], Array]
+
+
+def normal(value: float, variance: float, *, n: int, df: float = np.inf, note: str = "") -> Estimate:
+    """An estimate with a symmetric 95 % interval, by Student's t with `df` degrees of freedom.
+
+    There is none where the variance is ∞, that is, unknown.
+    """
+    if not np.isfinite(variance) or not np.isfinite(value):
+        return Estimate(value=float(value), n=n, note=note)
+    error = float(np.sqrt(max(variance, 0.0)))  # a sum of squares: below 0 only by rounding
+    half = error * (Z95 if np.isinf(df) else float(stdtrit(max(df, 1.0), 0.975)))
+    return Estimate(value=float(value), stderr=error, ci_low=value - half, ci_high=value + half, n=n, note=note)
+
+
+def wilson(hits: Array | float, n: Array | float) -> tuple[Array, Array]:
+    """95 % limits of a share, from `hits` of `n` (Wilson, 1927); never empty, right at 0 and at n."""
+    hits, n = np.asarray(hits, float), np.asarray(n, float)
+    centre = (hits + Z95**2 / 2) / (n + Z95**2)
+    half = Z95 / (n + Z95**2) * np.sqrt(np.maximum(hits * (1 - hits / n), 0.0) + Z95**2 / 4)
+    low = np.where(hits <= 0, 0.0, centre - half)
+    high = np.where(hits >= n, 1.0, centre + half)
+    return low, high
+
+
+def mover(values: Array, lows: Array, highs: Array) -> tuple[float, float]:
+    """95 % limits of the mean of independent estimates, from the limits of each (C,).
+
+    The squared distances to the limits add as variances do, each side for itself, so that skewed intervals stay
+    skewed. Source: Zou and Donner, Construction of confidence limits about effect measures (2008).
+    """
+    values = np.asarray(values, float)
+    centre = values.mean()
+    below = np.sqrt(((values - lows) ** 2).sum()) / values.size
+    above = np.sqrt(((highs - values) ** 2).sum()) / values.size
+    return float(centre - below), float(centre + above)
+
+
+def total(parts: Sequence[Estimate], *, n: int = 0) -> Estimate:
+    """The sum of independent estimates; limits combine as in `mover`. Missing or infinite parts pass through."""
+    for part in parts:
+        if part.value is None or not np.isfinite(part.value):
+            return part
+    values = [float(p.value or 0.0) for p in parts]
+    if any(p.stderr is None or p.ci_low is None or p.ci_high is None for p in parts):
+        return Estimate(value=sum(values), n=n)
+    lows = np.array([p.ci_low for p in parts], float)
+    highs = np.array([p.ci_high for p in parts], float)
+    low, high = (len(parts) * limit for limit in mover(np.array(values), lows, highs))
+    error = float(np.sqrt(sum((p.stderr or 0.0) ** 2 for p in parts)))
+    notes = "; ".join(dict.fromkeys(p.note for p in parts if p.note))
+    sizes = [p.ess for p in parts if p.ess is not None]
+    return Estimate(sum(values), error, low, high, n or parts[0].n, min(sizes) if sizes else None, notes)
+
+
+def mean_over_prompts(prompt: Array, values: Array, group: Array | None = None) -> Estimate:
+    """Mean over prompts of the mean of `values` (B,), in their unit; stratified by prompt, clustered by group.
+
+    Where a prompt has a single unit, its spread is unknown: the interval then takes the spread between the prompts'
+    means, which is at least as wide on average, and the note says so. Source: Cochran, Sampling Techniques (1977).
+    """
+    values = np.asarray(values, float)
+    if not values.size:
+        return Estimate.missing("no draws")
+    means, variances, units = (np.array(x) for x in zip(*_spread(prompt, values, group), strict=True))
+    if not np.all(np.isfinite(means)):
+        return Estimate(value=float(means.mean()), n=values.size)
+    if np.all(units >= 2):
+        return normal(means.mean(), variances.sum() / means.size**2, n=values.size, df=float((units - 1).sum()))
+    if means.size == 1:
+        return Estimate(float(means[0]), n=values.size, note="one independent draw: no interval")
+    between = float(means.var(ddof=1)) / means.size
+    note = "some prompt has one independent draw: the interval takes the spread between prompts (conservative)"
+    return normal(means.mean(), between, n=values.size, df=means.size - 1, note=note)
+
+
+def _spread(prompt: Array, values: Array, group: Array | None) -> list[tuple[float, float, int]]:
+    """(mean, variance of the mean, units) of each prompt."""
+    answer = []
+    for rows, unit in strata(prompt, group):
+        mean, units = float(values[rows].mean()), int(unit.max()) + 1
+        off = unit_sums((values[rows] - mean)[:, None], unit) if np.isfinite(mean) else np.zeros((units, 1))
+        variance = float((off**2).sum()) / rows.size**2 * units / (units - 1) if units > 1 else np.inf
+        answer.append((mean, variance, units))
+    return answer
+
+
+def ratio_over_prompts(
+    prompt: Array, top: Array, bottom: Array, group: Array | None = None, note: str = ""
+) -> Estimate:
+    """Mean over prompts of `top` (B,) divided by mean over prompts of `bottom` (B,); delta interval, stratified.
+
+    The denominator must not average to 0. Source: Cochran, Sampling Techniques (1977), §6.
+    """
+    below = mean_over_prompts(prompt, bottom).value
+    above = mean_over_prompts(prompt, top).value
+    if not below or above is None:
+        return Estimate.missing("nothing to divide by", n=len(np.asarray(top)))
+    value = above / below
+    error = mean_over_prompts(prompt, influence_of_ratio(top, bottom, value, below), group)
+    return moved(error, value).noted(note)
+
+
+def influence_of_ratio(top: Array, bottom: Array, ratio: float, below: float) -> Array:
+    """(B,) what each draw adds to a ratio of means, to first order; its mean over prompts is 0."""
+    return (np.asarray(top, float) - ratio * np.asarray(bottom, float)) / below
+
+
+def moved(error: Estimate, value: float) -> Estimate:
+    """`error`, the estimate of something that is 0, with its interval moved to `value`."""
+    shift = value - (error.value or 0.0)
+    low = None if error.ci_low is None else error.ci_low + shift
+    high = None if error.ci_high is None else error.ci_high + shift
+    return replace(error, value=value, ci_low=low, ci_high=high)
+
+
+def share(prompt: Array, hit: Array, group: Array | None = None) -> Estimate:
+    """Mean over prompts of the share of draws that `hit` (B,) bool; Wilson, and MOVER over several prompts."""
+    return monotone(prompt, hit, lambda z: z, group)
+
+
+def monotone(prompt: Array, hit: Array, transform: Transform, group: Array | None = None) -> Estimate:
+    """Mean over prompts of `transform`(share of draws that `hit`), the transform being monotone and elementwise.
+
+    Each prompt's value is jackknifed, its limits are Wilson's, transformed; several prompts combine by MOVER. Where a
+    prompt's value is infinite (the log of no hits) the value is None and the finite limits remain as bounds, each the
+    mean of the prompts' own limits (wider than 95 %).
+    """
+    hit = np.asarray(hit, bool)
+    if not hit.size:
+        return Estimate.missing("no draws")
+    table = np.array([_transformed(hit[rows], unit, transform) for rows, unit in strata(prompt, group)])
+    values, variances, lows, highs = table.T
+    if not np.all(np.isfinite(values)):
+        low, high = (float(x.mean()) if np.all(np.isfinite(x)) else None for x in (lows, highs))
+        return Estimate(None, ci_low=low, ci_high=high, n=hit.size, note=_empty(prompt, hit))
+    low, high = mover(values, lows, highs)
+    spread = float(variances.sum())
+    error = float(np.sqrt(spread)) / values.size if np.isfinite(spread) else None
+    return Estimate(float(values.mean()), error, low, high, n=hit.size)
+
+
+def _transformed(hit: Array, unit: Array, transform: Transform) -> tuple[float, float, float, float]:
+    """(value, variance, low, high) of one prompt's transformed share."""
+    sums = unit_sums(np.stack([np.ones(hit.size), hit], axis=1), unit)
+    value, variance = jackknife(sums, lambda s: transform(s[..., 1] / s[..., 0]))
+    n, mean = _independent(sums), hit.mean()
+    with np.errstate(divide="ignore"):
+        low, high = (float(transform(limit)) for limit in wilson(mean * n, n))
+    return value, variance, min(low, high), max(low, high)
+
+
+def _independent(sums: Array) -> float:
+    """How many independent draws the (U, 2) sums (draws, hits) are worth: n over the design effect (at least 1)."""
+    n, units = float(sums[:, 0].sum()), len(sums)
+    mean = float(sums[:, 1].sum()) / n
+    if units == n:
+        return n
+    if units == 1 or mean in (0.0, 1.0):
+        return float(units)
+    clustered = float(((sums[:, 1] - mean * sums[:, 0]) ** 2).sum()) * units / (units - 1) / n**2
+    return min(n, mean * (1 - mean) / clustered) if clustered > 0 else n
+
+
+def _empty(prompt: Array, hit: Array) -> str:
+    empty = [c for c in prompts_in(prompt) if not hit[np.asarray(prompt) == c].any()]
+    drawn = int(np.isin(prompt, empty).sum())
+    return f"0 of {drawn} base draws reach the target for {len(empty)} of {prompts_in(prompt).size} prompts: a bound"

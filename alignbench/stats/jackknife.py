@@ -1,0 +1,55 @@
+"""Leave-one-out for smooth functions of sums: bias and variance of ratios and logs of means, jointly.
+
+Every estimated normaliser enters as a column of the same sums, so that its error is carried and never subtracted
+beforehand. A unit is one draw, or one group of dependent draws.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from alignbench.types import Array
+
+
+def prompts_in(prompt: Array) -> Array:
+    """(C,) the prompts that have draws, ascending."""
+    return np.unique(np.asarray(prompt))
+
+
+def strata(prompt: Array, group: Array | None = None) -> Iterator[tuple[Array, Array]]:
+    """For each prompt, ascending: the rows (n,) of its draws, and the unit (n,) in 0..U−1 that each belongs to."""
+    prompt = np.asarray(prompt)
+    for c in prompts_in(prompt):
+        rows = np.flatnonzero(prompt == c)
+        unit = np.arange(rows.size) if group is None else np.unique(np.asarray(group)[rows], return_inverse=True)[1]
+        yield rows, unit
+
+
+def unit_sums(columns: Array, unit: Array) -> Array:
+    """(U, K) sums of the (n, K) columns over each unit."""
+    if unit.size == unit.max(initial=-1) + 1:  # one draw a unit, in order
+        return columns[np.argsort(unit, kind="stable")]
+    sums = np.zeros((unit.max() + 1, columns.shape[1]))
+    np.add.at(sums, unit, columns)
+    return sums
+
+
+def jackknife(sums: Array, theta: Callable[[Array], Array]) -> tuple[float, float]:
+    """θ of the column totals, bias-corrected, and its variance, by leaving out one unit at a time.
+
+    `sums` is (U, K); `theta` maps (…, K) totals to (…). With a single unit there is nothing to leave out: variance ∞.
+    Source: Efron and Stein, The jackknife estimate of variance (1981).
+    """
+    total, units = sums.sum(axis=0), len(sums)
+    with np.errstate(divide="ignore", invalid="ignore"):  # a total may be 0; the gates speak of that
+        whole = float(theta(total))
+        if units < 2 or not np.isfinite(whole):
+            return whole, np.inf
+        without = theta(np.maximum(total - sums, 0.0) if np.all(sums >= 0) else total - sums)
+    if not np.all(np.isfinite(without)):
+        return whole, np.inf
+    centre = float(without.mean())
+    spread = float(((without - centre) ** 2).sum())
+    return units * whole - (units - 1) * centre, spread * (units - 1) / units

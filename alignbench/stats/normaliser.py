@@ -1,0 +1,69 @@
+"""The normaliser Z: how much of the base the target keeps, from draws of the base."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from alignbench.stats.intervals import monotone, normal, share
+from alignbench.stats.jackknife import jackknife, strata, unit_sums
+from alignbench.stats.weights import LOGS, is_boolean, p_draws, refusal
+from alignbench.types import Array, Estimate
+
+
+def acceptance_rate(prompt: Array, r: Array, group: Array | None = None) -> Estimate:
+    """Share of base draws that the target allows (r > −inf), mean over prompts: Z for a boolean target."""
+    return share(prompt, np.asarray(r) > -np.inf, group)
+
+
+def log_z(prompt: Array, r: Array, group: Array | None = None) -> Estimate:
+    """Mean over prompts of log Z_c = log E_a[exp r] in nats; each log Ẑ_c is corrected by the jackknife.
+
+    `r` (B,) = log P − log a on draws of the base. Boolean targets: Wilson, transformed; else the delta interval. With
+    too few draws of the target there is no value, only the bounds that the counts allow.
+    """
+    refused = refusal(prompt, r, LOGS)
+    if is_boolean(prompt, r):
+        return _log_share(np.asarray(prompt), np.asarray(r, float), group, refused)
+    if refused:
+        return Estimate.missing(refused, n=np.size(r))
+    values, errors = log_z_by_prompt(prompt, r, group)
+    worth = p_draws(prompt, r)
+    df = max(float(worth.sum()) - worth.size, 1.0)
+    answer = normal(values.mean(), float((errors**2).sum()) / values.size**2, n=np.size(r), df=df)
+    return replace(answer, ess=float(worth.sum()))
+
+
+def log_z_by_prompt(prompt: Array, r: Array, group: Array | None = None) -> tuple[Array, Array]:
+    """(C,) log Ẑ_c in nats, jackknifed, and (C,) standard errors; −inf with error ∞ where no draw has weight."""
+    r = np.asarray(r, float)
+    pairs = np.array([_log_mean(r[rows], unit) for rows, unit in strata(prompt, group)])
+    return pairs[:, 0], np.sqrt(pairs[:, 1])
+
+
+def scaled(r: Array) -> tuple[Array, float]:
+    """Weights exp(r − shift) (n,) and the shift, max r; all zeros and 0.0 where nothing is finite."""
+    shift = float(r.max()) if np.isfinite(r).any() else 0.0
+    return np.exp(r - shift), shift
+
+
+def _log_mean(r: Array, unit: Array) -> tuple[float, float]:
+    w, shift = scaled(r)
+    sums = unit_sums(np.stack([np.ones(w.size), w], axis=1), unit)
+    value, variance = jackknife(sums, lambda s: np.log(s[..., 1] / s[..., 0]))
+    return value + shift, variance
+
+
+def _log_share(prompt: Array, r: Array, group: Array | None, refused: str) -> Estimate:
+    """As `log_z`, for a boolean target whose one weight a prompt may differ from 1."""
+    hit = r > -np.inf
+    answer = monotone(prompt, hit, np.log, group)
+    levels = np.array([scaled(r[rows])[1] for rows, _ in strata(prompt) if hit[rows].any()])
+    note = answer.note or refused
+    if answer.value is None and levels.any():  # a prompt without hits, and no word on what its weight would be
+        return Estimate.missing(note, n=r.size)
+    level = float(levels.mean()) if levels.size else 0.0
+    low, high = (None if x is None else x + level for x in (answer.ci_low, answer.ci_high))
+    bounds = replace(answer, value=None, stderr=None, ci_low=low, ci_high=high, ess=float(hit.sum()), note=note)
+    return bounds if note or answer.value is None else replace(bounds, value=answer.value + level, stderr=answer.stderr)

@@ -1,0 +1,198 @@
+"""Draws and evidence on disk: append-only parts found again by what they depend on, written atomically, never pickled."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import tempfile
+import time
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from alignbench import types
+from alignbench.errors import StoreError
+from alignbench.seeds import Seed
+from alignbench.types import Array, Draws, Sampler
+
+FORMAT = 1
+
+
+def digest(data: Any) -> str:
+    """16 hex digits that stand for plain data: the key of whatever depends on all of it and nothing else."""
+    return sha256(json.dumps(data, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:16]
+
+
+def write_atomic(path: Path, content: bytes | str) -> None:
+    """Write a file so that a reader sees all of it or none; raises StoreError."""
+    data = content.encode() if isinstance(content, str) else content
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, scratch = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=path.parent)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+            Path(scratch).chmod(0o644)
+            os.replace(scratch, path)  # noqa: PTH105 (atomic on every system)
+        finally:
+            Path(scratch).unlink(missing_ok=True)
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+def check_writable(folder: Path) -> None:
+    """Raise StoreError unless files can be made in `folder` (made if missing); called before anything is drawn."""
+    probe = folder / f".probe-{os.getpid()}"
+    write_atomic(probe, "")
+    probe.unlink()
+
+
+@dataclass
+class DrawStore:
+    """The draws of an output folder. `folder` None keeps nothing: every request is drawn anew."""
+
+    folder: Path | None
+
+    def sample(
+        self, generator: Sampler, identity: Mapping[str, Any] | None, prompts: Sequence[str], rows: Array, *,
+        max_tokens: int, seed: Seed, advance: Callable[[int], None] = lambda count: None,
+    ) -> Stored:  # fmt: skip
+        """The wanted rows, from disk where they are there, else drawn; each batch is on disk before the next begins.
+
+        `advance` is told the number of draws that have become available.
+        """
+        shelf = self._shelf(identity, max_tokens, seed)
+        found = shelf.read(prompts, rows) if shelf else _Found([], [])
+        missing = found.missing(rows)
+        advance(len(rows) - len(missing))
+        parts, seconds = found.parts, found.seconds
+        began = time.perf_counter()
+        for batch in generator.sample(prompts, missing, max_tokens=max_tokens, seed=seed) if len(missing) else ():
+            took, began = time.perf_counter() - began, time.perf_counter()
+            if shelf:
+                shelf.write(prompts, batch, took)
+            parts.append(batch)
+            seconds.append(took)
+            advance(len(batch))
+        return Stored(Draws.concat(parts).sorted(), float(sum(seconds)), len(missing))
+
+    def _shelf(self, identity: Mapping[str, Any] | None, max_tokens: int, seed: Seed) -> _Shelf | None:
+        if self.folder is None or identity is None:
+            return None
+        key = {"identity": identity, "max_tokens": max_tokens, "seed": seed.entropy, "stream": seed.stream,
+               "format": FORMAT}  # fmt: skip
+        return _Shelf(self.folder / digest(key), key)
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What a request for draws brought: the draws, the seconds they took whenever they were drawn, how many are new."""
+
+    draws: Draws
+    seconds: float
+    fresh: int
+
+
+@dataclass
+class _Found:
+    parts: list[Draws]
+    seconds: list[float]
+
+    def missing(self, rows: Array) -> Array:
+        have = {(int(c), int(i)) for p in self.parts for c, i in zip(p.prompt, p.index, strict=True)}
+        return np.array([r for r in rows.tolist() if tuple(r) not in have], dtype=int).reshape(-1, 2)
+
+
+@dataclass(frozen=True)
+class _Shelf:
+    """All draws of one key: a folder of parts, each a batch with the prompts it belongs to."""
+
+    folder: Path
+    key: Mapping[str, Any]
+
+    def write(self, prompts: Sequence[str], batch: Draws, seconds: float) -> None:
+        if not (self.folder / "key.json").exists():
+            write_atomic(self.folder / "key.json", json.dumps(self.key, indent=1, sort_keys=True, ensure_ascii=False))
+        used, local = np.unique(batch.prompt, return_inverse=True)
+        record = {"prompts": [prompts[i] for i in used], "seconds": seconds, "draws": replace(batch, prompt=local)}
+        name = digest([[prompts[c], int(i)] for c, i in zip(batch.prompt, batch.index, strict=True)])
+        write_atomic(self.folder / f"part-{name}.npz", pack(record))
+
+    def read(self, prompts: Sequence[str], rows: Array) -> _Found:
+        """The stored draws among `rows`, each once, with their share of the seconds that their part took."""
+        place = {text: i for i, text in enumerate(prompts)}
+        left = {(int(c), int(i)) for c, i in rows}
+        found = _Found([], [])
+        for path in sorted(self.folder.glob("part-*.npz")):
+            record = unpack(path)
+            draws: Draws = record["draws"]
+            here = np.array([place.get(p, -1) for p in record["prompts"]])[draws.prompt]
+            ids = list(zip(here.tolist(), draws.index.tolist(), strict=True))
+            take = [k for k, row in enumerate(ids) if row in left]
+            left.difference_update(ids)
+            if take:
+                found.parts.append(replace(draws.take(np.array(take)), prompt=here[take]))
+                found.seconds.append(record["seconds"] * len(take) / len(draws))
+        return found
+
+
+def pack(record: Any) -> bytes:
+    """A record of plain data, arrays and the dataclasses of `alignbench.types` as the bytes of an .npz file."""
+    arrays: dict[str, Array] = {}
+    tree = json.dumps(_flatten(record, arrays), ensure_ascii=False)
+    arrays["tree"] = np.frombuffer(tree.encode("utf-8", "surrogatepass"), dtype=np.uint8)
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, allow_pickle=False, **arrays)
+    return buffer.getvalue()
+
+
+def unpack(path: Path) -> Any:
+    """The record in a file that `pack` made; raises StoreError where it cannot be read."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        tree = json.loads(arrays.pop("tree").tobytes().decode("utf-8", "surrogatepass"))
+        return _rebuild(tree, arrays)
+    except (OSError, KeyError, ValueError, TypeError, zipfile.BadZipFile) as error:
+        raise StoreError(f"{path}: is not readable ({error}); delete it and run the same command again") from error
+
+
+def _flatten(value: Any, arrays: dict[str, Array]) -> Any:
+    if isinstance(value, np.ndarray):
+        arrays[f"a{len(arrays)}"] = value
+        return {"array": f"a{len(arrays) - 1}"}
+    if is_dataclass(value) and not isinstance(value, type):
+        held = {f.name: _flatten(getattr(value, f.name), arrays) for f in fields(value)}
+        return {"type": type(value).__name__, "fields": held}
+    if isinstance(value, Mapping):
+        return {"dict": {str(k): _flatten(v, arrays) for k, v in value.items()}}
+    if isinstance(value, (list, tuple)):
+        return [_flatten(v, arrays) for v in value]
+    return value.item() if isinstance(value, np.generic) else value
+
+
+KNOWN = {t.__name__: t for t in (types.Draws, types.Estimate, types.Selection, types.Wanted, types.Fit, types.Cost,
+                                 types.Scored, types.Evidence)}  # fmt: skip
+
+
+def _rebuild(value: Any, arrays: Mapping[str, Array]) -> Any:
+    if isinstance(value, list):
+        return tuple(_rebuild(v, arrays) for v in value)
+    if not isinstance(value, dict):
+        return value
+    if "array" in value:
+        return arrays[value["array"]]
+    if "type" in value:
+        return KNOWN[value["type"]](**{k: _rebuild(v, arrays) for k, v in value["fields"].items()})
+    return {k: _rebuild(v, arrays) for k, v in value["dict"].items()}
+
+
+def evidence_files(folder: Path) -> Iterator[Path]:
+    """The evidence files below an output folder."""
+    yield from sorted(folder.glob("*/evidence_*.npz"))

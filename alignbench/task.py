@@ -1,0 +1,431 @@
+"""Tasks: plain YAML that says what is asked, read strictly; every error names the file and the line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
+from functools import cached_property
+from hashlib import sha256
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from alignbench.errors import TaskError, UsageError, did_you_mean, unknown
+from alignbench.features import BoundFeature, bind
+from alignbench.registry import metric
+from alignbench.target import Constraint, Kind, Target
+
+Key = tuple[str | int, ...]
+Name = Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
+MOST_KEYS = 200_000  # a file that aliases blow up to more than this is refused
+
+
+@dataclass(frozen=True)
+class Task:
+    """Prompts, features, the target distribution, and how much to draw; plain data."""
+
+    name: str
+    version: int
+    summary: str
+    prompts: tuple[str, ...]
+    max_tokens: int
+    draws: int  # per prompt
+    features: Mapping[str, BoundFeature]
+    target: Target
+    train: tuple[str, ...] = ()  # what trained aligners may see; empty: the prompts
+    metrics: tuple[tuple[str, Mapping[str, Any]], ...] | None = None  # (name, parameters); None: all that apply
+    primary: str | None = None  # metric.part that a leaderboard is sorted by
+    base: str | Mapping[str, Any] | None = None  # the generator spec of a task that brings its own base
+    references: tuple[tuple[str, ...], ...] | None = None  # texts for each prompt
+    path: Path | None = field(default=None, compare=False)
+
+    @cached_property
+    def hash(self) -> str:
+        """Digest of what the numbers depend on: prompts, features, target, max_tokens and the task's own base.
+
+        Not the name, version, summary, metrics or number of draws.
+        """
+        parts = {
+            "prompts": list(self.prompts),
+            "features": {name: bound.identity for name, bound in self.features.items()},
+            "target": self.target.identity,
+            "max_tokens": self.max_tokens,
+            "base": self.base,
+        }
+        text = json.dumps(parts, sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=str)
+        return sha256(text.encode()).hexdigest()
+
+    def limited(self, prompts: int) -> Task:
+        """The task on its first `prompts` prompts: another hash, since p is another."""
+        cut = None if self.references is None else self.references[:prompts]
+        return replace(self, prompts=self.prompts[:prompts], references=cut)
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class _TaskFile(_Strict):
+    """The keys of a task file."""
+
+    name: Name
+    version: int = Field(ge=1)
+    summary: str = Field(min_length=1)
+    prompts: Any
+    train: Any = None
+    max_tokens: int = Field(ge=1)
+    draws: int = Field(default=128, ge=1)
+    features: dict[Name, dict[str, Any]] = Field(default_factory=dict)
+    target: list[dict[str, Any]]
+    metrics: list[Any] | None = None
+    primary: str | None = None
+    base: Any = None
+    references: list[list[str]] | None = None
+
+
+class _ConstraintFile(_Strict):
+    """The keys of one item of `target`."""
+
+    feature: str
+    always: Literal[True] | None = None
+    moment: float | None = None
+    distribution: dict[str, float] | None = None
+    reward: Literal[True] | None = None
+    beta: float | None = None
+    per: Literal["task", "prompt"] | None = None
+
+
+def load_task(path: str | Path) -> Task:
+    """The task in a YAML file. Raises TaskError, with the line, on anything that is wrong with it."""
+    page = _read(Path(path))
+    raw = page.checked(_TaskFile, page.data, ())
+    features = _features(page, raw.features)
+    prompts = _prompts(page, "prompts", raw.prompts)
+    metrics = None if raw.metrics is None else _metrics(page, raw.metrics)
+    return Task(
+        name=raw.name,
+        version=raw.version,
+        summary=" ".join(raw.summary.split()),
+        prompts=prompts,
+        max_tokens=raw.max_tokens,
+        draws=raw.draws,
+        features=features,
+        target=_target(page, raw.target, features),
+        train=() if raw.train is None else _prompts(page, "train", raw.train),
+        metrics=metrics,
+        primary=_primary(page, raw.primary, metrics),
+        base=_base(page, raw.base),
+        references=_references(page, raw.references, len(prompts)),
+        path=page.path,
+    )
+
+
+def builtin_folder() -> Path:
+    """The folder of the built-in tasks: inside an installed wheel, else the checkout's."""
+    packaged = Path(__file__).parent / "_tasks"
+    return packaged if packaged.is_dir() else Path(__file__).parents[1] / "tasks"
+
+
+def all_tasks(include_path: Sequence[Path] = ()) -> dict[str, Path]:
+    """Name → file of the built-in tasks and those in the folders (or files) of `include_path`, sorted by name.
+
+    Raises TaskError when two files have the same name. Files are only skimmed: a broken one is listed too.
+    """
+    found: dict[str, Path] = {}
+    for path in _yaml_files([builtin_folder(), *include_path]):
+        name = headline(path)[0]
+        if name in found and found[name].resolve() != path.resolve():
+            raise TaskError(f"two tasks are called '{name}': {_shown(found[name])} and {_shown(path)}; rename one")
+        if name:
+            found.setdefault(name, path)
+    return dict(sorted(found.items()))
+
+
+def headline(path: Path) -> tuple[str, str]:
+    """Name and summary of the task in a file; the file's stem if it is broken, two empty strings if it is no task."""
+    try:
+        data = _read(path).data
+    except TaskError:
+        return path.stem, ""
+    if not {"prompts", "features", "target"} & data.keys():
+        return "", ""
+    return str(data.get("name", path.stem)), " ".join(str(data.get("summary", "")).split())
+
+
+def find_tasks(words: str, include_path: Sequence[Path] = ()) -> tuple[Task, ...]:
+    """The tasks that `words` means: a name, a path to a YAML file, or a pattern such as ``lexical_*``.
+
+    Raises UnknownName with the closest match.
+    """
+    if words.endswith((".yaml", ".yml")):
+        return (load_task(words),)
+    known = all_tasks(include_path)
+    names = [name for name in known if fnmatchcase(name, words)]
+    if not names:
+        raise unknown("task", words, known)
+    return tuple(load_task(known[name]) for name in names)
+
+
+def find_task(words: str, include_path: Sequence[Path] = ()) -> Task:
+    """The one task that `words` means; see `find_tasks`. Raises UsageError when it means several."""
+    tasks = find_tasks(words, include_path)
+    if len(tasks) > 1:
+        raise UsageError(f"'{words}' means {len(tasks)} tasks ({', '.join(t.name for t in tasks)}); name one")
+    return tasks[0]
+
+
+def _yaml_files(places: Iterable[Path]) -> Iterator[Path]:
+    for place in places:
+        if place.is_dir():
+            yield from sorted(p for p in place.iterdir() if p.suffix in (".yaml", ".yml"))
+        elif place.suffix in (".yaml", ".yml"):
+            yield place
+
+
+@dataclass(frozen=True)
+class _Page:
+    """A YAML file as plain data, and the line of each of its keys and items."""
+
+    path: Path
+    data: dict[str, Any]
+    lines: Mapping[Key, int]
+
+    def where(self, key: Key = ()) -> str:
+        """``file:line`` of a key, or of the nearest one around it that is written down."""
+        while key not in self.lines and key:
+            key = key[:-1]
+        return f"{_shown(self.path)}:{self.lines[key]}" if key in self.lines else _shown(self.path)
+
+    @contextmanager
+    def at(self, key: Key) -> Iterator[str]:
+        """Usage errors inside become task errors that begin with where the key is; yields that place."""
+        where = self.where(key)
+        try:
+            yield where
+        except TaskError:
+            raise
+        except UsageError as error:
+            raise TaskError(f"{where}: {str(error).removeprefix(f'{where}: ')}") from error
+
+    def refuse(self, key: Key, what: str) -> TaskError:
+        """The error that says `what` of a key."""
+        return TaskError(f"{self.where(key)}: {what}")
+
+    def checked(self, model: type[_S], data: Any, key: Key) -> _S:
+        """`data`, found at `key`, as a model; raises TaskError on the first thing that is wrong."""
+        try:
+            return model.model_validate(data)
+        except ValidationError as error:
+            raise self._first(error, model, key) from error
+
+    def _first(self, error: ValidationError, model: type[BaseModel], key: Key) -> TaskError:
+        first = min(error.errors(), key=lambda e: self.lines.get((*key, *e["loc"]), 0))
+        loc = tuple(part for part in first["loc"] if part != "[key]")
+        name = ".".join(map(str, loc))
+        if first["type"] == "extra_forbidden":
+            what = f"unknown key '{name}'.{did_you_mean(name, model.model_fields)}"
+        elif first["type"] == "missing":
+            what = f"the key '{name}' is missing"
+        elif first["type"] == "greater_than_equal":
+            what = f"{name} must be at least {first['ctx']['ge']}, not {first['input']!r}"
+        else:
+            what = f"{name}: {first['msg'][0].lower()}{first['msg'][1:]}, not {_brief(first['input'])}"
+        return self.refuse((*key, *loc), what)
+
+
+_S = TypeVar("_S", bound=_Strict)
+
+
+def _features(page: _Page, specs: Mapping[str, Mapping[str, Any]]) -> dict[str, BoundFeature]:
+    """The features by the names that the task gives them."""
+    bound = {}
+    for name, spec in specs.items():
+        with page.at(("features", name)) as where:
+            bound[name] = bind(spec, where)
+    return bound
+
+
+def _prompts(page: _Page, key: str, raw: Any) -> tuple[str, ...]:
+    """The prompts of a list or of ``{file: …}``; raises TaskError when there are none or two are equal."""
+    if isinstance(raw, Mapping):
+        raw = _from_file(page, key, raw)
+    if not isinstance(raw, list):
+        raise page.refuse((key,), f"{key} must be a list of texts or {{file: PATH}}, not {_brief(raw)}")
+    if not raw:
+        raise page.refuse((key,), f"{key} is empty: a task needs at least one prompt")
+    seen: set[str] = set()
+    for i, prompt in enumerate(raw):
+        if not isinstance(prompt, str):
+            raise page.refuse((key, i), f"{key}: item {i} is {_brief(prompt)}, not a text: put it in quotes")
+        if prompt in seen:
+            raise page.refuse((key, i), f"{key}: {prompt!r} is there twice")
+        seen.add(prompt)
+    return tuple(raw)
+
+
+def _from_file(page: _Page, key: str, raw: Mapping[str, Any]) -> list[str]:
+    """The lines of a text file beside the task, without empty ones."""
+    if "source" in raw:
+        raise page.refuse((key, "source"), f"{key} from a source are not supported yet: give a list or {{file: PATH}}")
+    for name in raw:
+        if name != "file":
+            raise page.refuse((key, name), f"unknown key '{name}' in {key}.{did_you_mean(str(name), ['file'])}")
+    file = page.path.parent / str(raw.get("file"))
+    try:
+        return [line for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise page.refuse((key, "file"), f"{key}: cannot read {_shown(file)}: {_reason(error)}") from error
+
+
+def _target(page: _Page, items: list[dict[str, Any]], features: Mapping[str, BoundFeature]) -> Target:
+    """The target; errors point at the constraint that is wrong, or at `target` where several clash."""
+    categories = {name: f.categories for name, f in features.items() if f.categories}
+    ranges = {name: f.range for name, f in features.items() if not f.categories}
+    constraints = []
+    for i, item in enumerate(items):
+        raw = page.checked(_ConstraintFile, item, ("target", i))
+        with page.at(("target", i)):
+            constraints.append(_constraint(raw))
+            Target(tuple(constraints[-1:]), categories, ranges)  # checks this one alone
+    with page.at(("target",)):
+        return Target(tuple(constraints), categories, ranges)
+
+
+def _constraint(raw: _ConstraintFile) -> Constraint:
+    """What one item of `target` asks; raises UsageError when it asks nothing, two things, or half of one."""
+    kinds: tuple[Kind, ...] = ("always", "moment", "distribution", "reward")
+    asked = [kind for kind in kinds if getattr(raw, kind) is not None]
+    if len(asked) != 1:
+        got = " and ".join(asked) or "none"
+        raise UsageError(f"'{raw.feature}' must have exactly one of {', '.join(kinds)}, and has {got}")
+    kind = asked[0]
+    if kind == "reward" and raw.beta is None:
+        raise UsageError(f"'{raw.feature}': a reward needs 'beta', the reward worth one nat")
+    if kind != "reward" and raw.beta is not None:
+        raise UsageError(f"'{raw.feature}': only a reward has 'beta'")
+    if raw.per and kind in ("always", "reward"):
+        raise UsageError(f"'{raw.feature}': 'per' says how many λ are fitted, and {kind} has none")
+    wanted = getattr(raw, kind) if kind in ("moment", "distribution") else None
+    return Constraint(raw.feature, kind, wanted, 1.0 if raw.beta is None else raw.beta, raw.per or "task")
+
+
+def _metrics(page: _Page, items: list[Any]) -> tuple[tuple[str, Mapping[str, Any]], ...]:
+    """(name, parameters) of each metric; checked against the registry once metrics are loaded."""
+    if not items:
+        raise page.refuse(("metrics",), "metrics is empty: leave the key out to have all that apply")
+    chosen: dict[str, Mapping[str, Any]] = {}
+    for i, item in enumerate(items):
+        spec = {"metric": item} if isinstance(item, str) else item
+        if not isinstance(spec, dict) or not isinstance(spec.get("metric"), str):
+            raise page.refuse(("metrics", i), f"a metric is a name or {{metric: NAME, …}}, not {_brief(item)}")
+        name, params = spec["metric"], {k: v for k, v in spec.items() if k != "metric"}
+        if name in chosen:
+            raise page.refuse(("metrics", i), f"the metric '{name}' is there twice")
+        chosen[name] = params
+        with page.at(("metrics", i)) as where:
+            if metric:
+                metric.find(name, where).check(params, where)
+    return tuple(chosen.items())
+
+
+def _primary(page: _Page, primary: str | None, metrics: tuple[tuple[str, Any], ...] | None) -> str | None:
+    """`metric` or `metric.part`; raises TaskError when that metric is not among the task's."""
+    if primary is None:
+        return None
+    name = primary.partition(".")[0]
+    known = list(metric) if metrics is None else [name for name, _ in metrics]
+    if known and name not in known:
+        raise page.refuse(("primary",), f"primary names the metric '{name}', which the task does not measure."
+                                        f"{did_you_mean(name, known)}")  # fmt: skip
+    return primary
+
+
+def _base(page: _Page, raw: Any) -> str | Mapping[str, Any] | None:
+    """A generator spec: ``name``, ``name:key=value,…`` or ``{name: …, key: value}``."""
+    if raw is None or (isinstance(raw, str) and raw):
+        return raw
+    if isinstance(raw, dict) and isinstance(raw.get("name"), str):
+        return raw
+    raise page.refuse(("base",), f"base is a generator's name or {{name: NAME, …}}, not {_brief(raw)}")
+
+
+def _references(page: _Page, raw: list[list[str]] | None, prompts: int) -> tuple[tuple[str, ...], ...] | None:
+    if raw is not None and len(raw) != prompts:
+        raise page.refuse(("references",), f"references has {len(raw)} lists for {prompts} prompts: give one for each")
+    return None if raw is None else tuple(map(tuple, raw))
+
+
+def _read(path: Path) -> _Page:
+    """The mapping in a YAML file and the lines of its keys; a safe loader, so nothing is executed."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise TaskError(f"{_shown(path)}: cannot be read: {_reason(error)}") from error
+    loader = yaml.SafeLoader(text)
+    try:
+        node = loader.get_single_node()
+        lines = dict(islice(_lines(node, (), path, frozenset()), MOST_KEYS))
+        data = {} if node is None else loader.construct_document(node)
+    except yaml.YAMLError as error:
+        raise TaskError(f"{_shown(path)}{_complaint(error)}") from error
+    finally:
+        loader.dispose()
+    if len(lines) == MOST_KEYS:
+        raise TaskError(f"{_shown(path)}: has more than {MOST_KEYS:,} keys and items")
+    if not isinstance(data, dict):
+        raise TaskError(f"{_shown(path)}:1: a task is a mapping of keys (name, version, …), not {_brief(data)}")
+    return _Page(path, data, lines)
+
+
+def _lines(node: yaml.Node | None, key: Key, path: Path, above: frozenset[int]) -> Iterator[tuple[Key, int]]:
+    """(key, line) of everything in the tree; raises TaskError on a key given twice, and on a loop of aliases."""
+    if isinstance(node, yaml.ScalarNode) or node is None:
+        return
+    if id(node) in above:
+        raise TaskError(f"{_shown(path)}:{node.start_mark.line + 1}: a YAML alias that contains itself")
+    seen: dict[str, int] = {}
+    for name, marked, child in _children(node):
+        line = marked.start_mark.line + 1
+        if name in seen:
+            raise TaskError(f"{_shown(path)}:{line}: the key '{name}' is there twice, first on line {seen[name]}")
+        seen[name] = line
+        yield (*key, name), line
+        yield from _lines(child, (*key, name), path, above | {id(node)})
+
+
+def _children(node: yaml.Node) -> Iterator[tuple[Any, yaml.Node, yaml.Node]]:
+    """(key or position, the node that marks its line, the child) of a mapping or a list."""
+    for i, item in enumerate(node.value):
+        if isinstance(node, yaml.MappingNode):
+            yield (item[0].value if isinstance(item[0], yaml.ScalarNode) else i, *item)
+        else:
+            yield i, item, item
+
+
+def _complaint(error: yaml.YAMLError) -> str:
+    """``:line:column: what is wrong`` of broken YAML."""
+    mark = getattr(error, "problem_mark", None)
+    if mark is None:
+        return f": is not YAML: {getattr(error, 'reason', None) or str(error).splitlines()[0]}"
+    problem = getattr(error, "problem", None) or getattr(error, "context", None) or "is not YAML"
+    return f":{mark.line + 1}:{mark.column + 1}: broken YAML: {problem}"
+
+
+def _reason(error: OSError | UnicodeDecodeError) -> str:
+    return "it is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else error.strerror or str(error)
+
+
+def _shown(path: Path) -> str:
+    """The path as a person would type it: relative where it lies below the working folder."""
+    return str(path.relative_to(Path.cwd())) if path.is_absolute() and path.is_relative_to(Path.cwd()) else str(path)
+
+
+def _brief(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,71 @@
+"""Exact values for worlds that can be listed: what the estimates on such a task should come out at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from alignbench.generators.exact import NGram, enumerate_draws
+from alignbench.generators.law import Law
+from alignbench.stats import discrete
+from alignbench.stats.selection import selected
+from alignbench.target import Target
+from alignbench.types import Array, Draws, Selection
+
+
+def exact_values(
+    base: Any, generator: Any, target: Target, prompts: Sequence[str], max_tokens: int
+) -> Mapping[str, float] | None:
+    """`metric.part` → its exact value (nats; TV and shares 0 to 1), mean over prompts, by listing every continuation.
+
+    None unless the base is an exact world and the generator's law is known. λ is taken as fitted: these are the values
+    for the target that the estimates are measured against, not for the one that infinitely many draws would give.
+    """
+    if not (isinstance(base, Law) and isinstance(base.model, NGram)):
+        return None
+    draws = enumerate_draws(base, prompts, max_tokens=max_tokens)
+    features = target.measure(prompts, draws)
+    ratio = target.log_ratio(features, draws.prompt)
+    law = _law_of(base, generator, prompts, draws, ratio)
+    if law is None:
+        return None
+    parts = []
+    for number in range(len(prompts)):
+        rows = draws.prompt == number
+        parts.append(_of_prompt(draws.log_prob[rows], ratio[rows], law(rows)))  # type: ignore[index]
+    return {name: float(np.mean([p[name] for p in parts])) for name in parts[0]}
+
+
+def _law_of(
+    base: Law, generator: Any, prompts: Sequence[str], draws: Draws, ratio: Array
+) -> Callable[[Array], Array] | None:
+    """A function from the rows of one prompt to the generator's probabilities of them."""
+    selection: Selection | None = getattr(generator, "selection", None)
+    if selection is not None and draws.log_prob is not None:
+        mass = np.exp(draws.log_prob)
+        return lambda rows: selected(mass[rows], ratio[rows], selection)
+    if not hasattr(generator, "log_prob"):
+        return None
+    log_gen = generator.log_prob(prompts, draws)
+    return lambda rows: np.asarray(np.exp(log_gen[rows]))
+
+
+def _of_prompt(log_base: Array, ratio: Array, pi: Array) -> dict[str, float]:
+    a = np.exp(log_base)
+    weighted = a * np.exp(ratio)
+    p, allowed = weighted / weighted.sum(), ratio > -np.inf
+    satisfied = pi[allowed].sum()
+    inside = np.where(allowed, pi, 0.0) / satisfied if satisfied > 0 else np.full_like(pi, np.nan)
+    return {
+        "divergence.kl_target": float(discrete.kl(p, pi)),
+        "divergence.kl_target_within": float(discrete.kl(p, inside)),
+        "divergence.kl_reverse": float(discrete.kl(pi, p)),
+        "divergence.kl_reverse_within": float(discrete.kl(inside, p)),
+        **{f"divergence.{part}": float(discrete.kl(pi, a)) for part in ("kl_base", "kl_base_rb", "kl_base_k1")},
+        "divergence.tv": float(discrete.tv(p, pi)),
+        "divergence.js": float(discrete.js(p, pi)),
+        "divergence.log_z": float(np.log(weighted.sum())),
+        "satisfaction.always": float(satisfied),
+    }

@@ -1,0 +1,236 @@
+"""The vocabulary of alignbench: draws, estimates, evidence, and the protocols that plug-ins are written against."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from alignbench.seeds import Seed
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Draws:
+    """B sampled continuations, at most T tokens long.
+
+    A draw is a token sequence that ended in an EOS id, or was cut at `max_tokens`; a cut draw has no EOS term.
+    """
+
+    prompt: Array  # (B,) int: index into the prompts given
+    index: Array  # (B,) int: sample number within its prompt
+    texts: tuple[str, ...]  # decoded, special tokens removed
+    tokens: Array | None  # (B, T) int: ids as sampled, -1 after the end; None for a remote black box
+    length: Array  # (B,) int: tokens drawn, EOS counted
+    finished: Array  # (B,) bool: ended by EOS (False: cut at max_tokens)
+    log_prob: Array | None  # (B,) nats under the law that drew them; None if it has no density
+    token_log_prob: Array | None  # (B, T) the same by token, 0 after the end
+    model_log_prob: Array | None  # (B,) nats under the model before the law warped it
+    group: Array | None = None  # (B,) int: draws of one dependent run (SMC particles, a Markov chain)
+    vocab: str = ""  # fingerprint of the tokenizer; a KL across two fingerprints is refused
+    proposals: Array | None = None  # (B,) int: draws of the proposal spent on this one; None: one each
+    spent: Array | None = None  # (B,) int: tokens decoded to get this draw; None: its own length
+    accepted: Array | None = None  # (B,) bool: False where the proposals ran out and the draw is not from the law
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def take(self, rows: Array) -> Draws:
+        """The draws at `rows` (integers or a mask), in that order."""
+        rows = np.flatnonzero(rows) if np.asarray(rows).dtype == bool else np.asarray(rows, dtype=np.int64)
+        picked = {
+            f.name: value[rows]
+            for f in fields(self)
+            if isinstance(value := getattr(self, f.name), np.ndarray)
+        }
+        return replace(self, texts=tuple(self.texts[i] for i in rows), **picked)
+
+    @staticmethod
+    def concat(parts: Sequence[Draws]) -> Draws:
+        """All draws of `parts` in order; token arrays are padded to the longest. Raises ValueError on no parts."""
+        if not parts:
+            raise ValueError("no draws to concatenate")
+        joined: dict[str, Any] = {
+            f.name: _join([getattr(p, f.name) for p in parts], pad=-1 if f.name == "tokens" else 0)
+            for f in fields(Draws)
+            if f.name not in ("texts", "vocab")
+        }
+        for name, default in (("proposals", lambda d: np.ones(len(d), int)), ("spent", lambda d: d.length),
+                              ("accepted", lambda d: np.ones(len(d), bool))):
+            if any(getattr(p, name) is not None for p in parts):
+                values = [default(p) if getattr(p, name) is None else getattr(p, name) for p in parts]
+                joined[name] = np.concatenate(values)
+        return Draws(texts=tuple(t for p in parts for t in p.texts), vocab=parts[0].vocab, **joined)
+
+    def sorted(self) -> Draws:
+        """The same draws ordered by prompt, then sample number."""
+        return self.take(np.lexsort((self.index, self.prompt)))
+
+
+def _join(values: list[Array | None], pad: int) -> Array | None:
+    """The arrays one after the other, columns padded with `pad`; None if any is missing."""
+    present = [v for v in values if v is not None]
+    if len(present) < len(values):
+        return None
+    if present[0].ndim == 1:
+        return np.concatenate(present)
+    width = max(v.shape[1] for v in present)
+    return np.concatenate([np.pad(v, ((0, 0), (0, width - v.shape[1])), constant_values=pad) for v in present])
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number that knows its error.
+
+    `value` None means it was not measured and `note` says why; infinity is a value. An interval may be one-sided
+    (a bound) when `value` is None. `ci_low`/`ci_high` are 95 % limits.
+    """
+
+    value: float | None
+    stderr: float | None = None
+    ci_low: float | None = None
+    ci_high: float | None = None
+    n: int = 0
+    ess: float | None = None
+    note: str = ""
+
+    @staticmethod
+    def missing(note: str, n: int = 0, **bounds: float) -> Estimate:
+        """A quantity that could not be measured, and why."""
+        return Estimate(value=None, n=n, note=note, **bounds)
+
+    def noted(self, note: str) -> Estimate:
+        """The same number with one more note."""
+        return replace(self, note="; ".join(filter(None, (self.note, note))))
+
+
+@dataclass(frozen=True)
+class Selection:
+    """A law that keeps one of `n` base draws of the prompt, by their ratio r = log P − log a.
+
+    "best": the largest r of n, ties broken at random (best-of-n).
+    "first": the first accepted, each with probability exp(r − bound) (rejection); draws that used up their n
+    proposals are left out, so what is kept is exactly p whatever n is.
+    """
+
+    kind: Literal["best", "first"]
+    n: int
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """One thing that a constraint asks: feature `feature` (category `category`) should be `value`."""
+
+    feature: str
+    kind: Literal["always", "moment", "distribution", "reward"]
+    category: str = ""
+    value: float | None = None
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What the target asks, and what was fitted to make the base reach it.
+
+    `lam` is (1, K) for one λ for the task or (C, K) for one per prompt, K = number of free moments (maybe 0).
+    """
+
+    wanted: tuple[Wanted, ...]
+    lam: Array  # (1 or C, K) nats per unit of moment
+    lam_stderr: Array  # the same shape
+    heldout: Mapping[str, Estimate] = field(default_factory=dict)  # moment name → E_p[feature] − wanted, fresh draws
+    log_z: Array | None = None  # (C,) nats, estimated from the shared reference draws
+    log_z_stderr: Array | None = None  # (C,)
+    log_bound: Array | None = None  # (C,) nats: max over x of log P − log a; None where no bound is known
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What it took to get the draws: wall seconds, tokens decoded, proposals, and the memory's high-water mark."""
+
+    seconds: float | None = None
+    tokens: int = 0
+    proposals: int = 0
+    kept: int = 0
+    exhausted: int = 0  # draws left out because their proposals ran out
+    peak_bytes: int | None = None
+    device: str = ""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Draws with everything that the models and features say of them; (B,) arrays, nats."""
+
+    draws: Draws
+    features: Mapping[str, Array]
+    log_base: Array | None
+    log_target: Array | None  # log P, unnormalised; −inf where a hard constraint is broken
+    log_gen: Array | None
+    log_judge: Array | None
+    kl_base: Array | None = None  # Σ_t KL(π(·|x_<t) ‖ a(·|x_<t)) of each draw (Rao-Blackwell)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Everything measured about one generator on one task; metrics are functions of this alone."""
+
+    own: Scored  # draws of the generator under test
+    ref: Scored  # draws of the base, shared by all generators of the task
+    fit: Fit
+    prompts: Sequence[str]
+    references: Sequence[Sequence[str]] | None = None
+    cost: Cost = field(default_factory=Cost)
+    categories: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # categorical feature → its categories
+    selection: Selection | None = None  # how π picks among base draws, where that is what it does
+    is_base: bool = False  # the generator is the base itself
+    truncates: bool = False  # the law may give probability 0 to what the base can say
+    judge: str = ""  # name of the judge; equal to the base's unless given
+    base: str = ""
+    max_tokens: int = 0
+    reasons: Mapping[str, str] = field(default_factory=dict)  # missing array → why it is missing
+    truth: Mapping[str, float] | None = None  # exact values, where the world can be enumerated
+
+
+@runtime_checkable
+class Sampler(Protocol):
+    """Anything that can be asked for draws."""
+
+    def sample(self, prompts: Sequence[str], rows: Array, *, max_tokens: int, seed: Seed) -> Iterable[Draws]:
+        """Draws for `rows` (R, 2) = (prompt, index) in any order, yielded as they finish."""
+        ...
+
+
+@runtime_checkable
+class Scorer(Protocol):
+    """Anything that scores draws up to a constant per prompt."""
+
+    def log_score(self, prompts: Sequence[str], draws: Draws) -> Array:
+        """(B,) nats up to a constant per prompt."""
+        ...
+
+
+@runtime_checkable
+class Distribution(Sampler, Protocol):
+    """A sampler that knows its own normalised density."""
+
+    def log_prob(self, prompts: Sequence[str], draws: Draws) -> Array:
+        """(B,) nats, normalised; −inf off the support."""
+        ...
+
+
+Feature = Callable[[Sequence[str], Draws], Array]
+Metric = Callable[[Evidence], "Estimate | Mapping[str, Estimate]"]
+
+
+def rows_of(prompts: int, draws: int) -> Array:
+    """(prompts · draws, 2) rows (prompt, index), prompt by prompt."""
+    return np.stack([np.repeat(np.arange(prompts), draws), np.tile(np.arange(draws), prompts)], axis=1)
+
+
+def collect(batches: Iterable[Draws] | Iterator[Draws]) -> Draws:
+    """All batches as one, ordered by prompt and sample number."""
+    return Draws.concat(list(batches)).sorted()

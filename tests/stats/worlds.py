@@ -1,0 +1,68 @@
+"""Small worlds of atoms in which every divergence is a finite sum: the truth that the estimators must find."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from alignbench.stats import discrete
+from alignbench.stats.divergences import Sample
+from alignbench.stats.selection import FORMS, selected
+from alignbench.types import Selection
+
+
+class World:
+    """C prompts × K atoms: base a, unnormalised target P = a · exp(r), generator g."""
+
+    def __init__(self, seed=0, prompts=3, atoms=30, *, shares=None, tilt=0.0, noise=0.6, obeys=False):
+        """`shares`: what a hard constraint keeps of a, by prompt; `obeys`: g keeps the constraint too."""
+        rng = np.random.default_rng(seed)
+        self.a = rng.dirichlet(np.ones(atoms), size=prompts)
+        self.r = tilt * rng.integers(0, 2, (prompts, atoms)).astype(float)
+        for c in range(prompts if shares else 0):
+            order = rng.permutation(atoms)
+            kept = max(1, int(np.searchsorted(np.cumsum(self.a[c][order]), shares[c % len(shares)])))
+            self.r[c, order[kept:]] = -np.inf
+        self.P = self.a * np.exp(self.r)
+        logs = np.log(self.a) + noise * rng.normal(size=self.a.shape)
+        self.g = discrete.normalised(np.where(obeys & (self.r == -np.inf), -np.inf, logs))
+
+    @property
+    def z(self):
+        return self.P.sum(axis=1)
+
+    @property
+    def p(self):
+        return self.P / self.z[:, None]
+
+    def inside(self, law):
+        kept = np.where(self.r > -np.inf, law, 0.0)
+        return kept / kept.sum(axis=1, keepdims=True)
+
+    def truth(self, law=None):
+        """Every divergence of `law` (default: the generator), mean over prompts."""
+        law = self.g if law is None else law
+        exact = {
+            "kl_target": discrete.kl(self.p, law), "kl_target_within": discrete.kl(self.p, self.inside(law)),
+            "kl_reverse": discrete.kl(law, self.p), "kl_reverse_within": discrete.kl(self.inside(law), self.p),
+            "kl_base": discrete.kl(law, self.a), "tv": discrete.tv(self.p, law), "js": discrete.js(self.p, law),
+            "log_z": np.log(self.z),
+        }
+        assert set(FORMS) <= set(exact)
+        return {name: float(np.mean(value)) for name, value in exact.items()}
+
+    def selected(self, selection: Selection):
+        return np.stack([selected(a, r, selection) for a, r in zip(self.a, self.r, strict=True)])
+
+    def draw(self, law, each, rng):
+        prompt = np.repeat(np.arange(len(law)), each)
+        atom = np.concatenate([rng.choice(q.size, each, p=q) for q in law])
+        with np.errstate(divide="ignore"):
+            return Sample(prompt, *(np.log(x)[prompt, atom] for x in (self.a, self.P, self.g)))
+
+
+def covered(estimate, truth):
+    return estimate.ci_low - 1e-9 <= truth <= estimate.ci_high + 1e-9
+
+
+def close(estimate, truth, errors=4.0):
+    return abs(estimate.value - truth) <= errors * estimate.stderr + 1e-9
