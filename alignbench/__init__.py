@@ -1,4 +1,4 @@
-"""alignbench: did aligning a language model reach the distribution it was meant to reach, and what did that cost?
+"""Did aligning a language model reach the distribution it was meant to reach, and what did that cost.
 
     import alignbench
     rows = alignbench.evaluate("hf:pretrained=gpt2", "lexical_word", aligners=["best_of_n:n=4"])

@@ -39,13 +39,19 @@ Examples:
 
 Model = Annotated[list[str] | None, typer.Option(metavar="NAME", help="A generator, such as hf; repeat for more rows.")]
 ModelArgs = Annotated[
-    list[str] | None, typer.Option(metavar="K=V,…", help="Its arguments, such as pretrained=gpt2; one for each --model.")
+    list[str] | None,
+    typer.Option(metavar="K=V,…", help="Its arguments, such as pretrained=gpt2; one for each --model."),
 ]
-Base = Annotated[str | None, typer.Option(metavar="SPEC", help="What divergences are measured from. [default: the model]")]
+Base = Annotated[
+    str | None, typer.Option(metavar="SPEC", help="What divergences are measured from. [default: the model]")
+]
 Aligners = Annotated[
-    list[str] | None, typer.Option("--aligner", metavar="SPEC", help="An aligner on the base, such as best_of_n:n=16; repeatable.")
+    list[str] | None,
+    typer.Option("--aligner", metavar="SPEC", help="An aligner on the base, such as best_of_n:n=16; repeatable."),
 ]
-Tasks = Annotated[list[str] | None, typer.Option(metavar="A,B", help="Task names, patterns or YAML files, comma-separated.")]
+Tasks = Annotated[
+    list[str] | None, typer.Option(metavar="A,B", help="Task names, patterns or YAML files, comma-separated.")
+]
 IncludePath = Annotated[
     list[Path] | None, typer.Option(metavar="DIR", help="More tasks (.yaml) and plug-ins (.py); repeatable.")
 ]
@@ -69,22 +75,37 @@ def run(
     aligner: Aligners = None,
     tasks: Tasks = None,
     include_path: IncludePath = None,
-    draws: Annotated[int | None, typer.Option(metavar="N", min=1, help="Draws per prompt. [default: the task's]")] = None,
-    limit: Annotated[int | None, typer.Option(metavar="N", min=1, help="Only the first N prompts of each task.")] = None,
-    batch_size: Annotated[str, typer.Option(metavar="auto|N", help="Rows decoded at once; cannot change a draw.")] = "auto",
+    draws: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Draws per prompt. [default: the task's]")
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Only the first N prompts of each task.")
+    ] = None,
+    batch_size: Annotated[
+        str, typer.Option(metavar="auto|N", help="Rows decoded at once; cannot change a draw.")
+    ] = "auto",
     device: Annotated[str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
     gen_kwargs: Annotated[
-        str | None, typer.Option(metavar="K=V,…", help="Decoding settings of the models: temperature, top_k, top_p, min_p.")
+        str | None,
+        typer.Option(metavar="K=V,…", help="Decoding settings of the models: temperature, top_k, top_p, min_p."),
     ] = None,
     judge: Annotated[str | None, typer.Option(metavar="SPEC", help="Who measures fluency. [default: the base]")] = None,
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="Root of all random numbers.")] = 0,
-    output_path: Annotated[Path | None, typer.Option(metavar="DIR", help="Where draws and results go. [default: results]")] = None,
+    output_path: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where draws and results go. [default: results]")
+    ] = None,
     log_samples: Annotated[bool, typer.Option("--log_samples", help="Write every draw as JSON lines.")] = False,
-    apply_chat_template: Annotated[bool, typer.Option("--apply_chat_template", help="Wrap prompts in the model's chat template.")] = False,
-    system_instruction: Annotated[str | None, typer.Option(metavar="TEXT", help="System prompt for the chat template.")] = None,
-    trust_remote_code: Annotated[bool, typer.Option("--trust_remote_code", help="Run code that a model repository ships.")] = False,
+    apply_chat_template: Annotated[
+        bool, typer.Option("--apply_chat_template", help="Wrap prompts in the model's chat template.")
+    ] = False,
+    system_instruction: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="System prompt for the chat template.")
+    ] = None,
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust_remote_code", help="Run code that a model repository ships.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry_run", help="Say what would be drawn, and stop.")] = False,
-) -> None:  # fmt: skip
+) -> None:
     """Sample generators on tasks and print a leaderboard. Without arguments: the quickstart.
 
     The same command again goes on where an earlier one stopped, or says that there is nothing left to do.
@@ -287,7 +308,14 @@ def _argument(parameter: Any) -> str:
 def _progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
     """A progress bar on standard error; nothing where that is no terminal."""
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
     columns = (TextColumn("{task.description}"), BarColumn(20), MofNCompleteColumn(), TimeElapsedColumn(),
                TimeRemainingColumn())  # fmt: skip

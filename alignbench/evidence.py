@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
@@ -12,11 +11,16 @@ from typing import Any
 
 import numpy as np
 
+try:
+    import resource
+except ImportError:  # Windows does not say
+    resource = None  # type: ignore[assignment]
+
 from alignbench.errors import RunError, Unsupported, UsageError
 from alignbench.generators.law import Law, Warp, compare
 from alignbench.seeds import Seed
 from alignbench.stats.normaliser import log_z_by_prompt
-from alignbench.store import DrawStore, Stored
+from alignbench.store import DrawStore, Stored, Wish
 from alignbench.target import Target
 from alignbench.task import Task
 from alignbench.truth import exact_values
@@ -25,9 +29,8 @@ from alignbench.types import Array, Cost, Distribution, Draws, Evidence, Fit, Sa
 Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 """progress(what, total) is a context that gives a function to call with the number of draws just done."""
 
-CEILING = "draws of p"
 RESCORING = 0.1
-"""Nats: a law that rescores its own draws further off than this is not trusted. fp32 stays within 1e-4, bf16 near 0.05."""
+"""Nats: a law that rescores its own draws further off is not trusted; fp32 stays within 1e-4, bf16 near 0.05."""
 
 
 @dataclass
@@ -70,14 +73,14 @@ class Bench:
     def target(self) -> Target:
         """The task's target with λ fitted on the stream `fit` and tested on `heldout`."""
         target = replace(self.task.target, measures=self.task.features)
-        measured: list[Any] = []
-        for stream in ("fit", "heldout"):
-            if target.needs_fit:
-                draws = self._draw(f"{stream} draws of the base", self.base, stream).draws
-                measured += [target.measure(self.prompts, draws), draws.prompt]
-            else:
-                measured += [{}, np.zeros(0, dtype=int)]
-        return target.fitted(*measured, self.prompts)
+        nothing: tuple[dict[str, Array], Array] = {}, np.zeros(0, dtype=int)
+        fit, heldout = (self._measured(s) if target.needs_fit else nothing for s in ("fit", "heldout"))
+        return target.fitted(*fit, *heldout, self.prompts)
+
+    def _measured(self, stream: str) -> tuple[dict[str, Array], Array]:
+        """Features of fresh base draws of a stream, and which prompt each is of."""
+        draws = self._draw(f"{stream} draws of the base", self.base, stream).draws
+        return {name: measure(self.prompts, draws) for name, measure in self.task.features.items()}, draws.prompt
 
     @cached_property
     def ref(self) -> Scored:
@@ -90,8 +93,8 @@ class Bench:
     def _draw(self, what: str, generator: Sampler, stream: str) -> Stored:
         rows = rows_of(len(self.prompts), self.draws)
         with self.progress(f"{self.task.name}: {what}", len(rows)) as advance:
-            stored = self.store.sample(generator, identity_of(generator), self.prompts, rows,
-                                       max_tokens=self.task.max_tokens, seed=self.seed.on(stream), advance=advance)  # fmt: skip
+            wish = Wish(self.prompts, rows, self.task.max_tokens, self.seed.on(stream))
+            stored = self.store.sample(generator, identity_of(generator), wish, advance)
         self.fresh += stored.fresh
         return stored
 
@@ -106,7 +109,7 @@ class Bench:
         )  # fmt: skip
 
     def _log_base(self, draws: Draws, drawn_from_base: bool = True) -> Array | None:
-        """log a of draws; free where they were drawn from the base itself, None where the base cannot read them."""
+        """Log a of draws; free where they were drawn from the base itself, None where the base cannot read them."""
         plain = isinstance(self.base, Law) and self.base.warp == Warp()
         if drawn_from_base and plain and draws.model_log_prob is not None:
             return draws.model_log_prob
@@ -128,12 +131,14 @@ class Bench:
         return self._evidence(
             scored, replace(ref, log_gen=log_gen_ref), cost=_cost(stored, own, generator), reasons=reasons,
             selection=getattr(generator, "selection", None), is_base=generator is self.base,
+            proposed=_proposed(stored.draws),
             truncates=bool(getattr(generator, "truncates", False)), truth=self._truth(generator),
         )  # fmt: skip
 
     def _evidence(self, own: Scored, ref: Scored, **more: Any) -> Evidence:
         return Evidence(
-            own=own, ref=ref, fit=self._fit, prompts=self.prompts, references=self.task.references, categories=dict(self.target.categories),
+            own=own, ref=ref, fit=self._fit, prompts=self.prompts, references=self.task.references,
+            categories=dict(self.target.categories),
             judge=self.judge.name if self.judge else "", base=self.base_name, max_tokens=self.task.max_tokens, **more,
         )  # fmt: skip
 
@@ -218,6 +223,13 @@ def identity_of(generator: Any) -> Mapping[str, Any] | None:
     return None if identity is None else identity()
 
 
+def _proposed(drawn: Draws) -> Array | None:
+    """(N, 3) prompt, proposals and acceptance of every draw that was asked for; None where nothing is rejected."""
+    if drawn.proposals is None or drawn.accepted is None:
+        return None
+    return np.stack([drawn.prompt, drawn.proposals, drawn.accepted], axis=1)
+
+
 def _cost(stored: Stored, own: Draws, generator: Any) -> Cost:
     drawn = stored.draws
     spent = drawn.length if drawn.spent is None else drawn.spent
@@ -228,11 +240,12 @@ def _cost(stored: Stored, own: Draws, generator: Any) -> Cost:
     )  # fmt: skip
 
 
-def _peak_bytes() -> int:
+def _peak_bytes() -> int | None:
     """The process's memory high-water mark, or the GPU's where one was used."""
     torch: Any = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
         return int(torch.cuda.max_memory_allocated())
+    if resource is None:
+        return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return int(peak if sys.platform == "darwin" else peak * 1024)  # macOS counts bytes, Linux KiB
-

@@ -8,12 +8,15 @@ import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from hashlib import sha256
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, overload
 
 from alignbench.errors import UsageError, unknown
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 BUILT_INS = ("alignbench.features", "alignbench.metrics", "alignbench.generators", "alignbench.aligners")
 """The rooms; each one's `__init__` imports its own files."""
@@ -64,6 +67,10 @@ class Registry(Mapping[str, Entry]):
     kind: str
     entries: dict[str, Entry] = field(default_factory=dict)
 
+    @overload
+    def __call__(self, thing: F, /) -> F: ...
+    @overload
+    def __call__(self, name: str | None = None, /, **meta: Any) -> Callable[[F], F]: ...
     def __call__(self, name: Any = None, /, **meta: Any) -> Any:
         """Register a function or a class; usable with and without arguments."""
         if callable(name):
@@ -108,9 +115,18 @@ def load_plugins(include_path: Sequence[Path] = ()) -> None:
         importlib.import_module(module)
     for point in entry_points(group="alignbench"):
         _guard(f"plug-in '{point.name}' ({point.value})", point.load)
-    for folder in include_path:
-        for path in sorted([folder] if folder.suffix == ".py" else folder.glob("*.py")):
-            _guard(str(path), lambda path=path: _import_file(path))
+    for place in include_path:
+        for path in _python_files(place):
+            _guard(str(path), partial(_import_file, path))
+
+
+def _python_files(place: Path) -> Sequence[Path]:
+    """The .py files of a folder, or the file itself; raises UsageError where there is neither."""
+    if not place.exists():
+        raise UsageError(f"--include_path {place}: no such file or folder")
+    if place.is_dir():
+        return sorted(place.glob("*.py"))
+    return [place] if place.suffix == ".py" else []
 
 
 def _import_file(path: Path) -> None:
@@ -135,8 +151,9 @@ def _guard(what: str, load: Callable[[], Any]) -> None:
         load()
     except UsageError:
         raise
-    except Exception as error:
-        raise UsageError(f"{what}: could not be loaded: {type(error).__name__}: {error}") from error
+    except (Exception, SystemExit) as error:
+        told = " ".join(str(error).split())
+        raise UsageError(f"{what}: could not be loaded: {type(error).__name__}: {told}") from error
 
 
 def _origin(thing: Callable[..., Any]) -> str:

@@ -24,14 +24,12 @@ from alignbench.errors import StoreError
 from alignbench.evidence import Bench, identity_of
 from alignbench.registry import metric as registry
 from alignbench.store import evidence_files, pack, unpack, write_atomic
-from alignbench.types import Estimate, Evidence
+from alignbench.types import PRIMARY, Estimate, Evidence
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from alignbench.task import Task
-
-PRIMARY = "divergence.kl_target"
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from alignbench import results
 from alignbench.errors import AlignbenchError, RunError, Unsupported, UsageError
-from alignbench.evidence import CEILING, Bench, Progress, identity_of
+from alignbench.evidence import Bench, Progress, identity_of
 from alignbench.generators.law import Law
 from alignbench.registry import aligner as aligners
 from alignbench.registry import generator as generators
@@ -21,7 +21,7 @@ from alignbench.seeds import Seed
 from alignbench.spec import Spec, parse_spec
 from alignbench.store import DrawStore, check_writable, digest
 from alignbench.task import Task, find_tasks
-from alignbench.types import Evidence, Sampler
+from alignbench.types import CEILING, PRIMARY, Evidence
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,7 +33,7 @@ QUICKSTART = {
     "models": (SMOLLM2,),
     "aligners": (Spec("temperature", {"t": 0.7}), Spec("best_of_n", {"n": 4}), Spec("rejection")),
     "tasks": ("lexical_word", "gender_balance", "exact_ngram"),
-    "draws": 32,
+    "draws": {"lexical_word": 32, "gender_balance": 32},
     "output": Path("results/quickstart"),
 }
 """What `alignbench run` does when it is told nothing else."""
@@ -54,7 +54,7 @@ class Job:
     base: Any = None  # default: the first model
     aligners: tuple[Spec, ...] = ()
     include_path: tuple[Path, ...] = ()
-    draws: int | None = None  # per prompt; default: the task's
+    draws: int | Mapping[str, int] | None = None  # per prompt, for all tasks or by task; default: the task's
     limit: int | None = None  # prompts per task
     gen_kwargs: Mapping[str, Any] = field(default_factory=dict)  # decoding settings of the models (not of the base)
     judge: Spec | None = None
@@ -68,10 +68,16 @@ class Job:
     def __post_init__(self) -> None:
         for name in ("draws", "limit"):
             value = getattr(self, name)
-            if value is not None and value < 1:
+            if isinstance(value, int) and value < 1:
                 raise UsageError(f"--{name} {value}: must be at least 1")
         if self.seed < 0:
             raise UsageError(f"--seed {self.seed}: must be a whole number >= 0")
+
+
+    def draws_of(self, task: Task) -> int:
+        """Draws per prompt of a task."""
+        asked = self.draws.get(task.name) if isinstance(self.draws, Mapping) else self.draws
+        return asked or task.draws
 
 
 @dataclass(frozen=True)
@@ -88,12 +94,12 @@ class Candidate:
         """What people call it."""
         return f"{self.name} + {self.aligner}" if self.aligner else self.name
 
-    def build(self, bench: Bench) -> Sampler:
+    def build(self, bench: Bench) -> Any:
         """The generator under test on this task."""
         if self.recipe is None:
-            return self.generator  # type: ignore[no-any-return]
-        return self.recipe.align(bench.base, bench.target, bench.prompts, max_tokens=bench.task.max_tokens,
-                                 seed=bench.seed.on("train"))  # type: ignore[no-any-return]  # fmt: skip
+            return self.generator
+        seed = bench.seed.on("train")
+        return self.recipe.align(bench.base, bench.target, bench.prompts, max_tokens=bench.task.max_tokens, seed=seed)
 
 
 @dataclass
@@ -120,7 +126,7 @@ def plan(job: Job) -> list[str]:
     """What a job would draw, a line for each row, with every name and argument checked; no model is loaded."""
     lines = []
     for task in _Run(job).plan():
-        draws = job.draws or task.draws
+        draws = job.draws_of(task)
         most = len(task.prompts) * draws * task.max_tokens
         lines.append(f"{task.name} v{task.version}: {len(task.prompts)} prompts × {draws} draws × at most "
                      f"{task.max_tokens} tokens = {most:,} tokens for each generator")  # fmt: skip
@@ -180,7 +186,7 @@ class _Run:
             raise UsageError(f"task '{task.name}' brings no base of its own: give --model")
         base = self._load(given)
         return Bench(
-            task=task, base=base, base_name=name_of(base, given), draws=self.job.draws or task.draws,
+            task=task, base=base, base_name=name_of(base, given), draws=self.job.draws_of(task),
             store=DrawStore(self.job.output / "draws" if self.job.output else None),
             limit=self.job.limit, seed=Seed(self.job.seed), progress=self.job.progress,
             judge=None if task.base or self.job.judge is None else self._load(self.job.judge),
@@ -210,7 +216,7 @@ class _Run:
             bench.check(bench.judge)
 
     def _task(self, task: Task, bench: Bench) -> None:
-        self.outcome.primary[task.name] = task.primary or results.PRIMARY
+        self.outcome.primary[task.name] = task.primary or PRIMARY
         prepared = self._attempt(bench.base_name, task, lambda: [bench.target, bench.ref])
         for candidate in self._candidates(bench) if prepared else ():
             work = partial(self._candidate, bench, candidate)

@@ -35,7 +35,7 @@ class Seed:
         """The generator of draw `index` of `prompt` (the rendered text); the same on every machine."""
         digest = int.from_bytes(sha256(prompt.encode()).digest()[:8], "big")
         words = [self.entropy, STREAMS[self.stream], digest, int(index)]
-        return np.random.default_rng(np.random.SeedSequence(words + [self.salt] if self.salt else words))
+        return np.random.default_rng(np.random.SeedSequence([*words, self.salt] if self.salt else words))
 
     def uniforms(self, prompt: str, index: int, count: int) -> Array:
         """(count, 2) uniforms on [0, 1): for each token, one picks a block of ids and one the id inside it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,8 +22,10 @@ class Spec:
 
     @property
     def label(self) -> str:
-        """The spec as a user would type it; what tables show."""
+        """The spec as a user would type it, which reads as the same spec again; what tables show."""
         given = ",".join(f"{k}={_typed(v)}" for k, v in self.arguments.items())
+        if not all("," not in _typed(v) and _scalar(_typed(v)) == v for v in self.arguments.values()):
+            return _inline({"name": self.name, **self.arguments})
         return f"{self.name}:{given}" if given else self.name
 
     def build(self, registry: Registry, where: str, **supplied: Any) -> Any:
@@ -50,7 +53,10 @@ def parse_spec(given: str | Mapping[str, Any], where: str) -> Spec:
 
 
 def parse_arguments(text: str, where: str) -> dict[str, Any]:
-    """`key=value,key=value` as a dict; values read as YAML scalars. A comma inside a value needs the inline form."""
+    """`key=value,key=value` as a dict; numbers, true, false and null are read as such, all else is text.
+
+    A comma inside a value needs the inline form.
+    """
     found: dict[str, Any] = {}
     for piece in filter(None, (p.strip() for p in text.split(","))):
         key, equals, value = piece.partition("=")
@@ -71,13 +77,28 @@ def _from_mapping(given: Any, where: str) -> Spec:
     return Spec(given["name"], {str(k): v for k, v in given.items() if k != "name"})
 
 
+WORDS = {"true": True, "false": False, "null": None, "~": None}
+NUMBER = re.compile(r"[-+]?(\d+(?P<fraction>\.\d*)?|(?P<bare>\.\d+))(?P<power>e[-+]?\d+)?", re.IGNORECASE)
+
+
 def _scalar(text: str) -> Any:
-    """YAML's reading of a scalar; what it takes for something else (a date, a list, a mapping) stays text."""
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
+    """true, false, null and decimal numbers (1e-3 too, which YAML 1.1 calls text); anything else is text."""
+    text = text.strip()
+    if text.lower() in WORDS:
+        return WORDS[text.lower()]
+    number = NUMBER.fullmatch(text)
+    if number is None:
         return text
-    return value if isinstance(value, (bool, int, float)) or value is None and text in ("null", "~") else text.strip()
+    return float(text) if any(number.groupdict().values()) else int(text)
+
+
+def _inline(spec: Mapping[str, Any]) -> str:
+    """A spec as inline YAML; values that YAML cannot say are shown by their `str`."""
+    try:
+        text = yaml.safe_dump(dict(spec), default_flow_style=True, sort_keys=False, allow_unicode=True, width=10**9)
+    except yaml.YAMLError:
+        return _inline({k: v if isinstance(v, str) else str(v) for k, v in spec.items()})
+    return text.strip()
 
 
 def _yaml(text: str, where: str) -> Any:
@@ -88,4 +109,4 @@ def _yaml(text: str, where: str) -> Any:
 
 
 def _typed(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

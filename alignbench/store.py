@@ -1,4 +1,4 @@
-"""Draws and evidence on disk: append-only parts found again by what they depend on, written atomically, never pickled."""
+"""Draws and evidence on disk: append-only parts, found again by what they depend on, written in one step, no pickle."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import json
 import os
 import tempfile
 import time
-import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from alignbench import types
-from alignbench.errors import StoreError
+from alignbench.errors import AlignbenchError, RunError, StoreError
 from alignbench.seeds import Seed
 from alignbench.types import Array, Draws, Sampler
 
@@ -60,34 +60,87 @@ class DrawStore:
     folder: Path | None
 
     def sample(
-        self, generator: Sampler, identity: Mapping[str, Any] | None, prompts: Sequence[str], rows: Array, *,
-        max_tokens: int, seed: Seed, advance: Callable[[int], None] = lambda count: None,
-    ) -> Stored:  # fmt: skip
+        self, generator: Sampler, identity: Mapping[str, Any] | None, wish: Wish, advance: Callable[[int], None]
+    ) -> Stored:
         """The wanted rows, from disk where they are there, else drawn; each batch is on disk before the next begins.
 
         `advance` is told the number of draws that have become available.
         """
-        shelf = self._shelf(identity, max_tokens, seed)
-        found = shelf.read(prompts, rows) if shelf else _Found([], [])
-        missing = found.missing(rows)
-        advance(len(rows) - len(missing))
+        shelf = self._shelf(identity, wish)
+        found = shelf.read(wish) if shelf else _Found([], [])
+        missing = found.missing(wish.rows)
+        advance(len(wish.rows) - len(missing))
         parts, seconds = found.parts, found.seconds
         began = time.perf_counter()
-        for batch in generator.sample(prompts, missing, max_tokens=max_tokens, seed=seed) if len(missing) else ():
+        for batch in wish.draw(generator, missing):
             took, began = time.perf_counter() - began, time.perf_counter()
             if shelf:
-                shelf.write(prompts, batch, took)
+                shelf.write(wish.prompts, batch, took)
             parts.append(batch)
             seconds.append(took)
             advance(len(batch))
         return Stored(Draws.concat(parts).sorted(), float(sum(seconds)), len(missing))
 
-    def _shelf(self, identity: Mapping[str, Any] | None, max_tokens: int, seed: Seed) -> _Shelf | None:
+    def _shelf(self, identity: Mapping[str, Any] | None, wish: Wish) -> _Shelf | None:
         if self.folder is None or identity is None:
             return None
-        key = {"identity": identity, "max_tokens": max_tokens, "seed": seed.entropy, "stream": seed.stream,
-               "format": FORMAT}  # fmt: skip
+        key = {
+            "identity": identity,
+            "max_tokens": wish.max_tokens,
+            "seed": wish.seed.entropy,
+            "stream": wish.seed.stream,
+            "format": FORMAT,
+        }
         return _Shelf(self.folder / digest(key), key)
+
+
+@dataclass(frozen=True)
+class Wish:
+    """The draws that are wanted: `rows` (R, 2) = (prompt, index) of these prompts, on this seed."""
+
+    prompts: Sequence[str]
+    rows: Array
+    max_tokens: int
+    seed: Seed
+
+    def draw(self, generator: Sampler, rows: Array) -> Iterator[Draws]:
+        """Fresh draws of `rows`, batch by batch; raises RunError where the generator fails or gives other rows."""
+        left = set(map(tuple, rows.tolist()))
+        batches = self._batches(generator, rows) if left else ()
+        for batch in _plain_failures(batches):
+            _check_batch(batch, left)
+            yield batch
+        if left:
+            raise RunError(f"the generator gave {len(rows) - len(left)} of the {len(rows)} draws asked of it")
+
+    def _batches(self, generator: Sampler, rows: Array) -> Iterator[Draws]:
+        yield from generator.sample(self.prompts, rows, max_tokens=self.max_tokens, seed=self.seed)
+
+
+def _plain_failures(batches: Iterable[Draws]) -> Iterator[Draws]:
+    """The same batches; whatever a generator raises becomes one line that says where it was raised."""
+    try:
+        yield from batches
+    except AlignbenchError:
+        raise
+    except Exception as error:
+        told, frames = " ".join(str(error).split()), traceback.extract_tb(error.__traceback__)
+        place = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}"
+        raise RunError(f"the generator failed: {type(error).__name__}: {told} ({place})") from error
+
+
+def _check_batch(batch: Any, left: set[tuple[int, ...]]) -> None:
+    """Take a batch's rows out of those that are `left`; raise RunError where it is no batch of them."""
+    if not isinstance(batch, Draws):
+        raise RunError(f"the generator gave a {type(batch).__name__}, not Draws")
+    arrays = {f.name: value for f in fields(batch) if isinstance(value := getattr(batch, f.name), np.ndarray)}
+    for name, value in arrays.items():
+        if len(value) != len(batch):
+            raise RunError(f"the generator gave {len(batch)} texts and {len(value)} of {name}")
+    for row in zip(batch.prompt.tolist(), batch.index.tolist(), strict=True):
+        if row not in left:
+            raise RunError(f"the generator gave draw {row[1]} of prompt {row[0]}, which was not asked or given before")
+        left.remove(row)
 
 
 @dataclass(frozen=True)
@@ -124,10 +177,10 @@ class _Shelf:
         name = digest([[prompts[c], int(i)] for c, i in zip(batch.prompt, batch.index, strict=True)])
         write_atomic(self.folder / f"part-{name}.npz", pack(record))
 
-    def read(self, prompts: Sequence[str], rows: Array) -> _Found:
+    def read(self, wish: Wish) -> _Found:
         """The stored draws among `rows`, each once, with their share of the seconds that their part took."""
-        place = {text: i for i, text in enumerate(prompts)}
-        left = {(int(c), int(i)) for c, i in rows}
+        place = {text: i for i, text in enumerate(wish.prompts)}
+        left = {(int(c), int(i)) for c, i in wish.rows}
         found = _Found([], [])
         for path in sorted(self.folder.glob("part-*.npz")):
             record = unpack(path)
@@ -155,12 +208,13 @@ def pack(record: Any) -> bytes:
 def unpack(path: Path) -> Any:
     """The record in a file that `pack` made; raises StoreError where it cannot be read."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         tree = json.loads(arrays.pop("tree").tobytes().decode("utf-8", "surrogatepass"))
         return _rebuild(tree, arrays)
-    except (OSError, KeyError, ValueError, TypeError, zipfile.BadZipFile) as error:
-        raise StoreError(f"{path}: is not readable ({error}); delete it and run the same command again") from error
+    except Exception as error:  # a flipped bit can surface as any of a dozen kinds (zlib, struct, zipfile, …)
+        told = " ".join(str(error).split()) or type(error).__name__
+        raise StoreError(f"{path}: is not readable ({told}); delete it and run the same command again") from error
 
 
 def _flatten(value: Any, arrays: dict[str, Array]) -> Any:

@@ -67,7 +67,7 @@ class Constraint:
         if self.kind == "moment":
             asked["wanted"] = self.number
         if self.kind == "distribution":
-            asked["wanted"] = {name: float(share) for name, share in self.shares.items()}
+            asked["wanted"] = [[name, float(share)] for name, share in self.shares.items()]
         if self.kind == "reward":
             asked["beta"] = float(self.beta)
         return asked | ({"per": self.per} if self.is_moment else {})
@@ -169,8 +169,11 @@ class Target:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What p is, apart from the base and from λ, which follows from both; the order of constraints is nothing."""
-        return {"constraints": sorted((c.identity for c in self.constraints), key=lambda c: (c["feature"], c["kind"]))}
+        """What p is, apart from the base and from λ, which follows from both.
+
+        In the order given, since the columns of a stored λ follow it.
+        """
+        return {"constraints": [c.identity for c in self.constraints]}
 
     def wanted(self) -> tuple[Wanted, ...]:
         """Each thing asked, in order; a distribution asks one for each listed category."""
@@ -288,7 +291,7 @@ class Target:
         heldout_prompt: Array,
         prompts: Sequence[str] = (),
     ) -> Target:
-        """This target with λ fitted on draws of the base, its error, and its moment errors on other draws of the base.
+        """The same target with λ fitted on draws of the base, its error, and moment errors on other draws of the base.
 
         `prompts` are the prompts' texts, for messages. Raises InfeasibleTarget when the moments cannot be reached.
         """

@@ -367,20 +367,26 @@ def _read(path: Path) -> _Page:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise TaskError(f"{_shown(path)}: cannot be read: {_reason(error)}") from error
-    loader = yaml.SafeLoader(text)
     try:
-        node = loader.get_single_node()
-        lines = dict(islice(_lines(node, (), path, frozenset()), MOST_KEYS))
-        data = {} if node is None else loader.construct_document(node)
+        lines, data = _parse(text, path)
     except yaml.YAMLError as error:
         raise TaskError(f"{_shown(path)}{_complaint(error)}") from error
-    finally:
-        loader.dispose()
     if len(lines) == MOST_KEYS:
         raise TaskError(f"{_shown(path)}: has more than {MOST_KEYS:,} keys and items")
     if not isinstance(data, dict):
         raise TaskError(f"{_shown(path)}:1: a task is a mapping of keys (name, version, …), not {_brief(data)}")
     return _Page(path, data, lines)
+
+
+def _parse(text: str, path: Path) -> tuple[dict[Key, int], Any]:
+    """The line of each key (at most MOST_KEYS of them), and the plain data."""
+    loader = yaml.SafeLoader(text)
+    try:
+        node = loader.get_single_node()
+        lines = dict(islice(_lines(node, (), path, frozenset()), MOST_KEYS))
+        return lines, {} if node is None else loader.construct_document(node)
+    finally:
+        loader.dispose()
 
 
 def _lines(node: yaml.Node | None, key: Key, path: Path, above: frozenset[int]) -> Iterator[tuple[Key, int]]:

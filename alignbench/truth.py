@@ -31,11 +31,46 @@ def exact_values(
     law = _law_of(base, generator, prompts, draws, ratio)
     if law is None:
         return None
-    parts = []
+    assert draws.log_prob is not None
+    divergences, moments = [], []
     for number in range(len(prompts)):
         rows = draws.prompt == number
-        parts.append(_of_prompt(draws.log_prob[rows], ratio[rows], law(rows)))  # type: ignore[index]
+        pi = law(rows)
+        divergences.append(_divergences(draws.log_prob[rows], ratio[rows], pi))
+        moments.append(_moments(target, {name: values[rows] for name, values in features.items()}, pi))
+    return _mean(divergences) | _reached(target, _mean(moments))
+
+
+def _mean(parts: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return {name: float(np.mean([p[name] for p in parts])) for name in parts[0]}
+
+
+def _moments(target: Target, features: Mapping[str, Array], pi: Array) -> dict[str, float]:
+    """E_π of each wanted moment, and the probability of each wanted category."""
+    found = {}
+    for wanted in target.wanted():
+        values = features[wanted.feature]
+        if wanted.kind == "distribution":
+            values = values == target.categories[wanted.feature].index(wanted.category)
+        if wanted.kind != "always":
+            found[f"{wanted.feature}.{wanted.category}"] = float(pi @ values)
+    return found
+
+
+def _reached(target: Target, means: Mapping[str, float]) -> dict[str, float]:
+    """What satisfaction and moment_error call those means; a share is among the listed categories."""
+    found = {}
+    for wanted in target.wanted():
+        name, mean = wanted.feature, means.get(f"{wanted.feature}.{wanted.category}", 0.0)
+        if wanted.kind == "distribution":
+            name = f"{wanted.feature}.{wanted.category}"
+            mean /= sum(v for k, v in means.items() if k.rpartition(".")[0] == wanted.feature and not k.endswith("."))
+        part = {"moment": "moment", "distribution": "share", "reward": "reward"}.get(wanted.kind)
+        if part:
+            found[f"satisfaction.{part}.{name}"] = mean
+        if part and wanted.value is not None:
+            found[f"moment_error.{name}"] = mean - wanted.value
+    return found
 
 
 def _law_of(
@@ -52,7 +87,7 @@ def _law_of(
     return lambda rows: np.asarray(np.exp(log_gen[rows]))
 
 
-def _of_prompt(log_base: Array, ratio: Array, pi: Array) -> dict[str, float]:
+def _divergences(log_base: Array, ratio: Array, pi: Array) -> dict[str, float]:
     a = np.exp(log_base)
     weighted = a * np.exp(ratio)
     p, allowed = weighted / weighted.sum(), ratio > -np.inf

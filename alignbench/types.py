@@ -14,6 +14,11 @@ if TYPE_CHECKING:
 
 Array = NDArray[Any]
 
+CEILING = "draws of p"
+"""The generator's name in the row of draws of the target itself."""
+PRIMARY = "divergence.kl_target"
+"""What a leaderboard is sorted by unless the task says otherwise."""
+
 
 @dataclass(frozen=True)
 class Draws:
@@ -40,13 +45,23 @@ class Draws:
     def __len__(self) -> int:
         return len(self.texts)
 
+    @staticmethod
+    def from_texts(rows: Array, texts: Sequence[str]) -> Draws:
+        """Draws of a black box that returns text alone: `rows` (B, 2) = (prompt, index), no ids, no density.
+
+        Length is counted in words, since the tokens are not known.
+        """
+        words = np.array([len(text.split()) for text in texts], dtype=np.int64)
+        return Draws(
+            prompt=rows[:, 0], index=rows[:, 1], texts=tuple(texts), tokens=None, length=words,
+            finished=np.ones(len(texts), dtype=bool), log_prob=None, token_log_prob=None, model_log_prob=None,
+        )  # fmt: skip
+
     def take(self, rows: Array) -> Draws:
         """The draws at `rows` (integers or a mask), in that order."""
         rows = np.flatnonzero(rows) if np.asarray(rows).dtype == bool else np.asarray(rows, dtype=np.int64)
-        picked = {
-            f.name: value[rows]
-            for f in fields(self)
-            if isinstance(value := getattr(self, f.name), np.ndarray)
+        picked: dict[str, Any] = {
+            f.name: value[rows] for f in fields(self) if isinstance(value := getattr(self, f.name), np.ndarray)
         }
         return replace(self, texts=tuple(self.texts[i] for i in rows), **picked)
 
@@ -60,8 +75,11 @@ class Draws:
             for f in fields(Draws)
             if f.name not in ("texts", "vocab")
         }
-        for name, default in (("proposals", lambda d: np.ones(len(d), int)), ("spent", lambda d: d.length),
-                              ("accepted", lambda d: np.ones(len(d), bool))):
+        for name, default in (
+            ("proposals", lambda d: np.ones(len(d), int)),
+            ("spent", lambda d: d.length),
+            ("accepted", lambda d: np.ones(len(d), bool)),
+        ):
             if any(getattr(p, name) is not None for p in parts):
                 values = [default(p) if getattr(p, name) is None else getattr(p, name) for p in parts]
                 joined[name] = np.concatenate(values)
@@ -184,6 +202,7 @@ class Evidence:
     prompts: Sequence[str]
     references: Sequence[Sequence[str]] | None = None
     cost: Cost = field(default_factory=Cost)
+    proposed: Array | None = None  # (N, 3) prompt, proposals, accepted of every draw asked for, left out ones too
     categories: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # categorical feature → its categories
     selection: Selection | None = None  # how π picks among base draws, where that is what it does
     is_base: bool = False  # the generator is the base itself

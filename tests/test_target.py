@@ -79,7 +79,7 @@ def test_lambda_of_each_prompt():
         ((SHARES, HALF), [[0.0, 0.0, 2.0]], 1.0),  # λ belongs to its own feature
         ((Constraint("clean", "reward", beta=0.25),), None, 4.0),
         ((HALF, Constraint("hit", "always")), [[-3.0]], -1.5),  # only hits are possible: −3 · 0.5
-        ((HALF, Constraint("hit", "reward", beta=1.0)), [[-3.0]], 1.5),  # one feature: max of the sum, not sum of maxima
+        ((HALF, Constraint("hit", "reward", beta=1.0)), [[-3.0]], 1.5),  # the max of the sum
         ((SCORE,), None, None),
         ((Constraint("length", "moment", 9.0),), [[0.1]], None),
         ((Constraint("length", "moment", 9.0),), [[-0.1]], 0.9),
@@ -148,8 +148,8 @@ def test_infeasible():
     with pytest.raises(InfeasibleTarget) as error:
         target(SHARES).fitted({"pronoun": np.array([0, 1, -1, 1])}, PROMPT, {}, PROMPT)
     assert str(error.value) == (
-        "share 'pronoun.they' = 0.3 cannot be reached: 'they' occurs in none of the base's 4 draws that satisfy the hard "
-        "constraints"
+        "share 'pronoun.they' = 0.3 cannot be reached: 'they' occurs in none of the base's 4 draws that satisfy the "
+        "hard constraints"
     )
     with pytest.raises(InfeasibleTarget) as error:
         target(Constraint("length", "moment", 50.0)).fitted(FEATURES, PROMPT * 0, FEATURES, PROMPT * 0)
@@ -168,8 +168,8 @@ def test_infeasible():
         ),
         (
             lambda: Constraint("pronoun", "distribution", {"she": 1.0, "he": 0.0}),
-            "distribution constraint on 'pronoun': a share of 0 rules 'he' out, which no λ can do; leave it out here and "
-            "use an 'always' constraint on a feature that is 0 there",
+            "distribution constraint on 'pronoun': a share of 0 rules 'he' out, which no λ can do; leave it out here "
+            "and use an 'always' constraint on a feature that is 0 there",
         ),
         (
             lambda: Constraint("pronoun", "distribution", {"she": 1.5, "he": -0.5}),
@@ -180,7 +180,10 @@ def test_infeasible():
             "distribution constraint on 'pronoun': needs the shares of two categories or more, not {'she': 1.0}",
         ),
         (lambda: Constraint("hit", "moment"), "moment constraint on 'hit': a moment is a finite number, not None"),
-        (lambda: Constraint("hit", "moment", np.nan), "moment constraint on 'hit': a moment is a finite number, not nan"),
+        (
+            lambda: Constraint("hit", "moment", np.nan),
+            "moment constraint on 'hit': a moment is a finite number, not nan",
+        ),
         (lambda: Constraint("hit", "reward", beta=0), "reward constraint on 'hit': beta must be above 0, not 0"),
         (
             lambda: target(Constraint("clear", "always")),
@@ -205,8 +208,8 @@ def test_infeasible():
         (lambda: target(HALF, HALF), "two moment constraints on 'hit': keep one"),
         (
             lambda: target(Constraint("hit", "moment", 1.0)),
-            "moment 'hit' = 1 cannot be reached: the feature lies between 0 and 1, and its mean must lie strictly inside; "
-            "to have it on every draw, use 'always: true'",
+            "moment 'hit' = 1 cannot be reached: the feature lies between 0 and 1, and its mean must lie strictly "
+            "inside; to have it on every draw, use 'always: true'",
         ),
         (
             lambda: target(Constraint("score", "always")).log_ratio({"score": np.array([1, 0.5])}, np.zeros(2, int)),
@@ -221,14 +224,12 @@ def test_bad_constraints(make, message):
 
 
 def test_identity_is_what_p_depends_on():
-    same = Target((SHARES, CLEAN), GENDER, RANGES)
-    assert target(CLEAN, SHARES).identity == same.identity
-    swapped = Constraint("pronoun", "distribution", {"they": 0.3, "he": 0.5, "she": 0.2})
-    assert target(CLEAN, swapped).identity == same.identity
     assert target(HALF, lam=[[1.0]]).identity == target(HALF).identity
     others = [
         target(CLEAN), target(SHARES), target(HALF), target(Constraint("hit", "moment", 0.4)), target(SCORE),
         target(Constraint("score", "reward", beta=0.4)), target(Constraint("hit", "moment", 0.5, per="prompt")),
         target(Constraint("pronoun", "distribution", {"she": 0.5, "he": 0.2, "they": 0.3})),
+        target(HALF, SHARES), target(SHARES, HALF),  # planted bug: a stored λ read with its columns in another order
+        target(Constraint("pronoun", "distribution", {"they": 0.3, "he": 0.5, "she": 0.2})),
     ]  # fmt: skip
     assert len({str(other.identity) for other in others}) == len(others)

@@ -92,15 +92,10 @@ def test_prompts_from_a_file_beside_the_task(write):
         ("draws: 16", "draws: 17"), ("[perplexity, {metric: distinct, draws: 8}]", "[distinct]"),
         ("primary: distinct.two\n", ""), ("The teacher", "The pupil"), ("[[a], [b, c]]", "[[a], [b]]"),
         ("negate: true}", "negate: true, whole_words: true}"), ("beta: 10", "beta: 10.0"),
-        ("  - {feature: clean, always: true}\n", ""),
     ],
 )  # fmt: skip
 def test_hash_leaves_out_what_no_number_depends_on(write, old, new):
-    moved = "  - {feature: clean, always: true}\nmetrics:" if "clean, always" in old else "metrics:"
-    text = changed("metrics:", moved) if "clean, always" in old else GOOD  # the same constraints in another order
-    other = text.replace(old, new, 1)
-    assert other != GOOD
-    assert load_task(write(other)).hash == load_task(write(GOOD)).hash
+    assert load_task(write(changed(old, new))).hash == load_task(write(GOOD)).hash
 
 
 @pytest.mark.parametrize(
@@ -108,6 +103,7 @@ def test_hash_leaves_out_what_no_number_depends_on(write, old, new):
     [
         ("The nurse", "The doctor"), ("max_tokens: 32", "max_tokens: 33"), ("[blood, kill]", "[blood]"),
         ("ignore_case: true, ", ""), ("she: 0.5, he: 0.5", "she: 0.4, he: 0.6"), (", per: prompt", ""),
+        ("she: 0.5, he: 0.5", "he: 0.5, she: 0.5"),  # a stored λ is that of the first category listed
         ("beta: 10", "beta: 11"), ("order: 2", "order: 3"), ("base: {name: exact, order: 2}\n", ""),
         ('"The nurse said that", "The engineer said that"', '"The engineer said that", "The nurse said that"'),
     ],
@@ -165,10 +161,10 @@ def test_hash_covers_a_features_version_and_is_the_same_everywhere(write):
         ("always: true", "always: true, beta: 2", "t.yaml:14: 'clean': only a reward has 'beta'"),
         ("always: true", "always: true, per: prompt",
          "t.yaml:14: 'clean': 'per' says how many λ are fitted, and always has none"),
-        ("always: true", "moment: 2", "t.yaml:14: moment 'clean' = 2 cannot be reached: the feature lies between 0 and 1, "
-         "and its mean must lie strictly inside"),
-        ("she: 0.5, he: 0.5", "she: 0.5, him: 0.5",
-         "t.yaml:15: distribution constraint on 'pronoun': unknown category 'him'. Did you mean 'he'? Known: he, she."),
+        ("always: true", "moment: 2", "t.yaml:14: moment 'clean' = 2 cannot be reached: the feature lies between "
+         "0 and 1, and its mean must lie strictly inside"),
+        ("she: 0.5, he: 0.5", "she: 0.5, hee: 0.5",
+         "t.yaml:15: distribution constraint on 'pronoun': unknown category 'hee'. Did you mean 'he'? Known: he, she."),
         ("she: 0.5, he: 0.5", "she: 0.5, he: 0.6",
          "t.yaml:15: distribution constraint on 'pronoun': the shares must sum to 1, not 1.1"),
         (", beta: 10", "", "t.yaml:16: 'length': a reward needs 'beta', the reward worth one nat"),
@@ -179,9 +175,10 @@ def test_hash_covers_a_features_version_and_is_the_same_everywhere(write):
          "t.yaml:17: metrics is empty: leave the key out to have all that apply"),
         ("perplexity, {", "{name: x}, {", "t.yaml:17: a metric is a name or {metric: NAME, …}, not {'name': 'x'}"),
         ("perplexity,", "distinct,", "t.yaml:17: the metric 'distinct' is there twice"),
-        ("distinct.two", "perplxity", "t.yaml:18: primary names the metric 'perplxity', which the task does not measure. "
-         "Did you mean 'perplexity'? Known: distinct, perplexity."),
-        ("{name: exact, order: 2}", "[exact]", "t.yaml:19: base is a generator's name or {name: NAME, …}, not ['exact']"),
+        ("distinct.two", "perplxity", "t.yaml:18: primary names the metric 'perplxity', which the task does not "
+         "measure. Did you mean 'perplexity'? Known: distinct, perplexity."),
+        ("{name: exact, order: 2}", "[exact]",
+         "t.yaml:19: base is a generator's name or {name: NAME, …}, not ['exact']"),
         ("[[a], [b, c]]", "[[a]]", "t.yaml:20: references has 1 lists for 2 prompts: give one for each"),
         ("draws: 16", "draws: [16", "t.yaml:9:9: broken YAML: expected ',' or ']', but got ':'"),
         ("draws: 16", "draws: !!python/name:os.system x",
@@ -250,7 +247,8 @@ def test_tasks_are_found_by_name_pattern_and_path(write, tmp_path):
     assert all_tasks([folder])["lexical_stormy"] == path and "run" not in all_tasks([folder])
     assert [t.name for t in find_tasks("lexical_*", [folder])] == ["lexical_stormy", "lexical_word"]
     assert find_task("more/x.yaml").name == "lexical_stormy" == find_task("lexical_stormy", [path]).name
-    assert headline(path) == ("lexical_stormy", "Two lines of summary.") and headline(folder / "bad.yaml") == ("bad", "")
+    assert headline(path) == ("lexical_stormy", "Two lines of summary.")
+    assert headline(folder / "bad.yaml") == ("bad", "")
     with pytest.raises(UnknownName, match=r"^unknown task 'lexical_wrd'\. Did you mean 'lexical_word'\? Known: "):
         find_tasks("lexical_wrd")
     with pytest.raises(UsageError, match=r"means 2 tasks \(lexical_stormy, lexical_word\); name one"):

@@ -49,7 +49,7 @@ class Rejection:
 
 @dataclass(frozen=True)
 class RejectionSampler:
-    """Draw i is the first accepted of the base's draws i·cap, i·cap + 1, …"""
+    """Draw i is the first accepted of the base's draws i·cap + attempt, attempt = 0, 1, …, cap − 1."""
 
     aligner: Rejection
     base: Any
@@ -98,7 +98,10 @@ class RejectionSampler:
 
     def _accept(self, prompts: Sequence[str], proposals: Draws, seed: Seed) -> Array:
         log_accept = self.target.log_ratio_of(prompts, proposals) - np.asarray(self.bound)[proposals.prompt]
-        coins = [seed.salted(ACCEPT).rng(prompts[c], i).random() for c, i in zip(proposals.prompt, proposals.index)]
+        coins = [
+            seed.salted(ACCEPT).rng(prompts[c], i).random()
+            for c, i in zip(proposals.prompt, proposals.index, strict=True)
+        ]
         return np.asarray(np.array(coins) < np.exp(log_accept))
 
 

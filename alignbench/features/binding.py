@@ -53,8 +53,13 @@ class BoundFeature:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What the values depend on: name, version and parameters."""
-        return {"feature": self.name, "version": self.version, "params": dict(self.params)}
+        """What the values depend on: name, version, parameters, and what each code stands for."""
+        return {
+            "feature": self.name,
+            "version": self.version,
+            "params": dict(self.params),
+            "categories": list(self.categories),
+        }
 
 
 def bind(spec: Mapping[str, Any], where: str = "") -> BoundFeature:

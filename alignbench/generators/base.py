@@ -71,8 +71,15 @@ class Model(Protocol):
     distribution before each of the draws' tokens; what stands after a draw's end is arbitrary.
     """
 
-    name: str
-    batch_size: int
+    @property
+    def name(self) -> str:
+        """What tables call it."""
+        ...
+
+    @property
+    def batch_size(self) -> int:
+        """Rows decoded at once; cannot change a draw."""
+        ...
 
     @property
     def vocab(self) -> Vocab:

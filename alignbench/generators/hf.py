@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import inspect
 import logging
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -102,9 +101,8 @@ class HFModel:
         """See `Model.forced`: one pass over prompt + draw, the last T positions kept."""
         assert draws.tokens is not None
         width = int(draws.length.max())
-        cache: dict[str, list[int]] = {}
-        encoded = [cache.setdefault(p, self.encode(p, width)) if p not in cache else cache[p] for p in rendered]
-        ids, mask = self._left_padded(encoded)
+        known = {prompt: self.encode(prompt, width) for prompt in set(rendered)}
+        ids, mask = self._left_padded([known[prompt] for prompt in rendered])
         said = torch.as_tensor(draws.tokens[:, : width - 1], device=self.device)
         ids = torch.cat([ids, said.clamp(min=0)], 1)
         mask = torch.cat([mask, torch.ones_like(said)], 1)
@@ -155,7 +153,9 @@ class HFModel:
         mask = torch.tensor([[0] * (width - len(e)) + [1] * len(e) for e in encoded], device=self.device)
         return ids, mask
 
-    def _forward(self, ids: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, *, keep: int, **more: Any) -> Any:
+    def _forward(
+        self, ids: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, *, keep: int, **more: Any
+    ) -> Any:
         if self._positions:
             more["position_ids"] = positions
         if self._keep:
@@ -268,7 +268,7 @@ def convert_gguf(file: Path) -> Path:
         with _plain_errors(str(file)):
             _dequantise(file, scratch)
         if not folder.exists():
-            os.replace(scratch, folder)
+            scratch.replace(folder)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return folder
@@ -325,10 +325,14 @@ def _device(device: str) -> torch.device:
     try:
         chosen = torch.device(device)
     except RuntimeError:
-        raise UsageError(f"device '{device}':{did_you_mean(device, ('auto', 'cpu', 'cuda', 'cuda:0', 'mps'))}") from None
+        raise UsageError(
+            f"device '{device}':{did_you_mean(device, ('auto', 'cpu', 'cuda', 'cuda:0', 'mps'))}"
+        ) from None
     there = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available()), "cpu": 1}
     if there.get(chosen.type, 0) <= (chosen.index or 0):
-        raise UsageError(f"device '{device}': this machine has {there.get(chosen.type, 0)} of that kind; use device=auto")
+        raise UsageError(
+            f"device '{device}': this machine has {there.get(chosen.type, 0)} of that kind; use device=auto"
+        )
     return chosen
 
 
@@ -352,4 +356,3 @@ def _rows(batch_size: int | str, device: torch.device) -> int:
     if rows < 1:
         raise UsageError(f"batch_size={batch_size}: must be 'auto' or a whole number >= 1")
     return rows
-

@@ -34,6 +34,9 @@ class Warp:
     min_p: float = 0.0
 
     def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if isinstance(value, bool) or not isinstance(value, (int, float)):
+                raise UsageError(f"{name}={value}: must be a number")
         if not self.temperature > 0 or self.temperature == float("inf"):
             raise UsageError(f"temperature={self.temperature}: must be above 0 (a law at 0 is greedy: a point mass)")
         if isinstance(self.top_k, bool) or self.top_k != int(self.top_k) or self.top_k < 0:
@@ -78,13 +81,13 @@ def _nucleus_edge(x: torch.Tensor, top_p: float) -> torch.Tensor:
 def pick(log_probs: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
     """(R,) ids drawn from (R, V) nats with (R, 2) uniforms: one picks a block of 128 ids, one the id inside it.
 
-    Sums run in float64, so that rounding in the last bits of a logit moves a draw only where a uniform lies within
-    about 1e-7 of an edge.
+    Sums run in the uniforms' dtype, float64 where the device has it, so that rounding in the last bits of a logit
+    moves a draw only where a uniform lies within about 1e-7 of an edge.
     """
     rows, size = log_probs.shape
     probs = torch.nn.functional.pad(log_probs.exp(), (0, -size % BLOCK)).view(rows, -1, BLOCK)
-    block = _invert(probs.sum(-1, dtype=torch.float64), uniforms[:, :1])
-    inside = probs.gather(1, block[:, :, None].expand(-1, 1, BLOCK)).squeeze(1).double()
+    block = _invert(probs.sum(-1, dtype=uniforms.dtype), uniforms[:, :1])
+    inside = probs.gather(1, block[:, :, None].expand(-1, 1, BLOCK)).squeeze(1).to(uniforms.dtype)
     return (block * BLOCK + _invert(inside, uniforms[:, 1:])).squeeze(1)
 
 
@@ -228,7 +231,7 @@ def compare(gen: Law, base: Law, prompts: Sequence[str], draws: Draws) -> tuple[
         inside = np.arange(_width(part)) < part.length[:, None]
         out[0, rows] = gather(log_gen, part).sum(1)
         out[1, rows] = gather(log_base, part).sum(1)
-        out[2, rows] = np.where(inside, kl_by_step(log_gen, log_base).double().cpu().numpy(), 0).sum(1)
+        out[2, rows] = np.where(inside, kl_by_step(log_gen, log_base).cpu().double().numpy(), 0).sum(1)
     return out[0], out[1], out[2]
 
 
@@ -243,7 +246,7 @@ def gather(log_probs: torch.Tensor, draws: Draws) -> Array:
     assert draws.tokens is not None
     width = log_probs.shape[1]
     ids = torch.as_tensor(draws.tokens[:, :width], device=log_probs.device)
-    picked = log_probs.gather(-1, ids.clamp(min=0)[..., None]).squeeze(-1).double().cpu().numpy()
+    picked = log_probs.gather(-1, ids.clamp(min=0)[..., None]).squeeze(-1).cpu().double().numpy()
     return np.where(np.arange(width) < draws.length[:, None], picked, 0.0)
 
 
@@ -309,7 +312,7 @@ class _Batch:
         return ids
 
     def _finish(self) -> Draws:
-        tokens, (by_token, model) = self.tokens.cpu().numpy(), self.log_prob.double().cpu().numpy()
+        tokens, (by_token, model) = self.tokens.cpu().numpy(), self.log_prob.cpu().double().numpy()
         length = (tokens >= 0).sum(1)
         texts = [""] * len(tokens)
         for w, rendered in enumerate(self.rendered):

@@ -5,7 +5,8 @@ May import: floors 0 and 1 (`stats`, `types`, `errors`, `registry`), numpy, sacr
 an aligner. A metric is pure: it reruns for ever from stored draws.
 To add one: a function ``(evidence, *, …)`` with ``@metric(needs={"log_gen"}, better="lower")`` in a file of its own,
 imported below (a plug-in's file is found by `--include_path`). `needs` names entries of `CAPABILITIES`; `better` is
-"lower", "higher" or "", or a mapping from parts (or the beginnings of parts) to these.
+"lower", "higher" or "", or a mapping from parts (or the beginnings of parts) to these; `parts` names the parts of a
+metric with several, so that each can say why it is missing.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ CAPABILITIES: Mapping[str, Callable[[Evidence], bool]] = {
     "log_gen": lambda e: e.own.log_gen is not None and e.ref.log_gen is not None,
     "log_judge": lambda e: e.own.log_judge is not None,
     "kl_base": lambda e: e.own.kl_base is not None,
-    "proposals": lambda e: e.own.draws.proposals is not None,
+    "proposals": lambda e: e.proposed is not None,
     "references": lambda e: bool(e.references),
 }
 REASONS: Mapping[str, str] = {
@@ -35,7 +36,7 @@ REASONS: Mapping[str, str] = {
     "log_gen": "the generator has no density",
     "log_judge": "draws were not scored under a judge",
     "kl_base": "the generator gives no next-token probabilities",
-    "proposals": "the generator proposes nothing: each draw is kept",
+    "proposals": "the generator rejects nothing",
     "references": "the task has no reference texts",
 }
 
@@ -57,7 +58,7 @@ def measure(name: str, evidence: Evidence, **params: Any) -> dict[str, Estimate]
     entry.check(params, where=f"metric '{name}'")
     reason = lacking(evidence, *(n for n in entry.meta.get("needs", ()) if n in CAPABILITIES))
     if reason:
-        return {"": Estimate.missing(reason)}
+        return dict.fromkeys(entry.meta.get("parts", ("",)), Estimate.missing(reason))
     answer = entry.thing(evidence, **params)
     return {"": answer} if isinstance(answer, Estimate) else dict(answer)
 
@@ -73,5 +74,15 @@ def better(name: str, part: str = "") -> str:
 
 from alignbench.metrics import cost, distance, diversity, fluency, satisfaction  # noqa: E402
 
-__all__ = ["CAPABILITIES", "REASONS", "better", "cost", "distance", "diversity", "fluency", "lacking", "measure",
-           "satisfaction"]
+__all__ = [
+    "CAPABILITIES",
+    "REASONS",
+    "better",
+    "cost",
+    "distance",
+    "diversity",
+    "fluency",
+    "lacking",
+    "measure",
+    "satisfaction",
+]

@@ -12,25 +12,35 @@ from alignbench.types import Array, Estimate, Evidence
 ONCE = "measured once: no interval"
 
 
-@metric(needs={"own", "proposals"}, better={"rate": "higher", "proposals_per_draw": "lower"})
+@metric(
+    needs={"own", "proposals"},
+    better={"rate": "higher", "proposals_per_draw": "lower"},
+    parts=("rate", "proposals_per_draw"),
+)
 def acceptance(evidence: Evidence) -> dict[str, Estimate]:
     """Draws kept per proposal (rate, mean over prompts of kept over proposed) and proposals per kept draw."""
-    draws = evidence.own.draws
-    proposals = np.asarray(draws.proposals, float)
-    kept = np.ones(len(draws)) if draws.accepted is None else np.asarray(draws.accepted, float)
-    columns = np.stack([kept, proposals], axis=1)
-    pairs = [jackknife(unit_sums(columns[rows], unit), _first_over_second) for rows, unit in strata(
-        draws.prompt, draws.group)]
+    assert evidence.proposed is not None
+    prompt, proposals, kept = evidence.proposed.T
+    columns = np.stack([kept, proposals], axis=1).astype(float)
+    pairs = [jackknife(unit_sums(columns[rows], unit), _first_over_second) for rows, unit in strata(prompt)]
     values, variances = np.array(pairs).T
     out = evidence.cost.exhausted
     note = f"{out} draws left out: their proposals ran out" if out else ""
-    rate = normal(float(values.mean()), float(variances.sum()) / values.size**2, n=len(draws), note=note)
-    per_draw = mean_over_prompts(draws.prompt, proposals, draws.group).noted(note)
+    rate = normal(float(values.mean()), float(variances.sum()) / values.size**2, n=len(prompt), note=note)
+    own = evidence.own.draws
+    per_draw = mean_over_prompts(own.prompt, np.asarray(own.proposals, float), own.group).noted(note)
     return {"rate": rate, "proposals_per_draw": per_draw}
 
 
-@metric(better={"tokens_per_second": "higher", "proposals_per_draw": "lower", "seconds": "lower",
-                "peak_memory_mb": "lower", "tokens_per_draw": "lower"})
+@metric(
+    better={
+        "tokens_per_second": "higher",
+        "proposals_per_draw": "lower",
+        "seconds": "lower",
+        "peak_memory_mb": "lower",
+        "tokens_per_draw": "lower",
+    }
+)
 def cost(evidence: Evidence) -> dict[str, Estimate]:
     """Wall seconds, decoded tokens per second and per kept draw, proposals per kept draw, peak memory in MB (10⁶)."""
     spent = evidence.cost

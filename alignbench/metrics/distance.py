@@ -11,18 +11,26 @@ from alignbench.stats import divergences, selection
 from alignbench.stats.divergences import Sample
 from alignbench.stats.intervals import mean_over_prompts
 from alignbench.stats.normaliser import log_z
-from alignbench.stats.weights import is_tied
 from alignbench.types import Estimate, Evidence, Scored, Selection
 
 Parts = Mapping[str, Estimate]
-PARTS = ("kl_target", "kl_target_within", "kl_reverse", "kl_reverse_within", "tv", "js", "kl_base", "kl_base_rb",
-         "kl_base_k1", "log_z")
+PARTS = (
+    "kl_target",
+    "kl_target_within",
+    "kl_reverse",
+    "kl_reverse_within",
+    "tv",
+    "js",
+    "kl_base",
+    "kl_base_rb",
+    "kl_base_k1",
+    "log_z",
+)
 BASE_ITSELF = Estimate(0.0, 0.0, 0.0, 0.0, note="the base itself")
 FROM_COUNTS = "closed form: no density, no per-token divergences"
 
 
-@metric(needs={"ref", "log_base", "log_target"},
-        better={"kl_": "lower", "tv": "lower", "js": "lower", "log_z": ""})
+@metric(needs={"ref", "log_base", "log_target"}, better={"kl_": "lower", "tv": "lower", "js": "lower", "log_z": ""})
 def divergence(evidence: Evidence, *, seed: int = 0) -> dict[str, Estimate]:
     """How far π is from the target p and the base a, in nats (tv: 0 to 1), mean over prompts; log_z: what p keeps of a.
 
@@ -42,7 +50,7 @@ def _parts(evidence: Evidence, ref: Sample, seed: int) -> Parts:
         return _selected(ref, evidence.selection)
     if evidence.is_base:
         still = dict.fromkeys(("kl_base", "kl_base_rb", "kl_base_k1"), BASE_ITSELF)
-        if is_tied(ref.prompt, ref.ratio):
+        if not selection.uncountable(ref.prompt, ref.ratio):
             return {**_selected(ref, Selection("best", 1)), **still}
         return {**_measured(evidence, ref, seed), **still}
     return _measured(evidence, ref, seed)

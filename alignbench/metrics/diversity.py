@@ -23,7 +23,7 @@ def words_of(text: str) -> list[str]:
     return WORD.findall(text.lower())
 
 
-@metric(needs={"own"}, better="")
+@metric(needs={"own"}, better="", parts=("distinct_1", "distinct_2", "distinct_3"))
 def distinct(evidence: Evidence, *, draws: int = 8, words: int = 16) -> dict[str, Estimate]:
     """Distinct-1, -2, -3: share of distinct n-grams in blocks of `draws` draws of one prompt, `words` words each.
 
@@ -65,10 +65,10 @@ def _over_blocks(evidence: Evidence, draws: int, words: int, score: Callable[[Bl
     """Mean over prompts of the mean `score` of their blocks, with blocks as units."""
     texts = [words_of(text) for text in evidence.own.draws.texts]
     prompt, blocks = _blocks(evidence, texts, draws, words)
-    short = sum(len(t) < words for t in texts) / len(texts)
-    note = f"{draws} draws of {words} words" + (f"; {short:.1%} of the draws are shorter" if short else "")
+    short = any(len(t) < words for t in texts)
+    note = f"blocks of {draws} draws of {words} words" + ("; shorter draws are left out" if short else "")
     if len(blocks) < 2:
-        return Estimate.missing(f"{len(blocks)} blocks of {note}: at least 2 are needed", n=len(blocks))
+        return Estimate.missing(f"{len(blocks)} {note}: at least 2 are needed", n=len(blocks))
     values = np.array([score(block) for block in blocks])
     lost = np.unique(evidence.own.draws.prompt).size - np.unique(prompt).size
     return _mean(prompt, values).noted(note).noted(f"{lost} prompts have no block" if lost else "")

@@ -10,6 +10,7 @@ INFINITY = "∞"
 SYMMETRIC = 0.05  # of the half width: sides that differ by less are printed as one ±
 MOST_DECIMALS = 6
 SMALLEST_FIXED, LARGEST_FIXED = 1e-4, 1e7  # outside, powers of ten
+SMALLEST_ERROR = 1e-300  # below, an error is none: halving it would leave the range of normal floats
 
 
 def spell(value: float | None, low: float | None, high: float | None) -> tuple[str, str]:
@@ -53,9 +54,9 @@ def _rounded(limit: float, direction: str) -> str:
 
 
 def _with_interval(value: float, low: float, high: float) -> tuple[str, str]:
-    sides = [side for side in (value - low, high - value) if isfinite(side) and side > 0]
+    sides = [side for side in (value - low, high - value) if isfinite(side) and side > SMALLEST_ERROR]
     if not sides:
-        return plain(value), f"± {plain(0.0)}" if low == high else f"[{plain(low)}, {plain(high)}]"
+        return plain(value), "± 0" if isfinite(high - low) else f"[{plain(low)}, {plain(high)}]"
     half = (high - low) / 2
     if isfinite(half) and abs(high + low - 2 * value) <= 2 * SYMMETRIC * half:
         decimals = _decimals(half)

@@ -42,15 +42,16 @@ def write_rows(path: Path, rows: pd.DataFrame) -> None:
 def read_rows(path: Path) -> pd.DataFrame:
     """The rows that `write_rows` wrote; raises StoreError where the file is missing, damaged or no results table."""
     try:
-        text = path.read_text(encoding="utf-8")
-        numbers = dict.fromkeys(NUMBERS, "float64") | dict.fromkeys(COUNTS, "Int64")
-        rows = pd.read_csv(
-            io.StringIO(text),
-            dtype=dict.fromkeys(WORDS, "str") | numbers,
-            keep_default_na=False,
-            na_values={name: [""] for name in numbers},
-            float_precision="round_trip",
-        )
-        return tidy(rows)
+        data = io.BytesIO(path.read_bytes())
+        rows = pd.read_csv(data, encoding="utf-8", dtype=str, keep_default_na=False, na_filter=False)
+        return tidy(rows.assign(**{name: _numbers(rows[name]) for name in (*NUMBERS, *COUNTS) if name in rows}))
     except (OSError, ValueError, StoreError) as error:
-        raise StoreError(f"{path}: cannot be read as results: {error}") from error
+        reason = " ".join(str(error).split())
+        raise StoreError(f"{path}: cannot be read as results: {reason}") from error
+
+
+def _numbers(words: pd.Series) -> pd.Series:
+    """Exactly the numbers that were written: Python's own reading of them, which is correct to the last bit."""
+    read = int if words.name in COUNTS else float
+    values = [read(word) if word else None for word in words]
+    return pd.Series(values, index=words.index, dtype="Int64" if words.name in COUNTS else "float64")

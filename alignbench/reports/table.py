@@ -5,6 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from math import isinf, isnan
 from typing import Any
 
@@ -13,20 +14,20 @@ import pandas as pd
 from alignbench.errors import unknown
 from alignbench.reports.numbers import MISSING, plain, spell
 from alignbench.reports.rows import tidy
+from alignbench.types import CEILING, PRIMARY
 
-PRIMARY = "divergence.kl_target"
-CEILING = "draws of p"
 COMPACT = (
-    "satisfaction.always", "satisfaction.share", "satisfaction.moment", "moment_error",
+    "satisfaction.always", "satisfaction.share.*", "satisfaction.moment.*", "satisfaction.reward.*", "moment_error",
     "divergence.kl_target", "divergence.kl_reverse", "divergence.kl_base", "divergence.tv",
-    "perplexity", "distinct.distinct_2", "distinct_2", "self_bleu", "acceptance",
+    "perplexity", "distinct.distinct_2", "self_bleu", "acceptance.rate",
     "cost.tokens_per_second", "cost.proposals_per_draw",
 )  # fmt: skip
-"""What a leaderboard shows unless asked, after the primary metric: a metric, `metric.part`, or the beginning of one."""
+"""What a leaderboard shows unless asked, after the primary metric."""
 SHORT = ("divergence", "satisfaction", "cost")
 """Metrics whose parts are known by their own names."""
 ARROWS = {"higher": "↑", "lower": "↓"}
 NORMAL_95 = 1.959963984540054
+RESIDUE = 1e-12  # what summing in float64 leaves of an exact 0
 TURNS = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
 
 Record = Mapping[str, Any]
@@ -137,7 +138,7 @@ def _check_metrics(metrics: Sequence[str], records: Sequence[Record]) -> None:
     keys = {_key(r) for r in records}
     known = keys | {r["metric"] for r in records}
     for name in metrics:
-        if not any(_matches(key, name) for key in keys):
+        if not _chosen(list(keys), _patterns([name])):
             raise unknown("metric", name, known)
 
 
@@ -145,8 +146,9 @@ def _key(record: Record) -> str:
     return ".".join(filter(None, (record["metric"], record["part"])))
 
 
-def _matches(key: str, name: str) -> bool:
-    return key == name or key.startswith(f"{name}.")
+def _patterns(metrics: Sequence[str]) -> list[str]:
+    """A name stands for its own column and for those of its parts."""
+    return [pattern for name in metrics for pattern in (name, f"{name}.*")]
 
 
 @dataclass
@@ -166,14 +168,19 @@ class _Footnotes:
 
     notes: list[str] = field(default_factory=list)
 
-    def number(self, notes: Sequence[str]) -> tuple[int, ...]:
-        """The numbers of `notes`; new ones are appended."""
-        self.notes += [note for note in dict.fromkeys(notes) if note not in self.notes]
-        return tuple(sorted(self.notes.index(note) + 1 for note in dict.fromkeys(notes)))
+    def number(self, parts: Sequence[str]) -> tuple[int, ...]:
+        """The number of the note that `parts` make up, given out where it is new; none where nothing is said."""
+        note = "; ".join(parts)
+        if note and note not in self.notes:
+            self.notes.append(note)
+        return (self.notes.index(note) + 1,) if note else ()
 
 
 def _table(group: Sequence[Record], metrics: Sequence[str] | None, primary: str) -> Table:
-    keys = _chosen(list(dict.fromkeys(_key(r) for r in group)), metrics or (primary, *COMPACT))
+    patterns = (primary, *COMPACT) if metrics is None else _patterns(metrics)
+    keys = _chosen(list(dict.fromkeys(_key(r) for r in group)), patterns)
+    if metrics is None:
+        keys = [key for key in keys if key == primary or any(_says_something(r) for r in group if _key(r) == key)]
     better = {_key(r): r["better"] for r in reversed(group) if r["better"]}
     lines = _sorted(_lines(group), primary, better.get(primary, "lower"))
     footnotes = _Footnotes()
@@ -193,9 +200,14 @@ def _table(group: Sequence[Record], metrics: Sequence[str] | None, primary: str)
     )  # fmt: skip
 
 
-def _chosen(keys: Sequence[str], names: Sequence[str]) -> list[str]:
-    """The keys that `names` ask for, in that order."""
-    return list(dict.fromkeys(key for name in names for key in keys if _matches(key, name)))
+def _chosen(keys: Sequence[str], patterns: Sequence[str]) -> list[str]:
+    """The keys that fit `patterns`, in the order of the patterns."""
+    return list(dict.fromkeys(key for pattern in patterns for key in keys if fnmatchcase(key, pattern)))
+
+
+def _says_something(record: Record) -> bool:
+    """Whether a cell has a number or a bound; a column without any is left out unless it is asked for."""
+    return any(_number(record[name]) is not None for name in ("value", "ci_low", "ci_high", "exact"))
 
 
 def _label(key: str) -> str:
@@ -245,20 +257,21 @@ def _sorted(lines: Sequence[_Line], primary: str, better: str) -> list[_Line]:
 
 
 def _shared_notes(lines: Sequence[_Line], key: str) -> tuple[str, ...]:
-    """Notes that all measured cells of a column have: they belong to its head."""
+    """The parts of notes that all measured cells of a column have: they belong to its head."""
     measured = [line.records[key] for line in lines if key in line.records]
     notes = [_notes(r) for r in measured if _number(r["value"]) is not None]
     return tuple(n for n in notes[0] if all(n in other for other in notes)) if len(notes) > 1 else ()
 
 
 def _notes(record: Record) -> list[str]:
+    """The parts of a note, which `Estimate.noted` joins by semicolons."""
     return list(filter(None, (plain_text(note) for note in str(record["note"]).split("; "))))
 
 
 def _cell(record: Record | None, column: Column, shared: Sequence[str], footnotes: _Footnotes) -> Cell:
     if column.exact:
         exact = None if record is None else _number(record["exact"])
-        return Cell("") if exact is None else Cell(plain(exact), value=exact)
+        return Cell("") if exact is None else Cell(plain(exact if abs(exact) > RESIDUE else 0.0), value=exact)
     if record is None:
         return Cell(notes=footnotes.number(["not reported"]))
     value, low, high = (_number(record[name]) for name in ("value", "ci_low", "ci_high"))

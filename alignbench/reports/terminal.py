@@ -21,8 +21,7 @@ def to_terminal(shown: Table | Leaderboard) -> RenderableType:
     """A rich renderable of one table, or of all of them."""
     if isinstance(shown, Table):
         return _Folding(shown)
-    tables = [part for table in shown for part in (_Folding(table), Text())]
-    return Group(*tables[:-1]) if tables else Text("No results.")
+    return Group(*map(_Folding, shown)) if len(shown) else Text("No results.")
 
 
 @dataclass(frozen=True)
@@ -42,6 +41,7 @@ class _Folding:
             yield Text(f"{superscript((number,))} {note}", style="dim")
         if table.signature:
             yield Text(table.signature, style="dim", overflow="fold")
+        yield Text()
 
 
 def _label_width(table: Table, width: int) -> int:

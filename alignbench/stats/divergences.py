@@ -15,7 +15,7 @@ from scipy.stats import bootstrap
 from alignbench.stats.discrete import times
 from alignbench.stats.intervals import mean_over_prompts, normal, share, total
 from alignbench.stats.jackknife import jackknife, prompts_in, strata, unit_sums
-from alignbench.stats.normaliser import log_z, scaled
+from alignbench.stats.normaliser import log_z, log_z_by_prompt, scaled
 from alignbench.stats.weights import LOGS, SHARES, p_draws, refusal
 from alignbench.types import Array, Estimate
 
@@ -147,8 +147,11 @@ def tv(own: Sample, ref: Sample, rng: np.random.Generator) -> Estimate:
     value = float(np.mean([t[0] for t in table]))
     copies = np.mean([t[1] for t in table], axis=0)
     low, high = (float(x) for x in np.quantile(copies, [0.025, 0.975]))
-    worth = float(p_draws(ref.prompt, ratio).sum())
-    return Estimate(value, float(copies.std(ddof=1)), low, high, n=np.size(own.prompt), ess=worth)
+    worth, floor = float(p_draws(ref.prompt, ratio).sum()), _noise_floor(ref)
+    note = "" if value > floor else f"cannot be told from 0: the error of log Z alone reads up to {floor:.2g}"
+    return Estimate(
+        value, float(copies.std(ddof=1)), min(low, 0.0) if note else low, high, np.size(own.prompt), worth, note
+    )
 
 
 def js(own: Sample, ref: Sample) -> Estimate:
@@ -212,6 +215,16 @@ def _refused(own: Sample, ref: Sample) -> str:
     if prompts_in(own.prompt).tolist() != prompts_in(ref.prompt).tolist():
         return "own draws and draws of the base are of different prompts"
     return refusal(ref.prompt, ref.ratio, SHARES)
+
+
+def _noise_floor(ref: Sample) -> float:
+    """What TV is read as, at most (97.5 %), where π = p: the mean over prompts of max(0, e), e the error of log Ẑ_c.
+
+    For a normal e of standard deviation σ it has mean 0.399 σ and standard deviation 0.584 σ; unlike other biases
+    it does not fall as prompts are added.
+    """
+    errors = log_z_by_prompt(ref.prompt, ref.ratio, ref.group)[1]
+    return float(0.399 * errors.mean() + 1.96 * 0.584 * np.sqrt((errors**2).sum()) / errors.size)
 
 
 def _within(prompt: Array, values: Array) -> Array:

@@ -68,7 +68,7 @@ def divergences(
     """All of `PARTS` for a law that selects, in nats (TV: 0 to 1), from `r` (B,) on draws of the base alone."""
     if selection.kind == "first":
         return _exactly_p(prompt, r, group)
-    refused = _too_many(prompt, r)
+    refused = uncountable(prompt, r)
     if refused:
         return dict.fromkeys(PARTS, Estimate.missing(refused, n=np.size(r)))
     answer = {part: _by_cells(part, prompt, r, selection, group) for part in PARTS}
@@ -96,7 +96,8 @@ def _minus_log(z: Array) -> Array:
         return np.asarray(-np.log(z))
 
 
-def _too_many(prompt: Array, r: Array) -> str:
+def uncountable(prompt: Array, r: Array) -> str:
+    """Why the masses of r's distinct values cannot be had by counting; empty when they can."""
     r = np.asarray(r, float)
     counts = [len(cells(r[rows])[0]) for rows, _ in strata(prompt)]
     if is_boolean(prompt, r) or DRAWS_PER_CELL * sum(counts) <= r.size:

@@ -6,12 +6,13 @@ r = log P − log a on draws of the base (−inf where a hard constraint is brok
 from __future__ import annotations
 
 import numpy as np
-from arviz_stats.base.array import array_stats
+from arviz_stats.base import array_stats
 
 from alignbench.stats.jackknife import prompts_in, strata
 from alignbench.types import Array
 
 TIE = 1e-6  # nats: ratios closer than this are one value (rounding of two sums of ~100 nats in float64 is 1e-13)
+UNDERFLOW = 700.0  # nats: weights so far below the largest are 0 in float64, and arviz's k̂ is no number then
 LOGS = 10.0  # p-draws in all that a KL or a log Z needs
 SHARES = 50.0  # p-draws in all that TV, JS and moments under p need
 # p-draws a prompt that a jackknifed log needs. Binomial, 128 draws, exact: with 10 hits expected the gate at 5 leaves a
@@ -59,10 +60,12 @@ def pareto_k(prompt: Array, r: Array) -> float:
     """
     logs = np.concatenate([_normalised(x) for x in _by_prompt(prompt, r)])
     logs = logs[np.isfinite(logs)]
-    tail = int(np.ceil(min(0.2 * logs.size, 3 * np.sqrt(logs.size)))) + 1
-    if tail < 5 or np.ptp(np.sort(logs)[-tail:]) <= TIE:  # arviz raises on a flat tail
+    top = np.sort(logs)[-int(np.ceil(min(0.2 * logs.size, 3 * np.sqrt(logs.size)))) - 1 :]
+    if top.size < 5 or np.ptp(top) <= TIE:  # arviz raises on a flat tail
         return -np.inf
-    return float(array_stats.psislw(-logs)[1])  # type: ignore[no-untyped-call]  # it takes minus the log-weights
+    if top[-1] - top[top.size // 4] > UNDERFLOW:
+        return np.inf
+    return float(array_stats.psislw(-logs)[1])  # it takes minus the log-weights
 
 
 def refusal(prompt: Array, r: Array, needed: float, per_prompt: float = PER_PROMPT) -> str:

@@ -1,5 +1,6 @@
 """contains_any, pronoun_gender and length_tokens against sentences that were read by a person."""
 
+import json
 import unicodedata
 
 import numpy as np
@@ -110,6 +111,8 @@ def test_pronoun_groups_are_the_users():
     assert bound.categories == ("they", "she")
     assert bound(["p"], draws_of("he saw them", "she", "he", "The\nothers")).tolist() == [0, 1, -1, 0]
     assert bind({"feature": "pronoun_gender"}).categories == ("she", "he")
+    turned = bind({"feature": "pronoun_gender", "groups": dict(reversed(groups.items()))})
+    assert json.dumps(turned.identity, sort_keys=True) != json.dumps(bound.identity, sort_keys=True)  # other codes
 
 
 def test_length_tokens():

@@ -61,7 +61,7 @@ def rows() -> pd.DataFrame:
         row(*CEILING, "satisfaction", "share.she", **around(0.5, 0.06), **share),
         row(*CEILING, "perplexity", **around(13.1, 0.9, note=JUDGE)),
         row(*BASE, "divergence", "kl_target", **around(0.1, 0.02)) | {"task": "lexical_word", "task_hash": "fedcba"},
-        row(*BASE, "acceptance", better="higher", value=0.25, ci_low=0.2, ci_high=0.31) | {"task": "lexical_word",
-                                                                                        "task_hash": "fedcba"},
+        row(*BASE, "acceptance", "rate", better="higher", value=0.25, ci_low=0.2, ci_high=0.31)
+        | {"task": "lexical_word", "task_hash": "fedcba"},
     ]  # fmt: skip
     return pd.DataFrame(table)

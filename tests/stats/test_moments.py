@@ -141,8 +141,8 @@ def test_prompt_without_an_allowed_draw_is_named():
     log_weight = np.array([0.0, 0.0, -np.inf, -np.inf, -np.inf])
     message = fit_message(np.array([[1], [-1], [1], [-1], [1.0]]), log_weight, [0, 0, 1, 1, 1], prompts=["a", "b c"])
     assert message == (
-        "prompt 1 ('b c'): none of the base's 3 draws satisfies the hard constraints, so λ cannot be fitted; draw more, "
-        "or drop a constraint or the prompt"
+        "prompt 1 ('b c'): none of the base's 3 draws satisfies the hard constraints, so λ cannot be fitted; draw "
+        "more, or drop a constraint or the prompt"
     )
     with pytest.raises(UsageError, match="a reward is NaN or infinite"):
         fit_lambda(np.ones((2, 1)), np.array([0.0, np.nan]), np.zeros(2, int))

@@ -1,0 +1,88 @@
+"""One thread, no network and a cache of its own for every test; tiny models that are made once a session."""
+
+from __future__ import annotations
+
+import os
+from typing import NamedTuple
+
+os.environ["OMP_NUM_THREADS"] = "1"  # before torch is loaded: two processes on two cores are else 4 times slower
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import pytest
+import pytest_socket
+from models import tiny_gpt2 as save_gpt2
+from models import tiny_llama as save_llama
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread():
+    import torch
+
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _alone(request, monkeypatch, tmp_path_factory):
+    """No sockets and an empty cache, except where a test is marked slow."""
+    if request.node.get_closest_marker("slow"):
+        yield
+        return
+    monkeypatch.setenv("ALIGNBENCH_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+    pytest_socket.disable_socket(allow_unix_socket=True)
+    yield
+    pytest_socket.enable_socket()
+
+
+@pytest.fixture(scope="session")
+def tiny_gpt2(tmp_path_factory):
+    """A folder with a random GPT-2 over 32 tokens."""
+    return save_gpt2(tmp_path_factory.mktemp("models") / "tiny-gpt2")
+
+
+@pytest.fixture(scope="session")
+def tiny_llama(tmp_path_factory):
+    """A folder with a random Llama over 32 tokens."""
+    return save_llama(tmp_path_factory.mktemp("models") / "tiny-llama")
+
+
+@pytest.fixture
+def registries(monkeypatch):
+    """What a test registers is gone after it."""
+    import sys
+
+    from alignbench.registry import KINDS, load_plugins
+
+    load_plugins()
+    for registry in KINDS.values():
+        monkeypatch.setattr(registry, "entries", dict(registry.entries))
+    before = set(sys.modules)
+    yield KINDS
+    for name in set(sys.modules) - before:
+        if name.startswith("alignbench_plugin_"):
+            del sys.modules[name]
+
+
+class Said(NamedTuple):
+    """How a command ended and what it printed."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def command(monkeypatch, capsys, registries, tmp_path):
+    """Run the command line in this process, in an empty folder, as the script does: exit code, output, errors."""
+    from alignbench.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "160")
+
+    def run(*words: object) -> Said:
+        monkeypatch.setattr("sys.argv", ["alignbench", *map(str, words)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return Said(int(ended.value.code or 0), *capsys.readouterr())
+
+    return run

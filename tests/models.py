@@ -1,0 +1,68 @@
+"""Tiny random causal language models on disk, saved as `save_pretrained` saves real ones; made in a blink, no network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+EOS = "</s>"
+NOUNS = ("rain", "sun", "wind", "snow", "cloud", "fog", "she", "he", "her", "his", "nurse", "said", "that", "the")
+VOCAB = 32
+
+
+def tiny_gpt2(folder: Path, vocab: int | Sequence[str] = VOCAB, *, seed: int = 0, window: int = 64) -> Path:
+    """Save a random GPT-2 (learned positions, tied embeddings; pad == eos) into `folder`; see `words_of`."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    size = len(words_of(vocab)) + 1
+    config = GPT2Config(
+        vocab_size=size, n_positions=window, n_embd=16, n_layer=2, n_head=2, initializer_range=0.3,
+        attn_pdrop=0.0, embd_pdrop=0.0, resid_pdrop=0.0, **_ends(size),
+    )  # fmt: skip
+    return _save(GPT2LMHeadModel, config, folder, words_of(vocab), seed)
+
+
+def tiny_llama(folder: Path, vocab: int | Sequence[str] = VOCAB, *, seed: int = 0, window: int = 64) -> Path:
+    """Save a random Llama (rotary positions, untied embeddings; pad == eos) into `folder`; see `words_of`."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    size = len(words_of(vocab)) + 1
+    config = LlamaConfig(
+        vocab_size=size, max_position_embeddings=window, hidden_size=16, intermediate_size=32, num_hidden_layers=2,
+        num_attention_heads=2, num_key_value_heads=1, initializer_range=0.3, **_ends(size),
+    )  # fmt: skip
+    return _save(LlamaForCausalLM, config, folder, words_of(vocab), seed)
+
+
+def words_of(vocab: int | Sequence[str]) -> tuple[str, ...]:
+    """The words of a vocabulary: as given, or the first of NOUNS, then w14, w15, …, so that with EOS there are `vocab`."""
+    if not isinstance(vocab, int):
+        return tuple(vocab)
+    return (NOUNS + tuple(f"w{i}" for i in range(len(NOUNS), vocab)))[: vocab - 1]
+
+
+def _ends(size: int) -> dict[str, int]:
+    return {"bos_token_id": size - 1, "eos_token_id": size - 1, "pad_token_id": size - 1}
+
+
+def _save(kind: type, config: object, folder: Path, words: Sequence[str], seed: int) -> Path:
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = kind(config)
+    network.save_pretrained(str(folder))
+    tokenizer(words).save_pretrained(str(folder))
+    return folder
+
+
+def tokenizer(words: Sequence[str]):
+    """One token a word; decoding puts a space between; EOS is also BOS and pad."""
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from tokenizers.pre_tokenizers import WhitespaceSplit
+    from transformers import PreTrainedTokenizerFast
+
+    inner = Tokenizer(WordLevel({word: i for i, word in enumerate((*words, EOS))}, unk_token=EOS))
+    inner.pre_tokenizer = WhitespaceSplit()
+    return PreTrainedTokenizerFast(tokenizer_object=inner, bos_token=EOS, eos_token=EOS, pad_token=EOS, unk_token=EOS)

@@ -1,0 +1,84 @@
+"""The results table survives its CSV file to the last bit."""
+
+from __future__ import annotations
+
+from math import inf, pi
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from alignbench.errors import StoreError
+from alignbench.reports.rows import COLUMNS, NUMBERS, read_rows, tidy, write_rows
+
+
+def test_rows_round_trip(rows: pd.DataFrame, tmp_path: Path) -> None:
+    rows["seconds"] = [pi / (i + 1) * 10.0 ** (i - 9) for i in range(len(rows))]
+    write_rows(tmp_path / "a.csv", rows)
+    back = read_rows(tmp_path / "a.csv")
+    pd.testing.assert_frame_equal(back, tidy(rows), check_exact=True)
+    assert list(back.columns) == list(COLUMNS)
+    assert (back["value"] == inf).sum() == 1
+
+
+def test_the_file_says_inf_and_leaves_missing_empty(rows: pd.DataFrame, tmp_path: Path) -> None:
+    write_rows(tmp_path / "a.csv", rows)
+    lines = (tmp_path / "a.csv").read_text(encoding="utf-8").splitlines()
+    assert lines[0] == ",".join(COLUMNS)
+    assert any(",kl_target,inf,,,," in line for line in lines)
+    assert "nan" not in "\n".join(lines).lower().replace("perplexity", "")
+
+
+@pytest.mark.parametrize(
+    "text", ["a,b", 'say "x"', "two\nlines", "cr\rlf\r\n", " spaced ", "NA", "null", "nan", "é∞π", "=1+1"]
+)
+def test_words_survive_whatever_they_are(rows: pd.DataFrame, tmp_path: Path, text: str) -> None:
+    rows["note"] = text
+    write_rows(tmp_path / "a.csv", rows)
+    assert set(read_rows(tmp_path / "a.csv")["note"]) == {text}
+
+
+def test_tidy_settles_types_and_order(rows: pd.DataFrame) -> None:
+    rows = rows[list(reversed(COLUMNS))].drop(columns="exact").assign(aligner=None, mine=1)
+    table = tidy(rows)
+    assert list(table.columns) == [*COLUMNS, "mine"]
+    assert set(table["aligner"]) == {""}
+    assert set(table["task_version"]) == {"1"}
+    assert {str(table[name].dtype) for name in NUMBERS} == {"float64"}
+    assert str(table["seed"].dtype) == "Int64"
+    assert len(tidy(pd.DataFrame(columns=list(COLUMNS)))) == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "No columns"),
+        ("run_id,task\n1,2\n", "lacks the columns task_version"),
+        (",".join(COLUMNS) + "\n" + ",".join(["x"] * len(COLUMNS)) + "\n", "cannot be read"),
+        (",".join(COLUMNS) + "\n" + "," * (len(COLUMNS) + 3) + '"', "cannot be read"),
+    ],
+)
+def test_a_damaged_file_is_one_line_with_its_name(tmp_path: Path, text: str, says: str) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(text)
+    with pytest.raises(StoreError, match=says) as caught:
+        read_rows(path)
+    assert str(caught.value).startswith(str(path))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_and_a_folder_that_cannot_be_written(rows: pd.DataFrame, tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="cannot be read"):
+        read_rows(tmp_path / "a.csv")
+    (tmp_path / "file").touch()
+    with pytest.raises(StoreError, match="cannot be written"):
+        write_rows(tmp_path / "file" / "a.csv", rows)
+
+
+def test_a_failed_write_keeps_the_old_file(rows: pd.DataFrame, tmp_path: Path) -> None:
+    write_rows(tmp_path / "a.csv", rows)
+    before = (tmp_path / "a.csv").read_bytes()
+    with pytest.raises(StoreError):
+        write_rows(tmp_path / "a.csv", rows.drop(columns="metric"))
+    assert (tmp_path / "a.csv").read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["a.csv"]

@@ -1,0 +1,228 @@
+"""Estimators against exact worlds: truth, coverage, refusals, and the mistakes that these must catch."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from stats_worlds import World, close, covered
+
+from alignbench.stats import discrete
+from alignbench.stats import divergences as d
+from alignbench.stats.normaliser import acceptance_rate, log_z, log_z_by_prompt
+
+WORLDS = {
+    "hard": (World(seed=1, shares=(0.3, 0.2, 0.5), obeys=True), 128),
+    "hard and tilted": (World(seed=2, shares=(0.4, 0.6), tilt=0.7, obeys=True), 128),
+    "soft": (World(seed=3, tilt=1.5), 128),
+}
+
+
+def measured(world, each, seed, bootstrap=True):
+    rng = np.random.default_rng(seed)
+    ref, own = world.draw(world.a, each, rng), world.draw(world.g, each, rng)
+    answer = {
+        "kl_target": d.kl_target(ref), "kl_reverse": d.kl_reverse(own, ref), "js": d.js(own, ref),
+        "kl_base": d.kl_base(own.prompt, own.log_gen - own.log_base), "log_z": log_z(ref.prompt, ref.ratio),
+        "kl_target_within": d.kl_target_within(own, ref), "kl_reverse_within": d.kl_reverse_within(own, ref),
+    }
+    return answer | ({"tv": d.tv(own, ref, rng)} if bootstrap else {})
+
+
+@pytest.mark.parametrize("name", WORLDS)
+def test_close_to_the_truth_with_many_draws(name):
+    world, _ = WORLDS[name]
+    truth = world.truth()
+    for part, estimate in measured(world, 4000, seed=0).items():
+        assert close(estimate, truth[part]), part
+
+
+@pytest.mark.parametrize("name", WORLDS)
+def test_intervals_cover(name):
+    world, each = WORLDS[name]
+    truth, seeds = world.truth(), 200
+    held = dict.fromkeys(truth, 0)
+    for seed in range(seeds):
+        for part, estimate in measured(world, each, seed).items():
+            held[part] += covered(estimate, truth[part])
+    assert min(held[part] for part in truth) >= 0.9 * seeds, held
+
+
+def test_a_violating_generator_is_infinitely_far_one_way():
+    world = World(seed=4, shares=(0.3, 0.5), noise=1.0)
+    truth, answer = world.truth(), measured(world, 4000, seed=0)
+    assert truth["kl_reverse"] == answer["kl_reverse"].value == math.inf
+    rate = float(np.where(world.r == -np.inf, world.g, 0.0).sum(axis=1).mean())
+    assert float(answer["kl_reverse"].note.split()[0]) == pytest.approx(rate, abs=0.03)
+    for part in ("kl_target", "kl_target_within", "kl_reverse_within", "tv", "js"):
+        assert close(answer[part], truth[part]), part
+
+
+def truncated(world):
+    """The world with a generator that loses, in every prompt, one atom of the target's."""
+    cut = world.g.copy()
+    for c in range(len(cut)):
+        cut[c, np.argmax(world.p[c])] = 0.0
+    world.g = cut / cut.sum(axis=1, keepdims=True)
+    return world
+
+
+def test_truncation_is_refused_where_importance_sampling_prints_a_number():
+    world = truncated(World(seed=5, tilt=1.0))
+    rng = np.random.default_rng(0)
+    own, ref = world.draw(world.g, 400, rng), world.draw(world.a, 400, rng)
+    assert world.truth()["kl_target"] == d.kl_target(ref).value == math.inf
+    uncovered = float(np.where(world.g == 0, world.p, 0.0).sum(axis=1).mean())
+    note = d.kl_target(ref, truncates=True).note
+    assert float(note.split()[2].rstrip("%")) / 100 == pytest.approx(1 - uncovered, abs=0.05)
+    weights = np.exp(own.log_target - own.log_gen)  # planted: E_π[w log w], finite and wrong
+    assert math.isfinite(float((weights * np.log(weights)).sum() / weights.sum()))
+    assert d.kl_target_within(own, ref).value == math.inf
+
+
+def test_a_truncating_law_that_lost_nothing_seen_says_how_much_it_may_have_lost():
+    world = World(seed=3, tilt=1.5)
+    ref = world.draw(world.a, 200, np.random.default_rng(0))
+    assert math.isfinite(d.kl_target(ref, truncates=True).value)
+    assert "uncovered ≤" in d.kl_target(ref, truncates=True).note
+    assert d.kl_target(ref).note == ""
+
+
+def test_half_the_absolute_difference_is_wrong_under_missing_support():
+    world = truncated(World(seed=5, tilt=1.0))
+    rng, truth = np.random.default_rng(0), world.truth()
+    own, ref = world.draw(world.g, 4000, rng), world.draw(world.a, 4000, rng)
+    assert close(d.tv(own, ref, rng), truth["tv"])
+    log_norm = log_z_by_prompt(ref.prompt, ref.ratio)[0]
+    planted = float(np.abs(np.exp(own.excess - log_norm[own.prompt]) - 1).mean() / 2)
+    assert abs(planted - truth["tv"]) > 0.02 > 4 * d.tv(own, ref, rng).stderr / 4
+    assert planted < truth["tv"] - 4 * d.tv(own, ref, rng).stderr
+
+
+def test_a_pooled_normaliser_is_caught():
+    world = World(seed=6, shares=(0.6, 0.05), prompts=2, obeys=True)
+    rng, truth = np.random.default_rng(0), world.truth()
+    own, ref = world.draw(world.g, 3000, rng), world.draw(world.a, 3000, rng)
+    estimate = d.kl_reverse(own, ref)
+    pooled = float(-own.excess.mean() + np.log(np.exp(ref.ratio).mean()))
+    assert close(estimate, truth["kl_reverse"])
+    assert abs(pooled - truth["kl_reverse"]) > 4 * estimate.stderr
+
+
+def test_log_z_is_corrected_where_many_prompts_share_the_bias():
+    z, each, prompts = 0.08, 128, 40
+    prompt = np.repeat(np.arange(prompts), each)
+    plain, corrected = [], []
+    for seed in range(40):
+        r = np.where(np.random.default_rng(seed).random(prompt.size) < z, 0.0, -np.inf)
+        shares = np.exp(r).reshape(prompts, each).mean(axis=1)
+        if shares.min() > 1.5 / each:
+            plain.append(np.log(shares).mean())
+            corrected.append(log_z_by_prompt(prompt, r)[0].mean())
+    assert np.mean(plain) < math.log(z) - 0.03  # planted: the plug-in
+    assert np.mean(corrected) == pytest.approx(math.log(z), abs=0.02)
+
+
+def test_scaling_the_target_shifts_log_z_and_changes_no_divergence():
+    world = World(seed=2, shares=(0.4, 0.6), tilt=0.7, obeys=True)
+    rng = np.random.default_rng(0)
+    own, ref = world.draw(world.g, 300, rng), world.draw(world.a, 300, rng)
+    for shift in (700.0, -700.0):  # exp of either overflows or vanishes
+        own2, ref2 = (replace(s, log_target=s.log_target + shift) for s in (own, ref))
+        assert d.kl_target(ref2).value == pytest.approx(d.kl_target(ref).value)
+        assert d.kl_reverse(own2, ref2).value == pytest.approx(d.kl_reverse(own, ref).value)
+        assert d.js(own2, ref2).value == pytest.approx(d.js(own, ref).value)
+        one, two = (d.tv(o, r, np.random.default_rng(1)) for o, r in ((own, ref), (own2, ref2)))
+        assert two.ci_high == pytest.approx(one.ci_high)
+        assert log_z(ref2.prompt, ref2.ratio).value == pytest.approx(log_z(ref.prompt, ref.ratio).value + shift)
+
+
+def test_a_sampler_of_p_is_at_distance_zero():
+    world = World(seed=2, shares=(0.4, 0.6), tilt=0.7)
+    world.g = world.p
+    answer = measured(world, 400, seed=0)
+    for part in ("kl_target", "kl_reverse", "kl_target_within", "kl_reverse_within"):
+        assert close(answer[part], 0.0), part
+    assert abs(answer["js"].value) < 0.005
+
+
+def test_a_tv_of_zero_is_not_told_to_be_positive():
+    """The bootstrap cannot see that TV is read above 0 by Ẑ's error alone, in every prompt alike."""
+    world = World(seed=2, prompts=12, shares=(0.4, 0.6), tilt=0.7)
+    world.g = world.p
+    rng, held, plain = np.random.default_rng(0), 0, 0
+    for _ in range(60):
+        estimate = d.tv(world.draw(world.g, 50, rng), world.draw(world.a, 100, rng), rng)
+        held += covered(estimate, 0.0)
+        plain += estimate.value - 1.96 * estimate.stderr > 0
+    assert held >= 0.9 * 60
+    assert plain > 20  # planted: the interval without the floor
+
+
+def test_the_regression_estimate_beats_rao_blackwell_for_an_exact_sampler_of_a_hard_target():
+    rng = np.random.default_rng(0)
+    prompt, k1 = np.repeat([0, 1], 64), np.repeat([1.2, 2.0], 64)  # −log Z, without noise
+    rb = k1 + rng.normal(size=128)
+    estimate = d.kl_base(prompt, k1, rb)
+    assert estimate.value == pytest.approx(1.6)
+    assert estimate.stderr == pytest.approx(0.0, abs=1e-12)
+    assert d.kl_base(prompt, k1, k1).value == pytest.approx(1.6)
+    assert "k1" in d.kl_base(prompt, k1).note
+    assert d.kl_base(prompt, k1, np.where(prompt == 0, np.inf, rb)).value == math.inf
+
+
+def test_too_few_draws_of_the_target_leave_a_bound_or_nothing():
+    world = World(seed=7, shares=(0.04,), prompts=1, obeys=True)
+    rng = np.random.default_rng(0)
+    own, ref = world.draw(world.g, 64, rng), world.draw(world.a, 64, rng)
+    estimate = log_z(ref.prompt, ref.ratio)
+    assert estimate.value is None
+    assert estimate.ci_high < -1
+    assert "are needed" in estimate.note
+    for missing in (d.kl_target(ref), d.tv(own, ref, rng), d.js(own, ref), d.kl_reverse(own, ref)):
+        assert missing.value is None
+        assert missing.note
+    none = log_z(np.zeros(64, int), np.full(64, -np.inf))
+    assert (none.value, none.ci_low) == (None, None)
+    assert none.ci_high == pytest.approx(math.log(1 - 64 / (64 + 1.959964**2)), abs=1e-6)
+    assert log_z_by_prompt(np.zeros(64, int), np.full(64, -np.inf))[0].tolist() == [-np.inf]
+
+
+def test_own_draws_that_break_everything_cannot_be_conditioned():
+    world = World(seed=8, shares=(0.3,), prompts=2)
+    world.g = discrete.normalised(np.where(world.r == -np.inf, 0.0, -12.0))
+    rng = np.random.default_rng(0)
+    own, ref = world.draw(world.g, 100, rng), world.draw(world.a, 100, rng)
+    assert d.kl_reverse(own, ref).value == math.inf
+    for missing in (d.kl_reverse_within(own, ref), d.kl_target_within(own, ref)):
+        assert missing.value is None
+        assert "own draws that keep" in missing.note
+
+
+def test_the_bootstrap_is_reproducible_and_counts_groups():
+    world = World(seed=3, tilt=1.5)
+    rng = np.random.default_rng(0)
+    own, ref = world.draw(world.g, 100, rng), world.draw(world.a, 400, rng)
+    one, two = (d.tv(own, ref, np.random.default_rng(7)) for _ in range(2))
+    assert one == two
+    four = np.repeat(np.arange(own.prompt.size), 4)
+    copies = d.Sample(*(x[four] for x in (own.prompt, own.log_base, own.log_target, own.log_gen)), group=four)
+    grouped, loose = (d.tv(s, ref, np.random.default_rng(7)) for s in (copies, replace(copies, group=None)))
+    assert grouped.stderr == pytest.approx(one.stderr, rel=0.1)
+    assert loose.stderr < 0.8 * grouped.stderr
+
+
+def test_acceptance_of_a_boolean_target_is_z():
+    world = World(seed=1, shares=(0.3, 0.2, 0.5), obeys=True)
+    ref = world.draw(world.a, 2000, np.random.default_rng(0))
+    estimate = acceptance_rate(ref.prompt, ref.ratio)
+    assert close(estimate, world.z.mean())
+    assert covered(estimate, world.z.mean())
+
+
+def test_zero_times_minus_infinity_is_zero():
+    assert discrete.times(np.array([0.0, 2.0]), np.array([-np.inf, 3.0])).tolist() == [0.0, 6.0]
+    assert discrete.times(np.array([1.0]), np.array([-np.inf])).tolist() == [-np.inf]
+    assert discrete.kl(np.array([0.0, 1.0]), np.array([0.5, 0.5])) == pytest.approx(math.log(2))
+    assert discrete.kl(np.array([0.5, 0.5]), np.array([0.0, 1.0])) == math.inf
+    assert discrete.js(np.array([0.0, 1.0]), np.array([1.0, 0.0])) == pytest.approx(math.log(2))

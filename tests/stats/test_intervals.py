@@ -1,0 +1,99 @@
+"""Means over prompts and their intervals: coverage, clusters, edges."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy.stats import binomtest
+
+from alignbench.stats.intervals import mean_over_prompts, monotone, mover, ratio_over_prompts, share, total, wilson
+from alignbench.types import Estimate
+
+
+@pytest.mark.parametrize(("hits", "n"), [(0, 20), (1, 20), (7, 40), (20, 20)])
+def test_wilson_is_scipys(hits, n):
+    golden = binomtest(hits, n).proportion_ci(method="wilson")  # an independent implementation
+    assert wilson(hits, n) == pytest.approx((golden.low, golden.high), abs=1e-12)
+
+
+def test_prompts_weigh_equally_and_variances_add_within_them():
+    prompt, values = np.array([0, 0, 1, 1, 1, 1]), np.array([0.0, 2.0, 10.0, 10.0, 12.0, 12.0])
+    estimate = mean_over_prompts(prompt, values)
+    assert estimate.value == 6.0
+    assert estimate.stderr == pytest.approx(math.sqrt((2 / 2 + (4 / 3) / 4) / 4))
+
+
+def test_order_of_draws_does_not_matter():
+    rng = np.random.default_rng(0)
+    prompt, values, group = rng.integers(0, 3, 60), rng.normal(size=60), rng.integers(0, 5, 60)
+    order = rng.permutation(60)
+    one, two = (mean_over_prompts(prompt[i], values[i], group[i]) for i in (np.arange(60), order))
+    assert (one.value, one.stderr) == pytest.approx((two.value, two.stderr))
+
+
+def test_copies_of_a_draw_in_one_group_are_worth_one_draw():
+    rng = np.random.default_rng(1)
+    prompt, values = np.repeat([0, 1], 40), rng.normal(size=80)
+    hit, four = values > 0.5, np.repeat(np.arange(80), 4)
+    single, copied = mean_over_prompts(prompt, values), mean_over_prompts(prompt[four], values[four], four)
+    assert copied.stderr == pytest.approx(single.stderr)
+    assert mean_over_prompts(prompt[four], values[four]).stderr < 0.6 * single.stderr  # planted: groups forgotten
+    one, many = share(prompt, hit), share(prompt[four], hit[four], four)
+    assert (many.ci_low, many.ci_high) == pytest.approx((one.ci_low, one.ci_high), abs=0.01)
+
+
+def test_one_draw_a_prompt_is_conservative_and_says_so():
+    rng = np.random.default_rng(2)
+    estimate = mean_over_prompts(np.arange(30), np.arange(30) + rng.normal(size=30))
+    assert estimate.stderr > 1.0
+    assert "between prompts" in estimate.note
+    assert mean_over_prompts(np.zeros(1, int), np.ones(1)).stderr is None
+    assert mean_over_prompts(np.zeros(0, int), np.zeros(0)).value is None
+
+
+def test_a_share_of_nothing_and_of_all_has_an_interval():
+    none, everything = share(np.zeros(50, int), np.zeros(50)), share(np.zeros(50, int), np.ones(50))
+    assert (none.value, none.ci_low) == (0.0, 0.0)
+    assert 0.05 < none.ci_high < 0.08
+    assert (everything.value, everything.ci_high) == (1.0, 1.0)
+
+
+def test_shares_over_prompts_are_covered():
+    z, each, held = np.array([0.02, 0.2, 0.6, 0.95]), 64, 0
+    prompt = np.repeat(np.arange(4), each)
+    for seed in range(300):
+        hit = np.random.default_rng(seed).random(4 * each) < z[prompt]
+        estimate = share(prompt, hit)
+        held += estimate.ci_low <= z.mean() <= estimate.ci_high
+    assert held >= 0.92 * 300
+
+
+def test_no_hits_leave_a_one_sided_bound_of_the_log():
+    prompt, hit = np.repeat([0, 1], 64), np.arange(128) < 30
+    with np.errstate(divide="ignore"):
+        estimate = monotone(prompt, hit, np.log)
+    assert estimate.value is None
+    assert estimate.ci_low is None
+    assert estimate.ci_high < math.log(0.6) / 2
+    assert "0 of 64 base draws" in estimate.note
+    assert "1 of 2 prompts" in estimate.note
+
+
+def test_mover_of_symmetric_intervals_is_the_delta_interval():
+    values, half = np.array([1.0, 2.0, 6.0]), np.array([0.3, 0.4, 1.2])
+    assert mover(values, values - half, values + half) == pytest.approx((3 - 1.3 / 3, 3 + 1.3 / 3))
+
+
+def test_sums_of_independent_estimates():
+    one, two = Estimate(1.0, 0.3, 0.4, 1.6, n=10), Estimate(-2.0, 0.4, -2.8, -1.2, n=20)
+    both = total([one, two])
+    assert (both.value, both.stderr, both.ci_low, both.ci_high) == pytest.approx((-1.0, 0.5, -2.0, 0.0))
+    assert total([one, Estimate.missing("why")]).note == "why"
+    assert total([Estimate(math.inf), one]).value == math.inf
+
+
+def test_a_ratio_is_that_of_the_means_over_prompts():
+    prompt = np.array([0, 0, 1, 1])
+    estimate = ratio_over_prompts(prompt, np.array([1, 3, 0, 4.0]), np.array([1, 1, 3, 3.0]))
+    assert estimate.value == 1.0
+    assert ratio_over_prompts(prompt, np.ones(4), np.zeros(4)).value is None

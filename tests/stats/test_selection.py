@@ -1,0 +1,120 @@
+"""Best-of-n and rejection in closed form: identities, simulation, coverage."""
+
+import math
+
+import numpy as np
+import pytest
+from stats_worlds import World, close, covered
+
+from alignbench.stats import discrete
+from alignbench.stats.selection import PARTS, divergences, selected
+from alignbench.types import Selection
+
+BEST = Selection("best", 4)
+
+
+def test_selected_is_what_best_of_n_draws():
+    rng = np.random.default_rng(0)
+    masses, values = rng.dirichlet(np.ones(7)), np.array([0.0, 1.0, 1.0, -np.inf, 2.0, -np.inf, 1.0])
+    law = selected(masses, values, BEST)
+    assert law.sum() == pytest.approx(1.0)
+    pool = rng.choice(7, (200_000, 4), p=masses)
+    best = pool[np.arange(len(pool)), (values[pool] + 1e-9 * rng.random(pool.shape)).argmax(axis=1)]
+    hard = values[pool].max(axis=1) == -np.inf
+    best[hard] = pool[hard, 0]
+    assert np.bincount(best, minlength=7) / len(pool) == pytest.approx(law, abs=0.005)
+
+
+def test_masses_need_no_normalising_and_carry_leading_axes():
+    masses, values = np.array([[1.0, 2.0, 3.0], [0.0, 4.0, 4.0]]), np.array([0.5, -np.inf, 0.1])
+    both = selected(masses, values, BEST)
+    assert both[0] == pytest.approx(selected(masses[0] / 6, values, BEST))
+    assert both[1, 0] == 0.0
+    assert selected(masses, values, Selection("best", 1)) == pytest.approx(masses / masses.sum(axis=1, keepdims=True))
+
+
+def test_first_is_the_target_itself():
+    values = np.array([0.5, -np.inf, 0.1])
+    assert selected(np.ones(3) / 3, values, Selection("first", 50)) == pytest.approx(discrete.normalised(values))
+
+
+@pytest.mark.parametrize("n", [1, 4, 64])
+def test_boolean_identities(n):
+    z = 0.23
+    law = selected(np.array([z, 1 - z]), np.array([0.0, -np.inf]), Selection("best", n))
+    s, p, a = 1 - (1 - z) ** n, np.array([1.0, 0.0]), np.array([z, 1 - z])
+    assert law[0] == pytest.approx(s, abs=1e-12)
+    assert discrete.kl(law, a) == pytest.approx(s * math.log(s / z) + (1 - s) * math.log((1 - s) / (1 - z)), abs=1e-12)
+    assert discrete.kl(p, law) == pytest.approx(-math.log(s), abs=1e-12)
+    assert discrete.tv(p, law) == pytest.approx(1 - s, abs=1e-12)
+
+
+def test_kl_from_the_base_stays_under_the_bound_for_injective_scores():
+    masses = np.full(1000, 1e-3)
+    bound = math.log(4) - 3 / 4
+    assert discrete.kl(selected(masses, np.arange(1000.0), BEST), masses) == pytest.approx(bound, abs=2e-3)
+    assert bound < 0.6363
+
+
+WORLDS = {"hard": World(seed=1, shares=(0.3, 0.2, 0.5)), "soft": World(seed=3, tilt=1.5)}
+
+
+@pytest.mark.parametrize("name", WORLDS)
+def test_truth_and_coverage(name):
+    world = WORLDS[name]
+    truth, seeds = world.truth(world.selected(BEST)), 200
+    many = world.draw(world.a, 5000, np.random.default_rng(0))
+    for part, estimate in divergences(many.prompt, many.ratio, BEST).items():
+        assert estimate.value == truth[part] or close(estimate, truth[part]), part
+    held = dict.fromkeys(PARTS, 0)
+    for seed in range(seeds):
+        ref = world.draw(world.a, 128, np.random.default_rng(seed))
+        for part, estimate in divergences(ref.prompt, ref.ratio, BEST).items():
+            held[part] += estimate.value == truth[part] or covered(estimate, truth[part])
+    assert min(held.values()) >= 0.9 * seeds, held
+
+
+def test_a_pooled_z_is_caught():
+    world = World(seed=6, shares=(0.6, 0.05), prompts=2)
+    ref = world.draw(world.a, 2000, np.random.default_rng(0))
+    estimate = divergences(ref.prompt, ref.ratio, BEST)["kl_target"]
+    truth = world.truth(world.selected(BEST))["kl_target"]
+    pooled = -math.log(1 - (1 - np.exp(ref.ratio).mean()) ** 4)
+    assert close(estimate, truth)
+    assert abs(pooled - truth) > 4 * estimate.stderr
+
+
+def test_best_of_n_breaks_a_hard_constraint_with_a_known_rate():
+    prompt, r = np.zeros(100, int), np.where(np.arange(100) < 20, 0.0, -np.inf)
+    answer = divergences(prompt, r, BEST)
+    assert answer["kl_reverse"].value == math.inf
+    assert float(answer["kl_reverse"].note.split()[0]) == pytest.approx(0.8**4, abs=0.02)
+    assert answer["kl_reverse_within"].value == answer["kl_target_within"].value == 0.0
+    assert answer["js"].value is None  # 20 draws of the target, 50 are needed
+    assert answer["tv"].value == pytest.approx(0.8**4, abs=0.02)
+
+
+def test_no_hits_leave_bounds():
+    answer = divergences(np.zeros(100, int), np.full(100, -np.inf), BEST)
+    assert answer["kl_target"].value is None
+    assert answer["kl_target"].ci_low > 1.0
+    assert answer["kl_target"].ci_high is None
+    assert answer["tv"].value == 1.0
+    assert answer["tv"].ci_low > 0.8
+
+
+def test_rejection_is_exact_and_as_far_from_the_base_as_p():
+    world = World(seed=2, shares=(0.4, 0.6), tilt=0.7)
+    ref = world.draw(world.a, 2000, np.random.default_rng(0))
+    answer = divergences(ref.prompt, ref.ratio, Selection("first", 100))
+    assert {answer[part].value for part in PARTS if part != "kl_base"} == {0.0}
+    assert close(answer["kl_base"], world.truth(world.p)["kl_base"])
+    hard = np.where(np.arange(100) < 20, 0.0, -np.inf)
+    assert divergences(np.zeros(100, int), hard, Selection("first", 9))["kl_base"].value == pytest.approx(
+        -math.log(0.2), abs=0.03)
+
+
+def test_continuous_scores_are_refused_with_a_reason():
+    answer = divergences(np.zeros(200, int), np.random.default_rng(0).normal(size=200), BEST)
+    assert {answer[part].value for part in PARTS} == {None}
+    assert "continuous scores" in answer["kl_target"].note

@@ -1,0 +1,63 @@
+"""Gates: when base draws are no draws of the target."""
+
+import numpy as np
+import pytest
+
+from alignbench.stats.weights import LOGS, SHARES, cells, is_boolean, is_tied, p_draws, pareto_k, refusal
+
+ONE = np.zeros(400, int)
+
+
+def test_cells_join_what_only_rounding_separates():
+    values, code = cells(np.array([0.3, -np.inf, 0.1 + 0.2, 1.0, -np.inf]))
+    assert values.tolist() == [-np.inf, pytest.approx(0.3), 1.0]
+    assert code.tolist() == [1, 0, 1, 2, 0]
+    assert cells(np.zeros(0))[0].size == 0
+
+
+def test_boolean_targets_are_gated_by_hits():
+    r = np.where(np.arange(400) < 9, 0.0, -np.inf)
+    assert is_boolean(ONE, r)
+    assert p_draws(ONE, r).tolist() == [9.0]
+    assert "9 draws of the target among 400" in refusal(ONE, r, LOGS)
+    assert refusal(ONE, np.where(np.arange(400) < 12, 2.5, -np.inf), LOGS) == ""
+
+
+def test_every_prompt_needs_its_draws():
+    prompt = np.repeat([0, 1], 200)
+    r = np.where((prompt == 0) | (np.arange(400) < 203), 0.0, -np.inf)
+    assert "for prompt 1" in refusal(prompt, r, LOGS)
+
+
+def test_a_heavy_rare_class_is_counted_by_its_draws_and_not_by_kish():
+    r = np.where(np.arange(400) < 8, np.log(50.0), 0.0)  # half of the target's mass on 8 draws
+    w = np.exp(r)
+    assert w.sum() ** 2 / (w**2).sum() > 3 * p_draws(ONE, r)[0]
+    assert p_draws(ONE, r)[0] == pytest.approx(8, rel=0.05)
+    assert refusal(ONE, r, SHARES)
+
+
+def test_heavy_continuous_tails_trip_k_hat():
+    rng = np.random.default_rng(0)
+    heavy = np.log(rng.pareto(0.8, 400) + 1)
+    assert pareto_k(ONE, heavy) > 0.7
+    assert "Pareto" in refusal(ONE, heavy, 1.0, 1.0)
+    light = rng.normal(size=400) * 0.3
+    assert not is_tied(ONE, light)
+    assert refusal(ONE, light, SHARES) == ""
+
+
+def test_minus_log_weights_is_what_arviz_takes():
+    light = -np.log(np.random.default_rng(0).pareto(0.8, 400) + 1)  # bounded weights: their negatives are heavy
+    assert pareto_k(ONE, light) < 0.5 < pareto_k(ONE, -light)
+
+
+def test_one_weight_that_is_all_there_is_is_as_heavy_as_can_be():
+    assert pareto_k(ONE, np.random.default_rng(0).pareto(0.8, 400) * 100) > 0.7
+
+
+def test_a_flat_tail_does_not_raise():
+    r = np.minimum(np.random.default_rng(0).normal(size=400), 0.2)
+    assert pareto_k(ONE, r) == -np.inf
+    assert p_draws(ONE, np.full(400, -np.inf)).tolist() == [0.0]
+    assert refusal(ONE, np.full(400, -np.inf), LOGS)

