@@ -58,13 +58,21 @@ IncludePath = Annotated[
 Count = Annotated[int | None, typer.Option(metavar="N", min=1)]
 
 
-@app.callback()
-def _root(version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False) -> None:
-    if version:
+def _show_version(asked: bool) -> None:
+    if asked:
         from alignbench.results import own_version
 
         print(f"alignbench {own_version()}")
         raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", is_eager=True, callback=_show_version)
+    ] = False,
+) -> None:
+    pass
 
 
 @app.command(epilog=EXAMPLES)
@@ -205,6 +213,9 @@ def _job(given: dict[str, Any]) -> Job:
     from alignbench.run import QUICKSTART, Job
     from alignbench.spec import parse_arguments, parse_spec
 
+    size = given.get("batch_size", "auto")
+    if size != "auto" and not (size.isdecimal() and int(size) > 0):
+        raise UsageError(f"--batch_size {size}: must be 'auto' or a whole number >= 1")
     settings = parse_arguments(given.get("gen_kwargs", ""), "--gen_kwargs")
     Entry("--gen_kwargs", Warp, {}).check(settings, "--gen_kwargs")
     Warp(**settings)

@@ -124,7 +124,7 @@ class Bench:
         ref = self.ref
         stored = self._draw(label, generator, "own")
         own = stored.draws if stored.draws.accepted is None else stored.draws.take(stored.draws.accepted)
-        self._check_kept(label, own, stored.draws)
+        self._check_kept(own, stored.draws)
         with self.progress(f"{self.task.name}: scoring {label}", 1) as advance:
             scored, log_gen_ref, reasons = self._score(generator, own)
             advance(1)
@@ -150,13 +150,13 @@ class Bench:
         log_z, error = log_z_by_prompt(ref.draws.prompt, self.target.log_ratio(ref.features, ref.draws.prompt))
         return replace(self.target.fit, log_z=log_z, log_z_stderr=error)
 
-    def _check_kept(self, label: str, own: Draws, drawn: Draws) -> None:
+    def _check_kept(self, own: Draws, drawn: Draws) -> None:
         kept = np.bincount(own.prompt, minlength=len(self.prompts))
         if (kept == 0).any():
             worst = self.prompts[int(kept.argmin())]
             spent = 0 if drawn.proposals is None else int(drawn.proposals.max())
             raise RunError(
-                f"{self.task.name}: {label}: every one of {self.draws} draws of prompt '{worst}' used up its {spent} "
+                f"every one of {self.draws} draws of prompt '{worst}' used up its {spent} "
                 "proposals; raise the cap or ask for less"
             )
 

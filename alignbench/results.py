@@ -23,7 +23,7 @@ from alignbench import metrics
 from alignbench.errors import StoreError
 from alignbench.evidence import Bench, identity_of
 from alignbench.registry import metric as registry
-from alignbench.store import evidence_files, pack, unpack, write_atomic
+from alignbench.store import digest, evidence_files, pack, unpack, write_atomic
 from alignbench.types import PRIMARY, Estimate, Evidence
 
 if TYPE_CHECKING:
@@ -91,9 +91,18 @@ def measure(task: Task | None, key: RowKey, evidence: Evidence, asked: Sequence[
     return rows
 
 
+LONGEST = 120  # bytes in a folder's name; file systems take 255
+
+
 def safe_name(label: str) -> str:
     """A folder name for a generator: "/" becomes "__" as in lm-eval, and what file systems dislike "_"."""
-    return re.sub(r"[^\w.=+,@-]+", "_", label.replace("/", "__"))[:120].strip("._") or "generator"
+    name = re.sub(r"[^\w.=+,@-]+", "_", label.replace("/", "__")).strip("._") or "generator"
+    return name if len(name.encode()) <= LONGEST else f"{_cut(name, LONGEST - 9)}-{digest(label)[:8]}"
+
+
+def _cut(text: str, most: int) -> str:
+    """The beginning of a text, at most `most` bytes of UTF-8."""
+    return text.encode()[:most].decode(errors="ignore")
 
 
 @dataclass
@@ -220,12 +229,17 @@ class Writer:
         write_atomic(self.folder / f"results_{self._stamp}.json", dump(content))
 
     def samples(self, evidence: Evidence) -> None:
-        """Write samples_<task>_<time>.jsonl: lm-eval's field names, with ids, log-probabilities and features."""
+        """Write samples_<task>_<time>.jsonl: lm-eval's field names, with ids, log-probabilities and features.
+
+        Nothing is written where an earlier file says the same.
+        """
         if self.folder is None:
             return
         lines = "".join(json.dumps(jsonable(s), ensure_ascii=False) + "\n" for s in _samples(self.bench, evidence))
-        path = self.folder / f"samples_{self.bench.task.name}_{self._stamp}.jsonl"
-        write_atomic(path, lines.encode("utf-8", "backslashreplace"))
+        content = lines.encode("utf-8", "backslashreplace")
+        name = f"samples_{self.bench.task.name}"
+        if all(path.read_bytes() != content for path in self.folder.glob(f"{name}_*.jsonl")):
+            write_atomic(self.folder / f"{name}_{self._stamp}.jsonl", content)
 
 
 def _lm_eval_numbers(rows: Sequence[Row]) -> dict[str, Any]:
@@ -292,7 +306,7 @@ def jsonable(value: Any) -> Any:
         return [jsonable(v) for v in value]
     if isinstance(value, (str, int, bool)) or value is None:
         return value
-    return value.item() if hasattr(value, "item") else str(value)
+    return jsonable(value.item()) if hasattr(value, "item") else str(value)
 
 
 def own_version() -> str:

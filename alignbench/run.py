@@ -33,7 +33,7 @@ QUICKSTART = {
     "models": (SMOLLM2,),
     "aligners": (Spec("temperature", {"t": 0.7}), Spec("best_of_n", {"n": 4}), Spec("rejection")),
     "tasks": ("lexical_word", "gender_balance", "exact_ngram"),
-    "draws": {"lexical_word": 32, "gender_balance": 32},
+    "draws": {"lexical_word": 40, "gender_balance": 24},
     "output": Path("results/quickstart"),
 }
 """What `alignbench run` does when it is told nothing else."""
@@ -238,7 +238,7 @@ class _Run:
         generator = candidate.build(bench)
         evidence, key = self._evidence(writer, bench, candidate, generator)
         rows = results.measure(bench.task, key, evidence)
-        if writer.new and self.job.log_samples:
+        if self.job.log_samples:
             writer.samples(evidence)
         if writer.new:
             writer.finish(rows, evidence)

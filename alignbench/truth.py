@@ -28,6 +28,8 @@ def exact_values(
     draws = enumerate_draws(base, prompts, max_tokens=max_tokens)
     features = target.measure(prompts, draws)
     ratio = target.log_ratio(features, draws.prompt)
+    if any((ratio[draws.prompt == number] == -np.inf).all() for number in range(len(prompts))):
+        return None  # p does not exist where the world cannot keep a hard constraint
     law = _law_of(base, generator, prompts, draws, ratio)
     if law is None:
         return None

@@ -30,7 +30,11 @@ BASE_ITSELF = Estimate(0.0, 0.0, 0.0, 0.0, note="the base itself")
 FROM_COUNTS = "closed form: no density, no per-token divergences"
 
 
-@metric(needs={"ref", "log_base", "log_target"}, better={"kl_": "lower", "tv": "lower", "js": "lower", "log_z": ""})
+@metric(
+    needs={"ref", "log_base", "log_target"},
+    better={"kl_": "lower", "tv": "lower", "js": "lower", "log_z": ""},
+    parts=PARTS,
+)
 def divergence(evidence: Evidence, *, seed: int = 0) -> dict[str, Estimate]:
     """How far π is from the target p and the base a, in nats (tv: 0 to 1), mean over prompts; log_z: what p keeps of a.
 
