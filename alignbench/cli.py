@@ -26,24 +26,24 @@ app = typer.Typer(
 )
 
 EXAMPLES = """
-Examples:
+Examples (the first is the quickstart: a small real model, three tasks, four generators):
 
-  alignbench run                                   the quickstart: a small real model, three tasks, four generators
+  alignbench run
 
-  alignbench run --model hf --model_args pretrained=gpt2 --tasks lexical_word --aligner best_of_n:n=8
+  alignbench run --model hf --model_args pretrained=gpt2 --tasks lexical_word
 
-  alignbench run --model hf --model_args pretrained=gpt2 --gen_kwargs temperature=0.7,top_p=0.9 --tasks 'lexical_*'
+  alignbench run --model hf:pretrained=gpt2 --tasks 'lex*' --draws 8
 
-  alignbench run --model exact --tasks exact_ngram --aligner rejection --dry_run
+  alignbench run --tasks exact_ngram --aligner rejection --aligner top_k:k=3
 """
 
 Model = Annotated[list[str] | None, typer.Option(metavar="NAME", help="A generator, such as hf; repeat for more rows.")]
 ModelArgs = Annotated[
     list[str] | None,
-    typer.Option(metavar="K=V,…", help="Its arguments, such as pretrained=gpt2; one for each --model."),
+    typer.Option("--model_args", metavar="K=V,…", help="Its arguments, such as pretrained=gpt2; one for each --model."),
 ]
 Base = Annotated[
-    str | None, typer.Option(metavar="SPEC", help="What divergences are measured from. [default: the model]")
+    str | None, typer.Option(metavar="SPEC", help="What divergences are measured from. (default: the model)")
 ]
 Aligners = Annotated[
     list[str] | None,
@@ -53,16 +53,20 @@ Tasks = Annotated[
     list[str] | None, typer.Option(metavar="A,B", help="Task names, patterns or YAML files, comma-separated.")
 ]
 IncludePath = Annotated[
-    list[Path] | None, typer.Option(metavar="DIR", help="More tasks (.yaml) and plug-ins (.py); repeatable.")
+    list[Path] | None,
+    typer.Option("--include_path", metavar="DIR", help="More tasks (.yaml) and plug-ins (.py); repeatable."),
 ]
 Count = Annotated[int | None, typer.Option(metavar="N", min=1)]
 
 
 def _show_version(asked: bool) -> None:
     if asked:
-        from alignbench.results import own_version
+        from importlib.metadata import PackageNotFoundError, version  # not `results`, which loads torch
 
-        print(f"alignbench {own_version()}")
+        try:
+            print(f"alignbench {version('alignbench')}")
+        except PackageNotFoundError:
+            print("alignbench, not installed")
         raise typer.Exit
 
 
@@ -84,30 +88,32 @@ def run(
     tasks: Tasks = None,
     include_path: IncludePath = None,
     draws: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Draws per prompt. [default: the task's]")
+        int | None, typer.Option(metavar="N", min=1, help="Draws per prompt. (default: the task's)")
     ] = None,
     limit: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Only the first N prompts of each task.")
     ] = None,
     batch_size: Annotated[
-        str, typer.Option(metavar="auto|N", help="Rows decoded at once; cannot change a draw.")
+        str, typer.Option("--batch_size", metavar="auto|N", help="Rows decoded at once; cannot change a draw.")
     ] = "auto",
     device: Annotated[str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
     gen_kwargs: Annotated[
         str | None,
-        typer.Option(metavar="K=V,…", help="Decoding settings of the models: temperature, top_k, top_p, min_p."),
+        typer.Option(
+            "--gen_kwargs", metavar="K=V,…", help="Decoding settings of the models: temperature, top_k, top_p, min_p."
+        ),
     ] = None,
-    judge: Annotated[str | None, typer.Option(metavar="SPEC", help="Who measures fluency. [default: the base]")] = None,
+    judge: Annotated[str | None, typer.Option(metavar="SPEC", help="Who measures fluency. (default: the base)")] = None,
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="Root of all random numbers.")] = 0,
     output_path: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Where draws and results go. [default: results]")
+        Path | None, typer.Option("--output_path", metavar="DIR", help="Where draws and results go. (default: results)")
     ] = None,
     log_samples: Annotated[bool, typer.Option("--log_samples", help="Write every draw as JSON lines.")] = False,
     apply_chat_template: Annotated[
         bool, typer.Option("--apply_chat_template", help="Wrap prompts in the model's chat template.")
     ] = False,
     system_instruction: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="System prompt for the chat template.")
+        str | None, typer.Option("--system_instruction", metavar="TEXT", help="System prompt for the chat template.")
     ] = None,
     trust_remote_code: Annotated[
         bool, typer.Option("--trust_remote_code", help="Run code that a model repository ships.")
@@ -128,7 +134,7 @@ def run(
     try:
         outcome = runner.run(job)
     except KeyboardInterrupt:
-        _say(f"interrupted; the draws so far are in {job.output}: the same command goes on from there")
+        _say(f"interrupted; the draws so far are in {job.output_path}: the same command goes on from there")
         raise typer.Exit(130) from None
     _finish(job, outcome)
 
@@ -227,10 +233,10 @@ def _job(given: dict[str, Any]) -> Job:
         "models": _models(given.get("model", []), given.get("model_args", [])),
         "aligners": tuple(parse_spec(a, "--aligner") for a in given.get("aligner", ())),
         "tasks": names,
-        "output": given.get("output_path"),
+        "output_path": given.get("output_path"),
         "draws": given.get("draws"),
     }
-    merged = {"output": Path("results"), **start, **{k: v for k, v in chosen.items() if v}}
+    merged = {"output_path": Path("results"), **start, **{k: v for k, v in chosen.items() if v}}
     return Job(
         **merged, base=parse_spec(given["base"], "--base") if "base" in given else None,
         include_path=tuple(given.get("include_path", ())), limit=given.get("limit"), gen_kwargs=settings,
@@ -271,7 +277,7 @@ def _show_plan(job: Job) -> None:
 def _finish(job: Job, outcome: Outcome) -> None:
     """Show and write the leaderboard; exit 1 where something that was asked for is missing."""
     if outcome.rows:
-        _show(outcome.frame(), job.output, outcome.primary)
+        _show(outcome.frame(), job.output_path, outcome.primary)
     if outcome.rows and not outcome.fresh:
         _say("nothing was drawn: every draw was found on disk")
     for line in outcome.failures:
@@ -288,7 +294,7 @@ def _show(rows: Any, folder: Path | None, primary: dict[str, str]) -> None:
 
     console = Console()
     for table in leaderboard(rows, primary=primary).tables:
-        console.print(render.to_terminal(table))
+        console.print(render.to_terminal(table), crop=False)
     if folder is not None:
         written = render.write_leaderboard(rows, folder, primary=primary)
         print("wrote " + ", ".join(str(path) for path in written))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, is_dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alignbench import results
-from alignbench.errors import AlignbenchError, RunError, Unsupported, UsageError
+from alignbench.errors import AlignbenchError, RunError, Unsupported, UsageError, unknown
 from alignbench.evidence import Bench, Progress, identity_of
 from alignbench.generators.law import Law
 from alignbench.registry import aligner as aligners
@@ -21,7 +21,7 @@ from alignbench.seeds import Seed
 from alignbench.spec import Spec, parse_spec
 from alignbench.store import DrawStore, check_writable, digest
 from alignbench.task import Task, find_tasks
-from alignbench.types import CEILING, PRIMARY, Evidence
+from alignbench.types import CEILING, PRIMARY, Evidence, Sampler
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,7 +34,7 @@ QUICKSTART = {
     "aligners": (Spec("temperature", {"t": 0.7}), Spec("best_of_n", {"n": 4}), Spec("rejection")),
     "tasks": ("lexical_word", "gender_balance", "exact_ngram"),
     "draws": {"lexical_word": 40, "gender_balance": 24},
-    "output": Path("results/quickstart"),
+    "output_path": Path("results/quickstart"),
 }
 """What `alignbench run` does when it is told nothing else."""
 
@@ -52,14 +52,14 @@ class Job:
     tasks: tuple[str, ...]
     models: tuple[Any, ...] = ()
     base: Any = None  # default: the first model
-    aligners: tuple[Spec, ...] = ()
+    aligners: tuple[Any, ...] = ()  # specs or aligner objects
     include_path: tuple[Path, ...] = ()
     draws: int | Mapping[str, int] | None = None  # per prompt, for all tasks or by task; default: the task's
     limit: int | None = None  # prompts per task
     gen_kwargs: Mapping[str, Any] = field(default_factory=dict)  # decoding settings of the models (not of the base)
     judge: Spec | None = None
     seed: int = 0
-    output: Path | None = None
+    output_path: Path | None = None  # None: nothing is written
     log_samples: bool = False
     supplied: Mapping[str, Any] = field(default_factory=dict)  # batch_size, device, dtype, … for every factory
     argv: tuple[str, ...] = ()
@@ -70,9 +70,8 @@ class Job:
             value = getattr(self, name)
             if isinstance(value, int) and value < 1:
                 raise UsageError(f"--{name} {value}: must be at least 1")
-        if self.seed < 0:
-            raise UsageError(f"--seed {self.seed}: must be a whole number >= 0")
-
+        if not 0 <= self.seed < 2**63:
+            raise UsageError(f"--seed {self.seed}: must be a whole number >= 0 and below 2^63")
 
     def draws_of(self, task: Task) -> int:
         """Draws per prompt of a task."""
@@ -134,7 +133,9 @@ def plan(job: Job) -> list[str]:
         fitted = ", as many again twice to fit and test λ" if task.target.needs_fit else ""
         lines.append(f"  {name_of(None, base)} (base), and as many reference draws{fitted}")
         lines += [f"  {name_of(None, model)}" for model in job.models if not task.base and model is not base]
-        lines += [f"  {name_of(None, base)} + {spec.label}" for spec in job.aligners]
+        lines += [f"  {name_of(None, base)} + {recipe_of(given)[0]}" for given in job.aligners]
+        if task.base and job.models:
+            lines.append("  (the task brings its own base: --model is left out here)")
     return lines
 
 
@@ -146,8 +147,8 @@ class _Run:
 
     def run(self) -> Outcome:
         tasks = self.plan()
-        if self.job.output:
-            check_writable(self.job.output)
+        if self.job.output_path:
+            check_writable(self.job.output_path)
         benches = [(task, self._bench(task)) for task in tasks]
         for _, bench in benches:
             self._check(bench)
@@ -158,12 +159,12 @@ class _Run:
     def plan(self) -> list[Task]:
         """The tasks, with every name of the job looked up; raises UsageError."""
         load_plugins(self.job.include_path)
-        for spec in self.job.aligners:
-            spec.build(aligners, "aligner")
+        _ = self._recipes
         for spec in (*self.job.models, self.job.base, self.job.judge):
             if isinstance(spec, Spec):
                 generators.find(spec.name).check(spec.arguments, f"model '{spec.name}'", tuple(self.job.supplied))
-        tasks = [task for name in self.job.tasks for task in find_tasks(name, self.job.include_path)]
+        found = [task for name in self.job.tasks for task in find_tasks(name, self.job.include_path)]
+        tasks = {(task.name, task.hash): task for task in found}.values()  # each once, however often it is named
         return [task if self.job.limit is None else task.limited(self.job.limit) for task in tasks]
 
     def _load(self, spec: Any) -> Any:
@@ -171,13 +172,15 @@ class _Run:
         if not isinstance(spec, Spec):
             return spec
         if spec.label not in self.loaded:
-            self.loaded[spec.label] = spec.build(generators, "model", **self.job.supplied)
+            made = spec.build(generators, "model", **self.job.supplied)
+            if not isinstance(made, Sampler):
+                raise Unsupported(f"generator '{spec.name}' made a {type(made).__name__}, which has no method 'sample'")
+            self.loaded[spec.label] = made
         return self.loaded[spec.label]
 
     @cached_property
     def _recipes(self) -> list[tuple[str, Any]]:
-        built = [(spec, spec.build(aligners, "aligner")) for spec in self.job.aligners]
-        return [(resolved(spec, recipe).label, recipe) for spec, recipe in built]
+        return [recipe_of(given) for given in self.job.aligners]
 
     def _bench(self, task: Task) -> Bench:
         given = parse_spec(task.base, f"task '{task.name}': base") if task.base else None
@@ -187,7 +190,7 @@ class _Run:
         base = self._load(given)
         return Bench(
             task=task, base=base, base_name=name_of(base, given), draws=self.job.draws_of(task),
-            store=DrawStore(self.job.output / "draws" if self.job.output else None),
+            store=DrawStore(self.job.output_path / "draws" if self.job.output_path else None),
             limit=self.job.limit, seed=Seed(self.job.seed), progress=self.job.progress,
             judge=None if task.base or self.job.judge is None else self._load(self.job.judge),
         )  # fmt: skip
@@ -205,7 +208,8 @@ class _Run:
                 rows.append(Candidate(f"{name_of(model, spec)}:{settings}", generator=warped))
             elif model is not bench.base:
                 rows.append(Candidate(name_of(model, spec), generator=model))
-        return rows + [Candidate(bench.base_name, label, recipe=recipe) for label, recipe in self._recipes]
+        rows += [Candidate(bench.base_name, label, recipe=recipe) for label, recipe in dict(self._recipes).items()]
+        return told_apart(rows)
 
     def _check(self, bench: Bench) -> None:
         bench.check()
@@ -213,7 +217,7 @@ class _Run:
             if candidate.recipe is None:
                 bench.check(candidate.generator)
         if bench.judge is not None:
-            bench.check(bench.judge)
+            bench.check(bench.judge, "judging draws of one by the other")
 
     def _task(self, task: Task, bench: Bench) -> None:
         self.outcome.primary[task.name] = task.primary or PRIMARY
@@ -234,7 +238,7 @@ class _Run:
             return []
 
     def _candidate(self, bench: Bench, candidate: Candidate) -> list[Row]:
-        writer = results.Writer(self.job.output, bench, candidate.name, candidate.aligner, self.job.argv)
+        writer = results.Writer(self.job.output_path, bench, candidate.name, candidate.aligner, self.job.argv)
         generator = candidate.build(bench)
         evidence, key = self._evidence(writer, bench, candidate, generator)
         rows = results.measure(bench.task, key, evidence)
@@ -266,10 +270,25 @@ class _Run:
             evidence = bench.ceiling()
         except Unsupported:
             return []
-        writer = results.Writer(self.job.output, bench, CEILING, "", self.job.argv)
-        key = writer.key()
-        writer.store(_depends_on(bench, CEILING), evidence, key)
+        writer = results.Writer(self.job.output_path, bench, CEILING, "", self.job.argv)
+        wanted = _depends_on(bench, CEILING)
+        _, key = writer.stored(wanted) or (evidence, writer.key())
+        writer.store(wanted, evidence, key)
         return results.measure(bench.task, key, evidence)
+
+
+def told_apart(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """The candidates, no two with one label: a namesake of an earlier one gets a few digits of its identity.
+
+    Two checkpoints may both lie in a folder called `final`; were they one name, they would be one row.
+    """
+    kept: dict[str, Candidate] = {}
+    for candidate in candidates:
+        identity = identity_of(candidate.generator)
+        mark = len(kept) if identity is None else digest(identity)[:6]
+        named = candidate if candidate.label not in kept else replace(candidate, name=f"{candidate.name}#{mark}")
+        kept.setdefault(named.label, named)
+    return list(kept.values())
 
 
 def _depends_on(bench: Bench, identity: Any) -> str:
@@ -289,9 +308,17 @@ def name_of(generator: Any, spec: Any) -> str:
     return spec.label if isinstance(spec, Spec) else type(generator).__name__
 
 
-def resolved(spec: Spec, recipe: Any) -> Spec:
-    """The spec with defaults filled in, so that a table says what was run whatever the defaults become."""
-    return Spec(spec.name, asdict(recipe)) if is_dataclass(recipe) and not isinstance(recipe, type) else spec
+def recipe_of(given: Any) -> tuple[str, Any]:
+    """The label and the aligner of a spec or of an aligner object.
+
+    The label has the defaults filled in, so that a table says what was run whatever the defaults become.
+    """
+    recipe = given.build(aligners, "aligner") if isinstance(given, Spec) else given
+    known = (name for name, entry in aligners.items() if entry.thing is type(recipe))
+    name = given.name if isinstance(given, Spec) else next(known, type(recipe).__name__)
+    plain = is_dataclass(recipe) and not isinstance(recipe, type)
+    arguments = asdict(recipe) if plain else given.arguments if isinstance(given, Spec) else {}
+    return Spec(name, arguments).label, recipe
 
 
 def as_spec(given: Any, where: str) -> Any:
@@ -299,26 +326,37 @@ def as_spec(given: Any, where: str) -> Any:
     return parse_spec(given, where) if isinstance(given, (str, Mapping)) else given
 
 
+MODEL_WORDS = ("batch_size", "device", "dtype", "apply_chat_template", "system_instruction", "trust_remote_code")
+"""What is handed to every generator's factory that takes it."""
+
+
 def evaluate(
     generator: Any, tasks: str | Sequence[str], *, base: Any = None, aligners: Sequence[Any] = (), **options: Any
 ) -> pd.DataFrame:
     """Tidy rows of `generator` on `tasks`: one row per metric and part, beside the base and each aligner on it.
 
-    `generator` and `base` are specs ("hf:pretrained=gpt2") or objects with the `Sampler` protocol; `options` are
-    fields of `Job` (draws, limit, seed, judge, include_path, output, log_samples, …). Raises UsageError on a wrong
-    name and RunError when a row could not be measured.
+    `generator`, `base` and `aligners` are specs ("hf:pretrained=gpt2", "best_of_n:n=4") or objects; `options` are the
+    words of the command line: draws, limit, seed, judge, include_path, output_path, log_samples, gen_kwargs,
+    batch_size, device, … Without an output_path nothing is written. Raises UsageError on a wrong name and RunError
+    when a row could not be measured.
     """
-    names = (tasks,) if isinstance(tasks, str) else tuple(tasks)
-    if isinstance(options.get("judge"), str):
-        options["judge"] = parse_spec(options["judge"], "judge")
-    for name in ("output",):
-        if options.get(name) is not None:
-            options[name] = Path(options[name])
-    options["include_path"] = tuple(Path(p) for p in options.get("include_path", ()))
+    known = {f.name for f in fields(Job)} - {"models", "supplied", "argv"} | set(MODEL_WORDS)
+    for name in options:
+        if name not in known:
+            raise unknown("option", name, known, "evaluate")
+    folders = options.pop("include_path", ())
+    where = options.pop("output_path", None)
     job = Job(
-        tasks=names, models=(as_spec(generator, "generator"),), base=as_spec(base, "base"),
-        aligners=tuple(parse_spec(a, "aligner") for a in aligners), **options,
-    )  # fmt: skip
+        tasks=(tasks,) if isinstance(tasks, str) else tuple(tasks),
+        models=(as_spec(generator, "generator"),),
+        base=as_spec(base, "base"),
+        aligners=tuple(as_spec(a, "aligner") for a in aligners),
+        include_path=tuple(Path(p) for p in ([folders] if isinstance(folders, (str, Path)) else folders)),
+        judge=as_spec(options.pop("judge", None), "judge"),
+        output_path=None if where is None else Path(where),
+        supplied={name: options.pop(name) for name in MODEL_WORDS if name in options},
+        **options,
+    )
     outcome = run(job)
     if outcome.failures:
         raise RunError("; ".join(outcome.failures))

@@ -55,6 +55,17 @@ def delivers_the_rows(case: Case) -> None:
     _require(np.array_equal((draws.tokens >= 0).sum(1), draws.length), "length is not the number of tokens")
     cut = draws.length[~draws.finished]
     _require(bool((cut == case.max_tokens).all()), "a draw without EOS is shorter than max_tokens")
+    eos = getattr(getattr(case.generator, "vocab", None), "eos", None)
+    if eos is not None:
+        _eos_is_last(draws, np.isin(draws.tokens, list(eos)))
+
+
+def _eos_is_last(draws: Draws, eos: Array) -> None:
+    """Raise unless each draw's EOS (B, T) stands at its end and nowhere else."""
+    last = np.arange(eos.shape[1]) == draws.length[:, None] - 1
+    _require(not (eos & ~last).any(), "a draw goes on after an EOS")
+    _require(np.array_equal((eos & last).any(1), draws.finished), "finished is not whether a draw ended in an EOS")
+
 
 
 def draws_depend_on_their_row_alone(case: Case) -> None:

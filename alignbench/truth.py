@@ -60,17 +60,20 @@ def _moments(target: Target, features: Mapping[str, Array], pi: Array) -> dict[s
 
 
 def _reached(target: Target, means: Mapping[str, float]) -> dict[str, float]:
-    """What satisfaction and moment_error call those means; a share is among the listed categories."""
+    """What satisfaction and moment_error call those means; a share is among the listed categories, if any is said."""
     found = {}
-    for wanted in target.wanted():
-        name, mean = wanted.feature, means.get(f"{wanted.feature}.{wanted.category}", 0.0)
+    asked = [w for w in target.wanted() if w.kind != "always"]
+    for wanted in asked:
+        name, mean = wanted.feature, means[f"{wanted.feature}.{wanted.category}"]
         if wanted.kind == "distribution":
-            name = f"{wanted.feature}.{wanted.category}"
-            mean /= sum(v for k, v in means.items() if k.rpartition(".")[0] == wanted.feature and not k.endswith("."))
-        part = {"moment": "moment", "distribution": "share", "reward": "reward"}.get(wanted.kind)
-        if part:
-            found[f"satisfaction.{part}.{name}"] = mean
-        if part and wanted.value is not None:
+            listed = [w.category for w in asked if w.kind == "distribution" and w.feature == name]
+            any_of_them = sum(means[f"{name}.{category}"] for category in listed)
+            if any_of_them == 0:
+                continue
+            name, mean = f"{name}.{wanted.category}", mean / any_of_them
+        part = {"moment": "moment", "distribution": "share", "reward": "reward"}[wanted.kind]
+        found[f"satisfaction.{part}.{name}"] = mean
+        if wanted.value is not None:
             found[f"moment_error.{name}"] = mean - wanted.value
     return found
 

@@ -1,4 +1,4 @@
-"""Tiny random causal language models on disk, saved as `save_pretrained` saves real ones; made in a blink, no network."""
+"""Tiny random causal language models on disk, as `save_pretrained` saves real ones; no network."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def tiny_llama(folder: Path, vocab: int | Sequence[str] = VOCAB, *, seed: int = 
 
 
 def words_of(vocab: int | Sequence[str]) -> tuple[str, ...]:
-    """The words of a vocabulary: as given, or the first of NOUNS, then w14, w15, …, so that with EOS there are `vocab`."""
+    """The words as given, or the first `vocab` − 1 of NOUNS, w14, w15, …: with EOS that makes `vocab` tokens."""
     if not isinstance(vocab, int):
         return tuple(vocab)
     return (NOUNS + tuple(f"w{i}" for i in range(len(NOUNS), vocab)))[: vocab - 1]

@@ -44,9 +44,10 @@ def task(tmp_path):
 
 
 def table(folder="out"):
+    """The rows that a run wrote, without what is measured anew each time."""
     rows = pd.read_csv(Path(folder) / "leaderboard.csv")
-    return rows[rows.metric != "cost"].drop(columns=VARYING).sort_values(list(rows.columns[1:4]) + ["generator", "aligner",
-           "metric", "part"]).reset_index(drop=True)  # fmt: skip
+    order = ["task", "generator", "aligner", "metric", "part"]
+    return rows[rows.metric != "cost"].drop(columns=VARYING).sort_values(order).reset_index(drop=True)
 
 
 def same(a, b):
@@ -124,7 +125,18 @@ def test_limit_and_draws(command):
 
 LM_EVAL = {"doc_id", "doc", "target", "arguments", "resps", "filtered_resps", "filter", "metrics", "doc_hash",
            "prompt_hash", "target_hash"}  # lm-eval 0.4's samples_*.jsonl  # fmt: skip
-OURS = {"index", "token_ids", "finished", "features", "log_prob", "log_base", "log_target", "log_gen", "log_judge", "kl_base"}
+OURS = {
+    "index",
+    "token_ids",
+    "finished",
+    "features",
+    "log_prob",
+    "log_base",
+    "log_target",
+    "log_gen",
+    "log_judge",
+    "kl_base",
+}
 
 
 def test_samples_have_lm_evals_fields_and_ours(command):
@@ -171,8 +183,20 @@ def test_batch_size_changes_no_row_of_a_real_network(command, tiny_gpt2):
     """Log-probabilities agree within 1e-4 nats across batch shapes; draws exactly."""
     tables = []
     for size in (1, 7, 64):
-        words = ("run", "--model", "hf", "--model_args", f"pretrained={tiny_gpt2}", "--tasks", "little.yaml", "--draws", 8)
-        said = command(*words, "--output_path", f"o{size}", "--batch_size", size, "--log_samples", "--gen_kwargs", "top_k=9")
+        words = (
+            "run",
+            "--model",
+            "hf",
+            "--model_args",
+            f"pretrained={tiny_gpt2}",
+            "--tasks",
+            "little.yaml",
+            "--draws",
+            8,
+        )
+        said = command(
+            *words, "--output_path", f"o{size}", "--batch_size", size, "--log_samples", "--gen_kwargs", "top_k=9"
+        )
         assert said.code == 0, said.err
         tables.append(table(f"o{size}"))
     for other in tables[1:]:
@@ -192,6 +216,15 @@ def test_score_recomputes_the_same_rows_without_a_model(command, monkeypatch):
     said = command("score", "out")
     assert said.code == 0 and "exact (base)" in said.out
     same(table(), before)
+
+
+def test_score_loads_no_model_library(command, tmp_path):
+    command(*BASIC)
+    script = (
+        "import sys\nfrom alignbench.cli import main\nsys.argv = ['alignbench', 'score', 'out']\ntry:\n    main()\n"
+        "except SystemExit as end:\n    sys.exit(end.code or ('transformers' in sys.modules) * 7)"
+    )
+    assert subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True).returncode == 0
 
 
 def test_score_sees_an_edited_metric(command, registries, monkeypatch):
@@ -235,7 +268,9 @@ def test_ls_and_validate_and_version(command, task):
         assert said.code == 0 and name in said.out and said.err == ""
     assert "little" in command("ls", "tasks", "--include_path", ".").out
     said = command("validate", "little.yaml", "lexical_*")
-    assert said.code == 0 and "little v1: ok, 2 prompts × 24 draws, 4 tokens, #" in said.out and "lexical_word" in said.out
+    assert (
+        said.code == 0 and "little v1: ok, 2 prompts × 24 draws, 4 tokens, #" in said.out and "lexical_word" in said.out
+    )
     assert command("--version").out.startswith("alignbench 0.")
     assert command("ls", "taks").code == 2 and "Did you mean 'tasks'?" in command("ls", "taks").err
 
@@ -271,6 +306,7 @@ def test_validate_goes_on_after_a_broken_task(command):
         (("--gen_kwargs", "temprature=2"), "--gen_kwargs: unknown argument 'temprature'. Did you mean 'temperature'?"),
         (("--gen_kwargs", "temperature=0"), "temperature=0: must be above 0"),
         (("--gen_kwargs", "top_p=2"), "top_p=2: must be in (0, 1]"),
+        (("--seed", "9" * 20), "must be a whole number >= 0 and below 2^63"),
         (("--include_path", "nowhere"), "nowhere: no such file or folder"),
         (("--batch_size", "many"), "--batch_size many: must be 'auto' or a whole number >= 1"),
         (("--batch_size", "0"), "--batch_size 0: must be 'auto' or a whole number >= 1"),
@@ -312,7 +348,9 @@ def test_no_task_and_no_model(command):
     refused(command("run", "--model", "exact"), "no --tasks given; `alignbench ls tasks` lists them")
     refused(command("run", "--tasks", "little.yaml"), "task 'little' brings no base of its own: give --model")
     refused(command("run", "--model_args", "order=2", "--tasks", "little.yaml"), "--model_args without --model")
-    refused(command(*BASIC, "--model", "exact", "--model_args", "order=2"), "2 --model but 1 --model_args: give one for")
+    refused(
+        command(*BASIC, "--model", "exact", "--model_args", "order=2"), "2 --model but 1 --model_args: give one for"
+    )
 
 
 def test_a_folder_without_a_model(command, tmp_path):
@@ -353,8 +391,8 @@ def test_a_prompt_longer_than_the_window_is_found_before_sampling(command, task,
     task.write_text(TASK.replace("[rain, sun]", "[rain, sun sun sun sun sun sun]"))
     said = command("run", "--model", "hf", "--model_args", f"pretrained={folder}", "--tasks", "little.yaml",
                    "--output_path", "out")  # fmt: skip
-    refused(said, "prompt 'sun sun sun sun sun sun' has 6 tokens; with max_tokens 4 that is more than the model's context "
-            "window of 8")  # fmt: skip
+    refused(said, "prompt 'sun sun sun sun sun sun' has 6 tokens; with max_tokens 4 that is more than the model's "
+            "context window of 8")  # fmt: skip
 
 
 def test_two_tokenizers_are_refused_before_sampling(command, tiny_gpt2, tmp_path, monkeypatch):
@@ -407,7 +445,7 @@ def test_nothing_in_a_task_is_executed(command, task):
 
 # --- plug-ins ---------------------------------------------------------------------------------------------------------
 
-PLUGIN = '''\
+PLUGIN = """\
 import numpy as np
 from alignbench import Draws, generator
 
@@ -425,9 +463,9 @@ class Coin:
 def coin(*, batch_size="auto", device="auto", dtype="auto"):
     "A coin."
     return Coin()
-'''
+"""
 
-DENSITY = '''\
+DENSITY = """\
 from alignbench import generator
 from alignbench.generators.exact import exact
 
@@ -442,7 +480,7 @@ class Twin:
 def twin():
     "Has a density, and nothing else."
     return Twin()
-'''
+"""
 
 
 def value(rows, generator, metric, part):
@@ -509,7 +547,9 @@ def test_an_interruption_keeps_the_draws_and_the_same_command_goes_on(command, m
 
     monkeypatch.setattr(Law, "sample", stops)
     said = command(*words)
-    assert said.code == 130 and "interrupted; the draws so far are in out: the same command goes on from there" in said.err
+    assert (
+        said.code == 130 and "interrupted; the draws so far are in out: the same command goes on from there" in said.err
+    )
     assert "Traceback" not in said.err
     assert [json.loads(p.read_text())["status"] for p in Path("out").glob("*/run_*.json")] == ["interrupted"]
     monkeypatch.setattr(Law, "sample", sample)
@@ -529,10 +569,14 @@ def _counting(draw, fresh):
     return counted
 
 
-SLOW = PLUGIN.replace("        yield Draws(", "        import time\n        time.sleep(0.05)\n        yield Draws(").replace(
-    "    def sample(self, prompts, rows, *,", "    def sample(self, prompts, rows, **more):\n        for k in range(len(rows)):\n"
-    "            yield from self.one(prompts, rows[k:k + 1], **more)\n    def one(self, prompts, rows, *,"
-)  # fmt: skip
+ONE_BY_ONE = """\
+    def sample(self, prompts, rows, **more):
+        import time
+        for k in range(len(rows)):
+            time.sleep(0.02)
+            yield from self.one(prompts, rows[k : k + 1], **more)
+    def one(self, prompts, rows, *,"""
+SLOW = PLUGIN.replace("    def sample(self, prompts, rows, *,", ONE_BY_ONE)
 
 
 def test_a_real_interrupt_signal(tmp_path):
@@ -544,7 +588,7 @@ def test_a_real_interrupt_signal(tmp_path):
     while not _parts_of(tmp_path, "coin") and time.monotonic() < deadline and running.poll() is None:
         time.sleep(0.02)
     running.send_signal(signal.SIGINT)
-    out, err = running.communicate(timeout=30)
+    _, err = running.communicate(timeout=30)
     assert running.returncode == 130, err
     assert err.strip().splitlines()[-1].startswith("alignbench: interrupted; the draws so far are in out"), err
     assert "Traceback" not in err
@@ -561,7 +605,9 @@ def _parts_of(folder, name):
 
 def test_exit_codes_of_the_script(tmp_path):
     def code(*words):
-        done = subprocess.run([sys.executable, "-m", "alignbench", *words], cwd=tmp_path, capture_output=True, text=True)
+        done = subprocess.run(
+            [sys.executable, "-m", "alignbench", *words], cwd=tmp_path, capture_output=True, text=True
+        )
         assert "Traceback" not in done.stderr
         return done.returncode
 

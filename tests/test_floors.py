@@ -72,7 +72,7 @@ def edges(trees: Mapping[str, ast.Module]) -> dict[str, set[str]]:
 
 def room(module: str) -> str:
     """`alignbench.stats.weights` → `stats`; the package itself is the empty room."""
-    return (module.split(".") + [""])[1]
+    return [*module.split("."), ""][1]
 
 
 def wrongs(trees: Mapping[str, ast.Module], package: str = "alignbench") -> list[str]:
@@ -167,7 +167,15 @@ def loaded(code: str) -> set[str]:
     return set(json.loads(done.stdout.splitlines()[-1]))
 
 
-MAIN = "import sys\nfrom alignbench.cli import main\nsys.argv = ['alignbench', {}]\ntry:\n    main()\nexcept SystemExit:\n    pass"
+MAIN = """
+import sys
+from alignbench.cli import main
+sys.argv = ['alignbench', {}]
+try:
+    main()
+except SystemExit:
+    pass
+"""
 
 
 @pytest.mark.parametrize(
@@ -198,5 +206,5 @@ def test_promised_names_exist_and_every_module_says_what_it_is(name):
 
 def test_the_packages_names():
     assert set(alignbench.__all__) == {"aligner", "feature", "generator", "metric", *alignbench._HOMES}
-    with pytest.raises(AttributeError, match="^module 'alignbench' has no attribute 'leader'$"):
+    with pytest.raises(AttributeError, match=r"^module 'alignbench' has no attribute 'leader'$"):
         alignbench.leader  # noqa: B018

@@ -39,7 +39,9 @@ def test_the_decorator_with_and_without_arguments(things):
 def test_a_taken_name_is_refused_and_the_same_thing_again_is_not(things):
     things("one")(first)
     things("one")(first)
-    with pytest.raises(UsageError, match=r"^thing 'one' is registered twice: in \S+first and in \S+second; rename one$"):
+    with pytest.raises(
+        UsageError, match=r"^thing 'one' is registered twice: in \S+first and in \S+second; rename one$"
+    ):
         things("one")(second)
     assert things["one"].thing is first
 
@@ -60,9 +62,11 @@ def test_arguments_are_checked_by_the_signature(things):
     assert list(entry.parameters) == ["n", "words"]
     entry.check({"n": 1})
     entry.check({}, supplied=["n"])
-    with pytest.raises(UnknownName, match=r"^first: unknown argument 'word'\. Did you mean 'words'\? Known: n, words\.$"):
+    with pytest.raises(
+        UnknownName, match=r"^first: unknown argument 'word'\. Did you mean 'words'\? Known: n, words\.$"
+    ):
         entry.check({"n": 1, "word": 2})
-    with pytest.raises(UsageError, match="^there: 'first' needs the argument 'n'$"):
+    with pytest.raises(UsageError, match=r"^there: 'first' needs the argument 'n'$"):
         entry.check({}, "there")
 
 
@@ -125,7 +129,10 @@ def test_two_files_with_one_name_are_two_plug_ins(tmp_path, clean):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("import nowhere_at_all", "mine.py: could not be loaded: ModuleNotFoundError: No module named 'nowhere_at_all'"),
+        (
+            "import nowhere_at_all",
+            "mine.py: could not be loaded: ModuleNotFoundError: No module named 'nowhere_at_all'",
+        ),
         ("1 +", "mine.py: could not be loaded: SyntaxError: invalid syntax"),
         ("raise SystemExit(3)", "mine.py: could not be loaded: SystemExit: 3"),
         (PLUGIN.replace("shout", "length_tokens"), "feature 'length_tokens' is registered twice: in alignbench."),
@@ -154,7 +161,9 @@ def test_entry_points_are_loaded_and_a_broken_one_is_named(monkeypatch, clean):
     assert loaded == ["good"]
     bad = EntryPoint("bad", "nowhere:x", "alignbench")
     monkeypatch.setattr(module, "entry_points", lambda group: [bad])
-    with pytest.raises(UsageError, match=r"^plug-in 'bad' \(nowhere:x\): could not be loaded: ImportError: no such thing$"):
+    with pytest.raises(
+        UsageError, match=r"^plug-in 'bad' \(nowhere:x\): could not be loaded: ImportError: no such thing$"
+    ):
         load_plugins()
 
 

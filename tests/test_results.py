@@ -20,7 +20,13 @@ def test_a_row_is_flat_and_knows_its_name():
     row = Row(KEY, "divergence", "tv", Estimate(0.5, 0.1, 0.3, 0.7, 9, note="n"), "lower", 1.5, exact=0.4)
     flat = row.flat()
     assert row.name == "divergence.tv" and Row(KEY, "perplexity", "", Estimate(1.0), "", None).name == "perplexity"
-    assert (flat["task"], flat["value"], flat["ci_high"], flat["part"], flat["exact"]) == ("little", 0.5, 0.7, "tv", 0.4)
+    assert (flat["task"], flat["value"], flat["ci_high"], flat["part"], flat["exact"]) == (
+        "little",
+        0.5,
+        0.7,
+        "tv",
+        0.4,
+    )
 
 
 def test_a_frame_keeps_infinity_and_missing_apart():
@@ -51,8 +57,20 @@ def test_labels_that_differ_only_past_the_limit_have_folders_of_their_own():
 
 
 def test_json_is_strict():
-    content = {"a": inf, "b": [-inf, nan, 1.5], "c": (np.float64(2), np.int64(3), np.bool_(True)), 4: None, "d": {1: "é"}}
-    assert json.loads(dump(content)) == {"a": "inf", "b": ["-inf", None, 1.5], "c": [2.0, 3, True], "4": None, "d": {"1": "é"}}
+    content = {
+        "a": inf,
+        "b": [-inf, nan, 1.5],
+        "c": (np.float64(2), np.int64(3), np.bool_(True)),
+        4: None,
+        "d": {1: "é"},
+    }
+    assert json.loads(dump(content)) == {
+        "a": "inf",
+        "b": ["-inf", None, 1.5],
+        "c": [2.0, 3, True],
+        "4": None,
+        "d": {"1": "é"},
+    }
     assert jsonable(np.float64(inf)) == "inf" and jsonable(np.float32(nan)) is None and jsonable(True) is True
 
 
@@ -64,7 +82,9 @@ def test_versions_and_hardware_name_no_machine():
 
 
 def test_rescore_of_an_empty_folder(tmp_path):
-    with pytest.raises(StoreError, match=r"holds no results \(no \*/evidence_\*\.npz\); give the --output_path of a run$"):
+    with pytest.raises(
+        StoreError, match=r"holds no results \(no \*/evidence_\*\.npz\); give the --output_path of a run$"
+    ):
         rescore(tmp_path)
 
 

@@ -11,7 +11,7 @@ from alignbench import Draws
 from alignbench.errors import RunError, Unsupported, UsageError
 from alignbench.generators.exact import exact
 from alignbench.generators.law import Law
-from alignbench.run import Job, evaluate, name_of, plan, resolved, run
+from alignbench.run import Job, evaluate, name_of, plan, recipe_of, run
 from alignbench.spec import Spec
 
 TASK = """\
@@ -55,7 +55,9 @@ def test_evaluate_gives_tidy_rows_and_leaderboard_views_them():
 
 def test_estimates_lie_around_the_exact_values_beside_them():
     """All within 4 standard errors of the truth that the world tells."""
-    rows = alignbench.evaluate("exact", "little.yaml", aligners=["rejection", "best_of_n:n=4", "temperature:t=0.7"], draws=400)
+    rows = alignbench.evaluate(
+        "exact", "little.yaml", aligners=["rejection", "best_of_n:n=4", "temperature:t=0.7"], draws=400
+    )
     known = rows[rows.exact.notna() & rows.stderr.notna() & np.isfinite(rows.exact)]
     assert len(known) > 20
     far = known[(known.value - known.exact).abs() > 4 * known.stderr + 1e-9]
@@ -76,10 +78,19 @@ def test_a_base_that_is_not_the_model():
     assert len(kl) == 1 and abs(kl.value.iloc[0] - kl.exact.iloc[0]) < 4 * kl.stderr.iloc[0]
 
 
-@pytest.mark.xfail(strict=True, reason="generators with one name share their label, folder and leaderboard row")
 def test_two_models_that_differ_have_labels_that_differ():
     outcome = run(Job(tasks=("little.yaml",), models=(Spec("exact", {"seed": 1}), Spec("exact", {"seed": 2}))))
     rows = outcome.frame()
+    assert not rows.duplicated(["generator", "aligner", "metric", "part"]).any()
+
+
+def test_a_task_named_twice_is_run_once():
+    rows = evaluate("exact", ["little.yaml", "./little.yaml"])
+    assert not rows.duplicated(["task", "generator", "aligner", "metric", "part"]).any()
+
+
+def test_the_same_aligner_twice_is_one_row():
+    rows = evaluate("exact", "little.yaml", aligners=["rejection", "rejection:cap=256"])
     assert not rows.duplicated(["generator", "aligner", "metric", "part"]).any()
 
 
@@ -89,9 +100,9 @@ def test_nothing_is_written_without_an_output(task):
 
 
 def test_the_output_is_where_asked_and_found_again(task, monkeypatch):
-    first = evaluate("exact", "little.yaml", output="out", aligners=["rejection"])
+    first = evaluate("exact", "little.yaml", output_path="out", aligners=["rejection"])
     monkeypatch.setattr(Law, "sample", lambda *a, **k: pytest.fail("a draw was made"))
-    again = evaluate("exact", "little.yaml", output="out", aligners=["rejection"])
+    again = evaluate("exact", "little.yaml", output_path="out", aligners=["rejection"])
     pd.testing.assert_frame_equal(first.drop(columns="run_id"), again.drop(columns="run_id"))
 
 
@@ -104,9 +115,12 @@ def test_seeds_change_draws_and_streams_are_apart():
 
 
 def test_failures_are_told_together_and_raise_in_python():
-    with pytest.raises(RunError, match=r"^little: exact \+ prompt:text=zebra: prompt 'zebra rain': the world has no word"):
+    with pytest.raises(
+        RunError, match=r"^little: exact \+ prompt:text=zebra: prompt 'zebra rain': the world has no word"
+    ):
         evaluate("exact", "little.yaml", aligners=["prompt:text=zebra", "best_of_n:n=2"])
-    outcome = run(Job(tasks=("little.yaml",), models=(Spec("exact"),), aligners=(Spec("prompt", {"text": "zebra"}), Spec("best_of_n", {"n": 2}))))  # fmt: skip
+    specs = (Spec("prompt", {"text": "zebra"}), Spec("best_of_n", {"n": 2}))
+    outcome = run(Job(tasks=("little.yaml",), models=(Spec("exact"),), aligners=specs))
     assert len(outcome.failures) == 1 and outcome.exit_code == 2
     assert {r.key.aligner for r in outcome.rows} == {"", "best_of_n:n=2"}
 
@@ -130,7 +144,7 @@ class BlackBox:
 def test_a_black_box_can_be_tested_but_not_be_a_base():
     rows = evaluate(BlackBox(), "little.yaml", base="exact")
     assert value(rows, "satisfaction", "always", generator="BlackBox").value == 1.0
-    with pytest.raises(Unsupported, match="^base 'BlackBox': needs log_prob"):
+    with pytest.raises(Unsupported, match=r"^base 'BlackBox': needs log_prob"):
         evaluate(BlackBox(), "little.yaml")
     with pytest.raises(UsageError, match="has no decoding settings"):
         evaluate(BlackBox(), "little.yaml", base="exact", gen_kwargs={"temperature": 0.5})
@@ -180,7 +194,7 @@ def test_names():
     assert name_of(BlackBox(), Spec("mine", {"a": 1})) == "mine:a=1"
     from alignbench.aligners.best_of_n import BestOfN
 
-    assert resolved(Spec("best_of_n"), BestOfN()).label == "best_of_n:n=16"
+    assert recipe_of(Spec("best_of_n"))[0] == recipe_of(BestOfN())[0] == "best_of_n:n=16"
 
 
 def test_a_judge_measures_fluency_and_is_named():

@@ -64,7 +64,9 @@ def test_a_label_read_again_is_the_same_spec(arguments):
     assert parse_spec(spec.label, "") == spec
 
 
-@pytest.mark.parametrize("arguments", [{"text": "a, b"}, {"inner": {"name": "top_p", "p": 0.9}}, {"text": "1"}, {"x": None}])
+@pytest.mark.parametrize(
+    "arguments", [{"text": "a, b"}, {"inner": {"name": "top_p", "p": 0.9}}, {"text": "1"}, {"x": None}]
+)
 def test_a_label_that_needs_yaml_is_yaml(arguments):
     spec = Spec("name", arguments)
     assert parse_spec(spec.label, "") == spec

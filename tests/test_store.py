@@ -16,7 +16,10 @@ PROMPTS = ("rain", "sun wind")
 LAW = exact(batch_size=7)
 
 
-def wish(rows=None, prompts=PROMPTS, max_tokens=4, seed=Seed(0)):
+ZERO = Seed(0)
+
+
+def wish(rows=None, prompts=PROMPTS, max_tokens=4, seed=ZERO):
     return Wish(prompts, rows_of(len(prompts), 10) if rows is None else np.array(rows), max_tokens, seed)
 
 
@@ -248,4 +251,7 @@ def test_a_digest_is_of_the_data_alone():
 def test_evidence_files_are_listed_in_order(tmp_path):
     for name in ("b/evidence_t_1.npz", "a/evidence_t_2.npz", "a/other.npz", "evidence_t_3.npz"):
         write_atomic(tmp_path / name, "")
-    assert [str(p.relative_to(tmp_path)) for p in evidence_files(tmp_path)] == ["a/evidence_t_2.npz", "b/evidence_t_1.npz"]
+    assert [str(p.relative_to(tmp_path)) for p in evidence_files(tmp_path)] == [
+        "a/evidence_t_2.npz",
+        "b/evidence_t_1.npz",
+    ]

@@ -12,7 +12,8 @@ def draws(prompt, index, tokens, **more):
     tokens = np.array(tokens)
     length = (tokens >= 0).sum(1)
     return Draws(
-        prompt=np.array(prompt), index=np.array(index), texts=tuple(f"{p}.{i}" for p, i in zip(prompt, index)),
+        prompt=np.array(prompt), index=np.array(index),
+        texts=tuple(f"{p}.{i}" for p, i in zip(prompt, index, strict=True)),
         tokens=tokens, length=length, finished=length < tokens.shape[1], log_prob=-1.0 * length,
         token_log_prob=-1.0 * (tokens >= 0), model_log_prob=-2.0 * length, vocab="v", **more,
     )  # fmt: skip
@@ -44,7 +45,7 @@ def test_concat_fills_in_what_an_ordinary_draw_costs():
 
 
 def test_concat_of_nothing_is_an_error():
-    with pytest.raises(ValueError, match="^no draws to concatenate$"):
+    with pytest.raises(ValueError, match=r"^no draws to concatenate$"):
         Draws.concat([])
 
 
@@ -77,7 +78,13 @@ def test_rows_go_prompt_by_prompt():
 
 def test_an_estimate_without_a_value_says_why_and_notes_add_up():
     missing = Estimate.missing("no density", n=3, ci_low=0.1)
-    assert (missing.value, missing.note, missing.n, missing.ci_low, missing.ci_high) == (None, "no density", 3, 0.1, None)
+    assert (missing.value, missing.note, missing.n, missing.ci_low, missing.ci_high) == (
+        None,
+        "no density",
+        3,
+        0.1,
+        None,
+    )
     assert missing.noted("and more").note == "no density; and more" and Estimate(1.0).noted("x").note == "x"
 
 

@@ -13,7 +13,7 @@ import torch
 
 from alignbench.errors import UsageError, did_you_mean
 from alignbench.generators.base import Autoregressive, State, Vocab
-from alignbench.generators.law import Law, check_max_tokens
+from alignbench.generators.law import Law, check_max_tokens, whole_rows
 from alignbench.registry import generator
 from alignbench.types import Array, Draws
 
@@ -21,6 +21,8 @@ EOS = "</s>"
 WORDS = ("rain", "sun", "wind", "snow", "cloud", "fog")
 MOST = 500_000
 """More continuations than this are not enumerated."""
+MOST_CELLS = 10_000_000
+"""A larger table (80 MB) is refused."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +68,8 @@ class NGram:
 
     def start(self, rendered: Sequence[str], *, max_tokens: int) -> NGramState:
         """See `Model.start`."""
-        contexts = torch.as_tensor([self._context(self.encode(p, max_tokens)) for p in rendered])
+        known = {prompt: self._context(self.encode(prompt, max_tokens)) for prompt in set(rendered)}
+        contexts = torch.as_tensor([known[prompt] for prompt in rendered])
         return NGramState(torch.as_tensor(self.table), contexts.long())
 
     def forced(self, rendered: Sequence[str], draws: Draws) -> torch.Tensor:
@@ -129,14 +132,36 @@ def exact(
 
     `words` are the vocabulary (a list, or one string split at spaces); `order` the n of the n-gram.
     """
-    names = tuple(words.split() if isinstance(words, str) else words)
-    if not names or len(set(names)) < len(names) or order < 1 or concentration <= 0:
-        raise UsageError("exact: needs distinct words, order >= 1 and concentration > 0")
+    names = _words(words)
     size = len(names) + 1
-    shape = ((size + 1) ** (order - 1), size)
-    table = np.log(np.random.default_rng(seed).dirichlet(np.full(size, concentration), shape[0]))
-    rows = 4096 if batch_size == "auto" else int(batch_size)
-    return Law(NGram(names, table - np.logaddexp.reduce(table, 1, keepdims=True), order, batch_size=rows))
+    contexts = _contexts(size, order)
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise UsageError(f"exact: seed={seed}: must be a whole number >= 0")
+    if isinstance(concentration, bool) or not isinstance(concentration, (int, float)) or not 0 < concentration < np.inf:
+        raise UsageError(f"exact: concentration={concentration}: must be a number above 0")
+    table = np.random.default_rng(seed).dirichlet(np.full(size, concentration), contexts)
+    with np.errstate(divide="ignore"):  # a small concentration gives rows with exact zeros
+        nats = np.log(table)
+    nats -= np.logaddexp.reduce(nats, 1, keepdims=True)
+    return Law(NGram(names, nats, order, batch_size=whole_rows(batch_size, 4096)))
+
+
+def _words(words: str | Sequence[str]) -> tuple[str, ...]:
+    """The vocabulary without EOS; raises UsageError where a text could not be read back as its words."""
+    names = tuple(words.split() if isinstance(words, str) else words)
+    odd = [w for w in names if not isinstance(w, str) or w.split() != [w] or w == EOS]
+    if not names or odd or len(set(names)) < len(names):
+        raise UsageError(f"exact: words={words!r}: must be one or more distinct words without spaces, none of them {EOS}")
+    return names
+
+
+def _contexts(size: int, order: int) -> int:
+    """Rows of the table; raises UsageError where there are too many to keep."""
+    if isinstance(order, bool) or not isinstance(order, int) or order < 1:
+        raise UsageError(f"exact: order={order}: must be a whole number >= 1")
+    if (order - 1) * np.log(size + 1) + np.log(size) > np.log(MOST_CELLS):
+        raise UsageError(f"exact: a table of order {order} over {size} tokens has more than {MOST_CELLS:,} cells")
+    return int((size + 1) ** (order - 1))
 
 
 def enumerate_draws(law: Autoregressive, prompts: Sequence[str], *, max_tokens: int) -> Draws:
@@ -185,8 +210,9 @@ def _as_draws(law: Autoregressive, prompt: str, number: int, leaves: list[Leaf],
     tokens = np.concatenate([padded(t, -1) for t, _, _ in leaves])
     by_token = np.concatenate([padded(s, 0) for _, s, _ in leaves])
     length = (tokens >= 0).sum(1)
-    model = getattr(law, "model", None)
-    texts = model.decode(prompt, [t[:n] for t, n in zip(tokens, length, strict=True)]) if model else [""] * len(tokens)
+    texts = [""] * len(tokens)
+    if isinstance(law, Law):
+        texts = law.model.decode(law.render(prompt), [t[:n] for t, n in zip(tokens, length, strict=True)])
     return Draws(
         prompt=np.full(len(tokens), number), index=np.arange(len(tokens)), texts=tuple(texts), tokens=tokens,
         length=length, finished=np.concatenate([np.full(len(t), done) for t, _, done in leaves]),

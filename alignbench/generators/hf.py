@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jinja2 import TemplateError
 
 from alignbench import sources
 from alignbench.errors import UsageError, did_you_mean
 from alignbench.generators.base import Vocab
-from alignbench.generators.law import Law
+from alignbench.generators.law import Law, whole_rows
 from alignbench.registry import generator
 from alignbench.types import Array, Draws
 
@@ -87,7 +88,10 @@ class HFModel:
             return prompt
         system = [{"role": "system", "content": self.system}] if self.system else []
         turns = [*system, {"role": "user", "content": prompt}]
-        return str(self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
+        try:
+            return str(self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
+        except TemplateError as error:
+            raise UsageError(f"{self.name}: its chat template refuses the conversation: {error}") from error
 
     def start(self, rendered: Sequence[str], *, max_tokens: int) -> HFState:
         """See `Model.start`."""
@@ -217,18 +221,33 @@ def hf(
     kind = _dtype(dtype, where)
     name, folder, revision = _locate(pretrained, revision)
     options: dict[str, Any] = {"trust_remote_code": trust_remote_code, **({"revision": revision} if revision else {})}
+    if system_instruction and not apply_chat_template:
+        raise UsageError(f"{pretrained}: --system_instruction needs --apply_chat_template, else nothing would say it")
     with _plain_errors(pretrained):
-        from transformers import AutoModelForCausalLM, AutoTokenizer
+        from transformers import AutoTokenizer
 
         tokenizer = AutoTokenizer.from_pretrained(folder, **options)
-        network = AutoModelForCausalLM.from_pretrained(folder, dtype=kind, use_safetensors=True, **options)
+        network = _network(folder, dtype=kind, use_safetensors=True, **options)
+    if system_instruction and not apply_chat_template:
+        raise UsageError("--system_instruction needs --apply_chat_template: a plain prompt has no place for it")
     if apply_chat_template and not tokenizer.chat_template:
         raise UsageError(f"{pretrained}: --apply_chat_template, but its tokenizer has no chat template")
     model = HFModel(
-        network.to(where), tokenizer, name, _weights(folder, network), _rows(batch_size, where),
+        network.to(where), tokenizer, name, _weights(folder, network), whole_rows(batch_size, AUTO_ROWS.get(where.type, 256)),
         chat=apply_chat_template, system=system_instruction,
     )  # fmt: skip
     return Law(model)
+
+
+def _network(folder: str, **options: Any) -> Any:
+    """The network with all its weights; raises ValueError where transformers would make some up."""
+    from transformers import AutoModelForCausalLM
+
+    network, found = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, **options)
+    absent = sorted({*found["missing_keys"], *(key[0] for key in found["mismatched_keys"])})
+    if absent:
+        raise ValueError(f"{len(absent)} of its weights are missing or misshapen, the first is {absent[0]}")
+    return network
 
 
 def _locate(pretrained: str, revision: str | None) -> tuple[str, str, str | None]:
@@ -256,7 +275,7 @@ def _locate(pretrained: str, revision: str | None) -> tuple[str, str, str | None
 def convert_gguf(file: Path) -> Path:
     """The folder of safetensors made from a GGUF file, weights dequantised to float32; made once, then cached.
 
-    Raises SourceError when the file cannot be read.
+    Raises UsageError when the file cannot be read.
     """
     folder = sources.cache_folder() / "models" / f"{file.stem}-{sources.sha256_file(file)[:12]}"
     if (folder / "config.json").is_file():
@@ -276,10 +295,10 @@ def convert_gguf(file: Path) -> Path:
 
 def _dequantise(file: Path, folder: Path) -> None:
     """Save the GGUF's network and tokenizer; `save_pretrained` refuses a config that still says it is quantised."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(str(file.parent), gguf_file=file.name)
-    quantised = AutoModelForCausalLM.from_pretrained(str(file.parent), gguf_file=file.name, dtype=torch.float32)
+    quantised = _network(str(file.parent), gguf_file=file.name, dtype=torch.float32)
     plain = {k: v for k, v in quantised.config.to_dict().items() if k != "quantization_config"}
     network = type(quantised)(type(quantised.config).from_dict(plain))
     network.load_state_dict(quantised.state_dict())
@@ -290,7 +309,11 @@ def _dequantise(file: Path, folder: Path) -> None:
 
 @contextmanager
 def _plain_errors(what: str) -> Iterator[None]:
-    """Turn what transformers raises for a user's mistake into one line, and keep its progress bars quiet."""
+    """Turn what loading raises into one line, and keep its progress bars quiet.
+
+    A damaged file makes transformers, safetensors, tokenizers and gguf raise whatever they stumble over, so any
+    exception is the file's fault here.
+    """
     from transformers.utils import logging
 
     bars = logging.is_progress_bar_enabled()
@@ -299,8 +322,10 @@ def _plain_errors(what: str) -> Iterator[None]:
         yield
     except ImportError as error:
         raise UsageError(f"{what}: {_first_line(error)}") from error
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise UsageError(f"{what}: cannot be loaded as a causal language model: {_first_line(error)}") from error
+    except Exception as error:
+        code = "; it brings code of its own, which runs only with --trust_remote_code"
+        hint = code if "trust_remote_code" in str(error) else ""
+        raise UsageError(f"{what}: cannot be loaded as a causal language model: {_first_line(error)}{hint}") from error
     finally:
         if bars:
             logging.enable_progress_bar()
@@ -344,15 +369,3 @@ def _dtype(dtype: str, device: torch.device) -> torch.dtype:
     if name not in DTYPES:
         raise UsageError(f"unknown dtype '{dtype}'.{did_you_mean(name, (*DTYPES, 'auto'))}")
     return DTYPES[name]
-
-
-def _rows(batch_size: int | str, device: torch.device) -> int:
-    if batch_size == "auto":
-        return AUTO_ROWS.get(device.type, 256)
-    try:
-        rows = int(batch_size)
-    except ValueError:
-        rows = 0
-    if rows < 1:
-        raise UsageError(f"batch_size={batch_size}: must be 'auto' or a whole number >= 1")
-    return rows

@@ -39,12 +39,14 @@ class Warp:
                 raise UsageError(f"{name}={value}: must be a number")
         if not self.temperature > 0 or self.temperature == float("inf"):
             raise UsageError(f"temperature={self.temperature}: must be above 0 (a law at 0 is greedy: a point mass)")
-        if isinstance(self.top_k, bool) or self.top_k != int(self.top_k) or self.top_k < 0:
+        if not float(self.top_k).is_integer() or self.top_k < 0:
             raise UsageError(f"top_k={self.top_k}: must be a whole number >= 0 (0 keeps every token)")
         if not 0 < self.top_p <= 1:
             raise UsageError(f"top_p={self.top_p}: must be in (0, 1] (1 keeps every token)")
         if not 0 <= self.min_p < 1:
             raise UsageError(f"min_p={self.min_p}: must be in [0, 1) (0 keeps every token)")
+        for name, value in asdict(self).items():  # 1 and 1.0 are one law, with one identity
+            object.__setattr__(self, name, int(value) if name == "top_k" else float(value))
 
     @property
     def truncates(self) -> bool:
@@ -213,6 +215,19 @@ def check_max_tokens(max_tokens: int) -> None:
     """Raise UsageError unless at least one token may be drawn."""
     if max_tokens < 1:
         raise UsageError(f"max_tokens={max_tokens}: must be at least 1, else there is nothing to draw")
+
+
+def whole_rows(batch_size: int | str, auto: int) -> int:
+    """The rows that `batch_size` asks for, `auto` where it says so; raises UsageError on anything but a whole number."""
+    if batch_size == "auto":
+        return auto
+    try:
+        rows = int(str(batch_size))
+    except ValueError:
+        rows = 0
+    if rows < 1:
+        raise UsageError(f"batch_size={batch_size}: must be 'auto' or a whole number >= 1")
+    return rows
 
 
 def compare(gen: Law, base: Law, prompts: Sequence[str], draws: Draws) -> tuple[Array, Array, Array]:

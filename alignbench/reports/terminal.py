@@ -40,7 +40,7 @@ class _Folding:
         for number, note in enumerate(table.footnotes, 1):
             yield Text(f"{superscript((number,))} {note}", style="dim")
         if table.signature:
-            yield Text(table.signature, style="dim", overflow="fold")
+            yield Text(table.signature, style="dim", no_wrap=True, overflow="ignore")  # one line, to be copied
         yield Text()
 
 

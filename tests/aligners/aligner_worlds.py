@@ -57,7 +57,9 @@ def make_world(*constraints: Constraint, **ranges: tuple[float, float]) -> World
     base = exact(words="sun rain wind", seed=10, batch_size=512)
     measures = {"sun": has("sun"), "winds": count("wind")}
     given = {"sun": (0.0, 1.0), "winds": (0.0, 3.0)} | ranges
-    target = Target(constraints, {}, given, measures=measures).fitted({}, np.zeros(0, int), {}, np.zeros(0, int), PROMPTS)
+    target = Target(constraints, {}, given, measures=measures).fitted(
+        {}, np.zeros(0, int), {}, np.zeros(0, int), PROMPTS
+    )
     everything = enumerate_draws(base, PROMPTS, max_tokens=LENGTH)
     features = target.measure(PROMPTS, everything)
     return World(base, target, everything, target.log_ratio(features, everything.prompt))
@@ -88,5 +90,3 @@ def best(world: World, n: int) -> list[dict]:
         laws.append(dict(zip(keys(world.all.take(rows)), a * share, strict=True)))
         assert np.isclose(sum(laws[-1].values()), 1)
     return laws
-
-

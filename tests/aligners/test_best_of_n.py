@@ -72,7 +72,9 @@ def test_identity_and_selection(hard, soft):
     sampler = BestOfN(4).align(hard.base, hard.target, PROMPTS, max_tokens=LENGTH, seed=Seed())
     other = BestOfN(4).align(soft.base, soft.target, PROMPTS, max_tokens=LENGTH, seed=Seed())
     assert sampler.selection == Selection("best", 4)
-    assert sampler.identity() != other.identity() and sampler.identity() != replace(sampler, aligner=BestOfN(5)).identity()
+    assert (
+        sampler.identity() != other.identity() and sampler.identity() != replace(sampler, aligner=BestOfN(5)).identity()
+    )
     assert sampler.identity() != replace(sampler, base=hard.base.warped(temperature=2.0)).identity()
 
 

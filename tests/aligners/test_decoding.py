@@ -92,7 +92,9 @@ def test_settings_add_up(hard):
 def test_own_draws_differ_from_reference_draws(hard):
     """Temperature 1 is the base's law, but never the reference draws themselves."""
     law = align(Temperature(1), hard.base)
-    own, ref = (collect(law.sample(PROMPTS, rows_of(2, 50), max_tokens=LENGTH, seed=Seed(0, s))) for s in ("own", "ref"))
+    own, ref = (
+        collect(law.sample(PROMPTS, rows_of(2, 50), max_tokens=LENGTH, seed=Seed(0, s))) for s in ("own", "ref")
+    )
     assert own.texts != ref.texts
 
 
@@ -103,7 +105,8 @@ def test_own_draws_differ_from_reference_draws(hard):
         (lambda: TopK(1.5), "top_k=1.5: must be"), (lambda: TopP(0), "top_p=0: must be in"),
         (lambda: TopP(1.1), "top_p=1.1: must be in"), (lambda: Temperature("hot"), "temperature=hot: must be"),
         (lambda: TopK("many"), "top_k=many: must be"), (lambda: TopP(None), "top_p=None: must be"),
-        (lambda: Temperature(float("nan")), "temperature=nan: must be"), (lambda: Temperature(True), "temperature=True: must"),
+        (lambda: Temperature(float("nan")), "temperature=nan: must be"),
+        (lambda: Temperature(True), "temperature=True: must be a number"),
     ],
 )  # fmt: skip
 def test_a_value_out_of_range_is_refused_at_once(make, message):
@@ -113,5 +116,7 @@ def test_a_value_out_of_range_is_refused_at_once(make, message):
 
 
 def test_a_black_box_has_no_settings():
-    with pytest.raises(Unsupported, match=r"^aligner '[Tt]emperature' changes decoding settings; str has none to change$"):
+    with pytest.raises(
+        Unsupported, match=r"^aligner '[Tt]emperature' changes decoding settings; str has none to change$"
+    ):
         align(Temperature(), "a black box")

@@ -42,7 +42,7 @@ def test_prompts_compose_and_braces_in_a_prompt_are_text():
 
 @pytest.mark.parametrize("text", ["", "  ", None, 3])
 def test_a_text_is_needed(text):
-    with pytest.raises(UsageError, match="^prompt: needs text=…"):
+    with pytest.raises(UsageError, match=r"^prompt: needs text=…"):
         Prompt(text)
 
 
@@ -52,5 +52,5 @@ def test_a_word_that_the_model_does_not_know_is_found_before_sampling():
 
 
 def test_a_black_box_cannot_be_prompted():
-    with pytest.raises(Unsupported, match="^aligner 'prompt' changes decoding settings"):
+    with pytest.raises(Unsupported, match=r"^aligner 'prompt' changes decoding settings"):
         align("x", "a black box")

@@ -98,7 +98,9 @@ def test_without_a_bound_it_is_refused():
     from alignbench.target import Constraint
 
     world = make_world(Constraint("winds", "reward", beta=1.0), winds=None)
-    with pytest.raises(Unsupported, match="needs a bound on log P − log a, and a feature of this target declares no range"):
+    with pytest.raises(
+        Unsupported, match="needs a bound on log P − log a, and a feature of this target declares no range"
+    ):
         align(world)
 
 
