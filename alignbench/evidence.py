@@ -32,8 +32,8 @@ Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 RESCORING = 0.1
 """Nats: a law that rescores its own draws further off is not trusted; fp32 stays within 1e-4, bf16 near 0.05."""
 EDGE = 0.25
-"""Share of its own draws that a law may rescore as impossible: a token at the very edge of a nucleus may come out as cut,
-once in a while in fp32 and more often in bf16; a forgotten mask does it to most draws."""
+"""Share of its own draws that a law may rescore as impossible: a token at the very edge of a nucleus may come out as
+cut, once in a while in fp32 and more often in bf16; a forgotten mask does it to most draws."""
 
 
 @dataclass

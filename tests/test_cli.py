@@ -105,7 +105,7 @@ def test_dry_run_says_what_would_be_drawn_and_draws_nothing(command, monkeypatch
     assert said.code == 0 and said.err == "" and not Path("out").exists()
     assert "little v1: 2 prompts × 24 draws × at most 4 tokens = 192 tokens for each generator" in said.out
     assert [line.strip() for line in said.out.splitlines()[1:]] == [
-        "exact (base), and as many reference draws", "exact + rejection", "exact + best_of_n:n=3",
+        "exact (base), and as many reference draws", "exact + rejection:cap=256", "exact + best_of_n:n=3",
     ]  # fmt: skip
 
 

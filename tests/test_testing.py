@@ -20,7 +20,7 @@ SAMPLING = ["delivers_the_rows", "draws_depend_on_their_row_alone", "batch_size_
 class BlackBox:
     """Texts of an exact world, spoilt by `spoil` on the way out."""
 
-    spoil: Any = staticmethod(lambda texts, rows: texts)
+    spoil: Any = None
     batch_size: int = 64
 
     def sample(self, prompts, rows, *, max_tokens, seed):
@@ -28,7 +28,7 @@ class BlackBox:
             part = rows[begin : begin + self.batch_size]
             draws = Draws.concat(list(exact().sample(prompts, part, max_tokens=max_tokens, seed=seed))).sorted()
             part = np.stack([draws.prompt, draws.index], 1)
-            yield Draws.from_texts(part, self.spoil(draws.texts, part))
+            yield Draws.from_texts(part, self.spoil(draws.texts, part) if self.spoil else draws.texts)
 
 
 @dataclass

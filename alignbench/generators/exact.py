@@ -151,7 +151,9 @@ def _words(words: str | Sequence[str]) -> tuple[str, ...]:
     names = tuple(words.split() if isinstance(words, str) else words)
     odd = [w for w in names if not isinstance(w, str) or w.split() != [w] or w == EOS]
     if not names or odd or len(set(names)) < len(names):
-        raise UsageError(f"exact: words={words!r}: must be one or more distinct words without spaces, none of them {EOS}")
+        raise UsageError(
+            f"exact: words={words!r}: must be one or more distinct words without spaces, none of them {EOS}"
+        )
     return names
 
 

@@ -219,6 +219,7 @@ def hf(
     """
     where = _device(device)
     kind = _dtype(dtype, where)
+    rows = whole_rows(batch_size, AUTO_ROWS.get(where.type, 256))
     name, folder, revision = _locate(pretrained, revision)
     options: dict[str, Any] = {"trust_remote_code": trust_remote_code, **({"revision": revision} if revision else {})}
     if system_instruction and not apply_chat_template:
@@ -233,7 +234,7 @@ def hf(
     if apply_chat_template and not tokenizer.chat_template:
         raise UsageError(f"{pretrained}: --apply_chat_template, but its tokenizer has no chat template")
     model = HFModel(
-        network.to(where), tokenizer, name, _weights(folder, network), whole_rows(batch_size, AUTO_ROWS.get(where.type, 256)),
+        network.to(where), tokenizer, name, _weights(folder, network), rows,
         chat=apply_chat_template, system=system_instruction,
     )  # fmt: skip
     return Law(model)

@@ -218,7 +218,7 @@ def check_max_tokens(max_tokens: int) -> None:
 
 
 def whole_rows(batch_size: int | str, auto: int) -> int:
-    """The rows that `batch_size` asks for, `auto` where it says so; raises UsageError on anything but a whole number."""
+    """The rows that `batch_size` asks for, `auto` where it says so; raises UsageError unless a whole number >= 1."""
     if batch_size == "auto":
         return auto
     try:

@@ -185,9 +185,7 @@ def _kl_of_sums(sums: Array) -> Array:
     return np.asarray(sums[..., 2] / sums[..., 1] - np.log(sums[..., 1] / sums[..., 0]))
 
 
-def _averaged(
-    sample: Sample, columns: Callable[[Array, Array], Array], theta: Callable[[Array], Array]
-) -> Estimate:
+def _averaged(sample: Sample, columns: Callable[[Array, Array], Array], theta: Callable[[Array], Array]) -> Estimate:
     """Mean over prompts of `theta` of the sums of `columns`, which are made from weights w and the rows of a prompt.
 
     The weights are scaled by a constant e^−shift; the log of it is taken off again, as log Z has it.
@@ -255,9 +253,7 @@ def _tv_of_prompt(
         return np.asarray(1 - _overlap(excess, _tally(mine, unit), log_norm))
 
     data = (np.arange(unit.max() + 1), np.arange(len(base)))
-    answer = bootstrap(
-        data, statistic, n_resamples=RESAMPLES, batch=111, vectorized=True, method="percentile", rng=rng
-    )
+    answer = bootstrap(data, statistic, n_resamples=RESAMPLES, batch=111, vectorized=True, method="percentile", rng=rng)
     return float(statistic(*data)), np.asarray(answer.bootstrap_distribution)
 
 

@@ -107,9 +107,7 @@ def fit_lambda(
     if not per_prompt:
         fits = [_fit(dual, names)]
     else:
-        fits = [
-            _fit(_only(dual, c), names, f"prompt {_called(c, prompts)}: ") for c in range(int(prompt.max()) + 1)
-        ]
+        fits = [_fit(_only(dual, c), names, f"prompt {_called(c, prompts)}: ") for c in range(int(prompt.max()) + 1)]
     return np.stack([lam for lam, _ in fits]), np.stack([error for _, error in fits])
 
 
@@ -134,7 +132,11 @@ def _minimum(dual: _Dual, place: str) -> Array:
     """(K,) the minimiser: a trust region finds the basin, plain Newton steps the last digits."""
     start = np.zeros(dual.phi.shape[1])
     lam = minimize(
-        dual.value, start, jac=dual.gradient, hess=dual.hessian, method="trust-exact",
+        dual.value,
+        start,
+        jac=dual.gradient,
+        hess=dual.hessian,
+        method="trust-exact",
         options={"gtol": 1e-6, "maxiter": 1000},
     ).x
     for _ in range(3):

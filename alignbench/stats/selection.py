@@ -62,9 +62,7 @@ def selected(masses: Array, values: Array, selection: Selection, tie: float = TI
     return np.asarray(masses * np.divide(chosen, cell, out=np.zeros(cell.shape), where=cell > 0)[..., code])
 
 
-def divergences(
-    prompt: Array, r: Array, selection: Selection, group: Array | None = None
-) -> dict[str, Estimate]:
+def divergences(prompt: Array, r: Array, selection: Selection, group: Array | None = None) -> dict[str, Estimate]:
     """All of `PARTS` for a law that selects, in nats (TV: 0 to 1), from `r` (B,) on draws of the base alone."""
     if selection.kind == "first":
         return _exactly_p(prompt, r, group)

@@ -20,7 +20,9 @@ from alignbench.types import collect, rows_of
 
 WORDS = ("rain", "sun", "wind", "snow", "she", "he")
 EOS_ID = len(WORDS)
-TEMPLATE = "{% for m in messages %}{{ m['role'] }} {{ m['content'] }} {% endfor %}{% if add_generation_prompt %}he{% endif %}"
+TEMPLATE = (
+    "{% for m in messages %}{{ m['role'] }} {{ m['content'] }} {% endfor %}{% if add_generation_prompt %}he{% endif %}"
+)
 
 
 @pytest.fixture
@@ -109,9 +111,7 @@ def test_special_tokens_that_the_tokenizer_adds_condition_the_model(folder):
 
     plain = hf(pretrained=str(folder))
     tokenizer = AutoTokenizer.from_pretrained(str(folder))
-    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
-        single="</s> $A", special_tokens=[("</s>", EOS_ID)]
-    )
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="</s> $A", special_tokens=[("</s>", EOS_ID)])
     tokenizer.save_pretrained(str(folder))
     law = hf(pretrained=str(folder))
     assert law.model.encode("rain sun", 4) == [EOS_ID, 0, 1]
@@ -147,7 +147,7 @@ def test_a_system_prompt_that_nothing_would_say_is_refused(folder):
 def test_a_template_that_refuses_the_conversation_is_one_line(folder):
     retokenised(folder, chat_template="{{ raise_exception('System role not supported') }}")
     law = hf(pretrained=str(folder), apply_chat_template=True, system_instruction="snow")
-    with pytest.raises(UsageError, match="tiny: its chat template refuses .*: System role not supported"):
+    with pytest.raises(UsageError, match=r"tiny: its chat template refuses .*: System role not supported"):
         law.check(["rain"], 4)
 
 
@@ -315,7 +315,10 @@ def test_remote_code_runs_only_when_asked(folder, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"dtype": "flaot32"}, "unknown dtype 'flaot32'. Did you mean 'float32'? Known: auto, bfloat16, float16, float32."),
+        (
+            {"dtype": "flaot32"},
+            "unknown dtype 'flaot32'. Did you mean 'float32'? Known: auto, bfloat16, float16, float32.",
+        ),
         ({"dtype": "int8"}, "unknown dtype 'int8'. Known: "),
         ({"device": "cudda"}, "device 'cudda': Did you mean 'cuda'?"),
         ({"device": "cuda:99"}, "device 'cuda:99': this machine has "),
@@ -330,7 +333,9 @@ def test_refused_arguments(folder, arguments, message):
 
 
 def test_dtypes(folder):
-    laws = {name: hf(pretrained=str(folder), dtype=name, device="cpu") for name in ("float32", "torch.float32", "bfloat16")}
+    laws = {
+        name: hf(pretrained=str(folder), dtype=name, device="cpu") for name in ("float32", "torch.float32", "bfloat16")
+    }
     assert laws["float32"].identity() == laws["torch.float32"].identity()
     assert laws["float32"].identity() != laws["bfloat16"].identity()
     assert laws["bfloat16"].model.network.dtype == torch.bfloat16

@@ -300,7 +300,7 @@ def test_other_tokenizers_are_refused(worlds):
     base, other = worlds["exact"], exact(words="rain sun")
     draws = collect(other.sample(["rain"], rows_of(1, 2), max_tokens=3, seed=Seed()))
     for call in (lambda: compare(other, base, ["rain"], draws), lambda: base.log_prob(["rain"], draws)):
-        with pytest.raises(UsageError, match="ids of another tokenizer .*across two tokenizers is not defined"):
+        with pytest.raises(UsageError, match=r"ids of another tokenizer .*across two tokenizers is not defined"):
             call()
     texts = Draws.from_texts(rows_of(1, 2), ["rain", "sun"])
     with pytest.raises(UsageError, match=r"another tokenizer \(none, here"):

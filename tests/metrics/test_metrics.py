@@ -29,8 +29,16 @@ def draws(each=EACH, texts=None, prompt=None, **more):
     prompt = np.repeat(np.arange(C), each) if prompt is None else prompt
     n = prompt.size
     return Draws(
-        prompt=prompt, index=np.arange(n) % each, texts=tuple(texts or ["one two"] * n), tokens=None,
-        length=np.full(n, 4), finished=np.ones(n, bool), log_prob=None, token_log_prob=None, model_log_prob=None, **more
+        prompt=prompt,
+        index=np.arange(n) % each,
+        texts=tuple(texts or ["one two"] * n),
+        tokens=None,
+        length=np.full(n, 4),
+        finished=np.ones(n, bool),
+        log_prob=None,
+        token_log_prob=None,
+        model_log_prob=None,
+        **more,
     )
 
 
@@ -119,8 +127,9 @@ def test_distinct_at_fixed_size():
 def test_more_draws_leave_diversity_as_it_was():
     rng = np.random.default_rng(0)
     texts = [" ".join(rng.choice(list("abcdefghijklm"), 16)) for _ in range(640)]
-    few, many = (metrics.measure("distinct", with_texts(texts[:n], np.arange(n) // (n // 2)))["distinct_2"]
-                 for n in (160, 640))
+    few, many = (
+        metrics.measure("distinct", with_texts(texts[:n], np.arange(n) // (n // 2)))["distinct_2"] for n in (160, 640)
+    )
     assert few.value == pytest.approx(many.value, abs=4 * few.stderr)
     assert many.stderr < few.stderr
 
@@ -191,10 +200,18 @@ def test_shares_are_covered():
 
 
 def test_hard_constraints_moments_and_rewards():
-    wanted = [Wanted("clean", "always"), Wanted("kind", "always"), Wanted("length", "moment", value=3.0),
-              Wanted("score", "reward")]
-    features = {"clean": np.tile([1, 0], EACH), "kind": np.tile([1, 1, 0, 1], EACH // 2),
-                "length": np.tile([2.0, 6.0], EACH), "score": np.tile([0.0, 1.0], EACH)}
+    wanted = [
+        Wanted("clean", "always"),
+        Wanted("kind", "always"),
+        Wanted("length", "moment", value=3.0),
+        Wanted("score", "reward"),
+    ]
+    features = {
+        "clean": np.tile([1, 0], EACH),
+        "kind": np.tile([1, 1, 0, 1], EACH // 2),
+        "length": np.tile([2.0, 6.0], EACH),
+        "score": np.tile([0.0, 1.0], EACH),
+    }
     e = evidence(wanted=wanted, features=features)
     answer = metrics.measure("satisfaction", e)
     assert answer["always"].value == pytest.approx(0.25)
@@ -221,9 +238,16 @@ TARGET = P / Z[:, None]
 
 def test_divergences_of_a_generator_with_a_density():
     answer = metrics.measure("divergence", evidence())
-    truth = {"kl_target": exact(TARGET, G), "kl_reverse": exact(G, TARGET), "kl_base": exact(G, A),
-             "kl_base_k1": exact(G, A), "log_z": np.log(Z).mean(), "kl_target_within": exact(TARGET, G),
-             "kl_reverse_within": exact(G, TARGET), "tv": np.abs(TARGET - G).sum(axis=1).mean() / 2}
+    truth = {
+        "kl_target": exact(TARGET, G),
+        "kl_reverse": exact(G, TARGET),
+        "kl_base": exact(G, A),
+        "kl_base_k1": exact(G, A),
+        "log_z": np.log(Z).mean(),
+        "kl_target_within": exact(TARGET, G),
+        "kl_reverse_within": exact(G, TARGET),
+        "tv": np.abs(TARGET - G).sum(axis=1).mean() / 2,
+    }
     for part, value in truth.items():
         assert abs(answer[part].value - value) < 4 * answer[part].stderr, part
     assert answer["kl_base_rb"].value is None
@@ -268,8 +292,11 @@ def test_no_density_gives_the_reason_in_every_part_but_log_z():
 
 def test_a_prompt_without_draws_is_named():
     e = evidence()
-    only = replace(e.own, draws=e.own.draws.take(e.own.draws.prompt == 0), **{
-        f: getattr(e.own, f)[e.own.draws.prompt == 0] for f in ("log_base", "log_target", "log_gen")})
+    only = replace(
+        e.own,
+        draws=e.own.draws.take(e.own.draws.prompt == 0),
+        **{f: getattr(e.own, f)[e.own.draws.prompt == 0] for f in ("log_base", "log_target", "log_gen")},
+    )
     answer = metrics.measure("divergence", replace(e, own=only))
     assert answer["kl_target"].note == "no own draws for prompt 1"
 
@@ -286,8 +313,12 @@ def test_acceptance_and_cost():
     assert "3 draws left out" in answer["rate"].note
     spent = metrics.measure("cost", e)
     assert {p: x.value for p, x in spent.items()} == {
-        "seconds": 2.0, "tokens_per_second": 400.0, "tokens_per_draw": 4.0, "proposals_per_draw": 3.0,
-        "peak_memory_mb": 5.0}
+        "seconds": 2.0,
+        "tokens_per_second": 400.0,
+        "tokens_per_draw": 4.0,
+        "proposals_per_draw": 3.0,
+        "peak_memory_mb": 5.0,
+    }
     assert spent["seconds"].stderr is None
     assert "once" in spent["seconds"].note
     assert metrics.measure("cost", evidence())["seconds"].value is None

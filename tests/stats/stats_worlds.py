@@ -42,9 +42,13 @@ class World:
         """Every divergence of `law` (default: the generator), mean over prompts."""
         law = self.g if law is None else law
         exact = {
-            "kl_target": discrete.kl(self.p, law), "kl_target_within": discrete.kl(self.p, self.inside(law)),
-            "kl_reverse": discrete.kl(law, self.p), "kl_reverse_within": discrete.kl(self.inside(law), self.p),
-            "kl_base": discrete.kl(law, self.a), "tv": discrete.tv(self.p, law), "js": discrete.js(self.p, law),
+            "kl_target": discrete.kl(self.p, law),
+            "kl_target_within": discrete.kl(self.p, self.inside(law)),
+            "kl_reverse": discrete.kl(law, self.p),
+            "kl_reverse_within": discrete.kl(self.inside(law), self.p),
+            "kl_base": discrete.kl(law, self.a),
+            "tv": discrete.tv(self.p, law),
+            "js": discrete.js(self.p, law),
             "log_z": np.log(self.z),
         }
         assert set(FORMS) <= set(exact)

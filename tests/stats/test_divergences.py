@@ -22,9 +22,13 @@ def measured(world, each, seed, bootstrap=True):
     rng = np.random.default_rng(seed)
     ref, own = world.draw(world.a, each, rng), world.draw(world.g, each, rng)
     answer = {
-        "kl_target": d.kl_target(ref), "kl_reverse": d.kl_reverse(own, ref), "js": d.js(own, ref),
-        "kl_base": d.kl_base(own.prompt, own.log_gen - own.log_base), "log_z": log_z(ref.prompt, ref.ratio),
-        "kl_target_within": d.kl_target_within(own, ref), "kl_reverse_within": d.kl_reverse_within(own, ref),
+        "kl_target": d.kl_target(ref),
+        "kl_reverse": d.kl_reverse(own, ref),
+        "js": d.js(own, ref),
+        "kl_base": d.kl_base(own.prompt, own.log_gen - own.log_base),
+        "log_z": log_z(ref.prompt, ref.ratio),
+        "kl_target_within": d.kl_target_within(own, ref),
+        "kl_reverse_within": d.kl_reverse_within(own, ref),
     }
     return answer | ({"tv": d.tv(own, ref, rng)} if bootstrap else {})
 

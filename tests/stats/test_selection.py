@@ -111,7 +111,8 @@ def test_rejection_is_exact_and_as_far_from_the_base_as_p():
     assert close(answer["kl_base"], world.truth(world.p)["kl_base"])
     hard = np.where(np.arange(100) < 20, 0.0, -np.inf)
     assert divergences(np.zeros(100, int), hard, Selection("first", 9))["kl_base"].value == pytest.approx(
-        -math.log(0.2), abs=0.03)
+        -math.log(0.2), abs=0.03
+    )
 
 
 def test_continuous_scores_are_refused_with_a_reason():
