@@ -149,8 +149,13 @@ def score(
     from alignbench.registry import load_plugins
 
     load_plugins(tuple(include_path or ()))
-    rows, primary = results.rescore(folder)
-    _show(results.frame(rows), folder, primary)
+    found = results.rescore(folder)
+    if found.rows:
+        _show(results.frame(found.rows, found.primary), folder, found.primary)
+    for line in found.failures:
+        _say(line)
+    if found.failures:
+        raise typer.Exit(1)
 
 
 @app.command("ls")

@@ -13,8 +13,11 @@ AlignbenchError
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import traceback
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
+from pathlib import Path
 
 
 class AlignbenchError(Exception):
@@ -70,3 +73,16 @@ def unknown(kind: str, name: str, known: Iterable[str], where: str = "") -> Unkn
     """The error for an unknown `kind` called `name`, found at `where`."""
     place = f"{where}: " if where else ""
     return UnknownName(f"{place}unknown {kind} '{name}'.{did_you_mean(name, known)}")
+
+
+@contextmanager
+def plain_failures(what: str, kind: type[AlignbenchError]) -> Iterator[None]:
+    """Whatever a plug-in's code raises inside becomes one line of this `kind` that says what failed and where."""
+    try:
+        yield
+    except AlignbenchError:
+        raise
+    except Exception as error:
+        told, frames = " ".join(str(error).split()), traceback.extract_tb(error.__traceback__)
+        place = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}"
+        raise kind(f"{what} failed: {type(error).__name__}: {told} ({place})") from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
+import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,9 +13,10 @@ from functools import partial
 from hashlib import sha256
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, TypeVar, overload
+from types import FunctionType
+from typing import Any, TypeVar, get_type_hints, overload
 
-from alignbench.errors import UsageError, unknown
+from alignbench.errors import UsageError, plain_failures, unknown
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -45,8 +47,12 @@ class Entry:
         }
 
     def check(self, arguments: Mapping[str, Any], where: str = "", supplied: Sequence[str] = ()) -> None:
-        """Raise UsageError when `arguments` has a name it does not take or lacks one it needs."""
-        place = where or f"{self.name}"
+        """Raise UsageError unless the thing can be called with `arguments`.
+
+        Names, then types (what pydantic's strict mode makes of the hints), then the declared `check`, which is called
+        with the defaults filled in. `supplied` names what will be given besides.
+        """
+        place = where or self.name
         open_ended = any(p.kind is p.VAR_KEYWORD for p in inspect.signature(self.thing).parameters.values())
         for name in arguments:
             if name not in self.parameters and not open_ended:
@@ -54,6 +60,83 @@ class Entry:
         for name, p in self.parameters.items():
             if p.default is p.empty and name not in arguments and name not in supplied:
                 raise UsageError(f"{place}: '{self.name}' needs the argument '{name}'")
+        who = place if where.endswith(f"'{self.name}'") or place == self.name else f"{place}: '{self.name}'"
+        for name, value in arguments.items():
+            if problem := mismatch(self._hint(name), value):
+                raise UsageError(f"{who} argument '{name}'{problem}")
+        self._ask(arguments, who)
+
+    def _hint(self, name: str) -> Any:
+        """The type of a parameter; `Any` where there is none, or none that can be looked up at run time."""
+        call = self.thing.__init__ if inspect.isclass(self.thing) else inspect.unwrap(self.thing)
+        stub = FunctionType((lambda: None).__code__, getattr(call, "__globals__", {}))
+        stub.__annotations__ = {k: v for k, v in getattr(call, "__annotations__", {}).items() if k == name}
+        try:
+            return get_type_hints(stub, include_extras=True).get(name, Any)
+        except Exception:  # a name that is imported for type checkers only, or an expression that fails
+            return Any
+
+    def _ask(self, arguments: Mapping[str, Any], who: str) -> None:
+        """What the declared `check` says of the parameters; raises UsageError that begins with `who`."""
+        if "check" not in self.meta:
+            return
+        known = {name: p.default for name, p in self.parameters.items() if p.default is not p.empty}
+        try:
+            with plain_failures("its check", UsageError):
+                self.meta["check"](**{**known, **arguments})
+        except UsageError as error:
+            raise UsageError(f"{who} {error}") from error
+
+
+QUOTED = " (where text is meant, put it in quotes; on the command line use inline YAML: '{name: …, key: \"…\"}')"
+YAML_BOOLEANS = " (YAML reads yes, no, on and off as true and false: put quotes around words)"
+
+
+def mismatch(hint: Any, value: Any) -> str:
+    """Why `value`, read from YAML or a command line, is not a `hint`; nothing where it is, or pydantic has no rule.
+
+    Strict, so that "5" is no number and 5 no text; an integer is a number too, and a list will do for a tuple or a set.
+    """
+    from pydantic import TypeAdapter, ValidationError  # here, since it is slow to import and --help does without
+    from pydantic.errors import PydanticUserError
+
+    try:
+        rule: TypeAdapter[Any] = TypeAdapter(hint)
+        rule.validate_python(value, strict=True)
+    except PydanticUserError:
+        return ""
+    except ValidationError as error:
+        return "" if _as_json(rule, value) else _reason(error.errors())
+    return ""
+
+
+def _as_json(rule: Any, value: Any) -> bool:
+    """Whether the value passes as JSON, which has no tuples, sets and paths and takes lists and texts for them."""
+    try:
+        rule.validate_json(json.dumps(value), strict=True)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def _reason(errors: Sequence[Mapping[str, Any]]) -> str:
+    """What is wrong with a value, from the errors about its first wrong item (a union has one for each alternative)."""
+    first = errors[0]
+    items = _items(first)
+    here = [e for e in errors if _items(e) == items and e["input"] is first["input"]]
+    alike = [e for e in here if e["msg"].startswith("Input should be ")]
+    told = dict.fromkeys(e["msg"].removeprefix("Input should be ") for e in alike)
+    what = f"input should be {' or '.join(told)}" if told else f"{first['msg'][0].lower()}{first['msg'][1:]}"
+    hint = ""
+    if isinstance(first["input"], bool):
+        hint = YAML_BOOLEANS
+    elif isinstance(first["input"], (int, float)) and any(e["type"] == "string_type" for e in here):
+        hint = QUOTED
+    return f"{''.join(f' item {part}' for part in items)}: {what}, not {first['input']!r}{hint}"
+
+
+def _items(error: Mapping[str, Any]) -> tuple[int, ...]:
+    return tuple(part for part in error["loc"] if isinstance(part, int))
 
 
 @dataclass
@@ -81,7 +164,7 @@ class Registry(Mapping[str, Entry]):
         old = self.entries.get(name)
         if old is not None and _origin(old.thing) != _origin(thing):
             raise UsageError(
-                f"{self.kind} '{name}' is registered twice: in {_origin(old.thing)} and in {_origin(thing)}; rename one"
+                f"{self.kind} '{name}' is registered twice: in {_place(old.thing)} and in {_place(thing)}; rename one"
             )
         self.entries[name] = Entry(name, thing, dict(meta))
         return thing
@@ -158,3 +241,15 @@ def _guard(what: str, load: Callable[[], Any]) -> None:
 
 def _origin(thing: Callable[..., Any]) -> str:
     return f"{getattr(thing, '__module__', '?')}.{getattr(thing, '__qualname__', '?')}"
+
+
+def _place(thing: Callable[..., Any]) -> str:
+    """``file:line`` where a thing is defined, as far as Python knows."""
+    thing = inspect.unwrap(thing)
+    code = getattr(thing, "__code__", None)
+    try:
+        path = Path(inspect.getfile(thing))
+    except (TypeError, OSError):
+        return _origin(thing)
+    near = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+    return f"{near}:{code.co_firstlineno}" if code is not None else str(near)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import platform
 import re
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
     from alignbench.task import Task
 
 
+_LOG = logging.getLogger(__name__)
+
+
 @dataclass(frozen=True)
 class RowKey:
     """What all rows of one generator on one task share."""
@@ -41,9 +45,15 @@ class RowKey:
     task_version: int
     task_hash: str
     generator: str
+    generator_id: str  # 8 digits of the generator's identity; "" where it has none
     aligner: str
     base: str
+    base_id: str  # 8 digits of the base's identity
+    target_id: str  # 8 digits of task hash, base and fitted λ: rows of one table share it
+    judge: str  # "" for the base
     seed: int
+    draws: int  # per prompt
+    measured: str  # when the evidence was made, ISO 8601
     signature: str
 
 
@@ -70,25 +80,38 @@ class Row:
         return f"{self.metric}.{self.part}" if self.part else self.metric
 
 
-def frame(rows: Iterable[Row]) -> pd.DataFrame:
-    """The tidy table of `rows`."""
+def frame(rows: Iterable[Row], primary: Mapping[str, str]) -> pd.DataFrame:
+    """The tidy table of `rows`; its `attrs["primary"]` says what each task's leaderboard is sorted by."""
     import pandas as pd
 
     from alignbench.reports.rows import COLUMNS, tidy
 
-    return tidy(pd.DataFrame([row.flat() for row in rows], columns=list(COLUMNS)))
+    table = tidy(pd.DataFrame([row.flat() for row in rows], columns=list(COLUMNS)))
+    table.attrs["primary"] = dict(primary)
+    return table
 
 
-def measure(task: Task | None, key: RowKey, evidence: Evidence, asked: Sequence[Any] | None = None) -> list[Row]:
-    """The rows of every metric that the task asks for (all that are registered where it does not say)."""
-    chosen = asked if asked is not None else task.metrics if task is not None else None
+Asked = Sequence[tuple[str, Mapping[str, Any]]] | None
+"""Metrics and their parameters; None for all that are registered."""
+
+
+def measure(asked: Asked, key: RowKey, evidence: Evidence) -> list[Row]:
+    """The rows of the metrics `asked` for."""
     rows = []
-    for name, params in chosen if chosen is not None else [(name, {}) for name in registry]:
+    for name, params in asked if asked is not None else [(name, {}) for name in registry]:
         for part, estimate in metrics.measure(name, evidence, **params).items():
             full = f"{name}.{part}" if part else name
             exact = (evidence.truth or {}).get(full)
-            rows.append(Row(key, name, part, estimate, metrics.better(name, part), evidence.cost.seconds, exact))
+            told = estimate.noted(_left_out(evidence))
+            rows.append(Row(key, name, part, told, metrics.better(name, part), evidence.cost.seconds, exact))
     return rows
+
+
+def _left_out(evidence: Evidence) -> str:
+    """What every number of a generator must say when some of its draws are missing."""
+    cost = evidence.cost
+    drawn = cost.kept + cost.exhausted
+    return f"{cost.exhausted} of {drawn} draws left out: their proposals ran out" if cost.exhausted else ""
 
 
 LONGEST = 120  # bytes in a folder's name; file systems take 255
@@ -125,13 +148,16 @@ class Writer:
             return None
         return self.output / safe_name(f"{self.generator}+{self.aligner}" if self.aligner else self.generator)
 
-    def key(self) -> RowKey:
-        """What the rows of this generator share."""
-        task = self.bench.task
+    def key(self, identity: Any, earlier: RowKey | None = None) -> RowKey:
+        """What the rows of the generator with this `identity` share; when and by which run, from an `earlier` key."""
+        task, bench = self.bench.task, self.bench
+        began = datetime.fromtimestamp(self.began, UTC).isoformat()
         return RowKey(
-            run_id=self.run_id, task=task.name, task_version=task.version, task_hash=task.hash,
-            generator=self.generator, aligner=self.aligner, base=self.bench.base_name, seed=self.bench.seed.entropy,
-            signature=self._signature(),
+            run_id=earlier.run_id if earlier else self.run_id, task=task.name, task_version=task.version,
+            task_hash=task.hash, generator=self.generator, generator_id=short(identity), aligner=self.aligner,
+            base=bench.base_name, base_id=short(identity_of(bench.base)), target_id=bench.target_id,
+            judge=bench.judge_name, seed=bench.seed.entropy, draws=bench.draws,
+            measured=earlier.measured if earlier else began, signature=self._signature(),
         )  # fmt: skip
 
     def _signature(self) -> str:
@@ -140,11 +166,11 @@ class Writer:
         lam = bench.target.fit.lam if bench.target.fit is not None else None
         parts = {
             "task": f"{task.name}.v{task.version}#{task.hash[:8]}",
-            "base": f"{bench.base_name}#{sha256(json.dumps(base, sort_keys=True).encode()).hexdigest()[:8]}",
+            "base": f"{bench.base_name}#{short(base)}",
             "dtype": base.get("model", {}).get("dtype", ""),
             "prompts": len(bench.prompts), "draws": bench.draws, "max_tokens": task.max_tokens,
             "lam": ",".join(f"{x:.4g}" for x in lam.ravel()) if lam is not None and lam.size else "",
-            "judge": bench.judge.name if bench.judge else "", "seed": bench.seed.entropy, "version": own_version(),
+            "judge": bench.judge_name, "seed": bench.seed.entropy, "version": own_version(),
         }  # fmt: skip
         return "alignbench|" + "|".join(f"{k}:{v}" for k, v in parts.items() if v != "")
 
@@ -153,21 +179,21 @@ class Writer:
         return datetime.fromtimestamp(self.began, UTC).strftime("%Y-%m-%dT%H-%M-%S.%f")
 
     def stored(self, wanted: str) -> tuple[Evidence, RowKey] | None:
-        """The evidence that an earlier run stored under the same key."""
+        """The evidence that an earlier run stored under the same key; None where it is damaged, which is told."""
         path = self._evidence_path(wanted)
         if path is None or not path.is_file():
             return None
-        record = unpack(path)
-        return record["evidence"], RowKey(**record["key"])
+        try:
+            return _read_evidence(path)
+        except StoreError as error:
+            _LOG.warning("%s; measuring again from the stored draws", error)
+            return None
 
     def store(self, wanted: str, evidence: Evidence, key: RowKey) -> None:
         """Keep the evidence, so that metrics can be recomputed for ever without a model."""
         path = self._evidence_path(wanted)
-        task = self.bench.task
         if path is not None:
-            asked = None if task.metrics is None else [[name, dict(params)] for name, params in task.metrics]
-            record = {"key": asdict(key), "evidence": evidence, "metrics": asked, "primary": task.primary}
-            write_atomic(path, pack(record))
+            write_atomic(path, pack({"key": asdict(key), "evidence": evidence}))
 
     def _evidence_path(self, wanted: str) -> Path | None:
         return self.folder / f"evidence_{self.bench.task.name}_{wanted}.npz" if self.folder else None
@@ -198,7 +224,7 @@ class Writer:
                 "task": bench.task.name, "task_hash": bench.task.hash, "generator": self.generator,
                 "aligner": self.aligner, "base": bench.base_name, "base_identity": identity_of(bench.base),
                 "prompts": bench.prompts, "draws": bench.draws, "seed": bench.seed.entropy,
-                "max_tokens": bench.task.max_tokens, "judge": bench.judge.name if bench.judge else None,
+                "max_tokens": bench.task.max_tokens, "judge": bench.judge_name or None,
             },
             "versions": versions(), "hardware": hardware(),
         }  # fmt: skip
@@ -208,7 +234,7 @@ class Writer:
         """Write results_<time>.json: a superset of the keys of lm-eval's results files."""
         if self.folder is None:
             return
-        task, name = self.bench.task, self.bench.task.name
+        task, name, fit = self.bench.task, self.bench.task.name, evidence.fit
         content = {
             "results": {name: {"alias": name, **_lm_eval_numbers(rows)}},
             "group_subtasks": {name: []},
@@ -217,13 +243,16 @@ class Writer:
             "versions": {name: task.version},
             "n-shot": {name: 0},
             "higher_is_better": {name: {r.name: r.better == "higher" for r in rows if r.better}},
-            "n-samples": {name: {"original": len(task.prompts), "effective": len(self.bench.prompts)}},
+            "n-samples": {name: {"original": self.bench.whole or len(task.prompts), "effective": len(task.prompts)}},
             "config": {"model": self.generator, "aligner": self.aligner, "batch_size": None, "limit": self.bench.limit,
                        "random_seed": self.bench.seed.entropy, "gen_kwargs": None},
             "date": self.began, "model_source": "alignbench", "model_name": self.generator,
             "model_name_sanitized": safe_name(self.generator), "task_hashes": {name: task.hash},
             "total_evaluation_time_seconds": evidence.cost.seconds,
-            "run_id": self.run_id, "signature": self.key().signature, "rows": [row.flat() for row in rows],
+            "run_id": self.run_id, "signature": self._signature(), "rows": [row.flat() for row in rows],
+            "target": {"lam": fit.lam, "lam_stderr": fit.lam_stderr, "log_z": fit.log_z,
+                       "log_z_stderr": fit.log_z_stderr, "heldout": {k: asdict(v) for k, v in fit.heldout.items()}},
+            "rescoring_max_abs_delta": evidence.rescoring,
             "transformers_version": versions().get("transformers"), "alignbench_version": own_version(),
         }  # fmt: skip
         write_atomic(self.folder / f"results_{self._stamp}.json", dump(content))
@@ -274,21 +303,63 @@ def _sha(text: str) -> str:
     return sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def rescore(folder: Path) -> tuple[list[Row], dict[str, str]]:
-    """Rows recomputed from the evidence in an output folder, and each task's primary metric; no model is needed.
+def _read_evidence(path: Path) -> tuple[Evidence, RowKey]:
+    """Evidence and the key of its rows; raises StoreError where the file is damaged or of another format."""
+    record = unpack(path)
+    try:
+        return record["evidence"], RowKey(**record["key"])
+    except (KeyError, TypeError) as error:
+        raise StoreError(f"{path}: was written by another version of alignbench") from error
 
-    Raises StoreError where there is no evidence.
+
+def remember(output: Path | None, task: Task) -> None:
+    """Write task_<name>.json: the metrics that the latest run asked for, so that `score` asks for the same."""
+    if output is not None:
+        content = {"version": task.version, "metrics": task.metrics, "primary": task.primary or PRIMARY}
+        write_atomic(output / f"task_{task.name}.json", dump(content))
+
+
+def _remembered(folder: Path, name: str) -> tuple[Asked, str]:
+    """The metrics and the primary metric that the latest run of a task asked for; all of them where none says."""
+    try:
+        content = json.loads((folder / f"task_{name}.json").read_text(encoding="utf-8"))
+        asked = content["metrics"]
+        return None if asked is None else [(metric, params) for metric, params in asked], str(content["primary"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None, PRIMARY
+
+
+@dataclass
+class Rescored:
+    """Rows recomputed from stored evidence, each task's primary metric, and the files that could not be used."""
+
+    rows: list[Row] = field(default_factory=list)
+    primary: dict[str, str] = field(default_factory=dict)
+    failures: list[str] = field(default_factory=list)
+
+
+def rescore(folder: Path) -> Rescored:
+    """Every metric recomputed from the evidence in an output folder; no model is needed.
+
+    A damaged file is told and left out. Raises StoreError where there is no evidence at all.
     """
-    rows: list[Row] = []
-    primary: dict[str, str] = {}
+    found = Rescored()
     for path in evidence_files(folder):
-        record = unpack(path)
-        key = RowKey(**record["key"])
-        primary[key.task] = record["primary"] or PRIMARY
-        rows += measure(None, key, record["evidence"], record["metrics"])
-    if not rows:
+        try:
+            evidence, key = _read_evidence(path)
+        except StoreError as error:
+            found.failures.append(str(error))
+            continue
+        asked, found.primary[key.task] = _remembered(folder, key.task)
+        found.rows += measure(asked, key, evidence)
+    if not found.rows and not found.failures:
         raise StoreError(f"{folder}: holds no results (no */evidence_*.npz); give the --output_path of a run")
-    return rows, primary
+    return found
+
+
+def short(identity: Any) -> str:
+    """8 hex digits that stand for an identity; "" for none."""
+    return "" if identity is None else digest(identity)[:8]
 
 
 def dump(content: Any) -> str:
@@ -306,7 +377,9 @@ def jsonable(value: Any) -> Any:
         return [jsonable(v) for v in value]
     if isinstance(value, (str, int, bool)) or value is None:
         return value
-    return jsonable(value.item()) if hasattr(value, "item") else str(value)
+    if hasattr(value, "tolist"):
+        return jsonable(value.tolist())
+    return str(value)
 
 
 def own_version() -> str:

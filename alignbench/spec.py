@@ -13,6 +13,20 @@ from alignbench.errors import UsageError
 from alignbench.registry import Registry
 
 
+class Loader(yaml.SafeLoader):
+    """Safe YAML in which 1e-3 is a number, as in YAML 1.2 and on the command line (YAML 1.1 wants 1.0e-3)."""
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes what `Loader` reads: the text "1e-3" goes in quotes."""
+
+
+for _kind in (Loader, _Dumper):
+    _kind.add_implicit_resolver(
+        "tag:yaml.org,2002:float", re.compile(r"[-+]?(\.\d+|\d+(\.\d*)?)[eE][-+]?\d+$"), list("-+.0123456789")
+    )
+
+
 @dataclass(frozen=True)
 class Spec:
     """A registered name and the arguments given to it."""
@@ -95,7 +109,9 @@ def _scalar(text: str) -> Any:
 def _inline(spec: Mapping[str, Any]) -> str:
     """A spec as inline YAML; values that YAML cannot say are shown by their `str`."""
     try:
-        text = yaml.safe_dump(dict(spec), default_flow_style=True, sort_keys=False, allow_unicode=True, width=10**9)
+        text = yaml.dump(
+            dict(spec), Dumper=_Dumper, default_flow_style=True, sort_keys=False, allow_unicode=True, width=10**9
+        )
     except yaml.YAMLError:
         return _inline({k: v if isinstance(v, str) else str(v) for k, v in spec.items()})
     return text.strip()
@@ -103,7 +119,7 @@ def _inline(spec: Mapping[str, Any]) -> str:
 
 def _yaml(text: str, where: str) -> Any:
     try:
-        return yaml.safe_load(text)
+        return yaml.load(text, Loader)
     except yaml.YAMLError as error:
         raise UsageError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from error
 

@@ -7,8 +7,7 @@ import json
 import os
 import tempfile
 import time
-import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from alignbench import types
-from alignbench.errors import AlignbenchError, RunError, StoreError
+from alignbench.errors import RunError, StoreError, plain_failures
 from alignbench.seeds import Seed
 from alignbench.types import Array, Draws, Sampler
 
@@ -107,26 +106,15 @@ class Wish:
         """Fresh draws of `rows`, batch by batch; raises RunError where the generator fails or gives other rows."""
         left = set(map(tuple, rows.tolist()))
         batches = self._batches(generator, rows) if left else ()
-        for batch in _plain_failures(batches):
-            _check_batch(batch, left)
-            yield batch
+        with plain_failures("the generator", RunError):
+            for batch in batches:
+                _check_batch(batch, left)
+                yield batch
         if left:
             raise RunError(f"the generator gave {len(rows) - len(left)} of the {len(rows)} draws asked of it")
 
     def _batches(self, generator: Sampler, rows: Array) -> Iterator[Draws]:
         yield from generator.sample(self.prompts, rows, max_tokens=self.max_tokens, seed=self.seed)
-
-
-def _plain_failures(batches: Iterable[Draws]) -> Iterator[Draws]:
-    """The same batches; whatever a generator raises becomes one line that says where it was raised."""
-    try:
-        yield from batches
-    except AlignbenchError:
-        raise
-    except Exception as error:
-        told, frames = " ".join(str(error).split()), traceback.extract_tb(error.__traceback__)
-        place = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}"
-        raise RunError(f"the generator failed: {type(error).__name__}: {told} ({place})") from error
 
 
 def _check_batch(batch: Any, left: set[tuple[int, ...]]) -> None:

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from alignbench.errors import TaskError, UsageError, did_you_mean, unknown
 from alignbench.features import BoundFeature, bind
 from alignbench.registry import metric
+from alignbench.spec import Loader
 from alignbench.target import Constraint, Kind, Target
 
 Key = tuple[str | int, ...]
@@ -335,15 +336,36 @@ def _metrics(page: _Page, items: list[Any]) -> tuple[tuple[str, Mapping[str, Any
 
 
 def _primary(page: _Page, primary: str | None, metrics: tuple[tuple[str, Any], ...] | None) -> str | None:
-    """`metric` or `metric.part`; raises TaskError when that metric is not among the task's."""
+    """`metric` or `metric.part`; raises TaskError where the task measures no such thing."""
     if primary is None:
         return None
-    name = primary.partition(".")[0]
+    name, _, part = primary.partition(".")
     known = list(metric) if metrics is None else [name for name, _ in metrics]
     if known and name not in known:
         raise page.refuse(("primary",), f"primary names the metric '{name}', which the task does not measure."
                                         f"{did_you_mean(name, known)}")  # fmt: skip
+    if name in metric and not _has_part(metric[name].meta, part):
+        parts = _parts(metric[name].meta)
+        if not part:
+            raise page.refuse(("primary",), f"primary: '{name}' has several numbers; name one: "
+                                            f"{', '.join(f'{name}.{p}' for p in parts)}")  # fmt: skip
+        raise page.refuse(("primary",), f"primary: '{name}' has no part '{part}' that a table can be sorted by."
+                                        f"{did_you_mean(part, parts)}")  # fmt: skip
     return primary
+
+
+def _parts(meta: Mapping[str, Any]) -> list[str]:
+    """The parts that a metric declares, or the beginnings of parts for which it says what is better."""
+    better = meta.get("better")
+    return list(meta.get("parts") or (better if isinstance(better, Mapping) else ()))
+
+
+def _has_part(meta: Mapping[str, Any], part: str) -> bool:
+    """Whether a metric with these declarations can have the part; one that declares no parts can have any."""
+    if meta.get("parts"):
+        return part in meta["parts"]
+    known = _parts(meta)
+    return not known or part in known or any(part.startswith(key) for key in known)
 
 
 def _base(page: _Page, raw: Any) -> str | Mapping[str, Any] | None:
@@ -380,7 +402,7 @@ def _read(path: Path) -> _Page:
 
 def _parse(text: str, path: Path) -> tuple[dict[Key, int], Any]:
     """The line of each key (at most MOST_KEYS of them), and the plain data."""
-    loader = yaml.SafeLoader(text)
+    loader = Loader(text)
     try:
         node = loader.get_single_node()
         lines = dict(islice(_lines(node, (), path, frozenset()), MOST_KEYS))

@@ -207,7 +207,9 @@ class Evidence:
     selection: Selection | None = None  # how π picks among base draws, where that is what it does
     is_base: bool = False  # the generator is the base itself
     truncates: bool = False  # the law may give probability 0 to what the base can say
-    judge: str = ""  # name of the judge; equal to the base's unless given
+    judge: str = ""  # name of the judge
+    judge_is_base: bool = True
+    rescoring: float | None = None  # max |Δ| in nats between sampling and rescoring own draws
     base: str = ""
     max_tokens: int = 0
     reasons: Mapping[str, str] = field(default_factory=dict)  # missing array → why it is missing

@@ -33,7 +33,7 @@ metrics: [perplexity, satisfaction, divergence, acceptance]
 """
 BASIC = ("run", "--model", "exact", "--tasks", "little.yaml", "--output_path", "out")
 BOTH = (*BASIC, "--aligner", "rejection", "--aligner", "best_of_n:n=3")
-VARYING = ["run_id", "seconds"]  # what may differ between two runs of one thing
+VARYING = ["run_id", "seconds", "measured"]  # what may differ between two runs of one thing
 
 
 @pytest.fixture(autouse=True)
@@ -295,7 +295,7 @@ def test_validate_goes_on_after_a_broken_task(command):
         (("--aligner", "best_of_n:n=0"), "best_of_n:n=0: must be a whole number >= 1"),
         (("--aligner", "best_of_n:16"), "--aligner 'best_of_n': '16' is not key=value"),
         (("--aligner", "prompt"), "'prompt' needs the argument 'text'"),
-        (("--aligner", "temperature:t=hot"), "temperature=hot: must be a number"),
+        (("--aligner", "temperature:t=hot"), "argument 't': input should be a valid number"),
         (("--aligner", "{name: prompt, text: ["), "--aligner: not valid YAML"),
         (("--model", "exat"), "unknown generator 'exat'. Did you mean 'exact'?"),
         (("--model", "exact:ordr=2"), "unknown argument 'ordr'. Did you mean 'order'?"),
@@ -424,11 +424,11 @@ def test_a_damaged_evidence_file_is_one_line(command, damage):
     command(*BASIC)
     path = next(Path("out/exact").glob("evidence_*.npz"))
     path.write_bytes(damage)
-    refused(command("score", "out"), f"{path}: is not readable (", code=1)
-    said = command(*BASIC)
-    assert said.code == 1 and f"{path}: is not readable (" in said.err and "Traceback" not in said.err
-    path.unlink()
-    assert command(*BASIC).code == 0 and "nothing was drawn" in command(*BASIC).err
+    said = command("score", "out")  # the other rows are shown
+    assert said.code == 1 and f"{path}: is not readable (" in said.err and "draws of p" in said.out
+    said = command(*BASIC)  # the draws are there: the evidence is made again
+    assert said.code == 0 and "nothing was drawn" in said.err
+    assert command("score", "out").code == 0
 
 
 def test_score_of_nothing(command, tmp_path):
@@ -612,3 +612,47 @@ def test_exit_codes_of_the_script(tmp_path):
         return done.returncode
 
     assert [code("--help"), code("run", "--tasks", "nope"), code("score", "nowhere")] == [0, 2, 1]
+
+
+# --- what a folder of several runs may not mix up
+
+
+def test_a_task_may_not_ask_to_run_a_repository_s_code(command, task, tmp_path):
+    (tmp_path / "evil").mkdir()
+    (tmp_path / "evil" / "config.json").write_text("{}")
+    task.write_text(TASK + "base: {name: hf, pretrained: evil, trust_remote_code: true}\n")
+    refused(command(*BASIC), "trust_remote_code is not an argument; give the flag --trust_remote_code")
+    words = ["run", "--model", "hf", "--model_args", "pretrained=evil,trust_remote_code=no", "--tasks", "little.yaml"]
+    refused(command(*words), "trust_remote_code is not an argument")
+
+
+def test_score_uses_the_metrics_of_the_latest_run_for_every_row(command, task):
+    plain = TASK.partition("metrics:")[0]
+    task.write_text(plain + "metrics: [{metric: distinct, draws: 4, words: 1}, divergence]\n")
+    assert command(*BASIC).code == 0
+    task.write_text(plain + "metrics: [{metric: distinct, draws: 2, words: 1}]\n")
+    said = command(*BASIC)
+    assert "nothing was drawn" in said.err
+    notes = {n for n in _rows("out").note if "blocks of" in n}
+    assert command("score", "out").code == 0
+    again = _rows("out")
+    assert {n for n in again.note if "blocks of" in n} == notes
+    assert not any("blocks of 4" in n for n in again.note) and set(again.metric) == {"distinct"}
+
+
+def test_tables_never_mix_two_bases_of_one_name(command):
+    for seed in (1, 2):
+        words = ["run", "--base", f"exact:seed={seed}", "--model", f"exact:seed={seed}", "--tasks", "little.yaml"]
+        assert command(*words, "--output_path", "out").code == 0
+    assert command("score", "out").code == 0
+    rows = _rows("out")
+    assert rows.base_id.nunique() == rows.target_id.nunique() == 2
+    assert Path("out/leaderboard.md").read_text().count("### little v1") == 2
+
+
+def _rows(folder):
+    from pathlib import Path
+
+    from alignbench.reports.rows import read_rows
+
+    return read_rows(Path(folder) / "leaderboard.csv")

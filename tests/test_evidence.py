@@ -187,11 +187,11 @@ def test_a_base_under_a_template_is_scored_under_it(bench):
 
 def test_a_judge_scores_in_the_base_s_place(bench):
     judge = exact(words="sun rain wind", seed=8)
-    got = bench(judge=judge).measure("base", BASE)
-    assert got.judge == "exact"
+    got = bench(judge=judge, judge_name="exact:seed=8").measure("base", BASE)
+    assert got.judge == "exact:seed=8" and not got.judge_is_base
     np.testing.assert_allclose(got.own.log_judge, judge.log_prob(PROMPTS, got.own.draws))
     plain = bench().measure("base", BASE)
-    assert plain.judge == ""
+    assert plain.judge == "" and plain.judge_is_base
     np.testing.assert_array_equal(plain.own.log_judge, plain.own.log_base)
 
 
@@ -262,7 +262,7 @@ def test_a_plug_in_with_a_density_is_scored(bench):
 
 
 def test_a_base_that_knows_no_density_is_refused(bench):
-    with pytest.raises(Unsupported, match="base 'exact': needs log_prob, else nothing can be measured against it"):
+    with pytest.raises(Unsupported, match="base 'exact': has no log_prob, so it cannot score draws"):
         bench(base=BlackBox())
 
 

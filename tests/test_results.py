@@ -11,9 +11,13 @@ from alignbench import results
 from alignbench.errors import StoreError
 from alignbench.registry import load_plugins
 from alignbench.results import Row, RowKey, dump, frame, jsonable, rescore, safe_name
-from alignbench.types import Estimate
+from alignbench.types import Cost, Estimate
 
-KEY = RowKey("r1", "little", 1, "abc", "exact", "", "exact", 0, "alignbench|seed:0")
+KEY = RowKey(
+    run_id="r1", task="little", task_version=1, task_hash="abc", generator="exact", generator_id="e1", aligner="",
+    base="exact", base_id="e1", target_id="t1", judge="", seed=0, draws=9, measured="2026-11-22T00:00:00+00:00",
+    signature="alignbench|seed:0",
+)  # fmt: skip
 
 
 def test_a_row_is_flat_and_knows_its_name():
@@ -31,9 +35,10 @@ def test_a_row_is_flat_and_knows_its_name():
 
 def test_a_frame_keeps_infinity_and_missing_apart():
     rows = [Row(KEY, "divergence", p, Estimate(v), "lower", None) for p, v in (("a", inf), ("b", None), ("c", 0.0))]
-    table = frame(rows)
+    table = frame(rows, {"little": "perplexity"})
+    assert table.attrs["primary"] == {"little": "perplexity"}
     assert table.value.tolist()[0] == inf and pd.isna(table.value[1]) and table.value[2] == 0.0
-    assert list(frame([]).columns) == list(table.columns) and len(frame([])) == 0
+    assert list(frame([], {}).columns) == list(table.columns) and len(frame([], {})) == 0
 
 
 @pytest.mark.parametrize(
@@ -93,8 +98,8 @@ def test_measure_follows_the_tasks_list_or_takes_all(monkeypatch):
     seen = []
     monkeypatch.setattr(results.metrics, "measure", lambda name, evidence, **params: seen.append((name, params)) or {
         "": Estimate(1.0), "part": Estimate(None, note="why")})  # fmt: skip
-    evidence = type("E", (), {"truth": {"distinct": 0.9}, "cost": type("C", (), {"seconds": 2.0})})
-    rows = results.measure(None, KEY, evidence, [("distinct", {"draws": 4})])
+    evidence = type("E", (), {"truth": {"distinct": 0.9}, "cost": Cost(seconds=2.0)})
+    rows = results.measure([("distinct", {"draws": 4})], KEY, evidence)
     assert seen == [("distinct", {"draws": 4})] and [r.exact for r in rows] == [0.9, None] and rows[0].seconds == 2.0
     results.measure(None, KEY, evidence)
     assert {name for name, _ in seen} >= {"divergence", "cost", "perplexity"}

@@ -144,7 +144,7 @@ class BlackBox:
 def test_a_black_box_can_be_tested_but_not_be_a_base():
     rows = evaluate(BlackBox(), "little.yaml", base="exact")
     assert value(rows, "satisfaction", "always", generator="BlackBox").value == 1.0
-    with pytest.raises(Unsupported, match=r"^base 'BlackBox': needs log_prob"):
+    with pytest.raises(Unsupported, match=r"^base 'BlackBox': has no log_prob"):
         evaluate(BlackBox(), "little.yaml")
     with pytest.raises(UsageError, match="has no decoding settings"):
         evaluate(BlackBox(), "little.yaml", base="exact", gen_kwargs={"temperature": 0.5})
@@ -153,7 +153,9 @@ def test_a_black_box_can_be_tested_but_not_be_a_base():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"draws": 0}, "--draws 0: must be at least 1"), ({"limit": 0}, "--limit 0: must be at least 1"),
+        ({"draws": 0}, "--draws 0: must be a whole number >= 1"),
+        ({"draws": "8"}, "--draws 8: must be a whole number >= 1"), ({"seed": 1.5}, "--seed 1.5: must be a whole"),
+        ({"limit": 0}, "--limit 0: must be a whole number >= 1"),
         ({"seed": -1}, "--seed -1: must be a whole number >= 0"), ({"aligners": ["bst_of_n"]}, "unknown aligner"),
         ({"judge": "exat"}, "unknown generator 'exat'"), ({"include_path": ["nowhere"]}, "no such file or folder"),
     ],

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, get_type_hints
+from typing import Any
 
 import numpy as np
-from pydantic import ConfigDict, PydanticSchemaGenerationError, TypeAdapter, ValidationError
 
-from alignbench.errors import UsageError
+from alignbench.errors import RunError, UsageError, plain_failures
 from alignbench.registry import Entry, feature
 from alignbench.types import Array, Draws
-
-_STRICT = ConfigDict(strict=True)
-_YAML_BOOLEANS = " (YAML reads yes, no, on and off as true and false: put quotes around words)"
 
 
 @dataclass(frozen=True)
@@ -28,8 +24,13 @@ class BoundFeature:
     categories: tuple[str, ...]  # names of the codes 0, 1, …; empty for a number
 
     def __call__(self, prompts: Sequence[str], draws: Draws) -> Array:
-        """(B,) values, or codes with −1 = no category. Raises UsageError on a wrong shape or an impossible value."""
-        values = np.asarray(feature.find(self.name).thing(prompts, draws, **self.params))
+        """(B,) values, or codes with −1 = no category.
+
+        Raises UsageError on a wrong shape or an impossible value, RunError where the feature itself fails.
+        """
+        thing = feature.find(self.name).thing
+        with plain_failures(f"feature '{self.name}'", RunError):
+            values = np.asarray(thing(prompts, draws, **self.params))
         if values.shape != (len(draws),):
             raise UsageError(f"feature '{self.name}' returned shape {values.shape} for {len(draws)} draws")
         if values.dtype.kind not in "biuf":
@@ -70,7 +71,6 @@ def bind(spec: Mapping[str, Any], where: str = "") -> BoundFeature:
     entry = feature.find(spec["feature"], where)
     given = {name: value for name, value in spec.items() if name != "feature"}
     entry.check(given, place)
-    _check_types(entry, given, place)
     params = {name: given.get(name, p.default) for name, p in entry.parameters.items()} | given
     return _bound(entry, params, place)
 
@@ -78,10 +78,9 @@ def bind(spec: Mapping[str, Any], where: str = "") -> BoundFeature:
 def _bound(entry: Entry, params: dict[str, Any], place: str) -> BoundFeature:
     """The feature with its declarations resolved for `params`."""
     try:
-        if "check" in entry.meta:
-            entry.meta["check"](**params)
-        categories = _resolve(entry.meta.get("categories", ()), params)
-        bounds = _resolve(entry.meta.get("range"), params)
+        with plain_failures("its declaration of a range or categories", UsageError):
+            categories = _resolve(entry.meta.get("categories", ()), params)
+            bounds = _resolve(entry.meta.get("range"), params)
     except UsageError as error:
         raise UsageError(f"{place}: '{entry.name}' {error}") from error
     pair = None if bounds is None else (float(bounds[0]), float(bounds[1]))
@@ -91,29 +90,6 @@ def _bound(entry: Entry, params: dict[str, Any], place: str) -> BoundFeature:
 def _resolve(declared: Any, params: Mapping[str, Any]) -> Any:
     """A declaration, or what it says of these parameters if it is a function of them."""
     return declared(**params) if callable(declared) else declared
-
-
-def _check_types(entry: Entry, given: Mapping[str, Any], place: str) -> None:
-    """Raise UsageError when a value is not what the parameter's type hint says."""
-    hints = get_type_hints(entry.thing, include_extras=True)
-    for name, value in given.items():
-        problem = _mismatch(hints.get(name, Any), value)
-        if problem:
-            raise UsageError(f"{place}: '{entry.name}' argument '{name}'{problem}")
-
-
-def _mismatch(hint: Any, value: Any) -> str:
-    """Why `value` is not a `hint`, or nothing; hints that pydantic has no rule for are not checked."""
-    try:
-        TypeAdapter(hint, config=_STRICT).validate_python(value)
-    except PydanticSchemaGenerationError:
-        return ""
-    except ValidationError as error:
-        first = error.errors()[0]
-        item = "".join(f" item {part}" for part in first["loc"] if isinstance(part, int))
-        hint = _YAML_BOOLEANS if isinstance(first["input"], bool) else ""
-        return f"{item}: {first['msg'][0].lower()}{first['msg'][1:]}, not {first['input']!r}{hint}"
-    return ""
 
 
 def _span(low: float, high: float) -> str:

@@ -7,6 +7,7 @@ import inspect
 import logging
 import shutil
 import tempfile
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -218,7 +219,7 @@ def hf(
     Only safetensors (or GGUF) weights are read, never a pickle.
     """
     where = _device(device)
-    kind = _dtype(dtype, where)
+    kind = _dtype(dtype)
     rows = whole_rows(batch_size, AUTO_ROWS.get(where.type, 256))
     name, folder, revision = _locate(pretrained, revision)
     options: dict[str, Any] = {"trust_remote_code": trust_remote_code, **({"revision": revision} if revision else {})}
@@ -341,7 +342,8 @@ def _weights(folder: str, network: Any) -> str:
     """Identity of the weights: the files' hash for a folder, the resolved commit for a hub id."""
     if Path(folder).is_dir():
         return sources.fingerprint_folder(Path(folder))
-    return f"{folder}@{getattr(network.config, '_commit_hash', None) or 'unknown'}"
+    commit = getattr(network.config, "_commit_hash", None) or f"unknown-{uuid.uuid4().hex}"  # never found again
+    return f"{folder}@{commit}"
 
 
 def _device(device: str) -> torch.device:
@@ -362,10 +364,10 @@ def _device(device: str) -> torch.device:
     return chosen
 
 
-def _dtype(dtype: str, device: torch.device) -> torch.dtype:
+def _dtype(dtype: str) -> torch.dtype:
+    """A torch dtype by name; "auto" is float32, in which a draw does not depend on its batch."""
     if dtype == "auto":
-        half = device.type == "cuda" and torch.cuda.is_bf16_supported()
-        return torch.bfloat16 if half else torch.float32
+        return torch.float32
     name = str(dtype).removeprefix("torch.")
     if name not in DTYPES:
         raise UsageError(f"unknown dtype '{dtype}'.{did_you_mean(name, (*DTYPES, 'auto'))}")

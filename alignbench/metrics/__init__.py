@@ -6,7 +6,8 @@ an aligner. A metric is pure: it reruns for ever from stored draws.
 To add one: a function ``(evidence, *, …)`` with ``@metric(needs={"log_gen"}, better="lower")`` in a file of its own,
 imported below (a plug-in's file is found by `--include_path`). `needs` names entries of `CAPABILITIES`; `better` is
 "lower", "higher" or "", or a mapping from parts (or the beginnings of parts) to these; `parts` names the parts of a
-metric with several, so that each can say why it is missing.
+metric with several, so that each can say why it is missing; `check` is called with the parameters before anything is
+sampled and raises UsageError.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from alignbench.errors import RunError, plain_failures
 from alignbench.registry import metric
 from alignbench.types import Estimate, Evidence
 
@@ -52,15 +54,25 @@ def lacking(evidence: Evidence, *needs: str) -> str:
 def measure(name: str, evidence: Evidence, **params: Any) -> dict[str, Estimate]:
     """The metric `name` by part ("" for a metric of one number); what cannot be measured says why.
 
-    Raises UnknownName for a name that nobody registered, UsageError for an argument that the metric does not take.
+    Raises UnknownName for a name that nobody registered, UsageError for an argument that the metric does not take, and
+    RunError where the metric itself fails.
     """
     entry = metric.find(name)
     entry.check(params, where=f"metric '{name}'")
     reason = lacking(evidence, *(n for n in entry.meta.get("needs", ()) if n in CAPABILITIES))
     if reason:
         return dict.fromkeys(entry.meta.get("parts", ("",)), Estimate.missing(reason))
-    answer = entry.thing(evidence, **params)
-    return {"": answer} if isinstance(answer, Estimate) else dict(answer)
+    with plain_failures(f"metric '{name}'", RunError):
+        answer = entry.thing(evidence, **params)
+    parts = {"": answer} if isinstance(answer, Estimate) else answer
+    if not isinstance(parts, Mapping) or not all(isinstance(e, Estimate) for e in parts.values()):
+        raise RunError(f"metric '{name}' gave {_brief(answer)}, not an Estimate or a mapping from parts to Estimates")
+    return {str(part): estimate for part, estimate in parts.items()}
+
+
+def _brief(value: Any) -> str:
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def better(name: str, part: str = "") -> str:

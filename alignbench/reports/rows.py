@@ -11,26 +11,33 @@ from alignbench.errors import StoreError
 from alignbench.store import write_atomic
 
 COLUMNS = (
-    "run_id", "task", "task_version", "task_hash", "generator", "aligner", "base", "metric", "part", "value", "stderr",
-    "ci_low", "ci_high", "n", "ess", "better", "note", "seed", "signature", "seconds", "exact",
+    "run_id", "task", "task_version", "task_hash", "generator", "aligner", "generator_id", "base", "base_id",
+    "target_id", "metric", "part", "value", "stderr", "ci_low", "ci_high", "n", "ess", "better", "note", "seed",
+    "draws", "judge", "signature", "measured", "seconds", "exact",
 )  # fmt: skip
+"""`*_id` are 8 hex digits of an identity ("" where it is not known), `draws` is per prompt, `judge` "" is the base."""
+LATER = ("generator_id", "base_id", "target_id", "draws", "judge", "measured", "exact")
+"""Columns that older files lack."""
 NUMBERS = ("value", "stderr", "ci_low", "ci_high", "ess", "seconds", "exact")
-COUNTS = ("n", "seed")
+COUNTS = ("n", "seed", "draws")
 WORDS = tuple(name for name in COLUMNS if name not in NUMBERS + COUNTS)
 
 
 def tidy(rows: pd.DataFrame) -> pd.DataFrame:
     """`rows` with the columns of `COLUMNS` first and their types settled: floats, nullable integers, else text.
 
-    A missing number is NaN, a missing word is empty. `exact` may be absent. Raises StoreError on other absent columns.
+    A missing number is NaN, a missing word is empty; so are all of a column of `LATER` that is absent. Raises
+    StoreError on other absent columns.
     """
-    absent = [name for name in COLUMNS if name not in rows and name != "exact"]
+    absent = [name for name in COLUMNS if name not in rows and name not in LATER]
     if absent:
         raise StoreError(f"not a results table: it lacks the columns {', '.join(absent)}")
     extra = [name for name in rows if name not in COLUMNS]
     table = rows.reindex(columns=[*COLUMNS, *extra]).reset_index(drop=True)
     words = {name: table[name].astype(object).where(table[name].notna(), "").astype(str) for name in WORDS}
-    return table.assign(**words).astype(dict.fromkeys(NUMBERS, "float64") | dict.fromkeys(COUNTS, "Int64"))
+    table = table.assign(**words).astype(dict.fromkeys(NUMBERS, "float64") | dict.fromkeys(COUNTS, "Int64"))
+    table.attrs = dict(rows.attrs)
+    return table
 
 
 def write_rows(path: Path, rows: pd.DataFrame) -> None:

@@ -20,7 +20,8 @@ def to_json(board: Leaderboard) -> str:
 
 def _table(table: Table) -> dict[str, Any]:
     return {
-        "task": table.task, "task_version": table.version, "task_hash": table.task_hash, "base": table.base,
+        "title": table.title, "task": table.task, "task_version": table.version, "task_hash": table.task_hash,
+        "target_id": table.target_id, "base": table.base, "base_id": table.base_id, "judge": table.judge,
         "columns": [
             {"key": c.key, "label": c.label, "better": c.better, "exact": c.exact, "notes": c.notes}
             for c in table.columns

@@ -29,6 +29,10 @@ ARROWS = {"higher": "↑", "lower": "↓"}
 NORMAL_95 = 1.959963984540054
 RESIDUE = 1e-12  # what summing in float64 leaves of an exact 0
 TURNS = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
+WHO = ("generator", "aligner", "generator_id", "seed", "draws")
+"""What tells the rows of a table apart."""
+REMARKS = {3: "seed {}", 4: "{} draws", 2: "#{}"}
+"""Position in `WHO` → what a label says where names alone do not tell rows apart, in this order."""
 
 Record = Mapping[str, Any]
 
@@ -79,26 +83,40 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """All generators on one task (one hash of it) beside one base."""
+    """All generators on one task (one hash of it) with one target, beside one base and read by one judge."""
 
     task: str
     version: str
     task_hash: str
+    target_id: str
     base: str
+    base_id: str
+    judge: str  # "" for the base
+    remark: str  # what tells it from the other tables of its task, after the base's name
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
     footnotes: tuple[str, ...]
     signature: str
 
     @property
+    def heading(self) -> str:
+        """Task and version."""
+        return f"{self.task} v{self.version}" if self.version else self.task
+
+    @property
+    def subtitle(self) -> str:
+        """The base, and what tells the table from the others of its task."""
+        return f"base {self.base}{self.remark}"
+
+    @property
     def title(self) -> str:
-        """Task, version and base."""
-        return f"{self.task}{f' v{self.version}' if self.version else ''} · base {self.base}"
+        """Heading and subtitle: no two tables of a leaderboard have the same."""
+        return f"{self.heading} · {self.subtitle}"
 
 
 @dataclass(frozen=True)
 class Leaderboard:
-    """One table for each task hash and base, and the tidy rows that they are a view of."""
+    """One table for each task hash, target, base and judge, and the tidy rows that they are a view of."""
 
     tables: tuple[Table, ...]
     rows: pd.DataFrame = field(repr=False)
@@ -118,20 +136,67 @@ class Leaderboard:
 def leaderboard(
     rows: pd.DataFrame, *, metrics: Sequence[str] | None = None, primary: Mapping[str, str | None] | None = None
 ) -> Leaderboard:
-    """Leaderboards of tidy `rows`: rows of different task hash or base never share a table.
+    """Leaderboards of tidy `rows`: rows of different task hash, target, base or judge never share a table.
 
     `metrics` picks columns by metric or `metric.part`; `primary` maps a task to the column that it is sorted by
-    (default: divergence.kl_target). Raises UnknownName where `metrics` has a name that no row bears.
+    (default: what `rows.attrs` say under "primary", else divergence.kl_target). Raises UnknownName where `metrics` has
+    a name that no row bears.
     """
+    told = rows.attrs.get("primary")
+    first = primary if primary is not None else told if isinstance(told, Mapping) else {}
     rows = tidy(rows)
     records: list[dict[str, Any]] = [{str(k): v for k, v in r.items()} for r in rows.to_dict("records")]
     _check_metrics(metrics or (), records)
-    groups: dict[tuple[str, str, str], list[Record]] = {}
+    groups: dict[_Setting, list[Record]] = {}
     for record in records:
-        groups.setdefault((record["task"], record["task_hash"], record["base"]), []).append(record)
-    first = primary or {}
-    tables = [_table(group, metrics, first.get(task) or PRIMARY) for (task, _, _), group in groups.items()]
+        groups.setdefault(_Setting.of(record), []).append(record)
+    remarks = _remarks([(setting, group[0]["base"]) for setting, group in groups.items()])
+    tables = [
+        _table(group, metrics, first.get(setting.task) or PRIMARY, remark)
+        for (setting, group), remark in zip(groups.items(), remarks, strict=True)
+    ]
     return Leaderboard(tuple(tables), rows)
+
+
+@dataclass(frozen=True)
+class _Setting:
+    """What all rows of a table have in common."""
+
+    task: str
+    task_hash: str
+    target_id: str
+    base: str  # its digits, or its name where older rows have none
+    judge: str
+    known: bool  # whether `base` is digits
+
+    @classmethod
+    def of(cls, record: Record) -> _Setting:
+        base = record["base_id"] or record["base"]
+        return cls(record["task"], record["task_hash"], record["target_id"], base, record["judge"],
+                   bool(record["base_id"]))  # fmt: skip
+
+
+def _remarks(tables: Sequence[tuple[_Setting, str]]) -> list[str]:
+    """For each table, given as (setting, name of the base), what tells it from the others of its task."""
+    return [plain_text(_remark(s, name, [t for t in tables if t[0].task == s.task])) for s, name in tables]
+
+
+def _remark(setting: _Setting, name: str, all_of_task: Sequence[tuple[_Setting, str]]) -> str:
+    namesakes = {s.base for s, n in all_of_task if n == name}
+    alike = {s.target_id for s, _ in all_of_task if (s.task_hash, s.base) == (setting.task_hash, setting.base)}
+    differs = {
+        f" #{setting.base if setting.known else 'unknown'}": len(namesakes) > 1,
+        f" · task #{_digits(setting, all_of_task)}": len({s.task_hash for s, _ in all_of_task}) > 1,
+        f" · judge {setting.judge or 'the base'}": len({s.judge for s, _ in all_of_task}) > 1,
+        f" · λ differs: target #{setting.target_id or 'unknown'}": len(alike) > 1,
+    }
+    return "".join(text for text, said in differs.items() if said)
+
+
+def _digits(setting: _Setting, all_of_task: Sequence[tuple[_Setting, str]]) -> str:
+    """The first 8 digits of the task's hash, or all where these do not tell it from another."""
+    short = setting.task_hash[:8]
+    return setting.task_hash if len({s.task_hash for s, _ in all_of_task if s.task_hash[:8] == short}) > 1 else short
 
 
 def _check_metrics(metrics: Sequence[str], records: Sequence[Record]) -> None:
@@ -160,6 +225,7 @@ class _Line:
     label: str
     mark: str
     records: dict[str, Record]
+    who: tuple[str, ...]  # the values of WHO
 
 
 @dataclass
@@ -176,7 +242,7 @@ class _Footnotes:
         return (self.notes.index(note) + 1,) if note else ()
 
 
-def _table(group: Sequence[Record], metrics: Sequence[str] | None, primary: str) -> Table:
+def _table(group: Sequence[Record], metrics: Sequence[str] | None, primary: str, remark: str) -> Table:
     patterns = (primary, *COMPACT) if metrics is None else _patterns(metrics)
     keys = _chosen(list(dict.fromkeys(_key(r) for r in group)), patterns)
     if metrics is None:
@@ -192,10 +258,11 @@ def _table(group: Sequence[Record], metrics: Sequence[str] | None, primary: str)
             tuple(_cell(line.records.get(c.key), c, shared[c.key], footnotes) for c in columns))
         for line in lines
     ]  # fmt: skip
-    about = {name: plain_text(group[0][name]) for name in ("task", "task_hash", "base")}
+    told = ("task", "task_hash", "target_id", "base", "base_id", "judge")
+    about = {name: plain_text(group[0][name]) for name in told}
     shown = [r["signature"] for line in lines for key, r in line.records.items() if key in keys]
     return Table(
-        **about, version=plain_text(group[0]["task_version"]), columns=tuple(columns), rows=tuple(rows),
+        **about, version=plain_text(group[0]["task_version"]), remark=remark, columns=tuple(columns), rows=tuple(rows),
         footnotes=tuple(footnotes.notes), signature=plain_text(common_signature(shown)),
     )  # fmt: skip
 
@@ -222,25 +289,46 @@ def _with_exact(column: Column, lines: Sequence[_Line]) -> list[Column]:
 
 
 def _lines(group: Sequence[Record]) -> list[_Line]:
-    """The rows by generator, aligner and seed; where a run was repeated, the last one counts."""
-    found: dict[tuple[str, str, str], dict[str, Record]] = {}
+    """The rows by generator, its digits, aligner, seed and draws; where one was measured again, the newest counts."""
+    found: dict[tuple[str, ...], list[Record]] = {}
     for record in group:
-        who = (record["generator"], record["aligner"], "" if pd.isna(record["seed"]) else str(record["seed"]))
-        found.setdefault(who, {})[_key(record)] = record
-    names = [who[:2] for who in found]
-    base = group[0]["base"]
-    return [
-        _Line(*who[:2], *_names(*who[:2], base, f"seed {who[2]}" if names.count(who[:2]) > 1 else ""), records)
-        for who, records in found.items()
-    ]
+        who = tuple("" if pd.isna(record[name]) else str(record[name]) for name in WHO)
+        found.setdefault(who, []).append(record)
+    lines = [_line(who, _newest(records)) for who, records in found.items()]
+    for name in dict.fromkeys(line.label for line in lines):
+        same = [line for line in lines if line.label == name]
+        for line, remark in zip(same, _differences([line.who for line in same]), strict=True):
+            remarks = ", ".join(filter(None, (line.mark, *remark)))
+            line.label = f"{name} ({remarks})" if remarks else name
+    return lines
 
 
-def _names(generator: str, aligner: str, base: str, seed: str) -> tuple[str, str]:
-    """The label of a row and its mark: an aligner on the table's base goes by its own name."""
-    mark = "ceiling" if generator == CEILING else "base" if generator == base and not aligner else ""
-    name = " + ".join(filter(None, ("" if aligner and generator == base else generator, aligner)))
-    remarks = ", ".join(filter(None, (mark, seed)))
-    return plain_text(f"{name} ({remarks})" if remarks else name), mark
+def _newest(records: Sequence[Record]) -> dict[str, Record]:
+    """Key → record of the measurement that was made last (of those of one time, the one that comes last)."""
+    order = list(dict.fromkeys((r["measured"], r["run_id"]) for r in records))
+    last = max(reversed(order), key=lambda when: when[0])
+    return {_key(r): r for r in records if (r["measured"], r["run_id"]) == last}
+
+
+def _line(who: tuple[str, ...], records: dict[str, Record]) -> _Line:
+    """The row of one generator; an aligner on the table's base goes by its own name."""
+    generator, aligner, own, *_ = who
+    about = next(iter(records.values()))
+    is_base = generator == about["base"] and not (own and about["base_id"] and own != about["base_id"])
+    mark = "ceiling" if generator == CEILING else "base" if is_base and not aligner else ""
+    name = " + ".join(filter(None, ("" if aligner and generator == about["base"] else generator, aligner)))
+    return _Line(generator, aligner, plain_text(name), mark, records, who)
+
+
+def _differences(rows: Sequence[tuple[str, ...]]) -> list[list[str]]:
+    """For each of some rows of one name, the fewest remarks (seed, draws, digits) that tell them apart."""
+    chosen: list[int] = []
+    for i in REMARKS:
+        if len({tuple(who[j] for j in (*chosen, i)) for who in rows}) > len(
+            {tuple(who[j] for j in chosen) for who in rows}
+        ):
+            chosen.append(i)
+    return [[REMARKS[i].format(plain_text(who[i])) for i in chosen if who[i]] for who in rows]
 
 
 def _sorted(lines: Sequence[_Line], primary: str, better: str) -> list[_Line]:
