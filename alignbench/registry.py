@@ -88,7 +88,7 @@ class Entry:
             raise UsageError(f"{who} {error}") from error
 
 
-QUOTED = " (where text is meant, put it in quotes; on the command line use inline YAML: '{name: …, key: \"…\"}')"
+QUOTED = " (where text is meant, put it in quotes, on the command line in '{name: …, key: \"…\"}')"
 YAML_BOOLEANS = " (YAML reads yes, no, on and off as true and false: put quotes around words)"
 
 
@@ -106,33 +106,32 @@ def mismatch(hint: Any, value: Any) -> str:
     except PydanticUserError:
         return ""
     except ValidationError as error:
-        return "" if _as_json(rule, value) else _reason(error.errors())
+        wrong = error.errors()
+        try:  # as JSON, which has no tuples, sets and paths and takes lists and texts for them
+            rule.validate_json(json.dumps(value), strict=True)
+        except ValidationError as error:
+            wrong = error.errors()
+        except (TypeError, ValueError):
+            pass
+        else:
+            return ""
+        return _reason(wrong)
     return ""
 
 
-def _as_json(rule: Any, value: Any) -> bool:
-    """Whether the value passes as JSON, which has no tuples, sets and paths and takes lists and texts for them."""
-    try:
-        rule.validate_json(json.dumps(value), strict=True)
-    except (TypeError, ValueError):
-        return False
-    return True
-
-
 def _reason(errors: Sequence[Mapping[str, Any]]) -> str:
-    """What is wrong with a value, from the errors about its first wrong item (a union has one for each alternative)."""
-    first = errors[0]
-    items = _items(first)
-    here = [e for e in errors if _items(e) == items and e["input"] is first["input"]]
-    alike = [e for e in here if e["msg"].startswith("Input should be ")]
-    told = dict.fromkeys(e["msg"].removeprefix("Input should be ") for e in alike)
-    what = f"input should be {' or '.join(told)}" if told else f"{first['msg'][0].lower()}{first['msg'][1:]}"
+    """What is wrong with the first wrong item, else with the whole; a union has an error for each alternative."""
+    first = next((e for e in errors if _items(e)), errors[0])
+    here = [e for e in errors if _items(e) == _items(first) and e["input"] == first["input"]]
+    told = dict.fromkeys(e["msg"].partition("Input should be ")[2].replace("array", "list") for e in here)
+    known = list(filter(None, told))
+    what = f"input should be {' or '.join(known)}" if known else f"{first['msg'][0].lower()}{first['msg'][1:]}"
     hint = ""
     if isinstance(first["input"], bool):
         hint = YAML_BOOLEANS
     elif isinstance(first["input"], (int, float)) and any(e["type"] == "string_type" for e in here):
         hint = QUOTED
-    return f"{''.join(f' item {part}' for part in items)}: {what}, not {first['input']!r}{hint}"
+    return f"{''.join(f' item {part}' for part in _items(first))}: {what}, not {first['input']!r}{hint}"
 
 
 def _items(error: Mapping[str, Any]) -> tuple[int, ...]:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alignbench import metrics
-from alignbench.errors import StoreError
+from alignbench.errors import AlignbenchError, StoreError
 from alignbench.evidence import Bench, identity_of
 from alignbench.registry import metric as registry
 from alignbench.store import digest, evidence_files, pack, unpack, write_atomic
@@ -103,8 +103,19 @@ def measure(asked: Asked, key: RowKey, evidence: Evidence) -> list[Row]:
             full = f"{name}.{part}" if part else name
             exact = (evidence.truth or {}).get(full)
             told = estimate.noted(_left_out(evidence))
+            if full.startswith("divergence.") and estimate.value is not None:
+                told = told.noted(_lam_note(evidence))
             rows.append(Row(key, name, part, told, metrics.better(name, part), evidence.cost.seconds, exact))
     return rows
+
+
+def _lam_note(evidence: Evidence) -> str:
+    """That p itself was fitted, and how surely, which no interval of a divergence from p includes."""
+    fit = evidence.fit
+    if not fit.lam.size or len(fit.lam) > 1:
+        return "p has a fitted λ for each prompt" if fit.lam.size else ""
+    shown = (f"{lam:.3g} ± {1.96 * error:.2g}" for lam, error in zip(fit.lam[0], fit.lam_stderr[0], strict=True))
+    return f"p is taken at the fitted λ = {', '.join(shown)}"
 
 
 def _left_out(evidence: Evidence) -> str:
@@ -347,11 +358,10 @@ def rescore(folder: Path) -> Rescored:
     for path in evidence_files(folder):
         try:
             evidence, key = _read_evidence(path)
-        except StoreError as error:
+            asked, found.primary[key.task] = _remembered(folder, key.task)
+            found.rows += measure(asked, key, evidence)
+        except AlignbenchError as error:
             found.failures.append(str(error))
-            continue
-        asked, found.primary[key.task] = _remembered(folder, key.task)
-        found.rows += measure(asked, key, evidence)
     if not found.rows and not found.failures:
         raise StoreError(f"{folder}: holds no results (no */evidence_*.npz); give the --output_path of a run")
     return found

@@ -172,6 +172,8 @@ class _Run:
                 no_code(spec, f"model '{spec.name}'")
                 generators.find(spec.name).check(spec.arguments, f"model '{spec.name}'", tuple(self.job.supplied))
         found = [task for name in self.job.tasks for task in find_tasks(name, self.job.include_path)]
+        for task in found:
+            _own_base(task)
         tasks = {(task.name, task.hash): task for task in found}.values()  # each once, however often it is named
         self.sizes = {task.name: len(task.prompts) for task in tasks}
         self._refuse_unused(list(tasks))
@@ -207,8 +209,7 @@ class _Run:
         return [recipe_of(given) for given in self.job.aligners]
 
     def _bench(self, task: Task) -> Bench:
-        where = f"task '{task.name}': base"
-        given = no_code(parse_spec(task.base, where), where) if task.base else None
+        given: Any = _own_base(task)
         given = given or self.job.base or (self.job.models[0] if self.job.models else None)
         if given is None:
             raise UsageError(f"task '{task.name}' brings no base of its own: give --model")
@@ -305,6 +306,16 @@ class _Run:
         key = writer.key(CEILING, found[1] if found else None)
         writer.store(wanted, evidence, key)
         return results.measure(bench.task.metrics, key, evidence)
+
+
+def _own_base(task: Task) -> Spec | None:
+    """The spec of the base that a task brings, its name and arguments checked; None for most tasks."""
+    if not task.base:
+        return None
+    where = f"task '{task.name}': base"
+    spec = no_code(parse_spec(task.base, where), where)
+    generators.find(spec.name, where).check(spec.arguments, where)
+    return spec
 
 
 def no_code(spec: Spec, where: str) -> Spec:

@@ -1,13 +1,19 @@
 """Names to things: what the decorator takes, what a wrong name gets, and the three doors that plug-ins come through."""
 
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.metadata import EntryPoint
+from pathlib import Path
+from typing import Any, Literal
 
+import numpy as np
 import pytest
 
 from alignbench import registry as module
 from alignbench.errors import UnknownName, UsageError
-from alignbench.registry import KINDS, Registry, load_plugins
+from alignbench.registry import KINDS, QUOTED, YAML_BOOLEANS, Registry, load_plugins, mismatch
+from alignbench.spec import parse_spec
 
 
 def first(*, n: int, words: str = "a"):
@@ -40,7 +46,8 @@ def test_a_taken_name_is_refused_and_the_same_thing_again_is_not(things):
     things("one")(first)
     things("one")(first)
     with pytest.raises(
-        UsageError, match=r"^thing 'one' is registered twice: in \S+first and in \S+second; rename one$"
+        UsageError,
+        match=r"^thing 'one' is registered twice: in \S+test_registry\.py:\d+ and in \S+\.py:\d+; rename one$",
     ):
         things("one")(second)
     assert things["one"].thing is first
@@ -68,6 +75,117 @@ def test_arguments_are_checked_by_the_signature(things):
         entry.check({"n": 1, "word": 2})
     with pytest.raises(UsageError, match=r"^there: 'first' needs the argument 'n'$"):
         entry.check({}, "there")
+
+
+@pytest.mark.parametrize(
+    ("hint", "value"),
+    [
+        (float, 1), (int | str, 3), (int | str, "auto"), (int | None, None), (str | Sequence[str], ["a", "b"]),
+        (str | Sequence[str], "a b"), (tuple[str, ...], ["a"]), (set[int], [1, 2]), (Path, "x"), (bool, True),
+        (dict[str, list[str]], {"a": ["b"]}), (Literal["a"], "a"), (Any, object()), (np.ndarray, 3), (object, 3),
+        (float, float("inf")), (Recipe, 3),
+    ],
+)  # fmt: skip
+def test_what_a_hint_takes(hint, value):
+    assert mismatch(hint, value) == ""
+
+
+@pytest.mark.parametrize(
+    ("hint", "value", "message"),
+    [
+        (int, "two", ": input should be a valid integer, not 'two'"),
+        (int, 1.0, ": input should be a valid integer, not 1.0"),
+        (int, True, f": input should be a valid integer, not True{YAML_BOOLEANS}"),
+        (float, "hot", ": input should be a valid number, not 'hot'"),
+        (str, 123, f": input should be a valid string, not 123{QUOTED}"),
+        (str, None, ": input should be a valid string, not None"),
+        (int | str, 2.5, f": input should be a valid integer or a valid string, not 2.5{QUOTED}"),
+        (str | Sequence[str], 5, f": input should be a valid string or a valid list, not 5{QUOTED}"),
+        (str | Sequence[str], ["a", 3], f" item 1: input should be a valid string, not 3{QUOTED}"),
+        (tuple[str, ...], ["a", 3], f" item 1: input should be a valid string, not 3{QUOTED}"),
+        (Literal["a", "b"] | None, "c", ": input should be 'a' or 'b', not 'c'"),
+        (Sequence[str], "abc", ": input should be a valid list, not 'abc'"),
+    ],
+)
+def test_what_a_hint_does_not_take(hint, value, message):
+    """Planted bugs: 5 taken for text, "5" or true for a number, and a union judged by its first alternative."""
+    assert mismatch(hint, value) == message
+
+
+def test_types_are_checked_of_functions_and_classes(things):
+    things(first)
+    things("recipe")(Recipe)
+    things("plain")(dataclass(type("Plain", (), {"__annotations__": {"t": "float"}, "__module__": __name__})))
+    things["plain"].check({"t": 1})
+    for name, arguments, message in (
+        ("first", {"n": "two"}, "there: 'first' argument 'n': input should be a valid integer, not 'two'"),
+        ("recipe", {"n": "two"}, "there: 'recipe' argument 'n': input should be a valid integer, not 'two'"),
+        ("plain", {"t": "hot"}, "there: 'plain' argument 't': input should be a valid number, not 'hot'"),
+    ):
+        with pytest.raises(UsageError) as error:
+            things[name].check(arguments, "there")
+        assert str(error.value) == message
+    with pytest.raises(UsageError, match=r"^aligner 'first' argument 'n': input"):
+        things["first"].check({"n": "two"}, "aligner 'first'")
+
+
+def test_a_hint_that_is_not_there_at_run_time_is_not_checked_and_the_others_are(things):
+    def typed(x, *, a: "Nowhere" = 1, n: "int" = 1) -> "Nowhere": ...  # noqa: F821
+
+    things(typed)
+    things["typed"].check({"a": object()})
+    with pytest.raises(UsageError, match=r"^typed argument 'n': input should be a valid integer, not 'x'$"):
+        things["typed"].check({"n": "x"})
+
+
+def test_a_declared_check_sees_all_parameters(things):
+    seen = []
+
+    def check(**params):
+        seen.append(params)
+        if params["words"] == "bad":
+            raise UsageError("needs better words")
+        if params["words"] == "worse":
+            raise ZeroDivisionError("oh")
+
+    things(check=check)(first)
+    things["first"].check({"n": 2})
+    things["first"].check({}, supplied=["n"])
+    assert seen == [{"words": "a", "n": 2}, {"words": "a"}]
+    with pytest.raises(UsageError, match=r"^t\.yaml:3: 'first' needs better words$"):
+        things["first"].check({"n": 1, "words": "bad"}, "t.yaml:3")
+    with pytest.raises(UsageError, match=r"^first its check failed: ZeroDivisionError: oh \(test_registry\.py:\d+\)$"):
+        things["first"].check({"n": 1, "words": "worse"})
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "message"),
+    [
+        (
+            "generators",
+            "hf:pretrained=123",
+            "model 'hf' argument 'pretrained': input should be a valid string, not 123",
+        ),
+        (
+            "generators",
+            "hf:pretrained=a,device=0",
+            "model 'hf' argument 'device': input should be a valid string, not 0",
+        ),
+        ("generators", "exact:words=5", "model 'exact' argument 'words': input should be a valid string or"),
+        ("aligners", "best_of_n:n=two", "model 'best_of_n' argument 'n': input should be a valid integer, not 'two'"),
+        (
+            "aligners",
+            "temperature:t=hot",
+            "model 'temperature' argument 't': input should be a valid number, not 'hot'",
+        ),
+    ],
+)
+def test_built_ins_refuse_wrong_types_before_they_are_called(kind, text, message):
+    load_plugins()
+    spec = parse_spec(text, "")
+    with pytest.raises(UsageError) as error:
+        spec.build(KINDS[kind], "model")
+    assert str(error.value).startswith(message) and "\n" not in str(error.value)
 
 
 def test_a_class_takes_what_its_constructor_takes_and_kwargs_take_all(things):
@@ -118,6 +236,29 @@ def test_python_files_of_a_folder_or_by_path(tmp_path, clean):
     assert KINDS["features"]["shout"].thing is thing  # read once, whatever path leads to it
 
 
+def test_one_python_file_alone(tmp_path, monkeypatch, clean):
+    (tmp_path / "mine.py").write_text(PLUGIN)
+    (tmp_path / "other.py").write_text("raise RuntimeError('not asked for')")
+    monkeypatch.chdir(tmp_path)
+    load_plugins((Path("mine.py"),))
+    assert "shout" in KINDS["features"]
+    load_plugins((tmp_path / "mine.py", Path("mine.py")))
+
+
+def test_two_files_that_register_one_name_are_both_told_by_path(tmp_path, monkeypatch, clean):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.py", "b.py"):
+        (tmp_path / name).write_text(PLUGIN)
+    with pytest.raises(UsageError) as error:
+        load_plugins((Path("a.py"), Path("b.py")))
+    assert str(error.value) == "feature 'shout' is registered twice: in a.py:2 and in b.py:2; rename one"
+    classes = "from alignbench import aligner\n@aligner('mild')\nclass Mild: ...\n"
+    for name in ("c.py", "d.py"):
+        (tmp_path / name).write_text(classes)
+    with pytest.raises(UsageError, match=r"^aligner 'mild' is registered twice: in c\.py and in d\.py; rename one$"):
+        load_plugins((Path("c.py"), Path("d.py")))
+
+
 def test_two_files_with_one_name_are_two_plug_ins(tmp_path, clean):
     for folder, name in (("a", "shout"), ("b", "whisper")):
         (tmp_path / folder).mkdir()
@@ -135,7 +276,11 @@ def test_two_files_with_one_name_are_two_plug_ins(tmp_path, clean):
         ),
         ("1 +", "mine.py: could not be loaded: SyntaxError: invalid syntax"),
         ("raise SystemExit(3)", "mine.py: could not be loaded: SystemExit: 3"),
-        (PLUGIN.replace("shout", "length_tokens"), "feature 'length_tokens' is registered twice: in alignbench."),
+        (
+            PLUGIN.replace("shout", "length_tokens"),
+            f"feature 'length_tokens' is registered twice: in {module.__file__.removesuffix('registry.py')}"
+            "features/shape.py:12 and in mine.py:2; rename one",
+        ),
     ],
 )
 def test_a_broken_plug_in_is_one_line_that_names_it(tmp_path, monkeypatch, clean, text, message):

@@ -25,6 +25,8 @@ from alignbench.spec import Spec, parse_arguments, parse_spec
         ("a:x=1e-3,y=1.0e-3", "a", {"x": 0.001, "y": 0.001}),
         ("{name: prompt, text: 'a, b: c', inner: {name: top_p, p: 0.9}}", "prompt",
          {"text": "a, b: c", "inner": {"name": "top_p", "p": 0.9}}),
+        ("{name: a, x: 1e-3, y: +2.5E7, z: .5e0, text: '1e-3', word: 1e-3x, n: 10}", "a",
+         {"x": 0.001, "y": 2.5e7, "z": 0.5, "text": "1e-3", "word": "1e-3x", "n": 10}),
         ({"name": "exact", "order": 2}, "exact", {"order": 2}),
     ],
 )  # fmt: skip
@@ -65,7 +67,8 @@ def test_a_label_read_again_is_the_same_spec(arguments):
 
 
 @pytest.mark.parametrize(
-    "arguments", [{"text": "a, b"}, {"inner": {"name": "top_p", "p": 0.9}}, {"text": "1"}, {"x": None}]
+    "arguments",
+    [{"text": "a, b"}, {"inner": {"name": "top_p", "p": 0.9}}, {"text": "1"}, {"x": None}, {"text": "1e-3"}],
 )
 def test_a_label_that_needs_yaml_is_yaml(arguments):
     spec = Spec("name", arguments)

@@ -236,6 +236,60 @@ def test_metrics_are_checked_once_they_are_loaded(write):
         load_task(write(changed("[perplexity, {metric: distinct, draws: 8}]", "[{metric: distinct, drows: 8}]")))
 
 
+def test_types_and_checks_of_metrics(write):
+    def refuse(**params):
+        if params["draws"] == 9:
+            raise UsageError("draws must be even")
+
+    metric("distinct", check=refuse)(lambda evidence, *, draws=8: None)
+    typed = metric["distinct"].thing
+    typed.__annotations__["draws"] = int
+    text = changed("[perplexity, {metric: distinct, draws: 8}]", "[{metric: distinct, draws: abc}]")
+    with pytest.raises(TaskError) as error:
+        load_task(write(text))
+    assert str(error.value) == "t.yaml:17: 'distinct' argument 'draws': input should be a valid integer, not 'abc'"
+    with pytest.raises(TaskError, match=r"^t\.yaml:17: 'distinct' draws must be even$"):
+        load_task(write(changed("draws: abc", "draws: 9", text)))
+    assert load_task(write(changed("draws: abc", "draws: 4", text))).metrics == (("distinct", {"draws": 4}),)
+
+
+@pytest.mark.parametrize(
+    ("meta", "primary", "message"),
+    [
+        ({}, "m.anything", ""),
+        ({"better": "lower"}, "m", ""),
+        ({"parts": ("kl_target", "tv")}, "m.tv", ""),
+        ({"parts": ("kl_target", "tv")}, "m.kl_traget", "primary: 'm' has no part 'kl_traget' that a table can be "
+         "sorted by. Did you mean 'kl_target'? Known: kl_target, tv."),
+        ({"parts": ("kl_target", "tv")}, "m", "primary: 'm' has several numbers; name one: m.kl_target, m.tv"),
+        ({"parts": ("a_1",), "better": {"a_": "lower"}}, "m.a_2", "primary: 'm' has no part 'a_2'"),
+        ({"better": {"share": "", "always": "higher"}}, "m.share.x", ""),
+        ({"better": {"share": "", "always": "higher"}}, "m.allways", "primary: 'm' has no part 'allways' that a table "
+         "can be sorted by. Did you mean 'always'? Known: always, share."),
+        ({"better": {"share": "", "always": "higher"}}, "m", "primary: 'm' has several numbers; name one: m.share, "),
+        ({"better": {"": "lower"}}, "m", ""),
+        ({"better": {"": "lower"}}, "m.feature", ""),
+    ],
+)  # fmt: skip
+def test_primary_names_a_part_that_there_is(write, meta, primary, message):
+    metric("m", **meta)(lambda evidence: None)
+    write(MINIMAL + f"metrics: [m]\nprimary: {primary}\n")
+    if not message:
+        assert load_task("t.yaml").primary == primary
+        return
+    with pytest.raises(TaskError) as error:
+        load_task("t.yaml")
+    assert str(error.value).startswith(f"t.yaml:8: {message}") and "\n" not in str(error.value)
+
+
+def test_a_number_may_be_written_with_a_power_alone(write):
+    task = load_task(write(changed("beta: 10", "beta: 1e-3")))
+    assert task.target.constraints[-1].beta == 0.001
+    assert task.hash == load_task(write(changed("beta: 10", "beta: 1.0e-3"))).hash
+    with pytest.raises(TaskError, match=r"^t\.yaml:16: beta: input should be a valid number, not '1e-3'$"):
+        load_task(write(changed("beta: 10", "beta: '1e-3'")))
+
+
 def test_tasks_are_found_by_name_pattern_and_path(write, tmp_path):
     assert {"lexical_word", "gender_balance", "exact_ngram"} <= all_tasks().keys()
     assert find_task("lexical_word").path == builtin_folder() / "lexical_word.yaml"

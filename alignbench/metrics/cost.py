@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from alignbench.registry import metric
-from alignbench.stats.intervals import mean_over_prompts, normal
-from alignbench.stats.jackknife import jackknife, strata, unit_sums
-from alignbench.types import Array, Estimate, Evidence
+from alignbench.stats.intervals import Z95, mean_over_prompts, mover, spread_or_none, until
+from alignbench.stats.jackknife import strata
+from alignbench.types import Estimate, Evidence
 
 ONCE = "measured once: no interval"
+PROCESS = "the process's high-water mark so far"  # it never falls: an earlier generator may have set it
 
 
 @metric(
@@ -18,18 +19,22 @@ ONCE = "measured once: no interval"
     parts=("rate", "proposals_per_draw"),
 )
 def acceptance(evidence: Evidence) -> dict[str, Estimate]:
-    """Draws kept per proposal (rate, mean over prompts of kept over proposed) and proposals per kept draw."""
+    """Draws kept per proposal (rate, mean over prompts) and proposals per kept draw.
+
+    Proposals until a draw is kept are negative binomial: exact limits for each prompt, combined by MOVER.
+    """
     assert evidence.proposed is not None
     prompt, proposals, kept = evidence.proposed.T
-    columns = np.stack([kept, proposals], axis=1).astype(float)
-    pairs = [jackknife(unit_sums(columns[rows], unit), _first_over_second) for rows, unit in strata(prompt)]
-    values, variances = np.array(pairs).T
+    rows_of = [rows for rows, _ in strata(prompt)]
+    table = [until(float(kept[i].sum()), float(proposals[i].sum()), bool(kept[i].all())) for i in rows_of]
+    values, lows, highs = np.array(table).T
+    low, high = mover(values, lows, highs)
     out = evidence.cost.exhausted
     note = f"{out} draws left out: their proposals ran out" if out else ""
-    rate = normal(float(values.mean()), float(variances.sum()) / values.size**2, n=len(prompt), note=note)
+    rate = Estimate(float(values.mean()), (high - low) / 2 / Z95, low, high, n=len(prompt), note=note)
     own = evidence.own.draws
-    per_draw = mean_over_prompts(own.prompt, np.asarray(own.proposals, float), own.group).noted(note)
-    return {"rate": rate, "proposals_per_draw": per_draw}
+    per_draw = mean_over_prompts(own.prompt, np.asarray(own.proposals, float), own.group)
+    return {"rate": rate, "proposals_per_draw": spread_or_none(per_draw).noted(note)}
 
 
 @metric(
@@ -45,18 +50,16 @@ def cost(evidence: Evidence) -> dict[str, Estimate]:
     """Wall seconds, decoded tokens per second and per kept draw, proposals per kept draw, peak memory in MB (10⁶)."""
     spent = evidence.cost
     seconds, kept = spent.seconds, spent.kept
+    peak = _once(None if spent.peak_bytes is None else spent.peak_bytes / 1e6, "not measured")
+    on_cpu = spent.device == "" or spent.device.startswith("cpu")
     return {
         "seconds": _once(seconds, "no draw was timed: all were already stored"),
         "tokens_per_second": _once(spent.tokens / seconds if seconds else None, "no draw was timed"),
         "tokens_per_draw": _once(spent.tokens / kept if kept and spent.tokens else None, "no draw was counted"),
         "proposals_per_draw": _once(spent.proposals / kept if kept and spent.proposals else None, "no proposals"),
-        "peak_memory_mb": _once(None if spent.peak_bytes is None else spent.peak_bytes / 1e6, "not measured"),
+        "peak_memory_mb": peak.noted(PROCESS) if on_cpu and peak.value is not None else peak,
     }
 
 
 def _once(value: float | None, absent: str) -> Estimate:
     return Estimate.missing(absent) if value is None else Estimate(float(value), n=1, note=ONCE)
-
-
-def _first_over_second(sums: Array) -> Array:
-    return np.asarray(sums[..., 0] / sums[..., 1])

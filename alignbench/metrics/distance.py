@@ -6,12 +6,14 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from alignbench.metrics.parameters import at_least
 from alignbench.registry import metric
 from alignbench.stats import divergences, selection
 from alignbench.stats.divergences import Sample
-from alignbench.stats.intervals import mean_over_prompts
+from alignbench.stats.intervals import mean_over_prompts, spread_or_none, without_interval
 from alignbench.stats.normaliser import log_z
-from alignbench.types import Estimate, Evidence, Scored, Selection
+from alignbench.stats.weights import is_boolean
+from alignbench.types import Array, Estimate, Evidence, Scored, Selection
 
 Parts = Mapping[str, Estimate]
 PARTS = (
@@ -27,6 +29,7 @@ PARTS = (
     "log_z",
 )
 BASE_ITSELF = Estimate(0.0, 0.0, 0.0, 0.0, note="the base itself")
+UNSEEN = "no interval: the target tilts, but log P − log a is the same for all base draws of a prompt that it allows"
 FROM_COUNTS = "closed form: no density, no per-token divergences"
 
 
@@ -34,6 +37,7 @@ FROM_COUNTS = "closed form: no density, no per-token divergences"
     needs={"ref", "log_base", "log_target"},
     better={"kl_": "lower", "tv": "lower", "js": "lower", "log_z": ""},
     parts=PARTS,
+    check=at_least(seed=0),
 )
 def divergence(evidence: Evidence, *, seed: int = 0) -> dict[str, Estimate]:
     """How far π is from the target p and the base a, in nats (tv: 0 to 1), mean over prompts; log_z: what p keeps of a.
@@ -46,7 +50,21 @@ def divergence(evidence: Evidence, *, seed: int = 0) -> dict[str, Estimate]:
     if absent:
         return dict.fromkeys(PARTS, Estimate.missing(absent))
     parts = {"log_z": log_z(ref.prompt, ref.ratio, ref.group), **_parts(evidence, ref, seed)}
-    return {part: parts[part] for part in PARTS}
+    unseen = _tilts(evidence) and is_boolean(ref.prompt, ref.ratio)
+    own_alone = () if evidence.selection is not None else ("kl_base", "kl_base_rb", "kl_base_k1")
+    return {part: _blurred(parts[part]) if unseen and part not in own_alone else parts[part] for part in PARTS}
+
+
+def _tilts(evidence: Evidence) -> bool:
+    """Whether the target asks for more than hard constraints, so that its weights are not all one."""
+    return any(wanted.kind != "always" for wanted in evidence.fit.wanted)
+
+
+def _blurred(estimate: Estimate) -> Estimate:
+    """Without the limits that hold for hard constraints only; what is exact by construction, or ∞, stays."""
+    if estimate.stderr == 0 or (estimate.ci_low is None and estimate.ci_high is None):
+        return estimate
+    return without_interval(estimate, UNSEEN)
 
 
 def _parts(evidence: Evidence, ref: Sample, seed: int) -> Parts:
@@ -87,9 +105,13 @@ def _from_base(evidence: Evidence, own: Sample) -> Parts:
     no_rb = evidence.reasons.get("kl_base") or "the generator gives no next-token probabilities"
     return {
         "kl_base": divergences.kl_base(own.prompt, k1, rb, own.group),
-        "kl_base_k1": mean_over_prompts(own.prompt, k1, own.group),
-        "kl_base_rb": Estimate.missing(no_rb) if rb is None else mean_over_prompts(own.prompt, rb, own.group),
+        "kl_base_k1": _mean(own, k1),
+        "kl_base_rb": Estimate.missing(no_rb) if rb is None else _mean(own, rb),
     }
+
+
+def _mean(own: Sample, values: Array) -> Estimate:
+    return spread_or_none(mean_over_prompts(own.prompt, values, own.group))
 
 
 def _sample(evidence: Evidence, scored: Scored) -> Sample:

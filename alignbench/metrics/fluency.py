@@ -35,7 +35,7 @@ def bits_per_byte(evidence: Evidence) -> Estimate:
 
 def _nats_per(evidence: Evidence, size: Array) -> Estimate:
     own, log_judge = evidence.own.draws, np.asarray(evidence.own.log_judge, float)
-    named = f"judge: {evidence.judge}" if evidence.judge and evidence.judge != evidence.base else "judge: the base"
+    named = "judge: the base" if evidence.judge_is_base else f"judge: {evidence.judge}"
     if np.any(log_judge == -np.inf):
         share = float(np.mean(log_judge == -np.inf))
         return Estimate(np.inf, n=len(own), note=f"{share:.3g} of the draws are impossible for the judge; {named}")

@@ -2,27 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import ndtri
 
 from alignbench.registry import metric
-from alignbench.stats.intervals import influence_of_ratio, mean_over_prompts, moved, share, wilson
+from alignbench.stats.intervals import (
+    LEVEL,
+    influence_of_ratio,
+    mean_over_prompts,
+    moved,
+    share,
+    spread_or_none,
+    wilson,
+)
+from alignbench.stats.jackknife import strata
 from alignbench.types import Array, Estimate, Evidence, Wanted
+
+MEAN_OF_SIZES = "mean of |reached − wanted|"
+FOLDED = "limits: those of the error, folded at 0"
+TWO_VALUED = "limits as for a feature of 0 and 1"
 
 
 @dataclass(frozen=True)
 class Reached:
-    """What own draws reach of one thing that is wanted, and what each draw adds to it to first order."""
+    """What own draws reach of one thing that is wanted; of a category's share also what each draw adds to it."""
 
     wanted: Wanted
     value: float
-    influence: Array  # (B,) its mean over prompts is 0
-    hits: tuple[int, int] | None = None  # draws in the category, and in any listed one
+    influence: Array | None = None  # (B,) to first order; its mean over prompts is 0
+    hits: tuple[int, int] = (0, 0)  # draws in the category, and in any listed one
 
 
-@metric(needs={"own"}, better={"always": "higher", "reward": "higher"})
+@metric(needs={"own"}, better={"always": "higher", "reward": "higher", "share": "", "moment": ""})
 def satisfaction(evidence: Evidence) -> dict[str, Estimate]:
     """What own draws reach: share that keeps all hard constraints, moments, shares of categories, mean rewards.
 
@@ -73,10 +86,10 @@ def _reached(evidence: Evidence, wanted: Wanted) -> Estimate:
     return _estimate(evidence, reached).noted(note)
 
 
-def _error(evidence: Evidence, reached: Reached | None) -> Estimate:
+def _error(evidence: Evidence, reached: Reached | None, level: float = LEVEL) -> Estimate:
     if reached is None:
         return Estimate.missing("no own draw falls in a listed category", n=len(evidence.own.draws))
-    estimate = _estimate(evidence, reached)
+    estimate = _estimate(evidence, reached, level)
     return moved(estimate, reached.value - float(reached.wanted.value or 0.0))
 
 
@@ -86,7 +99,7 @@ def _measured(evidence: Evidence, wanted: Wanted) -> Reached | None:
         return _share(evidence, wanted)
     values = _values(evidence, wanted.feature)
     mean = float(mean_over_prompts(evidence.own.draws.prompt, values).value or 0.0)
-    return Reached(wanted, mean, values - mean)
+    return Reached(wanted, mean)
 
 
 def _share(evidence: Evidence, wanted: Wanted) -> Reached | None:
@@ -102,31 +115,54 @@ def _share(evidence: Evidence, wanted: Wanted) -> Reached | None:
     return Reached(wanted, value, influence_of_ratio(hit, inside, value, below), (int(hit.sum()), int(inside.sum())))
 
 
-def _estimate(evidence: Evidence, reached: Reached) -> Estimate:
-    """Delta interval; for a share Wilson's, at the number of draws that has the delta method's variance."""
+def _estimate(evidence: Evidence, reached: Reached, level: float = LEVEL) -> Estimate:
+    """Wilson's interval for a share and for a feature of 0 and 1, else the delta interval."""
     draws = evidence.own.draws
-    delta = moved(mean_over_prompts(draws.prompt, reached.influence, draws.group), reached.value)
-    if reached.hits is None:
-        return delta
-    v, n = reached.value, float(reached.hits[1])
-    if 0 < v < 1 and delta.stderr:
+    if reached.influence is not None:
+        return _of_share(evidence, reached, reached.influence, level)
+    values = _values(evidence, reached.wanted.feature)
+    if not np.isin(values, (0, 1)).all():
+        return spread_or_none(mean_over_prompts(draws.prompt, values, draws.group, level))
+    answer = share(draws.prompt, values > 0, draws.group, level)
+    return answer.noted(TWO_VALUED) if answer.value in (0.0, 1.0) else answer
+
+
+def _of_share(evidence: Evidence, reached: Reached, influence: Array, level: float) -> Estimate:
+    """Wilson's limits, at the number of draws that has the delta method's variance."""
+    draws, v, n = evidence.own.draws, reached.value, float(reached.hits[1])
+    delta = spread_or_none(mean_over_prompts(draws.prompt, influence, draws.group), note="")
+    if delta.stderr is not None:
         n = min(n, v * (1 - v) / delta.stderr**2)
-    low, high = (float(x) for x in wilson(v * n, n))
+    elif draws.group is not None:  # the design effect cannot be seen: a group is worth one draw
+        n = min(n, float(sum(int(unit.max()) + 1 for _, unit in strata(draws.prompt, draws.group))))
+    low, high = (float(x) for x in wilson(v * n, n, level))
+    if delta.stderr is None:
+        return Estimate(v, (high - low) / 2 / float(ndtri(0.5 + level / 2)), low, high, n=reached.hits[1])
     return Estimate(v, delta.stderr, low, high, n=reached.hits[1], note=delta.note)
 
 
 def _mean_size(evidence: Evidence, reached: list[Reached]) -> Estimate:
-    draws = evidence.own.draws
-    errors = np.array([r.value - float(r.wanted.value or 0.0) for r in reached])
-    moves = np.mean([np.sign(e) * r.influence for e, r in zip(errors, reached, strict=True)], axis=0)
-    estimate = moved(mean_over_prompts(draws.prompt, moves, draws.group), float(np.abs(errors).mean()))
-    return estimate.noted("mean of |reached − wanted|; delta interval; biased up where the errors are mere noise")
+    """Mean of |reached − wanted|, between the means of the parts' limits folded at 0.
+
+    The upper limits are the parts' own: their mean is as wide as if all errors moved together. The lower ones are
+    Bonferroni's, since a mean of 0 is covered only if no part tells its error from 0.
+    """
+    free = _free(reached)
+    parts = [_error(evidence, r) for r in reached]
+    value = float(np.mean([abs(p.value or 0.0) for p in parts]))
+    n = len(evidence.own.draws)
+    named = f"limits: means of the parts', folded at 0, the lower at 1 − 0.05/{free}" if free > 1 else FOLDED
+    note = f"{MEAN_OF_SIZES}; {named}; biased up where the errors are mere noise"
+    absent = [p for p in parts if p.stderr is None or p.ci_low is None or p.ci_high is None]
+    if absent:
+        return Estimate(value, n=n, note="; ".join(filter(None, (MEAN_OF_SIZES, absent[0].note))))
+    wide = parts if free == 1 else [_error(evidence, r, 1 - (1 - LEVEL) / free) for r in reached]
+    low = float(np.mean([max(0.0, p.ci_low or 0.0, -(p.ci_high or 0.0)) for p in wide]))
+    high = float(np.mean([max(abs(p.ci_low or 0.0), abs(p.ci_high or 0.0)) for p in parts]))
+    return Estimate(value, float(np.mean([p.stderr for p in parts])), low, high, n=n, note=note)
 
 
-def wanted_by_part(evidence: Evidence) -> Mapping[str, float]:
-    """What is asked, by part of `satisfaction`; hard constraints ask for 1."""
-    return {
-        "always" if w.kind == "always" else _part(w): 1.0 if w.kind == "always" else float(w.value or 0.0)
-        for w in evidence.fit.wanted
-        if w.kind == "always" or w.value is not None
-    }
+def _free(reached: list[Reached]) -> int:
+    """How many errors there are; the shares of two categories are mirror images and count once."""
+    shares = [r.wanted.feature for r in reached if r.wanted.kind == "distribution"]
+    return len(reached) - sum(shares.count(feature) == 2 for feature in set(shares))

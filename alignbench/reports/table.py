@@ -178,19 +178,19 @@ class _Setting:
 
 def _remarks(tables: Sequence[tuple[_Setting, str]]) -> list[str]:
     """For each table, given as (setting, name of the base), what tells it from the others of its task."""
-    return [plain_text(_remark(s, name, [t for t in tables if t[0].task == s.task])) for s, name in tables]
+    return [_remark(s, name, [t for t in tables if t[0].task == s.task]) for s, name in tables]
 
 
 def _remark(setting: _Setting, name: str, all_of_task: Sequence[tuple[_Setting, str]]) -> str:
     namesakes = {s.base for s, n in all_of_task if n == name}
     alike = {s.target_id for s, _ in all_of_task if (s.task_hash, s.base) == (setting.task_hash, setting.base)}
     differs = {
-        f" #{setting.base if setting.known else 'unknown'}": len(namesakes) > 1,
-        f" · task #{_digits(setting, all_of_task)}": len({s.task_hash for s, _ in all_of_task}) > 1,
-        f" · judge {setting.judge or 'the base'}": len({s.judge for s, _ in all_of_task}) > 1,
-        f" · λ differs: target #{setting.target_id or 'unknown'}": len(alike) > 1,
+        f"#{setting.base if setting.known else 'unknown'}": len(namesakes) > 1,
+        f"· task #{_digits(setting, all_of_task)}": len({s.task_hash for s, _ in all_of_task}) > 1,
+        f"· judge {setting.judge or 'the base'}": len({s.judge for s, _ in all_of_task}) > 1,
+        f"· λ differs: target #{setting.target_id or 'unknown'}": len(alike) > 1,
     }
-    return "".join(text for text, said in differs.items() if said)
+    return "".join(f" {plain_text(text)}" for text, said in differs.items() if said)
 
 
 def _digits(setting: _Setting, all_of_task: Sequence[tuple[_Setting, str]]) -> str:

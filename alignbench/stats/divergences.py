@@ -13,7 +13,7 @@ from scipy.special import expit
 from scipy.stats import bootstrap
 
 from alignbench.stats.discrete import times
-from alignbench.stats.intervals import mean_over_prompts, normal, share, total
+from alignbench.stats.intervals import mean_over_prompts, normal, share, spread_or_none, total
 from alignbench.stats.jackknife import jackknife, prompts_in, strata, unit_sums
 from alignbench.stats.normaliser import log_z, log_z_by_prompt, scaled
 from alignbench.stats.weights import LOGS, SHARES, p_draws, refusal
@@ -55,6 +55,11 @@ def kl_target(ref: Sample, truncates: bool = False) -> Estimate:
     ∞ as soon as one draw of the target lies off π's support: what importance sampling prints instead is finite and
     wrong. `truncates`: π may lack what the base can say, so that the absence of such draws is put in numbers.
     """
+    return spread_or_none(_kl_target(ref, truncates))
+
+
+def _kl_target(ref: Sample, truncates: bool) -> Estimate:
+    """As `kl_target`, with a variance of 0 left in, since errors may be added to it."""
     excess, n = ref.excess, np.size(ref.prompt)
     if np.any(excess == np.inf):
         return Estimate(np.inf, n=n, note=f"π covers {_covered(ref):.1%} of the target's mass")
@@ -69,13 +74,13 @@ def kl_target(ref: Sample, truncates: bool = False) -> Estimate:
 
 def kl_target_within(own: Sample, ref: Sample, truncates: bool = False) -> Estimate:
     """KL(p‖π_b) in nats, π_b = π given the hard constraints: KL(p‖π) + log of the share of π that keeps them."""
-    whole = kl_target(ref, truncates)
+    whole = _kl_target(ref, truncates)
     if own.allowed.all() and ref.allowed.all():  # no hard constraint to be seen
-        return whole
+        return spread_or_none(whole)
     kept = log_z(own.prompt, np.where(own.allowed, 0.0, -np.inf), own.group)
     if kept.value is None and whole.value is not None and np.isfinite(whole.value):
         return Estimate.missing(f"own draws that keep the hard constraints: {int(own.allowed.sum())}; too few")
-    return total([whole, kept], n=np.size(own.prompt)) if kept.value is not None else whole
+    return spread_or_none(whole if kept.value is None else total([whole, kept], n=np.size(own.prompt)))
 
 
 def kl_reverse(own: Sample, ref: Sample) -> Estimate:
@@ -86,7 +91,8 @@ def kl_reverse(own: Sample, ref: Sample) -> Estimate:
     allowed = own.allowed
     if not allowed.all():
         return Estimate(np.inf, n=allowed.size, note=violations(share(own.prompt, ~allowed, own.group)))
-    answer = total([mean_over_prompts(own.prompt, -own.excess, own.group), log_z(ref.prompt, ref.ratio, ref.group)])
+    parts = [mean_over_prompts(own.prompt, -own.excess, own.group), log_z(ref.prompt, ref.ratio, ref.group)]
+    answer = spread_or_none(total(parts))
     if ref.allowed.all() or answer.value is None:
         return answer
     return answer.noted(f"no own draw breaks a hard constraint (share ≤ {min(3 / allowed.size, 1):.2g})")
@@ -111,7 +117,7 @@ def kl_reverse_within(own: Sample, ref: Sample) -> Estimate:
     within = _averaged(
         where, lambda w, rows: np.stack([np.ones(w.size), w, times(w, -excess[rows])], axis=1), _kl_of_sums
     )
-    return total([within, normaliser])
+    return spread_or_none(total([within, normaliser]))
 
 
 ROUNDING = 1e-4
@@ -127,7 +133,7 @@ def kl_base(prompt: Array, k1: Array, rao_blackwell: Array | None = None, group:
     """
     k1 = np.asarray(k1, float)
     if rao_blackwell is None:
-        return mean_over_prompts(prompt, k1, group).noted("single-sample k1: no per-token divergences")
+        return spread_or_none(mean_over_prompts(prompt, k1, group)).noted("single-sample k1: no per-token divergences")
     rb = np.asarray(rao_blackwell, float)
     if not (np.all(np.isfinite(rb)) and np.all(np.isfinite(k1))):
         return Estimate(np.inf, n=k1.size, note="π says what the base cannot")
@@ -135,7 +141,7 @@ def kl_base(prompt: Array, k1: Array, rao_blackwell: Array | None = None, group:
     spread = float(noise @ noise)
     told_apart = spread > ROUNDING**2 * k1.size
     c = -float(_within(prompt, rb) @ noise) / spread if told_apart else 0.0
-    return mean_over_prompts(prompt, rb + c * (k1 - rb), group)
+    return spread_or_none(mean_over_prompts(prompt, rb + c * (k1 - rb), group))
 
 
 def tv(own: Sample, ref: Sample, rng: np.random.Generator) -> Estimate:
@@ -155,9 +161,8 @@ def tv(own: Sample, ref: Sample, rng: np.random.Generator) -> Estimate:
     low, high = (float(x) for x in np.quantile(copies, [0.025, 0.975]))
     worth, floor = float(p_draws(ref.prompt, ratio).sum()), _noise_floor(ref)
     note = "" if value > floor else f"cannot be told from 0: the error of log Z alone reads up to {floor:.2g}"
-    return Estimate(
-        value, float(copies.std(ddof=1)), min(low, 0.0) if note else low, high, np.size(own.prompt), worth, note
-    )
+    error, low = float(copies.std(ddof=1)), min(low, 0.0) if note else low
+    return spread_or_none(Estimate(value, error, low, high, np.size(own.prompt), worth, note))
 
 
 def js(own: Sample, ref: Sample) -> Estimate:
@@ -177,7 +182,7 @@ def js(own: Sample, ref: Sample) -> Estimate:
         for (rows, _), row in zip(strata(sample.prompt), table, strict=True):
             values[rows] = row[k]
         parts.append(mean_over_prompts(sample.prompt, values, sample.group))
-    return replace(total(parts), ess=float(p_draws(ref.prompt, ref.ratio).sum()))
+    return replace(spread_or_none(total(parts)), ess=float(p_draws(ref.prompt, ref.ratio).sum()))
 
 
 def _kl_of_sums(sums: Array) -> Array:

@@ -1,4 +1,4 @@
-"""Means over the prompts given, and their 95 % intervals."""
+"""Means over the prompts given, and their intervals: 95 % unless a `level` is asked for."""
 
 from __future__ import annotations
 
@@ -6,35 +6,74 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
-from scipy.special import stdtrit
+from scipy.special import betaincinv, ndtri, stdtrit
 
 from alignbench.stats.jackknife import jackknife, prompts_in, strata, unit_sums
 from alignbench.types import Array, Estimate
 
 Z95 = 1.959963984540054
 Transform = Callable[[Array], Array]
+LEVEL = 0.95
+FLAT = "no interval: the draws do not differ"
+ROUNDING = 1e-12  # of the value (or of 1): a standard error this small is rounding
 
 
-def normal(value: float, variance: float, *, n: int, df: float = np.inf, note: str = "") -> Estimate:
-    """An estimate with a symmetric 95 % interval, by Student's t with `df` degrees of freedom.
+def normal(
+    value: float, variance: float, *, n: int, df: float = np.inf, note: str = "", level: float = LEVEL
+) -> Estimate:
+    """An estimate with a symmetric interval, by Student's t with `df` degrees of freedom.
 
-    There is none where the variance is ∞, that is, unknown.
+    There is none where the variance is ∞, that is, unknown. A variance of 0 stays one, so that errors can be added;
+    what is printed goes through `spread_or_none`.
     """
     if not np.isfinite(variance) or not np.isfinite(value):
         return Estimate(value=float(value), n=n, note=note)
     error = float(np.sqrt(max(variance, 0.0)))  # a sum of squares: below 0 only by rounding
-    half = error * (Z95 if np.isinf(df) else float(stdtrit(max(df, 1.0), 0.975)))
+    tail = 0.5 + level / 2
+    half = error * float(ndtri(tail) if np.isinf(df) else stdtrit(max(df, 1.0), tail))
     return Estimate(value=float(value), stderr=error, ci_low=value - half, ci_high=value + half, n=n, note=note)
 
 
-def wilson(hits: Array | float, n: Array | float) -> tuple[Array, Array]:
-    """95 % limits of a share, from `hits` of `n` (Wilson, 1927); never empty, right at 0 and at n."""
-    hits, n = np.asarray(hits, float), np.asarray(n, float)
-    centre = (hits + Z95**2 / 2) / (n + Z95**2)
-    half = Z95 / (n + Z95**2) * np.sqrt(np.maximum(hits * (1 - hits / n), 0.0) + Z95**2 / 4)
+def spread_or_none(estimate: Estimate, note: str = FLAT) -> Estimate:
+    """The estimate; without its interval, and with `note`, where the sample has no spread.
+
+    Draws that happen to agree say that the spread is small, not that it is 0. What is exact by construction has an
+    interval of width 0 and its own note, and does not come here.
+    """
+    if estimate.value is None or estimate.stderr is None or not np.isfinite(estimate.value):
+        return estimate
+    if estimate.stderr > ROUNDING * max(1.0, abs(estimate.value)):
+        return estimate
+    return without_interval(estimate, note)
+
+
+def without_interval(estimate: Estimate, note: str) -> Estimate:
+    """The same number without limits, and why."""
+    return replace(estimate, stderr=None, ci_low=None, ci_high=None).noted(note)
+
+
+def wilson(hits: Array | float, n: Array | float, level: float = LEVEL) -> tuple[Array, Array]:
+    """Limits of a share, from `hits` of `n` (Wilson, 1927); never empty, right at 0 and at n."""
+    hits, n, z = np.asarray(hits, float), np.asarray(n, float), float(ndtri(0.5 + level / 2))
+    centre = (hits + z**2 / 2) / (n + z**2)
+    half = z / (n + z**2) * np.sqrt(np.maximum(hits * (1 - hits / n), 0.0) + z**2 / 4)
     low = np.where(hits <= 0, 0.0, centre - half)
     high = np.where(hits >= n, 1.0, centre + half)
     return low, high
+
+
+def until(hits: float, trials: float, all_hit: bool = True) -> tuple[float, float, float]:
+    """A chance per trial and its exact 95 % limits, from the `trials` that it took to get `hits`.
+
+    The trials are negative binomial: (hits − 1)/(trials − 1) is unbiased, and the upper limit has one failure less
+    to its name than Clopper and Pearson's. Not `all_hit`, where some were given up: hits/trials, and their limits.
+    Source: Haldane, On a method of estimating frequencies (1945); Clopper and Pearson (1934).
+    """
+    given_up = not all_hit or hits < 1
+    value = hits / trials if given_up or hits < 2 else (hits - 1) / (trials - 1)
+    low = float(betaincinv(hits, trials - hits + 1, 0.025)) if hits else 0.0
+    high = float(betaincinv(hits + given_up, trials - hits, 0.975)) if trials > hits else 1.0
+    return value, low, high
 
 
 def mover(values: Array, lows: Array, highs: Array) -> tuple[float, float]:
@@ -56,18 +95,18 @@ def total(parts: Sequence[Estimate], *, n: int = 0) -> Estimate:
         if part.value is None or not np.isfinite(part.value):
             return part
     values = [float(p.value or 0.0) for p in parts]
+    notes = "; ".join(dict.fromkeys(p.note for p in parts if p.note))
     if any(p.stderr is None or p.ci_low is None or p.ci_high is None for p in parts):
-        return Estimate(value=sum(values), n=n)
+        return Estimate(value=sum(values), n=n or parts[0].n, note=notes)
     lows = np.array([p.ci_low for p in parts], float)
     highs = np.array([p.ci_high for p in parts], float)
     low, high = (len(parts) * limit for limit in mover(np.array(values), lows, highs))
     error = float(np.sqrt(sum((p.stderr or 0.0) ** 2 for p in parts)))
-    notes = "; ".join(dict.fromkeys(p.note for p in parts if p.note))
     sizes = [p.ess for p in parts if p.ess is not None]
     return Estimate(sum(values), error, low, high, n or parts[0].n, min(sizes) if sizes else None, notes)
 
 
-def mean_over_prompts(prompt: Array, values: Array, group: Array | None = None) -> Estimate:
+def mean_over_prompts(prompt: Array, values: Array, group: Array | None = None, level: float = LEVEL) -> Estimate:
     """Mean over prompts of the mean of `values` (B,), in their unit; stratified by prompt, clustered by group.
 
     Where a prompt has a single unit, its spread is unknown: the interval then takes the spread between the prompts'
@@ -80,12 +119,13 @@ def mean_over_prompts(prompt: Array, values: Array, group: Array | None = None) 
     if not np.all(np.isfinite(means)):
         return Estimate(value=float(means.mean()), n=values.size)
     if np.all(units >= 2):
-        return normal(means.mean(), variances.sum() / means.size**2, n=values.size, df=float((units - 1).sum()))
+        df = float((units - 1).sum())
+        return normal(means.mean(), variances.sum() / means.size**2, n=values.size, df=df, level=level)
     if means.size == 1:
         return Estimate(float(means[0]), n=values.size, note="one independent draw: no interval")
     between = float(means.var(ddof=1)) / means.size
     note = "some prompt has one independent draw: the interval takes the spread between prompts (conservative)"
-    return normal(means.mean(), between, n=values.size, df=means.size - 1, note=note)
+    return normal(means.mean(), between, n=values.size, df=means.size - 1, note=note, level=level)
 
 
 def _spread(prompt: Array, values: Array, group: Array | None) -> list[tuple[float, float, int]]:
@@ -112,7 +152,7 @@ def ratio_over_prompts(
         return Estimate.missing("nothing to divide by", n=len(np.asarray(top)))
     value = above / below
     error = mean_over_prompts(prompt, influence_of_ratio(top, bottom, value, below), group)
-    return moved(error, value).noted(note)
+    return spread_or_none(moved(error, value)).noted(note)
 
 
 def influence_of_ratio(top: Array, bottom: Array, ratio: float, below: float) -> Array:
@@ -128,22 +168,25 @@ def moved(error: Estimate, value: float) -> Estimate:
     return replace(error, value=value, ci_low=low, ci_high=high)
 
 
-def share(prompt: Array, hit: Array, group: Array | None = None) -> Estimate:
+def share(prompt: Array, hit: Array, group: Array | None = None, level: float = LEVEL) -> Estimate:
     """Mean over prompts of the share of draws that `hit` (B,) bool; Wilson, and MOVER over several prompts."""
-    return monotone(prompt, hit, lambda z: z, group)
+    return monotone(prompt, hit, lambda z: z, group, level)
 
 
-def monotone(prompt: Array, hit: Array, transform: Transform, group: Array | None = None) -> Estimate:
+def monotone(
+    prompt: Array, hit: Array, transform: Transform, group: Array | None = None, level: float = LEVEL
+) -> Estimate:
     """Mean over prompts of `transform`(share of draws that `hit`), the transform being monotone and elementwise.
 
-    Each prompt's value is jackknifed, its limits are Wilson's, transformed; several prompts combine by MOVER. Where a
+    Each prompt's value is jackknifed, its limits are Wilson's, transformed; several prompts combine by MOVER. The
+    standard error of a prompt without hits or without misses is half the width over 1.96, not 0. Where a
     prompt's value is infinite (the log of no hits) the value is None and the finite limits remain as bounds, each the
     mean of the prompts' own limits (wider than 95 %).
     """
     hit = np.asarray(hit, bool)
     if not hit.size:
         return Estimate.missing("no draws")
-    table = np.array([_transformed(hit[rows], unit, transform) for rows, unit in strata(prompt, group)])
+    table = np.array([_transformed(hit[rows], unit, transform, level) for rows, unit in strata(prompt, group)])
     values, variances, lows, highs = table.T
     if not np.all(np.isfinite(values)):
         low, high = (float(x.mean()) if np.all(np.isfinite(x)) else None for x in (lows, highs))
@@ -154,14 +197,16 @@ def monotone(prompt: Array, hit: Array, transform: Transform, group: Array | Non
     return Estimate(float(values.mean()), error, low, high, n=hit.size)
 
 
-def _transformed(hit: Array, unit: Array, transform: Transform) -> tuple[float, float, float, float]:
+def _transformed(hit: Array, unit: Array, transform: Transform, level: float) -> tuple[float, float, float, float]:
     """(value, variance, low, high) of one prompt's transformed share."""
     sums = unit_sums(np.stack([np.ones(hit.size), hit], axis=1), unit)
     value, variance = jackknife(sums, lambda s: transform(s[..., 1] / s[..., 0]))
     n, mean = _independent(sums), hit.mean()
     with np.errstate(divide="ignore"):
-        low, high = (float(transform(limit)) for limit in wilson(mean * n, n))
-    return value, variance, min(low, high), max(low, high)
+        low, high = sorted(float(transform(limit)) for limit in wilson(mean * n, n, level))
+    if mean in (0.0, 1.0) and np.isfinite(variance) and np.isfinite(high - low):
+        variance = ((high - low) / 2 / float(ndtri(0.5 + level / 2))) ** 2
+    return value, variance, low, high
 
 
 def _independent(sums: Array) -> float:

@@ -9,7 +9,7 @@ import numpy as np
 from scipy.optimize import linprog, minimize
 
 from alignbench.errors import InfeasibleTarget, RunError, UsageError
-from alignbench.stats.intervals import normal
+from alignbench.stats.intervals import FLAT, normal
 from alignbench.stats.weights import SHARES, p_draws, refusal
 from alignbench.types import Array, Estimate
 
@@ -252,5 +252,5 @@ def tilted_moments(values: Array, log_weight: Array, prompt: Array, names: Seque
 def _interval(value: float, variance: float, n: int, ess: float) -> Estimate:
     """A normal 95 % interval, or none where the draws do not differ."""
     if variance < 1e-30:
-        return Estimate(value, n=n, ess=ess, note="no interval: the draws do not differ")
+        return Estimate(value, n=n, ess=ess, note=FLAT)
     return replace(normal(value, variance, n=n), ess=ess)

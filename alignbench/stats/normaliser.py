@@ -6,15 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from alignbench.stats.intervals import monotone, normal, share
+from alignbench.stats.intervals import monotone, normal
 from alignbench.stats.jackknife import jackknife, strata, unit_sums
 from alignbench.stats.weights import LOGS, is_boolean, p_draws, refusal
 from alignbench.types import Array, Estimate
-
-
-def acceptance_rate(prompt: Array, r: Array, group: Array | None = None) -> Estimate:
-    """Share of base draws that the target allows (r > −inf), mean over prompts: Z for a boolean target."""
-    return share(prompt, np.asarray(r) > -np.inf, group)
 
 
 def log_z(prompt: Array, r: Array, group: Array | None = None) -> Estimate:

@@ -14,7 +14,7 @@ import numpy as np
 
 from alignbench.stats import discrete
 from alignbench.stats.divergences import Sample, kl_target, violations
-from alignbench.stats.intervals import Transform, monotone, normal
+from alignbench.stats.intervals import Transform, monotone, normal, spread_or_none
 from alignbench.stats.jackknife import jackknife, strata, unit_sums
 from alignbench.stats.weights import LOGS, SHARES, TIE, cells, is_boolean, p_draws, refusal
 from alignbench.types import Array, Estimate, Selection
@@ -72,6 +72,10 @@ def divergences(prompt: Array, r: Array, selection: Selection, group: Array | No
     answer = {part: _by_cells(part, prompt, r, selection, group) for part in PARTS}
     if is_boolean(prompt, r):
         answer |= _boolean(prompt, np.asarray(r) > -np.inf, selection.n, group)
+    if selection.n == 1:
+        answer["kl_base"] = Estimate(
+            0.0, 0.0, 0.0, 0.0, n=np.size(r), note="exact by construction: one draw of the base"
+        )
     return answer | _hard(prompt, np.asarray(r, float), selection.n, group)
 
 
@@ -117,7 +121,7 @@ def _by_cells(part: str, prompt: Array, r: Array, selection: Selection, group: A
     worth = p_draws(prompt, r)
     df = max(float(worth.sum()) - worth.size, 1.0)
     answer = normal(float(values.mean()), float(variances.sum()) / values.size**2, n=r.size, df=df)
-    return replace(answer, ess=float(worth.sum()), note="closed form from base draws")
+    return spread_or_none(replace(answer, ess=float(worth.sum()), note="closed form from base draws"))
 
 
 def _cell_jackknife(part: str, r: Array, unit: Array, selection: Selection) -> tuple[float, float]:

@@ -5,7 +5,7 @@ from typing import Literal
 import numpy as np
 import pytest
 
-from alignbench.errors import UsageError
+from alignbench.errors import RunError, UsageError
 from alignbench.features import bind
 from alignbench.registry import feature
 from alignbench.types import Draws
@@ -84,3 +84,21 @@ def test_type_hints_are_checked(returns):
     with pytest.raises(UsageError) as error:
         returns([0, 1])(mode="c")
     assert str(error.value) == "feature: 'told' argument 'mode': input should be 'a' or 'b', not 'c'"
+
+
+def test_a_feature_that_raises_is_one_line_that_says_where(monkeypatch):
+    monkeypatch.setattr(feature, "entries", dict(feature.entries))
+
+    def broken(prompts, draws):
+        raise KeyError("two\nlines")
+
+    feature(broken)
+    with pytest.raises(RunError) as error:
+        bind({"feature": "broken"})(["p"], DRAWS)
+    text = str(error.value)
+    assert text.startswith("feature 'broken' failed: KeyError: ") and "(test_binding.py:" in text and "\n" not in text
+
+
+def test_a_declaration_that_raises_names_the_feature(returns):
+    with pytest.raises(UsageError, match=r"^feature: 'told' its declaration of a range or categories failed: ZeroDiv"):
+        returns([0, 1], range=lambda level, mode: (0, level / 0))()

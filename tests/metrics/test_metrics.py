@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pytest
@@ -9,8 +10,8 @@ import pytest
 from alignbench import metrics
 from alignbench.errors import UsageError
 from alignbench.metrics.diversity import words_of
-from alignbench.metrics.satisfaction import wanted_by_part
 from alignbench.registry import metric
+from alignbench.stats.intervals import Z95
 from alignbench.types import Cost, Draws, Estimate, Evidence, Fit, Scored, Selection, Wanted
 
 C, EACH = 2, 100
@@ -87,8 +88,10 @@ def test_perplexity_and_its_judge():
     e = evidence()
     answer = metrics.measure("perplexity", e)[""]
     assert answer.value == pytest.approx(math.exp(0.5))
-    assert answer.note == "judge: the base"
-    assert metrics.measure("perplexity", replace(e, judge="big"))[""].note == "judge: big"
+    assert answer == Estimate(answer.value, n=2 * EACH, note="no interval: the draws do not differ; judge: the base")
+    for name in ("big", "b0"):  # b0: another model of the base's name
+        other = metrics.measure("perplexity", replace(e, judge=name, judge_is_base=False))[""]
+        assert other.note.endswith(f"; judge: {name}")
     unjudged = replace(e, own=replace(e.own, log_judge=None), reasons={"log_judge": "the judge speaks other tokens"})
     assert metrics.measure("perplexity", unjudged) == {"": Estimate.missing("the judge speaks other tokens")}
     impossible = replace(e, own=replace(e.own, log_judge=np.full(2 * EACH, -np.inf)))
@@ -109,6 +112,9 @@ def test_bits_per_byte_counts_utf8_bytes():
     assert metrics.measure("bits_per_byte", e)[""].value == pytest.approx(2.0 / (4 * math.log(2)))
 
 
+FEW = "no interval: fewer than 5 blocks"
+
+
 def test_words_are_lower_cased_runs():
     assert words_of("She said: “Don’t stop—42!”") == ["she", "said", "don’t", "stop", "42"]
 
@@ -120,8 +126,72 @@ def test_distinct_at_fixed_size():
     assert answer["distinct_1"].value == pytest.approx((3 / 6 + 3 / 6 + 6 / 6) / 3)
     assert answer["distinct_2"].value == pytest.approx((2 / 4 + 2 / 4 + 4 / 4) / 3)
     assert answer["distinct_1"].n == 3
-    assert "shorter draws are left out" in answer["distinct_1"].note
-    assert "at least 2" in metrics.measure("distinct", e)["distinct_3"].note
+    parts = answer["distinct_1"].note.split("; ")
+    assert parts == ["blocks of 2 draws of 3 words", "1 of 7 draws shorter than 3 words left out", "3 blocks", FEW]
+    assert answer["distinct_1"].ci_low is None
+    none = metrics.measure("distinct", e)["distinct_3"]
+    assert none.value is None
+    left_out = "7 of 7 draws shorter than 16 words left out"
+    assert none.note == f"blocks of 8 draws of 16 words; {left_out}; 0 blocks: at least 2 are needed"
+    assert metrics.measure("distinct", e, draws=2, words=2)["distinct_3"].note == "2 words have no 3-gram"
+
+
+def test_draws_and_prompts_without_a_block_are_counted():
+    answer = metrics.measure("distinct", with_texts(["a b"] * 7 + ["c"], [0] * 5 + [1] * 3), draws=2, words=2)
+    assert answer["distinct_1"].note.split("; ")[1:4] == [
+        "1 of 8 draws shorter than 2 words left out",
+        "1 of 8 draws fill no block",
+        "3 blocks",
+    ]
+    alone = metrics.measure("self_bleu", with_texts(["a b"] * 5, [0] * 4 + [1]), draws=2, words=2)[""]
+    assert alone.note.split("; ")[1:] == [
+        "1 of 5 draws fill no block",
+        "1 of 2 prompts have no block",
+        "2 blocks",
+        "no interval: the blocks do not differ",
+    ]
+
+
+def test_intervals_of_diversity_stay_where_diversity_can_be():
+    """Blocks at the edge: one of the 6 is a little less (more) diverse than can be."""
+    unlike = [" ".join(f"w{i}{j}" for j in range(5)) for i in range(12)]
+    distinct = metrics.measure("distinct", with_texts([*unlike[:11], unlike[10]], [0] * 12), draws=2, words=5)
+    answer = distinct["distinct_1"]
+    assert answer.value + 2.57 * answer.stderr > 1  # planted: the symmetric interval
+    assert 0 < answer.ci_low < answer.value < answer.ci_high < 1
+    same = ["a b c d e"] * 11 + ["a b c x y"]
+    answer = metrics.measure("self_bleu", with_texts(same, [0] * 12), draws=2, words=5)[""]
+    assert answer.value + 2.57 * answer.stderr > 100
+    assert 0 < answer.ci_low < answer.value < answer.ci_high < 100
+
+
+def test_intervals_of_diversity_cover():
+    """Blocks of 2 draws of 2 of 4 letters: the mean of distinct_1 is known by listing all of them."""
+    letters = ["a", "b", "c", "d"]
+    exact = np.mean([len(set(x)) / 4 for x in product(letters, repeat=4)])
+    held = 0
+    for seed in range(300):
+        texts = [" ".join(x) for x in np.random.default_rng(seed).choice(letters, (16, 2))]
+        answer = metrics.measure("distinct", with_texts(texts, [0] * 8 + [1] * 8), draws=2, words=2)["distinct_1"]
+        held += answer.ci_low is None or answer.ci_low <= exact <= answer.ci_high
+    assert held >= 0.91 * 300
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [
+        ("distinct", {"draws": 0}),
+        ("distinct", {"words": 0}),
+        ("self_bleu", {"draws": 1}),
+        ("self_bleu", {"words": -1}),
+        ("divergence", {"seed": -1}),
+        ("distinct", {"draws": "8"}),
+    ],
+)
+def test_impossible_parameters_are_found_before_sampling(name, wrong):
+    with pytest.raises(UsageError, match=next(iter(wrong))):
+        metric.find(name).check(wrong, where=f"metric '{name}'")
+    metric.find(name).check({}, where="")
 
 
 def test_more_draws_leave_diversity_as_it_was():
@@ -144,8 +214,11 @@ def test_self_bleu_is_100_for_copies_and_low_for_strangers():
 def test_one_block_in_a_prompt_pools_the_variance():
     texts = ["a b", "a c", "a b", "d e", "f g", "f f"]
     answer = metrics.measure("distinct", with_texts(texts, [0, 0, 1, 1, 1, 1]), draws=2, words=2)["distinct_1"]
+    assert answer.note.endswith(FEW)
+    more = with_texts(texts + ["g h", "g h", "h i", "g h"], [0, 0, 1, 1, 1, 1, 1, 1, 1, 1])
+    answer = metrics.measure("distinct", more, draws=2, words=2)["distinct_1"]
     assert "pooled" in answer.note
-    assert answer.stderr is not None
+    assert answer.stderr > 0
 
 
 GENDER = [Wanted("pronoun", "distribution", "she", 0.5), Wanted("pronoun", "distribution", "he", 0.5)]
@@ -223,8 +296,91 @@ def test_hard_constraints_moments_and_rewards():
     assert metrics.better("satisfaction", "moment.length") == ""
     assert metrics.better("moment_error", "") == "lower"
     assert metrics.better("moment_error", "length") == ""
-    assert wanted_by_part(e) == {"always": 1.0, "moment.length": 3.0}
     assert metrics.measure("moment_error", evidence())[""].note == "the target asks for no moment"
+
+
+def asked(features, wanted, categories=None, each=12):
+    return evidence(wanted=wanted, features=features, each=each, categories=categories or {})
+
+
+def test_a_moment_of_zeros_and_ones_has_wilsons_limits():
+    """0 of 24: planted, the delta interval 0 ± 0. Golden: Wilson's upper limit of 0 of 12 is 0.2425; MOVER: over √2."""
+    e = asked({"f": np.zeros(24)}, [Wanted("f", "moment", value=0.1)])
+    answer = metrics.measure("satisfaction", e)["moment.f"]
+    assert (answer.value, answer.ci_low) == (0.0, 0.0)
+    assert answer.ci_high == pytest.approx(0.2425 / math.sqrt(2), abs=1e-4)
+    assert answer.stderr > 0.03
+    assert "feature of 0 and 1" in answer.note
+    error = metrics.measure("moment_error", e)["f"]
+    assert (error.ci_low, error.value) == pytest.approx((-0.1, -0.1))
+    assert error.ci_high == pytest.approx(0.0715, abs=1e-4)
+    level = metrics.measure("satisfaction", asked({"f": np.full(24, 7.0)}, [Wanted("f", "moment", value=7.0)]))
+    assert level["moment.f"] == Estimate(7.0, n=24, note="no interval: the draws do not differ; wanted 7")
+
+
+def test_a_size_of_zero_has_an_interval():
+    """12 of 24 and 0.5 wanted: sign(0) = 0 made this 0 ± 0."""
+    e = asked({"f": np.tile([0.0, 1.0], 12)}, [Wanted("f", "moment", value=0.5)])
+    part, size = (metrics.measure("moment_error", e)[p] for p in ("f", ""))
+    assert (size.value, size.ci_low) == (0.0, 0.0)
+    assert size.ci_high == pytest.approx(part.ci_high) and size.ci_high > 0.15
+    assert size.stderr == part.stderr > 0.05
+    assert size.note.startswith("mean of |reached − wanted|; limits: those of the error, folded at 0")
+    flat = asked({"f": np.full(24, 7.0)}, [Wanted("f", "moment", value=6.0)])
+    size = metrics.measure("moment_error", flat)[""]
+    assert (size.value, size.stderr, size.ci_low) == (1.0, None, None)
+    assert "do not differ" in size.note
+
+
+def test_sizes_of_errors_are_folded_limits():
+    e = asked({"f": np.repeat([0.0, 1.0], 12), "g": np.tile([1.0, 1.0, 2.0, 4.0], 6)},
+              [Wanted("f", "moment", value=0.5), Wanted("g", "moment", value=4.0)])  # fmt: skip
+    answer = metrics.measure("moment_error", e)
+    size, near, far = answer[""], answer["f"], answer["g"]
+    assert size.value == pytest.approx((0.0 + 2.0) / 2)
+    assert size.ci_high == pytest.approx((max(-near.ci_low, near.ci_high) - far.ci_low) / 2)
+    assert 0 < size.ci_low < -far.ci_high / 2  # the lower limits are wider, Bonferroni's
+    assert "1 − 0.05/2" in size.note
+
+
+TARGETED = {
+    "one, on target": ([0.5], [0.5]),
+    "one, off": ([0.3], [0.5]),
+    "rare": ([0.05], [0.05]),
+    "four, on target": ([0.2, 0.4, 0.5, 0.7], [0.2, 0.4, 0.5, 0.7]),
+    "four, two of them off": ([0.2, 0.4, 0.5, 0.7], [0.2, 0.1, 0.5, 0.4]),
+}
+
+
+@pytest.mark.parametrize("name", TARGETED)
+def test_sizes_of_errors_are_covered_and_never_negative(name):
+    rates, wanted = (np.array(x) for x in TARGETED[name])
+    truth, held = np.abs(rates - wanted).mean(), 0
+    asks = [Wanted(f"f{k}", "moment", value=w) for k, w in enumerate(wanted)]
+    for seed in range(300):
+        hit = np.random.default_rng(seed).random((24, rates.size)) < rates
+        size = metrics.measure("moment_error", asked({f"f{k}": hit[:, k] for k in range(rates.size)}, asks))[""]
+        held += size.ci_low - 1e-12 <= truth <= size.ci_high + 1e-12
+        assert 0 <= size.ci_low and size.stderr > 0
+    assert held >= 0.92 * 300
+
+
+def test_three_shares_have_three_errors_and_two_have_one():
+    three = [Wanted("g", "distribution", c, 1 / 3) for c in "abc"]
+    codes = np.random.default_rng(0).integers(0, 3, 24)
+    size = metrics.measure("moment_error", asked({"g": codes}, three, {"g": ("a", "b", "c")}))[""]
+    assert "1 − 0.05/3" in size.note
+    assert "folded at 0; " in metrics.measure("moment_error", gendered(np.tile([0, 1], 12)))[""].note
+
+
+def test_a_share_without_spread_has_an_error_and_counts_groups():
+    codes = np.tile([1, -1], 20)
+    loose = gendered(codes)
+    group = np.repeat(np.arange(10), 4)
+    tied = replace(loose, own=replace(loose.own, draws=replace(loose.own.draws, group=group)))
+    one, ten = (metrics.measure("satisfaction", e)["share.pronoun.she"] for e in (loose, tied))
+    assert one.stderr > 0
+    assert (one.ci_high, ten.ci_high) == pytest.approx((Z95**2 / (20 + Z95**2), Z95**2 / (10 + Z95**2)))
 
 
 def exact(law, p):
@@ -274,6 +430,59 @@ def test_the_base_of_a_target_with_continuous_weights_is_measured_by_its_density
     assert answer["kl_base"].value == 0.0
 
 
+def flat(evidence, level):
+    """The same evidence for a target whose weights are all e^level."""
+    own, ref = (replace(s, log_target=s.log_base + level) for s in (evidence.own, evidence.ref))
+    tilted = replace(evidence.fit, wanted=(Wanted("f", "moment", value=0.5),), lam=np.ones((1, 1)))
+    return replace(evidence, own=own, ref=ref, fit=tilted)
+
+
+@pytest.mark.parametrize("how", [{"is_base": True}, {"selection": Selection("best", 4)}, {}])
+@pytest.mark.parametrize("level", [0.0, 0.3])
+def test_a_tilt_that_the_sample_does_not_show_has_no_interval(how, level):
+    answer = metrics.measure("divergence", flat(evidence(A if "is_base" in how else G, **how), level))
+    for part in ("kl_target", "tv", "js", "log_z", "kl_reverse"):
+        shown = answer[part]
+        assert (shown.stderr, shown.ci_low, shown.ci_high) == (None, None, None), part
+        assert "no interval" in shown.note, part
+    hard = flat(evidence(A, is_base=True), 0.0)
+    hard = replace(hard, fit=replace(hard.fit, wanted=(Wanted("f", "always"),)))
+    assert metrics.measure("divergence", hard)["kl_target"].ci_high > 0  # a hard constraint that all draws keep
+
+
+EXACT = ("by construction", "the base itself")
+
+
+@pytest.mark.parametrize("level", [0.0, 0.3])
+@pytest.mark.parametrize(
+    "how",
+    [{}, {"is_base": True}, {"selection": Selection("best", 4)}, {"selection": Selection("best", 1)},
+     {"selection": Selection("first", 9)}],
+)  # fmt: skip
+def test_no_interval_of_width_zero_unless_it_is_exact(how, level):
+    """Every metric, on draws that all agree in everything."""
+    e = flat(evidence(A, each=20, gen=True, **how), level)
+    kept = replace(e.own.draws, proposals=np.ones(40, int), texts=("a b c",) * 40)
+    features = {"f": np.ones(40), "g": np.full(40, 5.0), "pronoun": np.zeros(40, int)}
+    proposed = np.stack([kept.prompt, kept.proposals, np.ones(40)], axis=1)
+    wanted = (*GENDER, *(Wanted(f, "moment", value=v) for f, v in (("f", 1.0), ("g", 4.0))), Wanted("f", "always"))
+    spent = Cost(seconds=2.0, tokens=80, proposals=40, kept=40, peak_bytes=1)
+    own = replace(e.own, draws=kept, features=features, kl_base=np.zeros(40), log_gen=e.own.log_base)
+    e = replace(e, own=own, ref=replace(e.ref, log_gen=e.ref.log_base), proposed=proposed, cost=spent)
+    e = replace(e, fit=replace(e.fit, wanted=wanted), categories={"pronoun": ("she", "he")})
+    seen = set()
+    for name in metric:
+        for part, shown in metrics.measure(
+            name, e, **({"words": 3} if name in ("distinct", "self_bleu") else {})
+        ).items():
+            if shown.stderr == 0 or (shown.ci_low is not None and shown.ci_low == shown.ci_high):
+                assert any(x in shown.note for x in EXACT), (name, part, shown)
+            if shown.value is not None and shown.ci_low is None and shown.ci_high is None:
+                assert "no interval" in shown.note or math.isinf(shown.value), (name, part, shown)
+            seen.add(name)
+    assert seen >= {"acceptance", "distinct", "divergence", "moment_error", "perplexity", "satisfaction", "self_bleu"}
+
+
 def test_laws_that_select_need_no_density():
     best = metrics.measure("divergence", evidence(gen=False, selection=Selection("best", 4)))
     s = 1 - (1 - Z) ** 4
@@ -321,6 +530,35 @@ def test_acceptance_and_cost():
     }
     assert spent["seconds"].stderr is None
     assert "once" in spent["seconds"].note
+    shared = "measured once: no interval; the process's high-water mark so far"
+    for device, note in (("", shared), ("cpu", shared), ("cuda:0", "measured once: no interval")):
+        peak = metrics.measure("cost", replace(e, cost=replace(e.cost, device=device)))["peak_memory_mb"]
+        assert (peak.value, peak.note) == (5.0, note)
+
+
+def test_all_proposals_accepted_is_no_certainty():
+    """24 of 24, 12 for each prompt: exact lower limits 0.7354, by MOVER."""
+    e = evidence(each=12)
+    kept = replace(e.own.draws, proposals=np.ones(24, int))
+    proposed = np.stack([kept.prompt, kept.proposals, np.ones(24)], axis=1)
+    answer = metrics.measure("acceptance", replace(e, own=replace(e.own, draws=kept), proposed=proposed))
+    rate = answer["rate"]
+    assert (rate.value, rate.ci_high) == (1.0, 1.0)
+    assert rate.ci_low == pytest.approx(1 - (1 - 0.7354) / math.sqrt(2), abs=1e-4)
+    assert rate.stderr > 0.03
+    assert answer["proposals_per_draw"] == Estimate(1.0, n=24, note="no interval: the draws do not differ")
+
+
+def test_acceptance_is_covered():
+    held, truth = 0, np.array([0.9, 0.3])
+    e = evidence(each=12)
+    for seed in range(300):
+        proposals = np.random.default_rng(seed).geometric(np.repeat(truth, 12))
+        kept = replace(e.own.draws, proposals=proposals)
+        proposed = np.stack([kept.prompt, proposals, np.ones(24)], axis=1)
+        rate = metrics.measure("acceptance", replace(e, own=replace(e.own, draws=kept), proposed=proposed))["rate"]
+        held += rate.ci_low <= truth.mean() <= rate.ci_high
+    assert held >= 0.92 * 300
     assert metrics.measure("cost", evidence())["seconds"].value is None
 
 

@@ -20,7 +20,10 @@ def row(generator: str, aligner: str, metric: str, part: str = "", **numbers: An
         "run_id": "r1", "task": "gender_balance", "task_version": 1, "task_hash": "0123456789abcdef",
         "generator": generator, "aligner": aligner, "base": "SmolLM2", "metric": metric, "part": part,
         "value": None, "stderr": None, "ci_low": None, "ci_high": None, "n": 128, "ess": None, "better": "lower",
-        "note": "", "seed": seed, "signature": SIGNATURE.format(seed=seed), "seconds": 1.5, "exact": None, **numbers,
+        "note": "", "seed": seed, "signature": SIGNATURE.format(seed=seed), "seconds": 1.5, "exact": None,
+        "base_id": "ba5eba5e", "target_id": "7a49e700", "draws": 128, "judge": "",
+        "generator_id": "ba5eba5e" if (generator, aligner) == BASE else f"{sum(f'{generator}{aligner}'.encode()):08x}",
+        "measured": "2026-01-02T03:04:05+00:00", **numbers,
     }  # fmt: skip
 
 

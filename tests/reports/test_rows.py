@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from alignbench.errors import StoreError
-from alignbench.reports.rows import COLUMNS, NUMBERS, read_rows, tidy, write_rows
+from alignbench.reports.rows import COLUMNS, LATER, NUMBERS, read_rows, tidy, write_rows
 
 
 def test_rows_round_trip(rows: pd.DataFrame, tmp_path: Path) -> None:
@@ -47,6 +47,19 @@ def test_tidy_settles_types_and_order(rows: pd.DataFrame) -> None:
     assert {str(table[name].dtype) for name in NUMBERS} == {"float64"}
     assert str(table["seed"].dtype) == "Int64"
     assert len(tidy(pd.DataFrame(columns=list(COLUMNS)))) == 0
+
+
+def test_older_files_lack_some_columns(rows: pd.DataFrame, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(rows.drop(columns=list(LATER)).to_csv(index=False), encoding="utf-8")
+    table = read_rows(tmp_path / "a.csv")
+    assert list(table.columns) == list(COLUMNS)
+    assert table["draws"].isna().all() and str(table["draws"].dtype) == "Int64"
+    assert set(table["base_id"]) == set(table["judge"]) == set(table["measured"]) == {""}
+
+
+def test_tidy_keeps_what_is_attached(rows: pd.DataFrame) -> None:
+    rows.attrs["primary"] = {"gender_balance": "perplexity"}
+    assert tidy(rows).attrs == rows.attrs
 
 
 @pytest.mark.parametrize(

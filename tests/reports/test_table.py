@@ -35,7 +35,7 @@ def table(rows: pd.DataFrame) -> Table:
 
 
 def test_hashes_and_bases_never_share_a_table(rows: pd.DataFrame) -> None:
-    other = rows.assign(base="gpt2")
+    other = rows.assign(base="gpt2", base_id="0ther")
     hashed = rows.assign(task_hash="other")
     board = leaderboard(pd.concat([rows, other, hashed]))
     seen = [(t.task, t.task_hash, t.base) for t in board]
@@ -139,8 +139,79 @@ def test_a_repeated_run_counts_once_and_another_seed_is_another_row(rows: pd.Dat
     assert {"SmolLM2 (base, seed 0)", "SmolLM2 (base, seed 7)", "rejection (seed 7)"} <= {r.label for r in seeds.rows}
 
 
+def titles(*parts: pd.DataFrame) -> list[str]:
+    """The titles of the tables of the first task."""
+    return [t.title for t in leaderboard(pd.concat(parts)) if t.task == "gender_balance"]
+
+
+def test_a_title_says_what_tells_tables_of_one_task_apart(rows: pd.DataFrame) -> None:
+    name = "gender_balance v1 · base SmolLM2"
+    assert titles(rows) == [name]
+    assert titles(rows, rows.assign(base_id="0ther")) == [f"{name} #ba5eba5e", f"{name} #0ther"]
+    assert titles(rows, rows.assign(base_id="")) == [f"{name} #ba5eba5e", f"{name} #unknown"]
+    assert titles(rows, rows.assign(base_id="0ther", base="gpt2")) == [name, "gender_balance v1 · base gpt2"]
+    assert titles(rows, rows.assign(judge="gpt2")) == [f"{name} · judge the base", f"{name} · judge gpt2"]
+    assert titles(rows, rows.assign(target_id="n3w")) == [
+        f"{name} · λ differs: target #7a49e700", f"{name} · λ differs: target #n3w",
+    ]  # fmt: skip
+    assert titles(rows, rows.assign(task_hash="abc", target_id="n3w")) == [
+        f"{name} · task #01234567", f"{name} · task #abc",
+    ]  # fmt: skip
+    assert titles(rows, rows.assign(task_hash="0123456789", target_id="n3w")) == [
+        f"{name} · task #0123456789abcdef", f"{name} · task #0123456789",
+    ]  # fmt: skip
+    every = [rows.assign(base_id=b, judge=j, target_id=b + t) for b in "xy" for j in ("", "z") for t in "12"]
+    assert len(set(titles(*every))) == 8
+
+
+def test_one_base_under_two_names_is_one_table(rows: pd.DataFrame) -> None:
+    again = rows.assign(base="other/name", generator=rows["generator"].replace("SmolLM2", "other/name"))
+    [table, _] = leaderboard(pd.concat([rows, again]))
+    assert {"SmolLM2 (base)", "other/name (base)"} <= {r.label for r in table.rows}
+    assert titles(rows.assign(base_id=""), again.assign(base_id="")) == [
+        "gender_balance v1 · base SmolLM2", "gender_balance v1 · base other/name",
+    ]  # fmt: skip
+
+
+def labels(*parts: pd.DataFrame) -> set[str]:
+    """The labels of the first table."""
+    return {r.label for r in leaderboard(pd.concat(parts)).tables[0].rows}
+
+
+def test_rows_of_one_name_say_what_differs(rows: pd.DataFrame) -> None:
+    assert {"SmolLM2 (base, 128 draws)", "SmolLM2 (base, 64 draws)", "rejection (64 draws)"} <= labels(
+        rows, rows.assign(draws=64)
+    )
+    namesake = rows[(rows["generator"] == "SmolLM2") & (rows["aligner"] == "")].assign(generator_id="0ther")
+    assert {"SmolLM2 (base, #ba5eba5e)", "SmolLM2 (#0ther)"} <= labels(rows, namesake)
+    both = labels(rows, rows.assign(seed=7, draws=64, generator_id="x"))  # the fewest words that tell them apart
+    assert {"SmolLM2 (base, seed 0)", "SmolLM2 (seed 7)", "rejection (seed 7)"} <= both
+    three = labels(rows, rows.assign(seed=7), rows.assign(seed=7, draws=64))
+    assert {"rejection (seed 0, 128 draws)", "rejection (seed 7, 128 draws)", "rejection (seed 7, 64 draws)"} <= three
+
+
+def test_the_newest_measurement_replaces_the_whole_row(rows: pd.DataFrame) -> None:
+    """Planted bug: the part that the newer run did not measure was taken from the older."""
+    newer = rows[rows["metric"] == "divergence"].assign(
+        run_id="r2", value=0.5, ci_low=0.4, ci_high=0.6, measured="2026-02-02T00:00:00+00:00"
+    )
+    for order in ([rows, newer], [newer, rows]):
+        table = leaderboard(pd.concat(order)).tables[0]
+        assert cell(table, "SmolLM2 (base)", "divergence.kl_target").value == 0.5
+        assert notes(table, "SmolLM2 (base)", "perplexity") == ["not reported"]
+        assert cell(table, "draws of p (ceiling)", "perplexity").value == 13.1
+
+
+def test_the_primary_metric_may_come_with_the_rows(rows: pd.DataFrame) -> None:
+    rows.attrs["primary"] = {"gender_balance": "perplexity"}
+    assert keys(leaderboard(rows).tables[0])[0] == "perplexity"
+    assert keys(leaderboard(rows, primary={}).tables[0])[0] == "divergence.kl_target"
+    rows.attrs["primary"] = "perplexity"
+    assert keys(leaderboard(rows).tables[0])[0] == "divergence.kl_target"
+
+
 def test_an_aligner_on_another_model_says_which(rows: pd.DataFrame) -> None:
-    other = rows.assign(generator="gpt2", base="SmolLM2")
+    other = rows[rows["generator"] == "SmolLM2"].assign(generator="gpt2")
     labels = {r.label for r in leaderboard(pd.concat([rows, other])).tables[0].rows}
     assert {"rejection", "gpt2 + rejection", "gpt2"} <= labels
 

@@ -9,7 +9,8 @@ from stats_worlds import World, close, covered
 
 from alignbench.stats import discrete
 from alignbench.stats import divergences as d
-from alignbench.stats.normaliser import acceptance_rate, log_z, log_z_by_prompt
+from alignbench.stats.intervals import FLAT
+from alignbench.stats.normaliser import log_z, log_z_by_prompt
 
 WORLDS = {
     "hard": (World(seed=1, shares=(0.3, 0.2, 0.5), obeys=True), 128),
@@ -169,7 +170,7 @@ def test_the_regression_estimate_beats_rao_blackwell_for_an_exact_sampler_of_a_h
     rb = k1 + rng.normal(size=128)
     estimate = d.kl_base(prompt, k1, rb)
     assert estimate.value == pytest.approx(1.6)
-    assert estimate.stderr == pytest.approx(0.0, abs=1e-12)
+    assert (estimate.stderr, estimate.note) == (None, FLAT)  # none in 64 draws is not none at all
     assert d.kl_base(prompt, k1, k1).value == pytest.approx(1.6)
     assert "k1" in d.kl_base(prompt, k1).note
     assert d.kl_base(prompt, k1, np.where(prompt == 0, np.inf, rb)).value == math.inf
@@ -216,12 +217,32 @@ def test_the_bootstrap_is_reproducible_and_counts_groups():
     assert loose.stderr < 0.8 * grouped.stderr
 
 
-def test_acceptance_of_a_boolean_target_is_z():
-    world = World(seed=1, shares=(0.3, 0.2, 0.5), obeys=True)
-    ref = world.draw(world.a, 2000, np.random.default_rng(0))
-    estimate = acceptance_rate(ref.prompt, ref.ratio)
-    assert close(estimate, world.z.mean())
-    assert covered(estimate, world.z.mean())
+def test_draws_that_all_agree_give_no_interval_of_width_zero():
+    prompt, same = np.repeat([0, 1], 60), np.full(120, -3.0)
+    for target in (same, same + 0.7):
+        own = ref = d.Sample(prompt, same, target, same)
+        answer = {
+            "kl_target": d.kl_target(ref),
+            "kl_target_within": d.kl_target_within(own, ref),
+            "kl_base": d.kl_base(prompt, same, same),
+            "kl_base of k1": d.kl_base(prompt, same),
+            "tv": d.tv(own, ref, np.random.default_rng(0)),
+        }
+        for part, estimate in answer.items():
+            assert estimate.value is not None, part
+            assert (estimate.stderr, estimate.ci_low, estimate.ci_high) == (None, None, None), part
+            assert FLAT in estimate.note, part
+
+
+def test_a_part_without_spread_adds_none_to_a_sum():
+    """An exact sampler of a hard target: log π − log P is the same everywhere, log Z is not known."""
+    world = World(seed=2, shares=(0.4, 0.6))
+    world.g = world.p
+    rng = np.random.default_rng(0)
+    own, ref = world.draw(world.g, 100, rng), world.draw(world.a, 400, rng)
+    estimate = d.kl_reverse(own, ref)
+    assert estimate.stderr == pytest.approx(log_z(ref.prompt, ref.ratio).stderr)
+    assert covered(estimate, 0.0)
 
 
 def test_zero_times_minus_infinity_is_zero():

@@ -4,9 +4,21 @@ import math
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest
+from scipy.stats import binomtest, nbinom, ttest_1samp
 
-from alignbench.stats.intervals import mean_over_prompts, monotone, mover, ratio_over_prompts, share, total, wilson
+from alignbench.stats.intervals import (
+    FLAT,
+    Z95,
+    mean_over_prompts,
+    monotone,
+    mover,
+    ratio_over_prompts,
+    share,
+    spread_or_none,
+    total,
+    until,
+    wilson,
+)
 from alignbench.types import Estimate
 
 
@@ -56,6 +68,9 @@ def test_a_share_of_nothing_and_of_all_has_an_interval():
     assert (none.value, none.ci_low) == (0.0, 0.0)
     assert 0.05 < none.ci_high < 0.08
     assert (everything.value, everything.ci_high) == (1.0, 1.0)
+    for estimate in (none, everything):  # planted: the jackknife's 0
+        assert estimate.stderr == pytest.approx((estimate.ci_high - estimate.ci_low) / 2 / Z95)
+    assert share(np.zeros(1, int), np.ones(1)).stderr is None
 
 
 def test_shares_over_prompts_are_covered():
@@ -90,6 +105,7 @@ def test_sums_of_independent_estimates():
     assert (both.value, both.stderr, both.ci_low, both.ci_high) == pytest.approx((-1.0, 0.5, -2.0, 0.0))
     assert total([one, Estimate.missing("why")]).note == "why"
     assert total([Estimate(math.inf), one]).value == math.inf
+    assert total([one, Estimate(1.0, n=5, note="why")]) == Estimate(2.0, n=10, note="why")
 
 
 def test_a_ratio_is_that_of_the_means_over_prompts():
@@ -97,3 +113,44 @@ def test_a_ratio_is_that_of_the_means_over_prompts():
     estimate = ratio_over_prompts(prompt, np.array([1, 3, 0, 4.0]), np.array([1, 1, 3, 3.0]))
     assert estimate.value == 1.0
     assert ratio_over_prompts(prompt, np.ones(4), np.zeros(4)).value is None
+    level = ratio_over_prompts(prompt, np.full(4, 3.0), np.full(4, 2.0), note="judge: a")
+    assert level == Estimate(1.5, n=4, note=f"{FLAT}; judge: a")
+
+
+def test_no_spread_is_no_interval_unless_infinite_or_missing():
+    rounding = np.full(30, 0.1) + 1e-16 * np.arange(30)
+    flat = spread_or_none(mean_over_prompts(np.zeros(30, int), rounding))
+    assert (flat.value, flat.stderr, flat.ci_low, flat.note) == (pytest.approx(0.1), None, None, FLAT)
+    for kept in (Estimate.missing("why"), Estimate(math.inf, 0.0), Estimate(1.0, 0.1, 0.8, 1.2)):
+        assert spread_or_none(kept) == kept
+
+
+@pytest.mark.parametrize(("hits", "n"), [(0, 20), (7, 40), (20, 20)])
+def test_other_levels(hits, n):
+    golden = binomtest(hits, n).proportion_ci(0.99, method="wilson")
+    assert wilson(hits, n, 0.99) == pytest.approx((golden.low, golden.high), abs=1e-12)
+    values = np.random.default_rng(0).normal(size=30)
+    golden = ttest_1samp(values, 0.0).confidence_interval(0.99)
+    estimate = mean_over_prompts(np.zeros(30, int), values, level=0.99)
+    assert (estimate.ci_low, estimate.ci_high) == pytest.approx((golden.low, golden.high))
+
+
+def test_trials_until_hits_have_exact_limits():
+    """By scipy's negative binomial: so many trials, or more (fewer), have probability 0.025 at the limits."""
+    value, low, high = until(8, 30)
+    assert nbinom.cdf(30 - 8, 8, low) == pytest.approx(0.025)
+    assert nbinom.sf(30 - 8 - 1, 8, high) == pytest.approx(0.025)
+    assert value == pytest.approx(7 / 29)
+    golden = binomtest(8, 30).proportion_ci(method="exact")
+    assert until(8, 30, all_hit=False) == pytest.approx((8 / 30, golden.low, golden.high))
+    assert until(24, 24) == (1.0, pytest.approx(0.025 ** (1 / 24)), 1.0)
+    assert until(0, 24, all_hit=False) == (0.0, 0.0, pytest.approx(1 - 0.025 ** (1 / 24)))
+
+
+def test_a_chance_from_trials_until_hits_is_unbiased_and_covered():
+    rng = np.random.default_rng(0)
+    trials = rng.geometric(0.6, (2000, 5)).sum(axis=1)
+    values, lows, highs = np.array([until(5, n) for n in trials]).T
+    assert values.mean() == pytest.approx(0.6, abs=4 * values.std() / math.sqrt(2000))
+    assert (5 / trials).mean() > 0.63  # planted: the plug-in
+    assert ((lows <= 0.6) & (0.6 <= highs)).mean() >= 0.945

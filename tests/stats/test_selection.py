@@ -7,6 +7,7 @@ import pytest
 from stats_worlds import World, close, covered
 
 from alignbench.stats import discrete
+from alignbench.stats.intervals import FLAT
 from alignbench.stats.selection import PARTS, divergences, selected
 from alignbench.types import Selection
 
@@ -119,3 +120,20 @@ def test_continuous_scores_are_refused_with_a_reason():
     answer = divergences(np.zeros(200, int), np.random.default_rng(0).normal(size=200), BEST)
     assert {answer[part].value for part in PARTS} == {None}
     assert "continuous scores" in answer["kl_target"].note
+
+
+def test_a_tilt_that_one_draw_alone_would_show_is_no_zero_width():
+    prompt, r = np.repeat([0, 1], 60), np.tile([0.0, 0.7], 60)
+    kept = divergences(prompt, r, Selection("best", 1))
+    assert kept["kl_base"].stderr == 0 and "by construction" in kept["kl_base"].note
+    assert kept["kl_target"].stderr > 0
+    level = divergences(prompt, np.repeat([0.7, 0.2], 60), BEST)  # every draw of a prompt has one weight
+    for part in ("kl_reverse", "kl_base", "js"):
+        assert level[part].value == pytest.approx(0.0)
+        assert level[part].stderr is None and FLAT in level[part].note, part
+
+
+def test_all_hits_have_an_error():
+    answer = divergences(np.zeros(60, int), np.zeros(60), BEST)["kl_target"]
+    assert answer.value == 0.0
+    assert 0 < answer.stderr < answer.ci_high

@@ -1,0 +1,40 @@
+"""The target as a row: λ and what it reaches on fresh draws are the fit's own numbers."""
+
+import numpy as np
+import pytest
+
+import alignbench
+
+
+def test_lambda_and_its_heldout_error_are_rows():
+    rows = alignbench.evaluate("exact:seed=1", "exact_ngram", aligners=["rejection"], draws=256)
+    target = rows[(rows.metric == "target") & (rows.generator == "exact")].set_index(["aligner", "part"])
+    lam, heldout = target.loc[("", "lam.windy")], target.loc[("", "heldout.windy")]
+    assert lam.value == target.loc[("rejection:cap=256", "lam.windy")].value
+    assert lam.ci_low < -0.753594 < lam.ci_high  # λ of infinitely many draws, by listing the world
+    assert abs(heldout.value) < 4 * heldout.stderr
+    noted = rows[(rows.metric == "divergence") & rows.value.notna()].note
+    assert noted.str.contains("p is taken at the fitted λ = -0.").all()
+
+
+def test_a_target_without_moments_says_so(tmp_path):
+    (tmp_path / "sunny.yaml").write_text(
+        "name: sunny\nversion: 1\nsummary: Sun.\nprompts: [rain]\nmax_tokens: 3\ndraws: 20\n"
+        "features: {sunny: {feature: contains_any, words: [sun]}}\ntarget: [{feature: sunny, always: true}]\n"
+    )
+    rows = alignbench.evaluate("exact", str(tmp_path / "sunny.yaml"))
+    only = rows[rows.metric == "target"].iloc[0]
+    assert np.isnan(only.value) and only.note == "the target asks for no moment"
+    assert not rows.note.str.contains("fitted λ").any()
+
+
+@pytest.mark.parametrize("per", ["task", "prompt"])
+def test_each_prompt_may_have_its_own(per, tmp_path):
+    (tmp_path / "windy.yaml").write_text(
+        "name: windy\nversion: 1\nsummary: Wind.\nprompts: [rain, sun]\nmax_tokens: 4\ndraws: 200\n"
+        "features: {windy: {feature: contains_any, words: [wind]}}\n"
+        f"target: [{{feature: windy, moment: 0.5, per: {per}}}]\n"
+    )
+    rows = alignbench.evaluate("exact", str(tmp_path / "windy.yaml"))
+    parts = [p for p in rows[rows.metric == "target"].part.unique() if p.startswith("lam.")]
+    assert parts == (["lam.windy"] if per == "task" else ["lam.windy.0", "lam.windy.1"])
