@@ -102,7 +102,7 @@ def _notes(evidence: Evidence, long: Array, prompt: Array, draws: int, words: in
         yield f"{rest} of {long.size} draws fill no block"
     drawn = np.unique(evidence.own.draws.prompt).size
     lost = drawn - np.unique(prompt).size
-    if lost:
+    if lost and prompt.size:
         yield f"{lost} of {drawn} prompts have no block"
     yield f"{prompt.size} block{'' if prompt.size == 1 else 's'}"
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.special import ndtri
 
 from alignbench.registry import metric
 from alignbench.stats.intervals import (
@@ -13,9 +12,9 @@ from alignbench.stats.intervals import (
     influence_of_ratio,
     mean_over_prompts,
     moved,
+    score_limits,
     share,
     spread_or_none,
-    wilson,
 )
 from alignbench.stats.jackknife import strata
 from alignbench.types import Array, Estimate, Evidence, Wanted
@@ -129,16 +128,11 @@ def _estimate(evidence: Evidence, reached: Reached, level: float = LEVEL) -> Est
 
 def _of_share(evidence: Evidence, reached: Reached, influence: Array, level: float) -> Estimate:
     """Wilson's limits, at the number of draws that has the delta method's variance."""
-    draws, v, n = evidence.own.draws, reached.value, float(reached.hits[1])
-    delta = spread_or_none(mean_over_prompts(draws.prompt, influence, draws.group), note="")
-    if delta.stderr is not None:
-        n = min(n, v * (1 - v) / delta.stderr**2)
-    elif draws.group is not None:  # the design effect cannot be seen: a group is worth one draw
-        n = min(n, float(sum(int(unit.max()) + 1 for _, unit in strata(draws.prompt, draws.group))))
-    low, high = (float(x) for x in wilson(v * n, n, level))
-    if delta.stderr is None:
-        return Estimate(v, (high - low) / 2 / float(ndtri(0.5 + level / 2)), low, high, n=reached.hits[1])
-    return Estimate(v, delta.stderr, low, high, n=reached.hits[1], note=delta.note)
+    draws, n = evidence.own.draws, float(reached.hits[1])
+    delta = moved(mean_over_prompts(draws.prompt, influence, draws.group), reached.value)
+    if draws.group is not None and spread_or_none(delta).stderr is None:  # a group is worth one draw at least
+        n = min(n, float(sum(unit.max() + 1 for _, unit in strata(draws.prompt, draws.group))))
+    return replace(score_limits(delta, n, level), n=reached.hits[1])
 
 
 def _mean_size(evidence: Evidence, reached: list[Reached]) -> Estimate:

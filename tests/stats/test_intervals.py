@@ -70,7 +70,8 @@ def test_a_share_of_nothing_and_of_all_has_an_interval():
     assert (everything.value, everything.ci_high) == (1.0, 1.0)
     for estimate in (none, everything):  # planted: the jackknife's 0
         assert estimate.stderr == pytest.approx((estimate.ci_high - estimate.ci_low) / 2 / Z95)
-    assert share(np.zeros(1, int), np.ones(1)).stderr is None
+    one = share(np.zeros(1, int), np.ones(1))
+    assert (one.value, one.ci_low) == pytest.approx((1.0, 1 / (1 + Z95**2)))
 
 
 def test_shares_over_prompts_are_covered():
@@ -81,6 +82,16 @@ def test_shares_over_prompts_are_covered():
         estimate = share(prompt, hit)
         held += estimate.ci_low <= z.mean() <= estimate.ci_high
     assert held >= 0.92 * 300
+
+
+def test_rare_shares_over_prompts_are_covered():
+    prompt, held, planted = np.repeat(np.arange(8), 32), 0, 0
+    for seed in range(300):
+        hit = np.random.default_rng(seed).random(256) < 0.02
+        estimate, by_mover = share(prompt, hit), monotone(prompt, hit, lambda z: z)
+        held += estimate.ci_low <= 0.02 <= estimate.ci_high
+        planted += by_mover.ci_low <= 0.02 <= by_mover.ci_high
+    assert held >= 0.92 * 300 > planted
 
 
 def test_no_hits_leave_a_one_sided_bound_of_the_log():
@@ -153,4 +164,4 @@ def test_a_chance_from_trials_until_hits_is_unbiased_and_covered():
     values, lows, highs = np.array([until(5, n) for n in trials]).T
     assert values.mean() == pytest.approx(0.6, abs=4 * values.std() / math.sqrt(2000))
     assert (5 / trials).mean() > 0.63  # planted: the plug-in
-    assert ((lows <= 0.6) & (0.6 <= highs)).mean() >= 0.945
+    assert ((lows <= 0.6) & (highs >= 0.6)).mean() >= 0.945
