@@ -582,8 +582,10 @@ SLOW = PLUGIN.replace("    def sample(self, prompts, rows, *,", ONE_BY_ONE)
 def test_a_real_interrupt_signal(tmp_path):
     (tmp_path / "mine.py").write_text(SLOW)
     words = [sys.executable, "-m", "alignbench", *BASIC, "--model", "coin", "--include_path", "."]
-    running = subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                               env={**os.environ, "COLUMNS": "160"})  # fmt: skip
+    running = subprocess.Popen(  # a shell's background job would ignore the signal, and so would its children
+        words, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "COLUMNS": "160"}, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
     deadline = time.monotonic() + 40
     while not _parts_of(tmp_path, "coin") and time.monotonic() < deadline and running.poll() is None:
         time.sleep(0.02)
