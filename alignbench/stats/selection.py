@@ -105,7 +105,7 @@ def uncountable(prompt: Array, r: Array) -> str:
     if is_boolean(prompt, r) or DRAWS_PER_CELL * sum(counts) <= r.size:
         return ""
     return (
-        f"ranked best-of-n over continuous scores needs their order statistics: {sum(counts)} distinct values in "
+        f"ranked best-of-n needs {DRAWS_PER_CELL} base draws for each distinct score: {sum(counts)} distinct scores in "
         f"{r.size} base draws cannot be counted as cells"
     )
 

@@ -119,7 +119,7 @@ def test_rejection_is_exact_and_as_far_from_the_base_as_p():
 def test_continuous_scores_are_refused_with_a_reason():
     answer = divergences(np.zeros(200, int), np.random.default_rng(0).normal(size=200), BEST)
     assert {answer[part].value for part in PARTS} == {None}
-    assert "continuous scores" in answer["kl_target"].note
+    assert "distinct scores" in answer["kl_target"].note
 
 
 def test_a_tilt_that_one_draw_alone_would_show_is_no_zero_width():
