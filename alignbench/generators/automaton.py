@@ -101,7 +101,7 @@ class Automaton:
     def __invert__(self) -> Automaton:
         return self.mapped(lambda values: 1 - values)
 
-    def states(self) -> Array:
+    def live(self) -> Array:
         """(S,) bool: from where a value above 0 can still be reached, however many tokens it takes."""
         live = (self.finished > 0) | (self.cut > 0)
         while (more := live | live[self._words()].any(1)).sum() > live.sum():

@@ -201,7 +201,7 @@ def masking(keeps: Automaton, lookahead: int | None = None) -> Rule:
     live_from = None if lookahead is None else keeps.within(lookahead)
 
     def rule(live: Prefixes, says: Array, left: int) -> Array:
-        alive = keeps.states() if live_from is None else live_from[left - 1]
+        alive = keeps.live() if live_from is None else live_from[left - 1]
         allowed = alive[keeps.after]
         allowed[:, sorted(keeps.vocab.eos)] = keeps.finished[:, None] > 0
         kept = says * allowed[live.state]

@@ -124,7 +124,7 @@ class Constrained(_Steered):
     @cached_property
     def _live(self) -> Array:
         """(1 or max_tokens + 1, S) bool, by tokens left: from where a draw can still be kept."""
-        return self.automaton.states()[None] if self.max_tokens is None else self.automaton.within(self.max_tokens)
+        return self.automaton.live()[None] if self.max_tokens is None else self.automaton.within(self.max_tokens)
 
     def _allowed(self, left: int) -> torch.Tensor:
         """(S, V) bool: the tokens that may be said with `left` tokens still to draw, this one among them."""

@@ -103,7 +103,7 @@ def test_what_can_still_be_kept_is_what_some_continuation_keeps(seed):
 
     expected = np.array([[fits(s, left) for s in range(4)] for left in range(7)])
     np.testing.assert_array_equal(automaton.within(6), expected)
-    np.testing.assert_array_equal(automaton.states(), expected.any(0))
+    np.testing.assert_array_equal(automaton.live(), expected.any(0))
 
 
 def test_planted_eos_taken_for_a_word_is_seen():

@@ -293,11 +293,10 @@ def test_prefixes_are_summed_not_listed():
 
 def test_what_cannot_be_summed_is_refused():
     cold = base_of("two hidden").warped(temperature=0.5)
-    with pytest.raises(UsageError, match="a hidden Markov model under .* can be listed, not summed by state"):
+    with pytest.raises(UsageError, match=r"a hidden Markov model under .* can be listed, not summed by state"):
         dynamic.log_z(cold, always(cold.vocab), PROMPTS, max_tokens=2)
     law = constrained(base_of("order 2"), always(cold.vocab))
     with pytest.raises(UsageError, match="only n-gram and hidden Markov models can be summed"):
         dynamic.log_z(law, always(cold.vocab), PROMPTS, max_tokens=2)
-    big = exact(order=4)
-    with pytest.raises(UsageError, match="sums over 512 contexts take more than 10,000,000 cells|sums over"):
-        dynamic.log_z(exact(order=5), always(big.vocab), PROMPTS, max_tokens=2)
+    with pytest.raises(UsageError, match="sums over 4096 contexts take more than 10,000,000 cells"):
+        dynamic.log_z(exact(order=5), always(exact().vocab), PROMPTS, max_tokens=2)
