@@ -12,6 +12,7 @@ import numpy as np
 from alignbench.aligners.base import identity_of, whole
 from alignbench.registry import aligner
 from alignbench.seeds import Seed
+from alignbench.stats.weights import TIE
 from alignbench.target import Target
 from alignbench.types import Array, Draws, Selection, collect
 
@@ -68,7 +69,7 @@ class BestOfNSampler:
         n = self.aligner.n
         score = self.target.log_ratio_of(prompts, proposals).reshape(-1, n)
         ties = np.stack([seed.salted(TIES).rng(prompts[c], i).random(n) for c, i in rows])
-        best = np.where(score == score.max(1, keepdims=True), ties, -1).argmax(1)
+        best = np.where(score >= score.max(1, keepdims=True) - TIE, ties, -1).argmax(1)  # what rounding parts is tied
         kept = proposals.take(np.arange(len(rows)) * n + best)
         spent = proposals.length.reshape(-1, n).sum(1)
         return replace(kept, index=rows[:, 1], log_prob=None, token_log_prob=None, spent=spent,

@@ -82,3 +82,17 @@ def test_identity_and_selection(hard, soft):
 def test_n_is_a_whole_number(n):
     with pytest.raises(UsageError, match=rf"^best_of_n:n={n}: must be a whole number >= 1$"):
         BestOfN(n)
+
+
+def test_what_rounding_tells_apart_is_a_tie(hard):
+    """Ratios within 1e-6 nats are one value to the closed forms, so they must be one to the sampler."""
+
+    class Rounding:
+        def log_ratio_of(self, prompts, draws):
+            return 1e-9 * np.array([" sun" in text for text in draws.texts])
+
+    drawn = replace(
+        BestOfN(4).align(hard.base, hard.target, PROMPTS, max_tokens=LENGTH, seed=Seed()), target=Rounding()
+    )
+    best = collect(drawn.sample(PROMPTS, rows_of(2, 2000), max_tokens=LENGTH, seed=Seed(1)))
+    assert within(best, [hard.law(c) for c in range(2)])
