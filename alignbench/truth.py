@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from alignbench.generators.exact import NGram, enumerate_draws
+from alignbench.generators.exact import enumerate_draws
 from alignbench.generators.law import Law
 from alignbench.stats import discrete
 from alignbench.stats.selection import selected
@@ -23,7 +23,7 @@ def exact_values(
     None unless the base is an exact world and the generator's law is known. λ is taken as fitted: these are the values
     for the target that the estimates are measured against, not for the one that infinitely many draws would give.
     """
-    if not (isinstance(base, Law) and isinstance(base.model, NGram)):
+    if not (isinstance(base, Law) and getattr(base.model, "enumerable", False)):
         return None
     draws = enumerate_draws(base, prompts, max_tokens=max_tokens)
     features = target.measure(prompts, draws)

@@ -1,9 +1,12 @@
 """Generators: the things under test, and what they really sample from. Floor 1; torch may live here.
 
-`base.py` has the protocols, `law.py` samples and scores, `exact.py` and `hf.py` are models. To add one, write a file
-with a factory `@generator def mine(*, batch_size, device, dtype, **model_args)` that returns anything with the
-`Sampler` protocol (`alignbench.types`); with `log_prob` too its divergences are measured. A file of your own is found
-by `--include_path`, a package by the entry-point group `alignbench`.
+`base.py` has the protocols, `law.py` samples and scores, `exact.py`, `hidden.py` and `hf.py` are models. What is known
+exactly: `automaton.py` and `pattern.py` say which draws are kept, `steered.py` decodes so that they are, `dynamic.py`
+sums over all draws, `worlds.py` puts them together; `words.py` is what they share.
+
+To add a generator, write a file with a factory `@generator def mine(*, batch_size, device, dtype, **model_args)` that
+returns anything with the `Sampler` protocol (`alignbench.types`); with `log_prob` too its divergences are measured. A
+file of your own is found by `--include_path`, a package by the entry-point group `alignbench`.
 """
 
 from alignbench.generators import exact as exact

@@ -1,4 +1,4 @@
-"""Exact worlds: n-gram language models small enough that every continuation can be listed and summed."""
+"""Exact worlds: n-gram models and hidden Markov models so small that every continuation can be listed."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from alignbench.errors import UsageError, did_you_mean
+from alignbench.errors import UsageError
 from alignbench.generators.base import Autoregressive, State, Vocab
-from alignbench.generators.law import Law, check_max_tokens, whole_rows
+from alignbench.generators.hidden import HiddenMarkov
+from alignbench.generators.law import Law, Warp, check_max_tokens, whole_rows
+from alignbench.generators.words import EOS, ids_of, text_of, vocab_of, walked
 from alignbench.registry import generator
 from alignbench.types import Array, Draws
 
-EOS = "</s>"
 WORDS = ("rain", "sun", "wind", "snow", "cloud", "fog")
 MOST = 500_000
 """More continuations than this are not enumerated."""
@@ -38,6 +39,7 @@ class NGram:
     order: int
     name: str = "exact"
     batch_size: int = 4096
+    enumerable = True
 
     def __post_init__(self) -> None:
         size = len(self.words) + 1
@@ -50,7 +52,7 @@ class NGram:
     @cached_property
     def vocab(self) -> Vocab:
         """The words and one EOS."""
-        return Vocab((*self.words, EOS), frozenset({len(self.words)}))
+        return vocab_of(self.words)
 
     @property
     def device(self) -> torch.device:
@@ -74,26 +76,28 @@ class NGram:
 
     def forced(self, rendered: Sequence[str], draws: Draws) -> torch.Tensor:
         """See `Model.forced`."""
-        assert draws.tokens is not None
-        width = int(draws.length.max())
-        state, steps = self.start(rendered, max_tokens=width), []
-        tokens = torch.as_tensor(draws.tokens)
-        for t in range(width):
-            steps.append(state.log_probs)
-            state = state.extend(tokens[:, t].clamp(min=0))
-        return torch.stack(steps, 1)
+        return walked(self.start(rendered, max_tokens=int(draws.length.max())), draws)
 
     def decode(self, rendered: str, tokens: Sequence[Array]) -> list[str]:
         """The words, a space before each; EOS leaves no text."""
-        return ["".join(" " + self.words[i] for i in ids if i < len(self.words)) for ids in tokens]
+        return [text_of(self.words, ids) for ids in tokens]
 
     def encode(self, rendered: str, max_tokens: int) -> list[int]:
         """The words' ids; raises UsageError on a word that the world does not know."""
-        known = {w: i for i, w in enumerate(self.words)}
-        for word in rendered.split():
-            if word not in known:
-                raise UsageError(f"prompt '{rendered}': the world has no word '{word}'.{did_you_mean(word, known)}")
-        return [known[w] for w in rendered.split()]
+        return ids_of(self.words, rendered)
+
+    def belief(self, rendered: str) -> Array:
+        """(contexts,) 1 at the prompt's context: an n-gram model hides nothing of its state."""
+        return np.asarray(np.eye(len(self.table))[self._context(self.encode(rendered, 1))])
+
+    def steps(self, warp: Warp) -> Array:
+        """(contexts, V, contexts) P(say the word, then be in the second context | the first), under settings."""
+        contexts, size = self.table.shape
+        if contexts * size * contexts > MOST_CELLS:
+            raise UsageError(f"{self.name}: sums over {contexts} contexts take more than {MOST_CELLS:,} cells")
+        after = (np.arange(contexts)[:, None] * (size + 1) + np.arange(size)) % contexts
+        says = warp(torch.as_tensor(self.table)).exp().numpy()
+        return np.asarray(says[:, :, None] * np.eye(contexts)[after])
 
     def _context(self, ids: Sequence[int]) -> int:
         span, size = self.order - 1, len(self.words) + 2
@@ -111,7 +115,11 @@ class NGramState:
     @property
     def log_probs(self) -> torch.Tensor:
         """See `State.log_probs`."""
-        return self.table[self.contexts]
+        return self.averaged(self.table)
+
+    def averaged(self, values: torch.Tensor) -> torch.Tensor:
+        """(R, V) the values (contexts, V) of each row's context."""
+        return values[self.contexts]
 
     def extend(self, tokens: torch.Tensor) -> NGramState:
         """See `State.extend`."""
@@ -125,25 +133,41 @@ class NGramState:
 
 @generator
 def exact(
-    *, words: str | Sequence[str] = WORDS, order: int = 2, seed: int = 0, concentration: float = 1.0,
+    *, words: str | Sequence[str] = WORDS, order: int = 2, hidden: int = 0, seed: int = 0, concentration: float = 1.0,
     batch_size: int | str = "auto", device: str = "auto", dtype: str = "auto",
 ) -> Law:  # fmt: skip
-    """A random n-gram world whose every continuation can be listed: rows ~ Dirichlet(concentration), float64.
+    """A random world whose every continuation can be listed: rows ~ Dirichlet(concentration), float64.
 
-    `words` are the vocabulary (a list, or one string split at spaces); `order` the n of the n-gram.
+    `words` are the vocabulary (a list, or one string split at spaces); `order` the n of an n-gram model. With
+    `hidden` = H > 0 it is a hidden Markov model of H states, and `order` has no meaning.
     """
     names = _words(words)
     size = len(names) + 1
+    _whole("hidden", hidden, 0)
     contexts = _contexts(size, order)
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        raise UsageError(f"exact: seed={seed}: must be a whole number >= 0")
+    _whole("seed", seed, 0)
     if isinstance(concentration, bool) or not isinstance(concentration, (int, float)) or not 0 < concentration < np.inf:
         raise UsageError(f"exact: concentration={concentration}: must be a number above 0")
-    table = np.random.default_rng(seed).dirichlet(np.full(size, concentration), contexts)
+    rng, rows = np.random.default_rng(seed), whole_rows(batch_size, 4096)
+    if hidden:
+        moves = [_rows(rng, concentration, count, hidden) for count in (1, hidden)]
+        says = _rows(rng, concentration, hidden, size)
+        return Law(HiddenMarkov(names, np.exp(moves[0][0]), np.exp(moves[1]), np.exp(says), batch_size=rows))
+    return Law(NGram(names, _rows(rng, concentration, contexts, size), order, batch_size=rows))
+
+
+def _rows(rng: np.random.Generator, concentration: float, count: int, size: int) -> Array:
+    """(count, size) nats, each row ~ Dirichlet."""
+    table = rng.dirichlet(np.full(size, concentration), count)
     with np.errstate(divide="ignore"):  # a small concentration gives rows with exact zeros
         nats = np.log(table)
-    nats -= np.logaddexp.reduce(nats, 1, keepdims=True)
-    return Law(NGram(names, nats, order, batch_size=whole_rows(batch_size, 4096)))
+    return np.asarray(nats - np.logaddexp.reduce(nats, 1, keepdims=True))
+
+
+def _whole(name: str, value: int, least: int) -> None:
+    """Raise UsageError unless `value` is a whole number >= `least`."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise UsageError(f"exact: {name}={value}: must be a whole number >= {least}")
 
 
 def _words(words: str | Sequence[str]) -> tuple[str, ...]:
@@ -159,8 +183,7 @@ def _words(words: str | Sequence[str]) -> tuple[str, ...]:
 
 def _contexts(size: int, order: int) -> int:
     """Rows of the table; raises UsageError where there are too many to keep."""
-    if isinstance(order, bool) or not isinstance(order, int) or order < 1:
-        raise UsageError(f"exact: order={order}: must be a whole number >= 1")
+    _whole("order", order, 1)
     if (order - 1) * np.log(size + 1) + np.log(size) > np.log(MOST_CELLS):
         raise UsageError(f"exact: a table of order {order} over {size} tokens has more than {MOST_CELLS:,} cells")
     return int((size + 1) ** (order - 1))

@@ -152,7 +152,7 @@ class Law:
     @property
     def truncates(self) -> bool:
         """Whether it may give probability 0 to what the model can say."""
-        return self.warp.truncates
+        return self.warp.truncates or bool(getattr(self.model, "truncates", False))
 
     def identity(self) -> Mapping[str, Any]:
         """All that a draw depends on besides prompt, length and seed."""

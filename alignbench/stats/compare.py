@@ -1,0 +1,188 @@
+"""Which of several generators is better, from what each draw contributes on draws that they share: paired differences.
+
+A row of values (B,) is one generator's: their mean over prompts is its number, and value i is what draw i adds to it
+(the value itself for a mean, a jackknife pseudo-value for anything else). Two generators are paired when value i of
+both belongs to one shared reference draw, or to one (prompt, index). What both share (Ẑ, easy prompts) then cancels;
+overlap of their own intervals says nothing of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from scipy.special import stdtr
+from scipy.stats import bootstrap, permutation_test
+
+from alignbench.stats.intervals import mean_over_prompts, normal
+from alignbench.stats.jackknife import strata, unit_sums
+from alignbench.types import Array, Estimate
+
+CiOver = Literal["prompts_given", "prompts_like_these"]
+Alternative = Literal["two-sided", "less", "greater"]
+LEVEL = 0.05
+RESAMPLES = 9999
+BATCH = 100  # resamples at once: 100 × 10,000 units × 8 bytes = 8 MB
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """Which draws belong together, and what an interval is meant to hold for.
+
+    `over`: "prompts_given" (these prompts are all there are: stratified, clustered by `group`), or
+    "prompts_like_these" (they stand for others: clustered by prompt, Student's t with C − 1 degrees of freedom).
+    """
+
+    prompt: Array  # (B,) int
+    group: Array | None = None  # (B,) int: draws of one dependent run
+    over: CiOver = "prompts_given"
+
+
+@dataclass(frozen=True)
+class Tied:
+    """The rows that cannot be told from the best, and what each was told by."""
+
+    best: int
+    tied: Array  # (m,) bool; the best is one of them
+    behind: tuple[Estimate, ...]  # how much worse than the best each row is: >= 0; 0 for the best itself
+    p_values: Array  # (m,) one-sided, adjusted for the number of rows
+
+
+def paired(first: Array, second: Array, pairing: Pairing) -> Estimate:
+    """Mean over prompts of first − second (B,), in their unit, with the interval that `pairing.over` asks for."""
+    difference = np.asarray(first, float) - np.asarray(second, float)
+    if pairing.over == "prompts_given":
+        return mean_over_prompts(pairing.prompt, difference, pairing.group)
+    means = _prompt_means(difference, pairing)
+    if means.size < 2:
+        return Estimate(float(means.mean()), n=difference.size, note="one prompt says nothing of others: no interval")
+    return normal(
+        float(means.mean()), float(means.var(ddof=1)) / means.size, n=difference.size, df=means.size - 1,
+        note="the interval is for prompts like these",
+    )  # fmt: skip
+
+
+def p_value(difference: Estimate, df: float, alternative: Alternative = "two-sided") -> float:
+    """Probability, were the true difference 0, of one at least so far to the side of `alternative`; Student's t.
+
+    A difference without error is told from 0 whatever its size; one without an interval never is.
+    """
+    if difference.value is None or difference.stderr is None:
+        return 1.0
+    if difference.stderr == 0:
+        away = {"less": difference.value < 0, "greater": difference.value > 0, "two-sided": difference.value != 0}
+        return 0.0 if away[alternative] else 1.0
+    below = float(stdtr(df, difference.value / difference.stderr))
+    return {"less": below, "greater": 1 - below, "two-sided": 2 * min(below, 1 - below)}[alternative]
+
+
+def degrees(pairing: Pairing) -> float:
+    """Degrees of freedom of `paired`: independent units less strata, or prompts less one; at least 1."""
+    units = [int(unit.max()) + 1 for _, unit in strata(pairing.prompt, pairing.group)]
+    given = pairing.over == "prompts_given" and min(units) > 1
+    return float(max(sum(units) - len(units) if given else len(units) - 1, 1))
+
+
+def permuted(
+    first: Array, second: Array, pairing: Pairing, rng: np.random.Generator, alternative: Alternative = "two-sided"
+) -> float:
+    """Sign-flip p-value of first − second (B,): exact where both are one law, whatever its shape.
+
+    Each independent unit (draw, group or prompt) swaps its two values with probability ½; all swaps are tried where
+    they are no more than 9,999. Source: Good, Permutation, Parametric and Bootstrap Tests of Hypotheses (2005), §3.
+    """
+    shares = _shares(np.asarray(first, float) - np.asarray(second, float), pairing)
+    answer = permutation_test(
+        (shares,), lambda x, axis: x.sum(axis=axis), permutation_type="samples", vectorized=True,
+        n_resamples=RESAMPLES, batch=BATCH, alternative=alternative, rng=rng,
+    )  # fmt: skip
+    return float(answer.pvalue)
+
+
+def bootstrapped(first: Array, second: Array, pairing: Pairing, rng: np.random.Generator) -> Estimate:
+    """As `paired`, with a 95 % percentile bootstrap interval: units are drawn anew within prompts, or whole prompts.
+
+    Source: Efron and Tibshirani, An Introduction to the Bootstrap (1993), §13.
+    """
+    difference = np.asarray(first, float) - np.asarray(second, float)
+    tables = _tables(difference, pairing)
+    value = float(np.mean([t[:, 0].sum() / t[:, 1].sum() for t in tables]))
+    if min(map(len, tables)) < 2:
+        return Estimate(value, n=difference.size, note="one independent unit: nothing to draw anew")
+
+    def statistic(*picked: Array, axis: int = -1) -> Array:
+        sums = [t[rows].sum(axis=-2) for t, rows in zip(tables, picked, strict=True)]
+        return np.asarray(np.mean([s[..., 0] / s[..., 1] for s in sums], axis=0))
+
+    answer = bootstrap(
+        tuple(np.arange(len(t)) for t in tables), statistic, n_resamples=RESAMPLES, batch=BATCH, vectorized=True,
+        method="percentile", rng=rng,
+    )  # fmt: skip
+    low, high = (float(x) for x in answer.confidence_interval)
+    return Estimate(value, float(answer.standard_error), low, high, difference.size)
+
+
+def holm(p_values: Array) -> Array:
+    """(m,) p-values adjusted so that rejecting those <= α is wrong anywhere with probability <= α.
+
+    Source: Holm, A simple sequentially rejective multiple test procedure (1979).
+    """
+    p = np.asarray(p_values, float)
+    order = np.argsort(p, kind="stable")
+    stepped = np.maximum.accumulate(p[order] * (p.size - np.arange(p.size)))
+    adjusted = np.empty(p.size)
+    adjusted[order] = np.minimum(stepped, 1.0)
+    return adjusted
+
+
+def tied_with_best(
+    rows: Sequence[Array], pairing: Pairing, better: Literal["lower", "higher"] = "lower", level: float = LEVEL
+) -> Tied:
+    """The best of m `rows` (B,) by their means, and those that no one-sided paired test tells from it at `level`.
+
+    The p-values are multiplied by m − 1, not stepped down as Holm's: the truly best row may be any row, and each of the
+    m − 1 others may have come out on top by chance. So it is among the tied with probability 1 − `level`, although the
+    best was picked from the same draws. Source: Hsu, Multiple Comparisons: Theory and Methods (1996), §4.
+    """
+    sign = 1.0 if better == "lower" else -1.0
+    values = [sign * np.asarray(row, float) for row in rows]
+    best = int(np.argmin([_prompt_means(v, pairing).mean() for v in values]))
+    behind = tuple(paired(v, values[best], pairing) for v in values)
+    df = degrees(pairing)
+    raw = np.array([p_value(estimate, df, "greater") for estimate in behind])
+    adjusted = np.minimum(raw * max(len(rows) - 1, 1), 1.0)
+    adjusted[best] = 1.0
+    return Tied(best, adjusted > level, behind, adjusted)
+
+
+def pseudo_values(sums: Array, theta: Callable[[Array], Array]) -> Array:
+    """(U,) jackknife pseudo-values of θ of the column totals of `sums` (U, K): their mean is the jackknife's estimate.
+
+    What each unit adds to a number that is no mean, so that two such numbers on the same units can be paired.
+    Source: Tukey, Bias and confidence in not quite large samples (1958).
+    """
+    units = len(sums)
+    total = sums.sum(axis=0)
+    return np.asarray(units * theta(total) - (units - 1) * theta(total - sums))
+
+
+def _prompt_means(values: Array, pairing: Pairing) -> Array:
+    """(C,) mean of each prompt's values."""
+    return np.array([values[rows].mean() for rows, _ in strata(pairing.prompt)])
+
+
+def _tables(difference: Array, pairing: Pairing) -> list[Array]:
+    """Per stratum, (units, 2): sums and counts of the units; whole prompts are units of one stratum."""
+    if pairing.over == "prompts_like_these":
+        means = _prompt_means(difference, pairing)
+        return [np.stack([means, np.ones(means.size)], axis=1)]
+    both = np.stack([difference, np.ones(difference.size)], axis=1)
+    return [unit_sums(both[rows], unit) for rows, unit in strata(pairing.prompt, pairing.group)]
+
+
+def _shares(difference: Array, pairing: Pairing) -> Array:
+    """(units,) what each independent unit adds to the mean over prompts."""
+    tables = _tables(difference, pairing)
+    return np.concatenate([t[:, 0] / t[:, 1].sum() for t in tables]) / len(tables)
