@@ -72,7 +72,7 @@ def better(name: str, part: str = "") -> str:
     return str(declared[max(fitting, key=len)]) if fitting else ""
 
 
-from alignbench.metrics import cost, distance, diversity, fluency, satisfaction  # noqa: E402
+from alignbench.metrics import cost, distance, diversity, entropy, fluency, satisfaction  # noqa: E402
 
 __all__ = [
     "CAPABILITIES",
@@ -81,6 +81,7 @@ __all__ = [
     "cost",
     "distance",
     "diversity",
+    "entropy",
     "fluency",
     "lacking",
     "measure",

@@ -35,29 +35,29 @@ FROM_COUNTS = "closed form: no density, no per-token divergences"
     better={"kl_": "lower", "tv": "lower", "js": "lower", "log_z": ""},
     parts=PARTS,
 )
-def divergence(evidence: Evidence, *, seed: int = 0) -> dict[str, Estimate]:
+def divergence(evidence: Evidence) -> dict[str, Estimate]:
     """How far π is from the target p and the base a, in nats (tv: 0 to 1), mean over prompts; log_z: what p keeps of a.
 
     kl_target = KL(p‖π), kl_reverse = KL(π‖p), kl_base = KL(π‖a); "_within": π given the hard constraints in place of
-    π. `seed` is the bootstrap's. Numbers that would not be true are refused: ∞, a bound, or a reason.
+    π. Numbers that would not be true are refused: ∞, a bound, or a reason.
     """
     ref = _sample(evidence, evidence.ref)
     absent = _unreferenced(evidence, ref)
     if absent:
         return dict.fromkeys(PARTS, Estimate.missing(absent))
-    parts = {"log_z": log_z(ref.prompt, ref.ratio, ref.group), **_parts(evidence, ref, seed)}
+    parts = {"log_z": log_z(ref.prompt, ref.ratio, ref.group), **_parts(evidence, ref)}
     return {part: parts[part] for part in PARTS}
 
 
-def _parts(evidence: Evidence, ref: Sample, seed: int) -> Parts:
+def _parts(evidence: Evidence, ref: Sample) -> Parts:
     if evidence.selection is not None:
         return _selected(ref, evidence.selection)
     if evidence.is_base:
         still = dict.fromkeys(("kl_base", "kl_base_rb", "kl_base_k1"), BASE_ITSELF)
         if not selection.uncountable(ref.prompt, ref.ratio):
             return {**_selected(ref, Selection("best", 1)), **still}
-        return {**_measured(evidence, ref, seed), **still}
-    return _measured(evidence, ref, seed)
+        return {**_measured(evidence, ref), **still}
+    return _measured(evidence, ref)
 
 
 def _selected(ref: Sample, law: Selection) -> Parts:
@@ -65,7 +65,7 @@ def _selected(ref: Sample, law: Selection) -> Parts:
     return {**selection.divergences(ref.prompt, ref.ratio, law, ref.group), **counts}
 
 
-def _measured(evidence: Evidence, ref: Sample, seed: int) -> Parts:
+def _measured(evidence: Evidence, ref: Sample) -> Parts:
     """All parts of a generator with a density."""
     own = _sample(evidence, evidence.own)
     reason = _undrawn(evidence, own)
@@ -76,7 +76,7 @@ def _measured(evidence: Evidence, ref: Sample, seed: int) -> Parts:
         "kl_target_within": divergences.kl_target_within(own, ref, evidence.truncates),
         "kl_reverse": divergences.kl_reverse(own, ref),
         "kl_reverse_within": divergences.kl_reverse_within(own, ref),
-        "tv": divergences.tv(own, ref, np.random.default_rng(seed)),
+        "tv": divergences.tv(own, ref),
         "js": divergences.js(own, ref),
         **_from_base(evidence, own),
     }
