@@ -84,7 +84,7 @@ def better(name: str, part: str = "") -> str:
     return str(declared[max(fitting, key=len)]) if fitting else ""
 
 
-from alignbench.metrics import cost, distance, diversity, fitted, fluency, satisfaction  # noqa: E402
+from alignbench.metrics import cost, distance, diversity, entropy, fitted, fluency, satisfaction  # noqa: E402
 
 __all__ = [
     "CAPABILITIES",
@@ -93,6 +93,7 @@ __all__ = [
     "cost",
     "distance",
     "diversity",
+    "entropy",
     "fitted",
     "fluency",
     "lacking",

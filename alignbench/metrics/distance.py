@@ -6,7 +6,6 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from alignbench.metrics.parameters import at_least
 from alignbench.registry import metric
 from alignbench.stats import divergences, selection
 from alignbench.stats.divergences import Sample
@@ -37,19 +36,18 @@ FROM_COUNTS = "closed form: no density, no per-token divergences"
     needs={"ref", "log_base", "log_target"},
     better={"kl_": "lower", "tv": "lower", "js": "lower", "log_z": ""},
     parts=PARTS,
-    check=at_least(seed=0),
 )
-def divergence(evidence: Evidence, *, seed: int = 0) -> dict[str, Estimate]:
+def divergence(evidence: Evidence) -> dict[str, Estimate]:
     """How far π is from the target p and the base a, in nats (tv: 0 to 1), mean over prompts; log_z: what p keeps of a.
 
     kl_target = KL(p‖π), kl_reverse = KL(π‖p), kl_base = KL(π‖a); "_within": π given the hard constraints in place of
-    π. `seed` is the bootstrap's. Numbers that would not be true are refused: ∞, a bound, or a reason.
+    π. Numbers that would not be true are refused: ∞, a bound, or a reason.
     """
     ref = _sample(evidence, evidence.ref)
     absent = _unreferenced(evidence, ref)
     if absent:
         return dict.fromkeys(PARTS, Estimate.missing(absent))
-    parts = {"log_z": log_z(ref.prompt, ref.ratio, ref.group), **_parts(evidence, ref, seed)}
+    parts = {"log_z": log_z(ref.prompt, ref.ratio, ref.group), **_parts(evidence, ref)}
     unseen = _tilts(evidence) and is_boolean(ref.prompt, ref.ratio)
     own_alone = () if evidence.selection is not None else ("kl_base", "kl_base_rb", "kl_base_k1")
     return {part: _blurred(parts[part]) if unseen and part not in own_alone else parts[part] for part in PARTS}
@@ -67,15 +65,15 @@ def _blurred(estimate: Estimate) -> Estimate:
     return without_interval(estimate, UNSEEN)
 
 
-def _parts(evidence: Evidence, ref: Sample, seed: int) -> Parts:
+def _parts(evidence: Evidence, ref: Sample) -> Parts:
     if evidence.selection is not None:
         return _selected(ref, evidence.selection)
     if evidence.is_base:
         still = dict.fromkeys(("kl_base", "kl_base_rb", "kl_base_k1"), BASE_ITSELF)
         if not selection.uncountable(ref.prompt, ref.ratio):
             return {**_selected(ref, Selection("best", 1)), **still}
-        return {**_measured(evidence, ref, seed), **still}
-    return _measured(evidence, ref, seed)
+        return {**_measured(evidence, ref), **still}
+    return _measured(evidence, ref)
 
 
 def _selected(ref: Sample, law: Selection) -> Parts:
@@ -83,7 +81,7 @@ def _selected(ref: Sample, law: Selection) -> Parts:
     return {**selection.divergences(ref.prompt, ref.ratio, law, ref.group), **counts}
 
 
-def _measured(evidence: Evidence, ref: Sample, seed: int) -> Parts:
+def _measured(evidence: Evidence, ref: Sample) -> Parts:
     """All parts of a generator with a density."""
     own = _sample(evidence, evidence.own)
     reason = _undrawn(evidence, own)
@@ -94,7 +92,7 @@ def _measured(evidence: Evidence, ref: Sample, seed: int) -> Parts:
         "kl_target_within": divergences.kl_target_within(own, ref, evidence.truncates),
         "kl_reverse": divergences.kl_reverse(own, ref),
         "kl_reverse_within": divergences.kl_reverse_within(own, ref),
-        "tv": divergences.tv(own, ref, np.random.default_rng(seed)),
+        "tv": divergences.tv(own, ref),
         "js": divergences.js(own, ref),
         **_from_base(evidence, own),
     }

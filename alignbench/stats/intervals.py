@@ -52,6 +52,30 @@ def without_interval(estimate: Estimate, note: str) -> Estimate:
     return replace(estimate, stderr=None, ci_low=None, ci_high=None).noted(note)
 
 
+def on_root_scale(estimate: Estimate) -> Estimate:
+    """The same with limits set on the square root, of which a divergence near 0 is the square; only where above 0.
+
+    Best-of-4 at KL(p‖π_b) = 0.009 from 3 · 128 base draws: plain limits covered 91.8 %, too low on the one side.
+    """
+    value, high = estimate.value, estimate.ci_high
+    if value is None or high is None or value <= 0:
+        return estimate
+    root, half = np.sqrt(value), (high - value) / (2 * np.sqrt(value))
+    return replace(estimate, ci_low=float(max(root - half, 0.0) ** 2), ci_high=float((root + half) ** 2))
+
+
+def satterthwaite(variances: Array, worth: Array) -> float:
+    """Degrees of freedom of a mean of independent means (C,) with these variances, from `worth` draws each; at least 1.
+
+    A prompt with few draws and most of the variance sets them. Source: Satterthwaite (1946).
+    """
+    variances = np.asarray(variances, float)
+    if not np.isfinite(variances).all() or not variances.any():
+        return 1.0
+    shares = variances / variances.sum()
+    return max(1.0, float(1 / (shares**2 / np.maximum(np.asarray(worth, float) - 1, 1.0)).sum()))
+
+
 def wilson(hits: Array | float, n: Array | float, level: float = LEVEL) -> tuple[Array, Array]:
     """Limits of a share, from `hits` of `n` (Wilson, 1927); never empty, right at 0 and at n."""
     hits, n, z = np.asarray(hits, float), np.asarray(n, float), float(ndtri(0.5 + level / 2))
@@ -196,10 +220,12 @@ def score_limits(delta: Estimate, n: float, level: float = LEVEL) -> Estimate:
 def monotone(prompt: Array, hit: Array, transform: Transform, group: Array | None = None) -> Estimate:
     """Mean over prompts of `transform`(share of draws that `hit`), the transform being monotone and elementwise.
 
-    Each prompt's value is jackknifed, its limits are Wilson's, transformed; several prompts combine by MOVER. The
-    standard error of a prompt without hits or without misses is half the width over 1.96, not 0. Where a
-    prompt's value is infinite (the log of no hits) the value is None and the finite limits remain as bounds, each the
-    mean of the prompts' own limits (wider than 95 %).
+    A prompt's limits are Wilson's, transformed; several prompts combine by MOVER. Its value is jackknifed, or where
+    the transform is infinite at 0 (logs) that of k + ½ hits in n + ½ draws, which is nearly unbiased from 3 expected
+    hits on (0.002 nats; 0.026 at 2). The standard error of a prompt without hits or without misses is half the width
+    over 1.96, not 0. Where a prompt's value is infinite (the log of no hits) the value is None and the finite limits
+    remain as bounds, each the mean of the prompts' own limits (wider than 95 %).
+    Source: Pettigrew, Gart and Thomas, The bias and higher cumulants of the logarithm of a binomial variate (1986).
     """
     hit = np.asarray(hit, bool)
     if not hit.size:
@@ -218,16 +244,28 @@ def monotone(prompt: Array, hit: Array, transform: Transform, group: Array | Non
 def _transformed(hit: Array, unit: Array, transform: Transform) -> tuple[float, float, float, float]:
     """(value, variance, low, high) of one prompt's transformed share."""
     sums = unit_sums(np.stack([np.ones(hit.size), hit], axis=1), unit)
-    value, variance = jackknife(sums, lambda s: transform(s[..., 1] / s[..., 0]))
-    n, mean = _independent(sums), hit.mean()
+    n, mean = independent(sums), float(hit.mean())
     with np.errstate(divide="ignore"):
-        low, high = sorted(float(transform(limit)) for limit in wilson(mean * n, n))
+        low, high = (float(transform(limit)) for limit in wilson(mean * n, n))
+        if np.isfinite(transform(np.zeros(1))).all() or mean == 0.0:
+            value, variance = jackknife(sums, lambda s: transform(s[..., 1] / s[..., 0]))
+        else:
+            value, variance = _with_half_a_hit(mean * n, n, transform)
+    low, high = min(low, high), max(low, high)
     if mean in (0.0, 1.0) and np.isfinite(variance) and np.isfinite(high - low):
         variance = ((high - low) / 2 / Z95) ** 2
     return value, variance, low, high
 
 
-def _independent(sums: Array) -> float:
+def _with_half_a_hit(hits: float, n: float, transform: Transform) -> tuple[float, float]:
+    """The transform of (hits + ½)/(n + ½) and its variance, by its slope there."""
+    z = (hits + 0.5) / (n + 0.5)
+    step = 1e-5 * z
+    slope = float(transform(np.array(z)) - transform(np.array(z - step))) / step
+    return float(transform(np.array(z))), slope**2 * z * (1 - z) / n
+
+
+def independent(sums: Array) -> float:
     """How many independent draws the (U, 2) sums (draws, hits) are worth: n over the design effect (at least 1)."""
     n, units = float(sums[:, 0].sum()), len(sums)
     mean = float(sums[:, 1].sum()) / n

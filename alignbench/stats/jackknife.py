@@ -36,23 +36,64 @@ def unit_sums(columns: Array, unit: Array) -> Array:
     return sums
 
 
-def jackknife(sums: Array, theta: Callable[[Array], Array]) -> tuple[float, float]:
+def jackknife(sums: Array, theta: Callable[[Array], Array], stratum: Array | None = None) -> tuple[float, float]:
     """θ of the column totals, bias-corrected, and its variance, by leaving out one unit at a time.
 
-    `sums` is (U, K); `theta` maps (…, K) totals to (…). With a single unit there is nothing to leave out: variance ∞.
+    `sums` is (U, K); `theta` maps (…, K) totals to (…). Units of different strata (U,) are draws of different laws,
+    each in a fixed number. A stratum of a single unit leaves nothing to compare: variance ∞.
     The second-order term 2·bias² matters where θ is near a minimum, such as a KL near 0, and its slope vanishes: there
     θ̂ − θ is half a quadratic form HΣ of normal errors, of mean tr(HΣ)/2 and variance tr((HΣ)²)/2 ≤ 2·mean².
-    Source: Efron and Stein, The jackknife estimate of variance (1981).
+    Source: Efron and Stein, The jackknife estimate of variance (1981); Jones, Jackknife methods in strata (1974).
     """
-    total, units = sums.sum(axis=0), len(sums)
+    total = sums.sum(axis=0)
+    code = np.zeros(len(sums), int) if stratum is None else np.unique(stratum, return_inverse=True)[1]
+    units = np.bincount(code)
     with np.errstate(divide="ignore", invalid="ignore"):  # a total may be 0; the gates speak of that
         whole = float(theta(total))
-        if units < 2 or not np.isfinite(whole):
+        if units.min() < 2 or not np.isfinite(whole):
             return whole, np.inf
         without = theta(np.maximum(total - sums, 0.0) if np.all(sums >= 0) else total - sums)
     if not np.all(np.isfinite(without)):
         return whole, np.inf
-    centre = float(without.mean())
-    spread = float(((without - centre) ** 2).sum())
-    bias = (units - 1) * (centre - whole)
-    return whole - bias, spread * (units - 1) / units + 2 * bias**2
+    centre = np.bincount(code, without) / units
+    spread = np.bincount(code, (without - centre[code]) ** 2)
+    bias = float(((units - 1) * (centre - whole)).sum())
+    return whole - bias, float((spread * (units - 1) / units).sum()) + 2 * bias**2
+
+
+def spread_of_sum(values: Array, unit: Array, component: Array | None = None) -> float:
+    """Sampling variance of Σ values (n,), units being independent; by component where each drew a fixed number.
+
+    `values` are taken to have mean 0 unless components are given; ∞ where a component has a single unit.
+    """
+    sums = unit_sums(values[:, None], unit)[:, 0]
+    code = np.zeros(sums.size, int) if component is None else stratum_of(unit, component)
+    units = np.bincount(code)
+    if units.min() < 2:
+        return np.inf
+    off = sums - (np.bincount(code, sums) / units)[code]
+    return float((np.bincount(code, off**2) * units / (units - 1)).sum())
+
+
+def stratum_of(unit: Array, component: Array) -> Array:
+    """(U,) code 0, 1, … of the component that drew each unit (n,); a unit has one."""
+    code = np.unique(component, return_inverse=True)[1]
+    answer = np.zeros(unit.max() + 1, int)
+    answer[unit] = code
+    return answer
+
+
+def leave_out(theta: Callable[[Array], Array], unit: Array) -> tuple[Array, Array]:
+    """(P,) values of θ, bias-corrected, and their (P,) variances, for what is no function of sums.
+
+    `theta` maps the rows kept (n,) to (P,) values; `unit` (B,) is left out one at a time. As `jackknife` otherwise.
+    """
+    units = int(unit.max()) + 1
+    whole = theta(np.arange(unit.size))
+    if units < 2:
+        return whole, np.full(whole.shape, np.inf)
+    without = np.array([theta(np.flatnonzero(unit != u)) for u in range(units)])
+    centre = without.mean(axis=0)
+    spread = ((without - centre) ** 2).sum(axis=0) * (units - 1) / units
+    finite = np.isfinite(spread)
+    return np.where(finite, units * whole - (units - 1) * centre, whole), np.where(finite, spread, np.inf)

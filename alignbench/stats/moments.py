@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.optimize import linprog, minimize
 
 from alignbench.errors import InfeasibleTarget, RunError, UsageError
-from alignbench.stats.intervals import FLAT, normal
+from alignbench.stats.intervals import FLAT, Z95, normal, satterthwaite
 from alignbench.stats.weights import SHARES, p_draws, refusal
 from alignbench.types import Array, Estimate
 
@@ -242,15 +242,45 @@ def tilted_moments(values: Array, log_weight: Array, prompt: Array, names: Seque
     if refused:
         return {name: Estimate.missing(refused, len(prompt)) for name in names}
     weights, _ = self_normalised(log_weight, prompt)
-    means = prompt_means(values, weights, prompt)
-    variances = ((weights[:, None] * (values - means[prompt])) ** 2).sum(axis=0) / len(means) ** 2
-    ess = float(p_draws(prompt, log_weight).sum())
-    both = zip(names, means.mean(axis=0), variances, strict=True)
-    return {name: _interval(float(value), float(variance), len(prompt), ess) for name, value, variance in both}
+    means, worth = prompt_means(values, weights, prompt), p_draws(prompt, log_weight)
+    off = (weights[:, None] * (values - means[prompt])) ** 2
+    variances = prompt_means(off, np.ones(len(prompt)), prompt) * (worth / np.maximum(worth - 1, 1.0))[:, None]
+    answer = {}
+    for name, value, spread in zip(names, means.mean(axis=0), variances.T, strict=True):
+        df = satterthwaite(spread, worth)
+        found = _interval(float(value), float(spread.sum()) / len(means) ** 2, len(prompt), df)
+        answer[name] = replace(found, ess=float(worth.sum()))
+    return answer
 
 
-def _interval(value: float, variance: float, n: int, ess: float) -> Estimate:
-    """A normal 95 % interval, or none where the draws do not differ."""
+def _interval(value: float, variance: float, n: int, df: float) -> Estimate:
+    """Student's 95 % interval, or none where the draws do not differ."""
     if variance < 1e-30:
-        return Estimate(value, n=n, ess=ess, note=FLAT)
-    return replace(normal(value, variance, n=n), ess=ess)
+        return Estimate(value, n=n, note=FLAT)
+    return normal(value, variance, n=n, df=df)
+
+
+def with_lambda_error(measure: Callable[[Array], Estimate], lam_stderr: Array) -> Estimate:
+    """A quantity of p at the true λ* from its estimates at λ̂: the same value, with λ̂'s own error added to its interval.
+
+    `measure(shift)` estimates it, from the same draws, for λ̂ + shift; `lam_stderr` is (1, K) or (C, K) as `fit_lambda`
+    gives it, and so is the shift. Delta method, slopes taken over one standard error; the errors of several moments of
+    one fit are added as if they moved together, which is the widest they can be. λ must come from draws of its own.
+    """
+    here = measure(np.zeros(lam_stderr.shape))
+    if here.value is None or here.stderr is None or here.ci_low is None or here.ci_high is None:
+        return here
+    moved = np.zeros(lam_stderr.shape)
+    for place in np.ndindex(lam_stderr.shape):
+        shift = np.zeros(lam_stderr.shape)
+        shift[place] = lam_stderr[place] / 2
+        ends = [measure(sign * shift).value for sign in (1.0, -1.0)]
+        if None in ends or not np.all(np.isfinite(np.asarray(ends, float))):
+            return Estimate.missing("λ's error cannot be carried: the quantity is not finite near λ", n=here.n)
+        moved[place] = abs(float(ends[0]) - float(ends[1]))  # type: ignore[arg-type]
+    extra = float((moved.sum(axis=1) ** 2).sum())
+    low, high = (
+        here.value + sign * np.sqrt((end - here.value) ** 2 + Z95**2 * extra)
+        for sign, end in ((-1, here.ci_low), (1, here.ci_high))
+    )
+    return replace(here, stderr=float(np.hypot(here.stderr, np.sqrt(extra))), ci_low=float(low), ci_high=float(high))

@@ -6,34 +6,44 @@ from dataclasses import replace
 
 import numpy as np
 
-from alignbench.stats.intervals import monotone, normal
-from alignbench.stats.jackknife import jackknife, strata, unit_sums
+from alignbench.stats.intervals import monotone, normal, satterthwaite
+from alignbench.stats.jackknife import spread_of_sum, strata
 from alignbench.stats.weights import LOGS, is_boolean, p_draws, refusal
 from alignbench.types import Array, Estimate
 
 
-def log_z(prompt: Array, r: Array, group: Array | None = None) -> Estimate:
-    """Mean over prompts of log Z_c = log E_a[exp r] in nats; each log Ẑ_c is corrected by the jackknife.
+def log_z(prompt: Array, r: Array, group: Array | None = None, component: Array | None = None) -> Estimate:
+    """Mean over prompts of log Z_c = log E_a[exp r] in nats; each log Ẑ_c is corrected for its bias.
 
-    `r` (B,) = log P − log a on draws of the base. Boolean targets: Wilson, transformed; else the delta interval. With
-    too few draws of the target there is no value, only the bounds that the counts allow.
+    `r` (B,) = log P − log a on draws of the base, or log P − log of a mixture whose `component` (B,) drew each.
+    Boolean targets: Wilson, transformed; else the delta interval. With too few draws of the target there is no value,
+    only the bounds that the counts allow.
     """
     refused = refusal(prompt, r, LOGS)
-    if is_boolean(prompt, r):
+    if component is None and is_boolean(prompt, r):
         return _log_share(np.asarray(prompt), np.asarray(r, float), group, refused)
     if refused:
         return Estimate.missing(refused, n=np.size(r))
-    values, errors = log_z_by_prompt(prompt, r, group)
+    values, errors = log_z_by_prompt(prompt, r, group, component)
     worth = p_draws(prompt, r)
-    df = max(float(worth.sum()) - worth.size, 1.0)
+    df = satterthwaite(errors**2, worth)
     answer = normal(values.mean(), float((errors**2).sum()) / values.size**2, n=np.size(r), df=df)
     return replace(answer, ess=float(worth.sum()))
 
 
-def log_z_by_prompt(prompt: Array, r: Array, group: Array | None = None) -> tuple[Array, Array]:
-    """(C,) log Ẑ_c in nats, jackknifed, and (C,) standard errors; −inf with error ∞ where no draw has weight."""
+def log_z_by_prompt(
+    prompt: Array, r: Array, group: Array | None = None, component: Array | None = None
+) -> tuple[Array, Array]:
+    """(C,) log Ẑ_c in nats, bias-corrected, and (C,) standard errors; −inf with error ∞ where no draw has weight.
+
+    log mean(w) falls short of log Z by half the mean's squared relative error v: log1p(v/2) is added, which for equal
+    weights is half a hit (see `intervals.monotone`).
+    """
     r = np.asarray(r, float)
-    pairs = np.array([_log_mean(r[rows], unit) for rows, unit in strata(prompt, group)])
+    parts = None if component is None else np.asarray(component)
+    pairs = np.array(
+        [_log_mean(r[rows], unit, None if parts is None else parts[rows]) for rows, unit in strata(prompt, group)]
+    )
     return pairs[:, 0], np.sqrt(pairs[:, 1])
 
 
@@ -43,11 +53,13 @@ def scaled(r: Array) -> tuple[Array, float]:
     return np.exp(r - shift), shift
 
 
-def _log_mean(r: Array, unit: Array) -> tuple[float, float]:
+def _log_mean(r: Array, unit: Array, component: Array | None) -> tuple[float, float]:
     w, shift = scaled(r)
-    sums = unit_sums(np.stack([np.ones(w.size), w], axis=1), unit)
-    value, variance = jackknife(sums, lambda s: np.log(s[..., 1] / s[..., 0]))
-    return value + shift, variance
+    mean = float(w.mean())
+    if mean == 0.0:
+        return -np.inf, np.inf
+    v = spread_of_sum(w - mean, unit, component) / (mean * w.size) ** 2
+    return float(np.log(mean)) + shift + (np.log1p(v / 2) if np.isfinite(v) else 0.0), v / (1 + v / 2 * np.isfinite(v))
 
 
 def _log_share(prompt: Array, r: Array, group: Array | None, refused: str) -> Estimate:

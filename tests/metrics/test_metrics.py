@@ -574,3 +574,12 @@ def test_a_plug_in_metric_may_return_a_bare_estimate():
         assert metrics.better("bare_for_test") == "higher"
     finally:
         del metric.entries["bare_for_test"]
+
+
+def test_entropy_of_a_sequence_and_of_a_token():
+    answer = metrics.measure("entropy", evidence())
+    truth = float(-np.where(G > 0, G * logs(np.where(G > 0, G, 1)), 0).sum(axis=1).mean())
+    assert abs(answer["sequence"].value - truth) < 4 * answer["sequence"].stderr
+    assert answer["per_token"].value == pytest.approx(answer["sequence"].value / 4)
+    assert metrics.better("entropy", "sequence") == ""
+    assert "no density" in metrics.measure("entropy", evidence(gen=False))["sequence"].note

@@ -54,12 +54,25 @@ class World:
         assert set(FORMS) <= set(exact)
         return {name: float(np.mean(value)) for name, value in exact.items()}
 
+    def rao_blackwell(self, steps=5):
+        """(C, K) Σ_t KL(g(·|x_<t)‖a(·|x_<t)) of an atom read as two tokens, `steps` first ones."""
+        a, g = (law.reshape(len(law), steps, -1) for law in (self.a, self.g))
+        first = discrete.kl(g.sum(axis=2), a.sum(axis=2))[:, None]
+        then = discrete.kl(g / g.sum(axis=2, keepdims=True), a / a.sum(axis=2, keepdims=True))
+        return np.repeat(first + then, a.shape[2], axis=1)
+
     def selected(self, selection: Selection):
         return np.stack([selected(a, r, selection) for a, r in zip(self.a, self.r, strict=True)])
 
+    def atoms(self, law, each, rng):
+        """(prompt, atom) of `each` draws a prompt."""
+        return np.repeat(np.arange(len(law)), each), np.concatenate([rng.choice(q.size, each, p=q) for q in law])
+
     def draw(self, law, each, rng):
-        prompt = np.repeat(np.arange(len(law)), each)
-        atom = np.concatenate([rng.choice(q.size, each, p=q) for q in law])
+        return self.sample(*self.atoms(law, each, rng))
+
+    def sample(self, prompt, atom):
+        """What base, target and generator say of atoms."""
         with np.errstate(divide="ignore"):
             return Sample(prompt, *(np.log(x)[prompt, atom] for x in (self.a, self.P, self.g)))
 

@@ -5,7 +5,9 @@ import pytest
 from scipy.special import expit, logit
 
 from alignbench.errors import InfeasibleTarget, UsageError
-from alignbench.stats.moments import Moment, fit_lambda, reachable, tilted_moments
+from alignbench.stats.moments import Moment, fit_lambda, reachable, tilted_moments, with_lambda_error
+from alignbench.stats.normaliser import log_z
+from alignbench.types import Estimate
 
 
 def boolean_world(rates, wanted=0.5):
@@ -166,3 +168,44 @@ def test_tilted_moments_refuse_what_they_cannot_say():
     assert few.value is None and "30 draws" in few.note
     flat = tilted_moments(np.ones((200, 1)), np.zeros(200), np.zeros(200, int), ["f"])["f"]
     assert flat.value == pytest.approx(1) and flat.stderr is None and flat.note.startswith("no interval")
+
+
+def test_distribution_of_three_categories_with_a_hard_constraint_checked_by_hand():
+    """Shares .2/.3/.5 among the listed; others stay free: λ_k = log of wanted over base share, up to a constant."""
+    base = np.array([0.4, 0.2, 0.1, 0.3])  # three listed categories and the rest
+    wanted, listed = np.array([0.2, 0.3, 0.5]), np.array([1, 1, 1, 0])
+    phi = np.eye(4)[:, :2] - wanted[:2] * listed[:, None]
+    phi = np.concatenate([phi, phi])  # the same again, forbidden
+    log_weight = np.concatenate([np.log(base), np.full(4, -np.inf)])
+    lam, _ = fit_lambda(phi, log_weight, np.zeros(8, int))
+    p = np.exp(np.log(base) + phi[:4] @ lam[0])
+    assert p[:3] / p[:3].sum() == pytest.approx(wanted, abs=1e-12)
+    ratio = np.log(wanted / base[:3])
+    assert lam[0] == pytest.approx(ratio[:2] - ratio[2], abs=1e-9)
+
+
+def test_the_error_of_lambda_is_carried():
+    """log Z(λ) = log(1 − m + m e^λ) − λ/2 at λ*: its interval must hold the truth, as that at a fixed λ̂ does not."""
+    m, n, held, bare = 0.1, 256, 0, 0
+    star = float(logit(0.7) - logit(m))
+    truth = float(np.log(1 - m + m * np.exp(star)) - 0.7 * star)
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        fit, ref = (rng.random((2, n)) < m).astype(float) - 0.7
+        lam, error = fit_lambda(fit[:, None], np.zeros(n), np.zeros(n, int))
+        at = lambda shift, lam=lam, ref=ref: log_z(np.zeros(n, int), (lam + shift)[0, 0] * ref)
+        plain, carried = at(np.zeros((1, 1))), with_lambda_error(at, error)
+        assert carried.value == plain.value and carried.stderr >= plain.stderr
+        held += carried.ci_low <= truth <= carried.ci_high
+        bare += plain.ci_low <= truth <= plain.ci_high
+    assert held >= 0.93 * 200 - 2
+    assert held >= bare
+
+
+def test_the_slope_is_that_of_the_quantity():
+    def measure(shift):
+        return Estimate(float(3 * shift[0, 0] - shift[0, 1]), 0.1, -0.2, 0.2)
+
+    carried = with_lambda_error(measure, np.array([[0.5, 1.0]]))
+    assert carried.stderr == pytest.approx(np.hypot(0.1, 3 * 0.5 + 1.0))
+    assert with_lambda_error(lambda s: Estimate.missing("why"), np.ones((1, 1))).note == "why"

@@ -4,11 +4,13 @@ import math
 
 import numpy as np
 import pytest
+from scipy.stats import norm
 from stats_worlds import World, close, covered
 
 from alignbench.stats import discrete
+from alignbench.stats.compare import pseudo_values
 from alignbench.stats.intervals import FLAT
-from alignbench.stats.selection import PARTS, divergences, selected
+from alignbench.stats.selection import PARTS, divergences, kl_base_bound, selected, win_rate
 from alignbench.types import Selection
 
 BEST = Selection("best", 4)
@@ -63,7 +65,7 @@ WORLDS = {"hard": World(seed=1, shares=(0.3, 0.2, 0.5)), "soft": World(seed=3, t
 @pytest.mark.parametrize("name", WORLDS)
 def test_truth_and_coverage(name):
     world = WORLDS[name]
-    truth, seeds = world.truth(world.selected(BEST)), 200
+    truth, seeds = world.truth(world.selected(BEST)), 120
     many = world.draw(world.a, 5000, np.random.default_rng(0))
     for part, estimate in divergences(many.prompt, many.ratio, BEST).items():
         assert estimate.value == truth[part] or close(estimate, truth[part]), part
@@ -116,10 +118,31 @@ def test_rejection_is_exact_and_as_far_from_the_base_as_p():
     )
 
 
-def test_continuous_scores_are_refused_with_a_reason():
-    answer = divergences(np.zeros(200, int), np.random.default_rng(0).normal(size=200), BEST)
+def test_continuous_scores_find_the_law_of_their_order_statistics():
+    """Scores N(0, 0.8²): quadrature of p ∝ a·exp(r) and π = n·F^(n−1)·a."""
+    x = np.linspace(-9, 9, 50_001)
+    a = norm.pdf(x) * (x[1] - x[0])
+    p, pi = discrete.normalised(np.log(a) + 0.8 * x), a * 4 * norm.cdf(x) ** 3
+    r = 0.8 * np.random.default_rng(0).normal(size=1000)
+    answer = divergences(np.zeros(1000, int), r, BEST)
+    truth = {
+        "kl_target": discrete.kl(p, pi),
+        "kl_reverse": discrete.kl(pi, p),
+        "tv": discrete.tv(p, pi),
+        "js": discrete.js(p, pi),
+    }
+    for part, value in truth.items():
+        assert close(answer[part], float(value)), part
+    assert float(discrete.kl(pi, a)) == pytest.approx(kl_base_bound(4), abs=1e-6)
+    assert answer["kl_base"].value == pytest.approx(kl_base_bound(4), abs=2e-6)  # two scores lie within 1e-6: a tie
+    assert kl_base_bound(4) == pytest.approx(math.log(4) - 3 / 4) and kl_base_bound(4) < 0.6363
+
+
+def test_too_few_base_draws_for_n_leave_the_bound():
+    answer = divergences(np.zeros(200, int), np.random.default_rng(0).normal(size=200), Selection("best", 16))
     assert {answer[part].value for part in PARTS} == {None}
-    assert "distinct scores" in answer["kl_target"].note
+    assert "needs 512 base draws a prompt" in answer["kl_target"].note
+    assert answer["kl_base"].ci_high == pytest.approx(math.log(16) - 15 / 16)
 
 
 def test_a_tilt_that_one_draw_alone_would_show_is_no_zero_width():
@@ -137,3 +160,43 @@ def test_all_hits_have_an_error():
     answer = divergences(np.zeros(60, int), np.zeros(60), BEST)["kl_target"]
     assert answer.value == 0.0
     assert 0 < answer.stderr < answer.ci_high
+
+
+@pytest.mark.parametrize("n", [2, 4])
+def test_win_rate_counts_ties_half(n):
+    rng, masses = np.random.default_rng(0), np.array([0.5, 0.3, 0.2])
+    law = selected(masses, np.arange(3.0), Selection("best", n))
+    exact = float(law @ (np.cumsum(masses) - masses / 2))
+    estimate = win_rate(np.zeros(4000, int), rng.choice(3, 4000, p=masses).astype(float), n)
+    assert close(estimate, exact)
+    assert exact < n / (n + 1)
+    assert abs(float(law @ np.cumsum(masses)) - exact) > 4 * estimate.stderr  # planted: ties counted as wins
+    untied = win_rate(np.zeros(400, int), rng.normal(size=400), n)
+    assert untied.value == n / (n + 1) and "upper bound" in untied.note
+    pool = rng.normal(size=(20_000, n + 1))
+    assert (pool[:, :n].max(axis=1) > pool[:, n]).mean() == pytest.approx(n / (n + 1), abs=0.015)
+
+
+def test_a_flat_form_keeps_its_coverage_with_two_cells():
+    """KL(π_n‖a) of a boolean tilt has its maximum near a share of 0.35, where the delta interval has no width."""
+    share = np.linspace(0.01, 0.99, 981)
+    flat = share[np.argmax([discrete.kl(*_two(z)) for z in share])]
+    truth, held, planted = float(discrete.kl(*_two(flat))), 0, 0
+    for seed in range(200):
+        r = np.where(np.random.default_rng(seed).random(128) < flat, 1.5, 0.0)
+        estimate = divergences(np.zeros(128, int), r, BEST)["kl_base"]
+        held += covered(estimate, truth)
+        pseudo = pseudo_values(np.stack([r == 0, r > 0], axis=1).astype(float), _form)
+        planted += abs(pseudo.mean() - truth) <= 1.96 * pseudo.std(ddof=1) / 128**0.5
+    assert held >= 0.93 * 200
+    assert planted < 0.9 * 200
+
+
+def _form(counts):
+    base = counts / counts.sum(axis=-1, keepdims=True)
+    return discrete.kl(selected(base, np.array([0.0, 1.5]), BEST), base)
+
+
+def _two(z):
+    base = np.array([1 - z, z])
+    return selected(base, np.array([0.0, 1.5]), BEST), base

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from alignbench.stats.normaliser import log_z
 from alignbench.stats.weights import LOGS, SHARES, cells, is_boolean, is_tied, p_draws, pareto_k, refusal
 
 ONE = np.zeros(400, int)
@@ -25,8 +26,41 @@ def test_boolean_targets_are_gated_by_hits():
 
 def test_every_prompt_needs_its_draws():
     prompt = np.repeat([0, 1], 200)
-    r = np.where((prompt == 0) | (np.arange(400) < 203), 0.0, -np.inf)
+    r = np.where((prompt == 0) | (np.arange(400) < 200), 0.0, -np.inf)
     assert "for prompt 1" in refusal(prompt, r, LOGS)
+
+
+@pytest.mark.parametrize("prompts", [1, 2, 40])
+@pytest.mark.parametrize("expected", [2, 3, 5, 8, 20, 100])
+def test_no_luck_is_needed_to_pass(prompts, expected):
+    """Hits a prompt from 2 to 100: intervals of log Z cover whether or not a value is printed beside them, and what
+    is printed is no luckier than what is not."""
+    n, runs, rng = 256, 150, np.random.default_rng(0)
+    prompt, truth = np.repeat(np.arange(prompts), n), np.log(expected / n)
+    found = [log_z(prompt, np.where(rng.random(prompt.size) < expected / n, 0.0, -np.inf)) for _ in range(runs)]
+    held = [covered(e, truth) for e in found]
+    assert sum(held) >= (0.95 - 4 * 0.018) * runs
+    printed = [h for e, h in zip(found, held, strict=True) if e.value is not None]
+    assert len(printed) - sum(printed) <= (0.05 + 4 * 0.018) * runs
+    if len(printed) > runs / 2:
+        assert sum(printed) >= (0.95 - 4 * 0.018 * 1.4) * len(printed)
+
+
+def covered(estimate, truth):
+    low, high = (end if x is None else x for x, end in ((estimate.ci_low, -np.inf), (estimate.ci_high, np.inf)))
+    return low <= truth <= high
+
+
+def test_a_gate_on_each_prompts_own_hits_lets_the_lucky_pass():
+    """Planted: at least 5 hits for each of 40 prompts that expect 8. What passes reads log Z too high."""
+    rng, n = np.random.default_rng(0), 256
+    hits = rng.binomial(n, 8 / n, (20_000, 40))
+    value = np.log((hits + 0.5) / (n + 0.5)).mean(axis=1) - np.log(8 / n)
+    lucky = hits.min(axis=1) >= 5
+    assert value[lucky].mean() > 0.05 > 8 * abs(value.mean())
+    passed = (hits.min(axis=1) >= 1) & (hits.mean(axis=1) >= 5)
+    assert passed.mean() > 0.97
+    assert abs(value[passed].mean()) < 0.005
 
 
 def test_a_heavy_rare_class_is_counted_by_its_draws_and_not_by_kish():

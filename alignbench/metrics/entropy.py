@@ -1,0 +1,25 @@
+"""Entropy: how much the generator leaves open, in nats."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from alignbench.registry import metric
+from alignbench.stats.intervals import mean_over_prompts, ratio_over_prompts
+from alignbench.types import Estimate, Evidence
+
+PARTS = ("sequence", "per_token")
+
+
+@metric(needs={"own", "log_gen"}, better="", parts=PARTS)
+def entropy(evidence: Evidence) -> dict[str, Estimate]:
+    """Entropy of π in nats: −E_π log π of a whole continuation (EOS counted), and that over the mean number of tokens.
+
+    Means over prompts with equal weights. Neither way is better as such: the goal is the entropy of p.
+    """
+    own = evidence.own.draws
+    nats = -np.asarray(evidence.own.log_gen, float)
+    return {
+        "sequence": mean_over_prompts(own.prompt, nats, own.group),
+        "per_token": ratio_over_prompts(own.prompt, nats, np.asarray(own.length, float), own.group),
+    }

@@ -1,0 +1,95 @@
+"""Lower limits for black boxes: validity, the plug-in shown wrong, and the least divergence found."""
+
+import numpy as np
+import pytest
+
+from alignbench.errors import UsageError
+from alignbench.stats import discrete
+from alignbench.stats.cells import PARTS, lower_limits, nearest_kl, nearest_tv, shares_box
+
+P, G = np.array([[0.5, 0.3, 0.1, 0.1]]), np.array([[0.1, 0.2, 0.3, 0.4]])
+
+
+def draw(law, each, rng):
+    return np.repeat(np.arange(len(law)), each), np.concatenate([rng.choice(q.size, each, p=q) for q in law])
+
+
+def truth(p, g):
+    p, g = p.mean(axis=0), g.mean(axis=0)
+    exact = {"kl_target": discrete.kl(p, g), "kl_reverse": discrete.kl(g, p), "tv": discrete.tv(p, g)}
+    return {part: float(value) for part, value in exact.items()}
+
+
+@pytest.mark.parametrize("same", [False, True])
+def test_limits_hold_where_the_plug_in_does_not(same):
+    rng, seeds = np.random.default_rng(0), 60
+    g = P if same else 0.8 * P + 0.2 * G
+    exact, held, plugged = truth(P, g), dict.fromkeys(PARTS, 0), 0
+    for _ in range(seeds):
+        own, wanted = draw(g, 60, rng), draw(P, 60, rng)
+        found = lower_limits(own, wanted, 4)
+        shares = [np.bincount(x[1], minlength=4) / 60 for x in (wanted, own)]
+        plugged += float(discrete.tv(*shares)) <= exact["tv"]
+        for part in PARTS:
+            held[part] += found[part].ci_low <= exact[part] + 1e-12
+            assert found[part].value is None
+    assert min(held.values()) >= 0.95 * seeds
+    assert plugged < 0.5 * seeds  # planted: the plug-in point as a bound
+
+
+def test_limits_grow_towards_the_truth():
+    rng, exact = np.random.default_rng(0), truth(P, G)
+    few, many = (lower_limits(draw(G, n, rng), draw(P, n, rng), 4) for n in (250, 4000))
+    for part in PARTS:
+        assert 0 < few[part].ci_low < many[part].ci_low <= exact[part]
+        assert many[part].ci_low > 0.7 * exact[part]
+
+
+def test_several_prompts_give_the_divergence_of_the_averages():
+    rng = np.random.default_rng(0)
+    p, g = np.concatenate([P, G]), np.concatenate([G, P])  # far apart on each prompt, alike on average
+    own, wanted = draw(g, 500, rng), draw(p, 500, rng)
+    assert lower_limits(own, wanted, 4)["tv"].ci_low == 0.0
+    lopsided = (wanted[0][:700], wanted[1][:700])  # 500 of the first prompt, 200 of the second: equal draws are used
+    assert lower_limits(own, lopsided, 4)["tv"].ci_low == 0.0
+
+
+def test_known_shares_need_no_draws_of_p():
+    rng = np.random.default_rng(0)
+    own = draw(G, 400, rng)
+    known, drawn = lower_limits(own, P[0], 4), lower_limits(own, draw(P, 400, rng), 4)
+    for part in PARTS:
+        assert drawn[part].ci_low < known[part].ci_low <= truth(P, G)[part]
+
+
+def test_the_least_divergence_is_the_least():
+    p_box = np.array([0.5, 0.1, 0.05]), np.array([0.7, 0.4, 0.3])
+    q_box = np.array([0.1, 0.2, 0.3]), np.array([0.3, 0.5, 0.7])
+    rng, best, least_tv = np.random.default_rng(0), np.inf, np.inf
+    grid = rng.dirichlet(np.ones(3), 40_000)
+    inside = [grid[((box[0] <= grid) & (grid <= box[1])).all(axis=1)][:400] for box in (p_box, q_box)]
+    best = min(float(discrete.kl(p, inside[1]).min()) for p in inside[0])
+    least_tv = min(float(discrete.tv(p, inside[1]).min()) for p in inside[0])
+    assert nearest_kl(p_box, q_box) == pytest.approx(0.0871767, abs=1e-6)  # by a grid of step 1/200
+    assert nearest_kl(p_box, q_box) <= best <= nearest_kl(p_box, q_box) + 0.02
+    assert nearest_tv(p_box, q_box) <= least_tv <= nearest_tv(p_box, q_box) + 0.02
+    assert nearest_kl(p_box, p_box) == pytest.approx(0.0, abs=1e-9)
+
+
+def test_boxes_are_exact():
+    low, high = shares_box(np.array([0, 3, 7]), 0.025)
+    assert low[0] == 0.0
+    assert high[0] == pytest.approx(1 - 0.025 ** (1 / 10))
+    # scipy.stats.binomtest(3, 10).proportion_ci(method="exact")
+    assert (low[1], high[1]) == (pytest.approx(0.0667, abs=1e-4), pytest.approx(0.6525, abs=1e-4))
+
+
+def test_wrong_words_are_refused():
+    cells = (np.zeros(4, int), np.array([0, 1, 2, 3]))
+    with pytest.raises(UsageError, match="2 to 10 cells"):
+        lower_limits(cells, cells, 11)
+    with pytest.raises(UsageError, match="cells must be"):
+        lower_limits(cells, cells, 3)
+    with pytest.raises(UsageError, match="sum to 1"):
+        lower_limits(cells, np.ones(4), 4)
+    assert "groups" in lower_limits(cells, cells, 4, np.zeros(4))["tv"].note

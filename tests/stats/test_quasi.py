@@ -1,0 +1,69 @@
+"""Quasi-rejection: a table of Poisson laws to four digits, units of β, the bound, refusals."""
+
+import numpy as np
+import pytest
+from scipy.stats import poisson
+from stats_worlds import close
+
+from alignbench.errors import UsageError
+from alignbench.stats import discrete
+from alignbench.stats.quasi import PARTS, exact, quasi_rejection
+
+X = np.arange(200)
+Q, P = poisson.pmf(X, 10), poisson.pmf(X, 11)
+W = np.exp(poisson.logpmf(X, 11) - poisson.logpmf(X, 10))
+
+
+@pytest.mark.parametrize(
+    ("beta", "acceptance", "tv"), [(0.5, 0.9995, 0.1229), (1, 0.8768, 0.0749), (2, 0.4982, 0.0035)]
+)
+def test_poisson_table(beta, acceptance, tv):
+    found = dict(zip(PARTS, exact(W, beta, Q), strict=True))
+    law = np.minimum(P, beta * Q)
+    law /= law.sum()
+    assert found["acceptance"] == pytest.approx(acceptance, abs=5e-5)
+    assert found["tv"] == pytest.approx(tv, abs=5e-5)
+    assert found["tv"] == pytest.approx(float(discrete.tv(P, law)), abs=1e-9)
+    assert found["tv"] <= found["tv_bound"]
+    assert found["kl_target"] == pytest.approx(float(discrete.kl(P, law)), abs=1e-9)
+    assert found["kl_reverse"] == pytest.approx(float(discrete.kl(law, P)), abs=1e-9)
+
+
+def sample(n=4000, seed=0, scale=3.0):
+    x = np.random.default_rng(seed).choice(200, n, p=Q / Q.sum())
+    return np.zeros(n, int), np.log(scale * W[x])
+
+
+def test_estimates_find_the_table_and_beta_has_units():
+    truth = dict(zip(PARTS, exact(W, 1.0, Q), strict=True))
+    prompt, r = sample()
+    found = quasi_rejection(prompt, r, 1.0, normalised=True)
+    for part in PARTS:
+        assert close(found[part], truth[part]), part
+    same = quasi_rejection(prompt, r, 3.0)  # P is 3 p here: in units of P/q the same law needs β = 3
+    assert same["tv"].value == pytest.approx(found["tv"].value, abs=0.01)
+    planted = quasi_rejection(prompt, r, 1.0)  # planted: β = 1 in units of P/q
+    assert abs(planted["acceptance"].value - truth["acceptance"]) > 0.1
+
+
+def test_far_scales_neither_overflow_nor_vanish():
+    prompt, r = sample(1000)
+    one = quasi_rejection(prompt, r, 1.0, normalised=True)
+    for shift in (900.0, -900.0):
+        two = quasi_rejection(prompt, r + shift, 1.0, normalised=True)
+        assert two["kl_target"].value == pytest.approx(one["kl_target"].value, abs=1e-9)
+
+
+def test_a_hard_target_and_refusals():
+    r = np.where(np.arange(400) < 100, 0.0, -np.inf)
+    found = quasi_rejection(np.zeros(400, int), r, 1.0)
+    assert found["acceptance"].value == pytest.approx(0.25)
+    assert found["tv"].value == found["kl_target"].value == pytest.approx(0.0, abs=1e-12)
+    near = quasi_rejection(*sample(250), 1.0, normalised=True)
+    assert near["kl_target"].value is near["tv"].value is None and "above β carry" in near["tv"].note
+    assert near["acceptance"].value is not None and near["tv_bound"].value is not None
+    few = quasi_rejection(np.zeros(400, int), np.where(np.arange(400) < 20, 0.0, -np.inf), 1.0)
+    assert few["tv"].value is None and "are needed" in few["tv"].note
+    assert few["kl_target"].value is not None
+    with pytest.raises(UsageError, match="beta"):
+        quasi_rejection(np.zeros(2, int), np.zeros(2), 0.0)
