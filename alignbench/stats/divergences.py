@@ -158,27 +158,35 @@ def tv(own: Sample, ref: Sample) -> Estimate:
     if refused:
         return Estimate.missing(refused, n=np.size(own.prompt))
     parts = _contributions(own, ref, _tv_of_prompt)
-    answer = replace(spread_or_none(_sum_of(own, ref, parts)), ess=float(p_draws(ref.prompt, ref.ratio).sum()))
-    unsure, feigned = _feigned(own, ref, parts)
-    if not unsure or answer.ci_low is None:
-        return answer
-    note = (
-        f"TV of {unsure} of {prompts_in(ref.prompt).size} prompts cannot be told from 0, which the error of log Z hides"
-    )
-    return replace(answer, ci_low=answer.ci_low - feigned).noted(note)
+    answer = replace(_sum_of(own, ref, parts), ess=float(p_draws(ref.prompt, ref.ratio).sum()))
+    return spread_or_none(_unsure(answer, own, ref, parts))
 
 
-def _feigned(own: Sample, ref: Sample, parts: tuple[Array, Array]) -> tuple[int, float]:
-    """How many prompts' TV cannot be told from 0, and how much the error of log Ẑ may add to the mean because of them.
+AT_ZERO = 0.282, 0.3
+"""Mean and standard deviation of what TV reads in a prompt where π = p, in standard errors of log Ẑ_c."""
 
-    Where π = p a prompt reads 0.28 errors of log Ẑ_c on average, with a standard deviation of 0.3 of them; unlike other
-    biases it does not fall as prompts are added.
+
+def _unsure(answer: Estimate, own: Sample, ref: Sample, parts: tuple[Array, Array]) -> Estimate:
+    """`answer` with what the error of log Ẑ feigns in prompts whose TV cannot be told from 0: a lower limit, a variance.
+
+    Slopes vanish where π = p, so that first order sees neither; and the bias does not fall as prompts are added.
     """
-    errors = log_z_by_prompt(ref.prompt, ref.ratio, ref.group, ref.component)[1]
+    if answer.ci_low is None or answer.ci_high is None or answer.stderr is None or answer.value is None:
+        return answer
+    (mean, spread), errors = AT_ZERO, log_z_by_prompt(ref.prompt, ref.ratio, ref.group, ref.component)[1]
     pairs = zip(strata(own.prompt), strata(ref.prompt), strict=True)
     each = np.array([parts[0][mine].mean() + parts[1][theirs].mean() for (mine, _), (theirs, _) in pairs])
-    unsure = each <= (0.282 + 1.96 * 0.3) * errors
-    return int(unsure.sum()), float((np.clip(each, 0.0, 0.282 * errors) * unsure).mean())
+    unsure = each <= (mean + 1.96 * spread) * errors
+    if not unsure.any():
+        return answer
+    feigned = float((np.clip(each, 0.0, mean * errors) * unsure).mean())
+    extra = spread * float(np.sqrt((errors[unsure] ** 2).sum())) / each.size
+    low, high = (
+        answer.value + side * float(np.hypot(end - answer.value, 1.96 * extra))
+        for side, end in ((-1, answer.ci_low), (1, answer.ci_high))
+    )
+    note = f"TV of {unsure.sum()} of {each.size} prompts cannot be told from 0, which the error of log Z hides"
+    return replace(answer, stderr=float(np.hypot(answer.stderr, extra)), ci_low=low - feigned, ci_high=high).noted(note)
 
 
 def js(own: Sample, ref: Sample) -> Estimate:
