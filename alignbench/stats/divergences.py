@@ -167,7 +167,7 @@ AT_ZERO = 0.282, 0.3
 
 
 def _unsure(answer: Estimate, own: Sample, ref: Sample, parts: tuple[Array, Array]) -> Estimate:
-    """`answer` with what the error of log Ẑ feigns in prompts whose TV cannot be told from 0: a lower limit, a variance.
+    """`answer` with what the error of log Ẑ feigns where a prompt's TV cannot be told from 0: a limit, a variance.
 
     Slopes vanish where π = p, so that first order sees neither; and the bias does not fall as prompts are added.
     """
