@@ -215,7 +215,7 @@ def selfcheck(
     seeds: Annotated[int | None, typer.Option(metavar="N", min=2, help="Runs of each world. (default: 32)")] = None,
     worlds: Annotated[
         str | None,
-        typer.Option(metavar="A,B", help="Tasks with an exact base. (default: exact_rare,exact_shares,exact_reward)"),
+        typer.Option(metavar="A,B", help="Tasks with an exact base. (default: the exact_… tasks but exact_ngram)"),
     ] = None,
     jobs: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Processes. (default: one a core, at most 8)")

@@ -19,7 +19,9 @@ except ImportError:  # Windows does not say
 
 from alignbench.errors import RunError, Unsupported, UsageError, plain_failures
 from alignbench.generators.law import Law, Warp, compare
+from alignbench.registry import aligner as aligners
 from alignbench.seeds import Seed
+from alignbench.stats.mixture import joined_groups, log_proposal
 from alignbench.stats.normaliser import log_z_by_prompt
 from alignbench.store import DrawStore, Stored, Wish, digest
 from alignbench.target import Target
@@ -36,6 +38,9 @@ HALF = 0.02
 """Nats per token, mean over draws: the same in half precision. Measured on SmolLM2-135M in bf16, 32 tokens: 0.26 nats a
 draw (0.008 per token), at most 0.74; there every log-probability comes from the same kind of pass, so that most of it
 cancels in a divergence."""
+APART = 1_000_000
+"""Sample numbers of each proposal's reference draws begin so far apart: a draw is a function of its number, so that
+no proposal reuses the uniforms of the base."""
 EDGE = 0.25
 """Share of its own draws that a law may rescore as impossible: a token at the very edge of a nucleus may come out as
 cut, once in a while in fp32 and more often in bf16; a forgotten mask does it to most draws."""
@@ -103,13 +108,45 @@ class Bench:
     @cached_property
     def ref(self) -> Scored:
         """The reference draws, shared by all generators, scored under base and target."""
-        stored = self._draw("reference draws of the base", self.base, "ref")
-        log_base = self._log_base(stored.draws)
+        draws = self._draw("reference draws of the base", self.base, "ref").draws
+        log_base = self._log_base(draws)
         assert log_base is not None
-        return self._scored(stored.draws, log_base)
+        return self._mixed(draws, log_base) if self.task.proposals else self._scored(draws, log_base)
 
-    def _draw(self, what: str, generator: Sampler, stream: str) -> Stored:
-        rows = rows_of(len(self.prompts), self.draws)
+    def _mixed(self, draws: Draws, log_base: Array) -> Scored:
+        """Draws of the base and as many of each of the task's proposals, weighed by their mixture."""
+        parts, laws = [draws], self._proposals()
+        for j, (label, law) in enumerate(laws.items(), start=1):
+            parts.append(self._draw(f"reference draws of {label}", law, "ref", first=j * APART).draws)
+        joined = replace(Draws.concat(parts), group=joined_groups([p.group for p in parts], [len(p) for p in parts]))
+        others = joined.take(np.arange(len(draws), len(joined)))
+        log_base = np.concatenate([log_base, np.asarray(self.base.log_prob(self.prompts, others), float)])
+        logs = [log_base]
+        for label, law in laws.items():
+            with plain_failures(f"log_prob of the proposal '{label}'", RunError):
+                logs.append(np.asarray(law.log_prob(self.prompts, joined), float))
+        component = np.repeat(np.arange(len(parts)), [len(p) for p in parts])
+        return replace(
+            self._scored(joined, log_base), component=component,
+            log_proposal=log_proposal(joined.prompt, component, np.stack(logs, axis=1)),
+        )  # fmt: skip
+
+    def _proposals(self) -> dict[str, Any]:
+        """Label → the generator of each of the task's proposals; raises Unsupported for one without a density."""
+        found = {}
+        for spec in self.task.proposals:
+            where = f"task '{self.task.name}': proposal '{spec.label}'"
+            law = spec.build(aligners, f"task '{self.task.name}': proposal").align(
+                self.base, self.target, self.prompts, max_tokens=self.task.max_tokens, seed=self.seed.on("train")
+            )
+            if not isinstance(law, Distribution):
+                raise Unsupported(f"{where}: has no log_prob, which the mixture of reference draws needs")
+            self.check(law)
+            found[spec.label] = law
+        return found
+
+    def _draw(self, what: str, generator: Sampler, stream: str, first: int = 0) -> Stored:
+        rows = rows_of(len(self.prompts), self.draws) + np.array([0, first])
         with self.progress(f"{self.task.name}: {what}", len(rows)) as advance:
             wish = Wish(self.prompts, rows, self.task.max_tokens, self.seed.on(stream))
             stored = self.store.sample(generator, identity_of(generator), wish, advance)
@@ -124,6 +161,7 @@ class Bench:
             draws=draws, features=features, log_base=log_base,
             log_target=None if log_base is None else log_base + ratio,
             log_gen=scores.get("log_gen"), log_judge=log_judge, kl_base=scores.get("kl_base"),
+            phi=self.target.moments(features) if self.target.needs_fit else None,
         )  # fmt: skip
 
     def _log_base(self, draws: Draws, drawn_from_base: bool = True) -> Array | None:
@@ -168,8 +206,9 @@ class Bench:
     def _fit(self) -> Fit:
         """λ and log Ẑ of each prompt, with their errors."""
         assert self.target.fit is not None
-        ref = self.ref
-        log_z, error = log_z_by_prompt(ref.draws.prompt, self.target.log_ratio(ref.features, ref.draws.prompt))
+        ref, law = self.ref, self.ref.log_base if self.ref.log_proposal is None else self.ref.log_proposal
+        assert ref.log_target is not None and law is not None
+        log_z, error = log_z_by_prompt(ref.draws.prompt, ref.log_target - law, ref.draws.group, ref.component)
         return replace(self.target.fit, log_z=log_z, log_z_stderr=error)
 
     def _check_kept(self, own: Draws, drawn: Draws) -> None:
@@ -234,6 +273,8 @@ class Bench:
             raise Unsupported("draws of p: log P − log a has no known bound")
         draws, log_base = self.ref.draws, self.ref.log_base
         ratio = self.target.log_ratio(self.ref.features, draws.prompt)
+        if self.ref.component is not None:
+            ratio = np.where(self.ref.component == 0, ratio, -np.inf)  # only draws of the base can be rejected into p
         coin = [self.seed.on("ref").salted(1).rng(self.prompts[c], i).random()
                 for c, i in zip(draws.prompt, draws.index, strict=True)]  # fmt: skip
         rows = np.flatnonzero(np.array(coin) < np.exp(ratio - bound[draws.prompt]))

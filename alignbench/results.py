@@ -101,21 +101,10 @@ def measure(asked: Asked, key: RowKey, evidence: Evidence) -> list[Row]:
     for name, params in asked if asked is not None else [(name, {}) for name in registry]:
         for part, estimate in metrics.measure(name, evidence, **params).items():
             full = f"{name}.{part}" if part else name
-            exact = (evidence.truth or {}).get(full)
+            exact = None if params.get("at") == "asked" else (evidence.truth or {}).get(full)  # truth is at λ̂
             told = estimate.noted(_left_out(evidence))
-            if full.startswith("divergence.") and estimate.value is not None:
-                told = told.noted(_lam_note(evidence))
             rows.append(Row(key, name, part, told, metrics.better(name, part), evidence.cost.seconds, exact))
     return rows
-
-
-def _lam_note(evidence: Evidence) -> str:
-    """That p itself was fitted, and how surely, which no interval of a divergence from p includes."""
-    fit = evidence.fit
-    if not fit.lam.size or len(fit.lam) > 1:
-        return "p has a fitted λ for each prompt" if fit.lam.size else ""
-    shown = (f"{lam:.3g} ± {1.96 * error:.2g}" for lam, error in zip(fit.lam[0], fit.lam_stderr[0], strict=True))
-    return f"p is taken at the fitted λ = {', '.join(shown)}"
 
 
 def _left_out(evidence: Evidence) -> str:
@@ -179,7 +168,8 @@ class Writer:
             "task": f"{task.name}.v{task.version}#{task.hash[:8]}",
             "base": f"{bench.base_name}#{short(base)}",
             "dtype": base.get("model", {}).get("dtype", ""),
-            "prompts": len(bench.prompts), "draws": bench.draws, "max_tokens": task.max_tokens,
+            "prompts": len(bench.prompts), "draws": bench.draws,
+            "proposals": "+".join(spec.label for spec in task.proposals), "max_tokens": task.max_tokens,
             "lam": ",".join(f"{x:.4g}" for x in lam.ravel()) if lam is not None and lam.size else "",
             "judge": bench.judge_name, "seed": bench.seed.entropy, "version": own_version(),
         }  # fmt: skip

@@ -344,6 +344,7 @@ def _depends_on(bench: Bench, identity: Any) -> str:
     return digest({
         "task": bench.task.hash, "prompts": bench.prompts, "draws": bench.draws, "seed": bench.seed.entropy,
         "base": identity_of(bench.base), "generator": identity, "format": EVIDENCE,
+        "proposals": [spec.label for spec in bench.task.proposals],
         "judge": identity_of(bench.judge) if bench.judge else None,
     })  # fmt: skip
 
@@ -374,7 +375,7 @@ def as_spec(given: Any, where: str) -> Any:
     return parse_spec(given, where) if isinstance(given, (str, Mapping)) else given
 
 
-EVIDENCE = 2
+EVIDENCE = 3
 """Raised when what evidence holds, or how it is scored, changes: older files are then measured again."""
 
 MODEL_WORDS = ("batch_size", "device", "dtype", "apply_chat_template", "system_instruction", "trust_remote_code")

@@ -33,11 +33,11 @@ from alignbench.types import Estimate, Evidence
 
 T = TypeVar("T")
 
-WORLDS = ("exact_rare", "exact_shares", "exact_reward")
-"""A hard constraint whose Z differs tenfold between prompts, fitted shares, and a reward."""
+WORLDS = ("exact_rare", "exact_proposals", "exact_shares", "exact_reward")
+"""A hard constraint whose Z differs tenfold between prompts, a rare one with proposals, fitted shares, and a reward."""
 LAWS = ("temperature:t=0.7", "best_of_n:n=4", "rejection", "top_p:p=0.8")
 """Aligners beside the base: a law of full support, a selection without a density, exact draws of p, a truncation."""
-MEASURED = ("divergence", "satisfaction")
+MEASURED = ("divergence", "satisfaction", "entropy", "win_rate")
 SEEDS = 32
 """Runs of each world: 57 s of one core in all."""
 BAND = (0.93, 0.97)

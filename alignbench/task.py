@@ -18,8 +18,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from alignbench.errors import TaskError, UsageError, did_you_mean, unknown
 from alignbench.features import BoundFeature, bind
-from alignbench.registry import metric
-from alignbench.spec import Loader
+from alignbench.registry import aligner, metric
+from alignbench.spec import Loader, Spec, parse_spec
 from alignbench.target import Constraint, Kind, Target
 
 Key = tuple[str | int, ...]
@@ -43,6 +43,7 @@ class Task:
     metrics: tuple[tuple[str, Mapping[str, Any]], ...] | None = None  # (name, parameters); None: all that apply
     primary: str | None = None  # metric.part that a leaderboard is sorted by
     base: str | Mapping[str, Any] | None = None  # the generator spec of a task that brings its own base
+    proposals: tuple[Spec, ...] = ()  # aligners whose draws join the base's as reference draws, for a rare target
     references: tuple[tuple[str, ...], ...] | None = None  # texts for each prompt
     path: Path | None = field(default=None, compare=False)
 
@@ -50,7 +51,7 @@ class Task:
     def hash(self) -> str:
         """Digest of what the numbers depend on: prompts, features, target, max_tokens and the task's own base.
 
-        Not the name, version, summary, metrics or number of draws.
+        Not the name, version, summary, metrics, proposals or number of draws.
         """
         parts = {
             "prompts": list(self.prompts),
@@ -87,6 +88,7 @@ class _TaskFile(_Strict):
     metrics: list[Any] | None = None
     primary: str | None = None
     base: Any = None
+    proposals: list[Any] = Field(default_factory=list)
     references: list[list[str]] | None = None
 
 
@@ -122,6 +124,7 @@ def load_task(path: str | Path) -> Task:
         metrics=metrics,
         primary=_primary(page, raw.primary, metrics),
         base=_base(page, raw.base),
+        proposals=_proposals(page, raw.proposals),
         references=_references(page, raw.references, len(prompts)),
         path=page.path,
     )
@@ -375,6 +378,22 @@ def _base(page: _Page, raw: Any) -> str | Mapping[str, Any] | None:
     if isinstance(raw, dict) and isinstance(raw.get("name"), str):
         return raw
     raise page.refuse(("base",), f"base is a generator's name or {{name: NAME, …}}, not {_brief(raw)}")
+
+
+def _proposals(page: _Page, items: list[Any]) -> tuple[Spec, ...]:
+    """Aligner specs; checked against the registry once aligners are loaded."""
+    found: dict[str, Spec] = {}
+    for i, item in enumerate(items):
+        with page.at(("proposals", i)) as where:
+            if not isinstance(item, (str, Mapping)):
+                raise UsageError(f"a proposal is an aligner's name or {{name: NAME, …}}, not {_brief(item)}")
+            spec = parse_spec(item, where)
+            if aligner:
+                aligner.find(spec.name, where).check(spec.arguments, where)
+            if spec.label in found:
+                raise UsageError(f"the proposal '{spec.label}' is there twice")
+            found[spec.label] = spec
+    return tuple(found.values())
 
 
 def _references(page: _Page, raw: list[list[str]] | None, prompts: int) -> tuple[tuple[str, ...], ...] | None:

@@ -11,6 +11,7 @@ from alignbench.generators.exact import enumerate_draws
 from alignbench.generators.law import Law
 from alignbench.stats import discrete
 from alignbench.stats.selection import selected
+from alignbench.stats.weights import cells
 from alignbench.target import Target
 from alignbench.types import Array, Draws, Selection
 
@@ -108,4 +109,13 @@ def _divergences(log_base: Array, ratio: Array, pi: Array) -> dict[str, float]:
         "divergence.js": float(discrete.js(p, pi)),
         "divergence.log_z": float(np.log(weighted.sum())),
         "satisfaction.always": float(satisfied),
+        "entropy.sequence": float(-discrete.times(pi, np.log(np.where(pi > 0, pi, 1.0))).sum()),
+        "win_rate": float(pi @ _beaten(a, ratio)),
     }
+
+
+def _beaten(a: Array, ratio: Array) -> Array:
+    """(K,) the base's probability of a smaller log P − log a than each atom's, and half that of the same."""
+    code = cells(ratio)[1]
+    mass = np.bincount(code, a)
+    return np.asarray((np.cumsum(mass) - mass / 2)[code])

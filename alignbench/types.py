@@ -190,6 +190,9 @@ class Scored:
     log_gen: Array | None
     log_judge: Array | None
     kl_base: Array | None = None  # Σ_t KL(π(·|x_<t) ‖ a(·|x_<t)) of each draw (Rao-Blackwell)
+    phi: Array | None = None  # (B, K) moments, centred: E_p[φ] = 0 is wanted, and λ·φ is their part of log P
+    log_proposal: Array | None = None  # log of the mixture that drew them; None: one law did
+    component: Array | None = None  # int: which law of that mixture, 0 the base
 
 
 @dataclass(frozen=True)
@@ -197,7 +200,7 @@ class Evidence:
     """Everything measured about one generator on one task; metrics are functions of this alone."""
 
     own: Scored  # draws of the generator under test
-    ref: Scored  # draws of the base, shared by all generators of the task
+    ref: Scored  # draws of the base, or of its mixture with the task's proposals, shared by all generators
     fit: Fit
     prompts: Sequence[str]
     references: Sequence[Sequence[str]] | None = None

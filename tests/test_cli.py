@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from models import tiny_gpt2 as save_gpt2
@@ -489,15 +490,20 @@ def value(rows, generator, metric, part):
     return found.iloc[0]
 
 
-def test_a_black_box_plug_in_has_dashes_with_reasons_and_no_numbers(command):
+def test_a_black_box_plug_in_has_dashes_with_reasons_and_bounds(command):
     Path("mine.py").write_text(PLUGIN)
     said = command(*BASIC, "--model", "coin", "--include_path", ".")
     assert said.code == 0, said.err
     assert "coin" in command("ls", "generators", "--include_path", ".").out
     mine = table()[table().generator == "coin"]
     kl = mine[mine.metric == "divergence"]
-    assert kl.value.isna().all() and kl.ci_low.isna().all() and kl.ci_high.isna().all() and len(kl)
-    assert all("tokens are not the base's" in note for note in kl.note)
+    of_p = ["kl_target", "kl_reverse", "tv", "log_z"]  # what its features tell, and what asks the base alone
+    rest = kl[~kl.part.isin(of_p)]
+    assert rest.value.isna().all() and rest.ci_low.isna().all() and rest.ci_high.isna().all() and len(rest)
+    assert all("tokens are not the base's" in note for note in rest.note)
+    bound = value(table(), "coin", "divergence", "kl_target")
+    assert np.isnan(bound.value) and bound.ci_low > 0 and "lower limit by 2 cells" in bound.note
+    assert value(table(), "coin", "divergence", "kl_reverse").value == np.inf
     assert value(table(), "coin", "satisfaction", "always").value == pytest.approx(0.5, abs=0.3)
     assert "nothing was drawn" in command(*BASIC, "--model", "coin", "--include_path", ".").err
 

@@ -126,7 +126,7 @@ def test_hash_covers_a_features_version_and_is_the_same_everywhere(write):
     ("old", "new", "message"),
     [
         ("train:", "trian:", "t.yaml:6: unknown key 'trian'. Did you mean 'train'? Known: base, draws, features, "
-         "max_tokens, metrics, name, primary, prompts, references, summary, target, train, version."),
+         "max_tokens, metrics, name, primary, prompts, proposals, references, summary, target, train, version."),
         ("name: stormy\n", "", "t.yaml: the key 'name' is missing"),
         ("max_tokens: 32", "max_tokens: 0", "t.yaml:7: max_tokens must be at least 1, not 0"),
         ("draws: 16", "draws: many", "t.yaml:8: draws: input should be a valid integer, not 'many'"),

@@ -84,7 +84,7 @@ def better(name: str, part: str = "") -> str:
     return str(declared[max(fitting, key=len)]) if fitting else ""
 
 
-from alignbench.metrics import cost, distance, diversity, entropy, fitted, fluency, satisfaction  # noqa: E402
+from alignbench.metrics import cost, distance, diversity, entropy, fitted, fluency, satisfaction, winning  # noqa: E402
 
 __all__ = [
     "CAPABILITIES",
@@ -99,4 +99,5 @@ __all__ = [
     "lacking",
     "measure",
     "satisfaction",
+    "winning",
 ]

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
+from alignbench.errors import UsageError, did_you_mean
+from alignbench.metrics.black_box import black_box
+from alignbench.metrics.parameters import at_least
 from alignbench.registry import metric
 from alignbench.stats import divergences, selection
 from alignbench.stats.divergences import Sample
 from alignbench.stats.intervals import mean_over_prompts, spread_or_none, without_interval
-from alignbench.stats.normaliser import log_z
+from alignbench.stats.moments import with_lambda_error
 from alignbench.stats.weights import is_boolean
 from alignbench.types import Array, Estimate, Evidence, Scored, Selection
 
@@ -32,25 +36,68 @@ UNSEEN = "no interval: the target tilts, but log P − log a is the same for all
 FROM_COUNTS = "closed form: no density, no per-token divergences"
 
 
+CARRIED = "p as asked for: λ's own error is carried"
+AT = ("fitted", "asked")
+
+
+def _known(*, at: str = "fitted", seed: int = 0) -> None:
+    """Raise UsageError on a parameter that means nothing."""
+    if at not in AT:
+        raise UsageError(f"argument 'at': must be {' or '.join(AT)}, not '{at}'.{did_you_mean(at, AT)}")
+    at_least(seed=0)(seed=seed)
+
+
 @metric(
-    needs={"ref", "log_base", "log_target"},
+    needs={"ref"},
     better={"kl_": "lower", "tv": "lower", "js": "lower", "log_z": ""},
     parts=PARTS,
+    check=_known,
 )
-def divergence(evidence: Evidence) -> dict[str, Estimate]:
+def divergence(evidence: Evidence, *, at: str = "fitted", seed: int = 0) -> dict[str, Estimate]:
     """How far π is from the target p and the base a, in nats (tv: 0 to 1), mean over prompts; log_z: what p keeps of a.
 
     kl_target = KL(p‖π), kl_reverse = KL(π‖p), kl_base = KL(π‖a); "_within": π given the hard constraints in place of
-    π. Numbers that would not be true are refused: ∞, a bound, or a reason.
+    π. `at`: p at the "fitted" λ, or as "asked" for, at the λ that infinitely many draws would give: λ's own error then
+    widens the intervals. A generator without a density has lower limits, by draws of p that `seed` picks. Numbers that
+    would not be true are refused: ∞, a bound, or a reason.
     """
-    ref = _sample(evidence, evidence.ref)
-    absent = _unreferenced(evidence, ref)
+    absent = _unreferenced(evidence)
     if absent:
         return dict.fromkeys(PARTS, Estimate.missing(absent))
-    parts = {"log_z": log_z(ref.prompt, ref.ratio, ref.group), **_parts(evidence, ref)}
+    if at == "asked" and evidence.fit.lam.size:
+        found = with_lambda_error(lambda shift: _at(_shifted(evidence, shift), seed), evidence.fit.lam_stderr)
+        return {part: e if e.value is None else e.noted(CARRIED) for part, e in found.items()}
+    return {part: e if e.value is None else e.noted(_lam_note(evidence)) for part, e in _at(evidence, seed).items()}
+
+
+def _at(evidence: Evidence, seed: int) -> dict[str, Estimate]:
+    """All parts with P as it stands in the evidence."""
+    ref = _sample(evidence, evidence.ref)
+    parts = {"log_z": divergences.log_z_of(ref), **_parts(evidence, ref, seed)}
     unseen = _tilts(evidence) and is_boolean(ref.prompt, ref.ratio)
     own_alone = () if evidence.selection is not None else ("kl_base", "kl_base_rb", "kl_base_k1")
     return {part: _blurred(parts[part]) if unseen and part not in own_alone else parts[part] for part in PARTS}
+
+
+def _shifted(evidence: Evidence, shift: Array) -> Evidence:
+    """The evidence with P at λ + `shift` (1 or C, K)."""
+    return replace(evidence, own=_tilted(evidence.own, shift), ref=_tilted(evidence.ref, shift))
+
+
+def _tilted(scored: Scored, shift: Array) -> Scored:
+    if scored.log_target is None or scored.phi is None:
+        return scored
+    rows = shift if len(shift) == 1 else shift[scored.draws.prompt]
+    return replace(scored, log_target=scored.log_target + (rows * scored.phi).sum(axis=1))
+
+
+def _lam_note(evidence: Evidence) -> str:
+    """That p itself was fitted, and how surely, which no interval of a divergence from p at that λ includes."""
+    fit = evidence.fit
+    if not fit.lam.size or len(fit.lam) > 1:
+        return "p has a fitted λ for each prompt" if fit.lam.size else ""
+    shown = (f"{lam:.3g} ± {1.96 * error:.2g}" for lam, error in zip(fit.lam[0], fit.lam_stderr[0], strict=True))
+    return f"p is taken at the fitted λ = {', '.join(shown)}"
 
 
 def _tilts(evidence: Evidence) -> bool:
@@ -65,15 +112,24 @@ def _blurred(estimate: Estimate) -> Estimate:
     return without_interval(estimate, UNSEEN)
 
 
-def _parts(evidence: Evidence, ref: Sample) -> Parts:
+def _parts(evidence: Evidence, ref: Sample, seed: int) -> Parts:
+    drawn = _of_base(evidence, ref)
     if evidence.selection is not None:
-        return _selected(ref, evidence.selection)
+        return _selected(drawn, evidence.selection)
     if evidence.is_base:
         still = dict.fromkeys(("kl_base", "kl_base_rb", "kl_base_k1"), BASE_ITSELF)
-        if not selection.uncountable(ref.prompt, ref.ratio):
+        if ref is drawn and not selection.uncountable(ref.prompt, ref.ratio):
             return {**_selected(ref, Selection("best", 1)), **still}
-        return {**_measured(evidence, ref), **still}
-    return _measured(evidence, ref)
+        return {**_measured(evidence, ref, seed), **still}
+    return _measured(evidence, ref, seed)
+
+
+def _of_base(evidence: Evidence, ref: Sample) -> Sample:
+    """The reference draws of the base alone, which closed forms count; all of them where the task has no proposals."""
+    if evidence.ref.component is None:
+        return ref
+    rows = np.flatnonzero(evidence.ref.component == 0)
+    return replace(ref.take(rows), log_proposal=None, component=None)
 
 
 def _selected(ref: Sample, law: Selection) -> Parts:
@@ -81,12 +137,15 @@ def _selected(ref: Sample, law: Selection) -> Parts:
     return {**selection.divergences(ref.prompt, ref.ratio, law, ref.group), **counts}
 
 
-def _measured(evidence: Evidence, ref: Sample) -> Parts:
-    """All parts of a generator with a density."""
+def _measured(evidence: Evidence, ref: Sample, seed: int) -> Parts:
+    """All parts of a generator with a density; of another, what its features tell."""
+    if not evidence.is_base and (evidence.own.log_gen is None or evidence.ref.log_gen is None):
+        reason = evidence.reasons.get("log_gen") or "the generator has no density"
+        return dict.fromkeys(PARTS[:-1], Estimate.missing(reason)) | black_box(evidence, reason, seed)
     own = _sample(evidence, evidence.own)
-    reason = _undrawn(evidence, own)
-    if reason:
-        return dict.fromkeys(PARTS[:-1], Estimate.missing(reason))
+    lost = set(range(len(evidence.prompts))) - set(np.unique(own.prompt).tolist())
+    if lost:
+        return dict.fromkeys(PARTS[:-1], Estimate.missing(f"no own draws for prompt {min(lost)}"))
     return {
         "kl_target": divergences.kl_target(ref, evidence.truncates),
         "kl_target_within": divergences.kl_target_within(own, ref, evidence.truncates),
@@ -116,18 +175,16 @@ def _sample(evidence: Evidence, scored: Scored) -> Sample:
     """The arrays that `stats` asks for; a generator without density stands in with the base's, and is never asked."""
     base = np.asarray(scored.log_base, float)
     gen = base if evidence.is_base or scored.log_gen is None else np.asarray(scored.log_gen, float)
-    return Sample(np.asarray(scored.draws.prompt), base, np.asarray(scored.log_target, float), gen, scored.draws.group)
+    return Sample(
+        np.asarray(scored.draws.prompt), base, np.asarray(scored.log_target, float), gen, scored.draws.group,
+        scored.log_proposal, scored.component,
+    )  # fmt: skip
 
 
-def _unreferenced(evidence: Evidence, ref: Sample) -> str:
-    """Why nothing can be said: a prompt without draws of the base."""
-    lost = set(range(len(evidence.prompts))) - set(np.unique(ref.prompt).tolist())
+def _unreferenced(evidence: Evidence) -> str:
+    """Why nothing can be said: reference draws without scores, or a prompt without draws of the base."""
+    ref = evidence.ref
+    if ref.log_base is None or ref.log_target is None:
+        return evidence.reasons.get("log_base") or "draws were not scored under base and target"
+    lost = set(range(len(evidence.prompts))) - set(np.unique(ref.draws.prompt).tolist())
     return f"no draws of the base for prompt {min(lost)}" if lost else ""
-
-
-def _undrawn(evidence: Evidence, own: Sample) -> str:
-    """Why a density cannot be used: there is none, or a prompt has no own draws."""
-    if not evidence.is_base and (evidence.own.log_gen is None or evidence.ref.log_gen is None):
-        return evidence.reasons.get("log_gen") or "the generator has no density"
-    lost = set(range(len(evidence.prompts))) - set(np.unique(own.prompt).tolist())
-    return f"no own draws for prompt {min(lost)}" if lost else ""

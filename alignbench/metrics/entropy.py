@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from alignbench.registry import metric
-from alignbench.stats.intervals import mean_over_prompts, ratio_over_prompts
+from alignbench.stats.intervals import mean_over_prompts, ratio_over_prompts, spread_or_none
 from alignbench.types import Estimate, Evidence
 
 PARTS = ("sequence", "per_token")
@@ -20,6 +20,6 @@ def entropy(evidence: Evidence) -> dict[str, Estimate]:
     own = evidence.own.draws
     nats = -np.asarray(evidence.own.log_gen, float)
     return {
-        "sequence": mean_over_prompts(own.prompt, nats, own.group),
+        "sequence": spread_or_none(mean_over_prompts(own.prompt, nats, own.group)),
         "per_token": ratio_over_prompts(own.prompt, nats, np.asarray(own.length, float), own.group),
     }

@@ -6,14 +6,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from scipy.special import expit, log_ndtr, ndtr
 
 from alignbench.stats.intervals import mean_over_prompts, normal, share, spread_or_none, total
 from alignbench.stats.jackknife import prompts_in, spread_of_sum, strata, unit_sums
-from alignbench.stats.normaliser import log_z, log_z_by_prompt, scaled
+from alignbench.stats.normaliser import log_z, scaled
 from alignbench.stats.weights import LOGS, SHARES, p_draws, refusal
 from alignbench.types import Array, Estimate
 
@@ -32,6 +32,11 @@ class Sample:
     group: Array | None = None
     log_proposal: Array | None = None  # None: drawn from the base
     component: Array | None = None  # which law of the mixture drew it, each a fixed number a prompt
+
+    def take(self, rows: Array) -> Sample:
+        """The draws in these rows."""
+        arrays = {f.name: getattr(self, f.name) for f in fields(self)}
+        return Sample(**{name: None if x is None else np.asarray(x)[rows] for name, x in arrays.items()})  # type: ignore[arg-type]
 
     @property
     def ratio(self) -> Array:
@@ -152,41 +157,27 @@ def tv(own: Sample, ref: Sample) -> Estimate:
 
     The mean of two forms whose biases by the error of log Ẑ cancel: that one reads the error as distance, and
     p(A) − π(A) on A = {P/Ẑ > π} loses what an edge of A in the wrong place costs. Both are smoothed over a normal
-    error of log Ẑ. Source: Scheffé's identity (1947).
+    error of log Ẑ. Where many draws have P/(Zπ) = 1, as at π = p, they do not cancel: the lower limit makes up for it.
+    Source: Scheffé's identity (1947).
     """
     refused = _refused(own, ref)
     if refused:
         return Estimate.missing(refused, n=np.size(own.prompt))
-    parts = _contributions(own, ref, _tv_of_prompt)
-    answer = replace(_sum_of(own, ref, parts), ess=float(p_draws(ref.prompt, ref.ratio).sum()))
-    return spread_or_none(_unsure(answer, own, ref, parts))
-
-
-AT_ZERO = 0.282, 0.3
-"""Mean and standard deviation of what TV reads in a prompt where π = p, in standard errors of log Ẑ_c."""
-
-
-def _unsure(answer: Estimate, own: Sample, ref: Sample, parts: tuple[Array, Array]) -> Estimate:
-    """`answer` with what the error of log Ẑ feigns where a prompt's TV cannot be told from 0: a limit, a variance.
-
-    Slopes vanish where π = p, so that first order sees neither; and the bias does not fall as prompts are added.
-    """
-    if answer.ci_low is None or answer.ci_high is None or answer.stderr is None or answer.value is None:
+    answer = spread_or_none(_sum_of(own, ref, _contributions(own, ref, _tv_of_prompt)))
+    answer = replace(answer, ess=float(p_draws(ref.prompt, ref.ratio).sum()))
+    feigned = float(np.mean([_feigned(own.excess[i], ref.ratio[j]) for i, j in _pairs(own, ref)]))
+    if answer.ci_low is None or answer.stderr is None or feigned < answer.stderr / 100:
         return answer
-    (mean, spread), errors = AT_ZERO, log_z_by_prompt(ref.prompt, ref.ratio, ref.group, ref.component)[1]
-    pairs = zip(strata(own.prompt), strata(ref.prompt), strict=True)
-    each = np.array([parts[0][mine].mean() + parts[1][theirs].mean() for (mine, _), (theirs, _) in pairs])
-    unsure = each <= (mean + 1.96 * spread) * errors
-    if not unsure.any():
-        return answer
-    feigned = float((np.clip(each, 0.0, mean * errors) * unsure).mean())
-    extra = spread * float(np.sqrt((errors[unsure] ** 2).sum())) / each.size
-    low, high = (
-        answer.value + side * float(np.hypot(end - answer.value, 1.96 * extra))
-        for side, end in ((-1, answer.ci_low), (1, answer.ci_high))
-    )
-    note = f"TV of {unsure.sum()} of {each.size} prompts cannot be told from 0, which the error of log Z hides"
-    return replace(answer, stderr=float(np.hypot(answer.stderr, extra)), ci_low=low - feigned, ci_high=high).noted(note)
+    low = answer.ci_low - feigned
+    return replace(answer, ci_low=low).noted(NEAR_ZERO if low <= 0 else "")
+
+
+NEAR_ZERO = "cannot be told from 0, which the error of log Z hides"
+
+
+def _pairs(own: Sample, ref: Sample) -> list[tuple[Array, Array]]:
+    """The rows of own draws and of draws of the base, prompt by prompt."""
+    return [(i, j) for (i, _), (j, _) in zip(strata(own.prompt), strata(ref.prompt), strict=True)]
 
 
 def js(own: Sample, ref: Sample) -> Estimate:
@@ -295,15 +286,41 @@ def _tv_of_prompt(own: Array, ref: Array, ratio: Array) -> tuple[Array, Array]:
     With u = log p − log π and log Ẑ off by a normal error of variance v, (1 − e^u)⁺ has the mean
     Φ(−u/√v) − e^(u + v/2) Φ(−u/√v − √v), and 1[u > 0] the mean Φ(u/√v).
     """
-    w, shift = scaled(ratio)
-    weight, v = w / w.mean(), max(float(w.var() / w.size) / float(w.mean()) ** 2, 1e-24)
-    error, log_norm = np.sqrt(v), float(np.log(w.mean()) + shift)
-    u = own - log_norm - np.log1p(v / 2)
-    gap = ndtr(-u / error) - np.exp(u + v / 2 + log_ndtr(-u / error - error))
-    slope = float((np.exp(np.minimum(u, 0.0)) * (u < 0)).mean())
+    w, (error, log_norm) = scaled(ratio)[0], _error_and_log_norm(ratio)
+    weight, u = w / w.mean(), own - log_norm - np.log1p(error**2 / 2)
     inside, theirs = (ndtr((x - log_norm) / error) for x in (own, np.where(w > 0, ref, 0.0)))
+    slope = float(_above(u, error).mean())
     p_mean = float((weight * theirs).mean())
-    return (gap - inside) / 2, (slope * (weight - 1) + p_mean + weight * (theirs - p_mean)) / 2
+    ours = (ndtr(-u / error) - _above(u, error) - inside) / 2
+    return ours, (slope * (weight - 1) + p_mean + weight * (theirs - p_mean)) / 2
+
+
+def _above(u: Array, error: float) -> Array:
+    """E[e^(u + ε) 1(u + ε < 0)] for a normal ε of this standard deviation."""
+    return np.asarray(np.exp(u + error**2 / 2 + log_ndtr(-u / error - error)))
+
+
+def _feigned(own: Array, ratio: Array) -> float:
+    """What the error of log Ẑ adds to the mean of the two forms of a prompt's TV, where draws gather at P/(Zπ) = 1.
+
+    With t = u/σ and σ² = 2·error², for the smoothing and for the error itself, a draw adds ½ σ (φ(t) − 2 |t| Φ(−|t|)),
+    whose integral over u is 0: nothing where draws are spread evenly, 0.28 errors where all lie at 0. Where u = 0 is,
+    E_π[e^u] = 1 says; further than 3 errors off, π lacks some of p and its draws lie elsewhere.
+    """
+    error, log_norm = _error_and_log_norm(ratio)
+    u = own - log_norm
+    off = float(np.logaddexp.reduce(u) - np.log(u.size))
+    if not abs(off) <= 3 * error:
+        return 0.0
+    t = np.minimum(np.abs(u - off) / error / np.sqrt(2), 40.0)
+    added = float((np.exp(-(t**2) / 2) / np.sqrt(2 * np.pi) - 2 * t * ndtr(-t)).mean())
+    return float(max(added, 0.0) * error / np.sqrt(2))
+
+
+def _error_and_log_norm(ratio: Array) -> tuple[float, float]:
+    """Standard error of a prompt's log Ẑ (at least 1e-12) and log Ẑ, from the log-weights of its reference draws."""
+    w, shift = scaled(ratio)
+    return max(float(w.std()) / float(w.mean()) / np.sqrt(w.size), 1e-12), float(np.log(w.mean()) + shift)
 
 
 def _js_of_prompt(own: Array, ref: Array, ratio: Array) -> tuple[Array, Array]:

@@ -14,11 +14,10 @@ import numpy as np
 from scipy.special import logsumexp
 
 from alignbench.errors import UsageError
-from alignbench.stats.divergences import Sample
 from alignbench.stats.jackknife import strata
 from alignbench.types import Array
 
-_OUT_OF = 1e-9  # nats: a proposal's densities are logs of probabilities; more than this above 0 is a mistake
+_OUT_OF = 1e-3  # nats: a proposal's densities are logs of probabilities; more than this above 0 is a mistake
 
 
 def log_mixture(log_densities: Array, counts: Array) -> Array:
@@ -30,37 +29,36 @@ def log_mixture(log_densities: Array, counts: Array) -> Array:
     return np.asarray(logsumexp(log_densities, b=counts / counts.sum(axis=-1, keepdims=True), axis=-1))
 
 
-def mixed(parts: Sequence[Sample], log_densities: Sequence[Array]) -> Sample:
-    """One `Sample` of the draws of J laws, the base's first.
+def log_proposal(prompt: Array, component: Array, log_densities: Array) -> Array:
+    """(B,) log density in nats of the mixture that drew each draw, from what all J laws say of it (B, J).
 
-    `log_densities[j]` (B, J) is what all of them say of part j; column 0 is the base's. Counts are taken prompt by
-    prompt; every prompt needs draws of the base. Draws of a law are a fixed number, which KLs and log Z make use of;
-    TV and JS do too for p's side. Raises UsageError where a prompt has none, or a density is above 1.
+    `component` (B,) int says which law drew it, 0 the base; counts are taken prompt by prompt. Draws of a law are a
+    fixed number, of which estimators make use. Raises UsageError where a prompt has no draw of the base, or a density
+    is above 1.
     """
-    logs = np.concatenate([np.asarray(x, float) for x in log_densities])
-    component = np.repeat(np.arange(len(parts)), [np.size(p.prompt) for p in parts])
-    prompt = np.concatenate([np.asarray(p.prompt) for p in parts])
-    if logs.shape != (prompt.size, len(parts)):
-        raise UsageError(f"{prompt.size} draws of {len(parts)} laws need log densities of that shape, not {logs.shape}")
-    if np.isnan(logs).any() or logs.max() > _OUT_OF:
+    logs = np.asarray(log_densities, float)
+    if logs.ndim != 2 or len(logs) != component.size or component.max(initial=0) >= logs.shape[1]:
+        raise UsageError(
+            f"{component.size} draws of a mixture need a log density by each of its laws, not {logs.shape}"
+        )
+    if np.isnan(logs).any() or logs.max(initial=0.0) > _OUT_OF:
         raise UsageError("a proposal must be normalised: a log-probability is above 0, or no number")
-    log_proposal = np.empty(prompt.size)
+    answer = np.empty(component.size)
     for rows, _ in strata(prompt):
-        counts = np.bincount(component[rows], minlength=len(parts))
+        counts = np.bincount(component[rows], minlength=logs.shape[1])
         if not counts[0]:
             raise UsageError(f"prompt {prompt[rows[0]]} has no draws of the base, which a mixture always needs")
-        log_proposal[rows] = log_mixture(logs[rows], counts)
-    target, gen = (np.concatenate([np.asarray(getattr(p, f), float) for p in parts]) for f in ("log_target", "log_gen"))
-    return Sample(prompt, logs[:, 0], target, gen, _groups(parts), log_proposal, component)
+        answer[rows] = log_mixture(logs[rows], counts)
+    return answer
 
 
-def _groups(parts: Sequence[Sample]) -> Array | None:
-    """Groups of dependent draws, told apart by part; None where no part has any."""
-    if all(p.group is None for p in parts):
+def joined_groups(groups: Sequence[Array | None], sizes: Sequence[int]) -> Array | None:
+    """(B,) groups of dependent draws of all parts, told apart by part; None where no part has any."""
+    if all(group is None for group in groups):
         return None
     answer, used = [], 0
-    for part in parts:
-        own = np.arange(np.size(part.prompt)) if part.group is None else np.unique(part.group, return_inverse=True)[1]
+    for group, size in zip(groups, sizes, strict=True):
+        own = np.arange(size) if group is None else np.unique(group, return_inverse=True)[1]
         answer.append(own + used)
         used += int(own.max(initial=-1)) + 1
     return np.concatenate(answer)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -260,24 +260,37 @@ def _interval(value: float, variance: float, n: int, df: float) -> Estimate:
     return normal(value, variance, n=n, df=df)
 
 
-def with_lambda_error(measure: Callable[[Array], Estimate], lam_stderr: Array) -> Estimate:
-    """A quantity of p at the true λ* from its estimates at λ̂: the same value, with λ̂'s own error added to its interval.
+def with_lambda_error(measure: Callable[[Array], Mapping[str, Estimate]], lam_stderr: Array) -> dict[str, Estimate]:
+    """Quantities of p at the true λ* from their estimates at λ̂: the same values, λ̂'s own error added to the intervals.
 
-    `measure(shift)` estimates it, from the same draws, for λ̂ + shift; `lam_stderr` is (1, K) or (C, K) as `fit_lambda`
-    gives it, and so is the shift. Delta method, slopes taken over one standard error; the errors of several moments of
-    one fit are added as if they moved together, which is the widest they can be. λ must come from draws of its own.
+    `measure(shift)` estimates them, from the same draws, for λ̂ + shift; `lam_stderr` is (1, K) or (C, K) as
+    `fit_lambda` gives it, and so is the shift. Delta method, slopes taken over one standard error; the errors of
+    several moments of one fit are added as if they moved together, which is the widest they can be. λ must come from
+    draws of its own.
     """
     here = measure(np.zeros(lam_stderr.shape))
-    if here.value is None or here.stderr is None or here.ci_low is None or here.ci_high is None:
-        return here
-    moved = np.zeros(lam_stderr.shape)
+    slopes: dict[str, Array] = {name: np.zeros(lam_stderr.shape) for name in here}
     for place in np.ndindex(lam_stderr.shape):
         shift = np.zeros(lam_stderr.shape)
         shift[place] = lam_stderr[place] / 2
-        ends = [measure(sign * shift).value for sign in (1.0, -1.0)]
-        if None in ends or not np.all(np.isfinite(np.asarray(ends, float))):
-            return Estimate.missing("λ's error cannot be carried: the quantity is not finite near λ", n=here.n)
-        moved[place] = abs(float(ends[0]) - float(ends[1]))  # type: ignore[arg-type]
+        above, below = measure(shift), measure(-shift)
+        for name, moved in slopes.items():
+            moved[place] = _gap(above[name].value, below[name].value)
+    return {name: _widened(estimate, slopes[name]) for name, estimate in here.items()}
+
+
+def _gap(above: float | None, below: float | None) -> float:
+    """|above − below|; NaN where either is not finite."""
+    both = np.array([above, below], float)
+    return float(abs(both[0] - both[1])) if np.isfinite(both).all() else np.nan
+
+
+def _widened(here: Estimate, moved: Array) -> Estimate:
+    """The estimate with an error (C, K) of λ̂ added to its own."""
+    if here.value is None or here.stderr is None or here.ci_low is None or here.ci_high is None:
+        return here
+    if np.isnan(moved).any():
+        return Estimate.missing("λ's error cannot be carried: the quantity is not finite near λ", n=here.n)
     extra = float((moved.sum(axis=1) ** 2).sum())
     low, high = (
         here.value + sign * np.sqrt((end - here.value) ** 2 + Z95**2 * extra)

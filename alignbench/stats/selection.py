@@ -90,7 +90,7 @@ def divergences(prompt: Array, r: Array, selection: Selection, group: Array | No
         answer["kl_base"] = Estimate(
             0.0, 0.0, 0.0, 0.0, n=np.size(r), note="exact by construction: one draw of the base"
         )
-    elif not _ties(prompt, np.asarray(r, float)):
+    elif not ties(prompt, np.asarray(r, float)):
         answer["kl_base"] = _untied(answer["kl_base"], selection.n)
     return answer | _hard(prompt, np.asarray(r, float), selection.n, group)
 
@@ -103,38 +103,8 @@ def kl_base_bound(n: int) -> float:
     return float(np.log(n) - (n - 1) / n)
 
 
-def win_rate(prompt: Array, r: Array, n: int, group: Array | None = None) -> Estimate:
-    """Probability that a draw of best-of-n has a larger r than one of the base, ties counted half; at most n/(n + 1).
-
-    Mean over prompts from `r` (B,) on base draws, jackknifed. Where no two draws tie it is n/(n + 1) itself.
-    """
-    r = np.asarray(r, float)
-    refused = uncountable(prompt, r, n)
-    if refused:
-        return Estimate.missing(refused, n=r.size, ci_high=n / (n + 1))
-    if not _ties(prompt, r):
-        return Estimate(n / (n + 1), n=r.size, note="no two base draws tie: n/(n + 1), its upper bound")
-    table = [_wins_of_prompt(r[rows], unit, n) for rows, unit in strata(prompt, group)]
-    values, variances = np.array(table).T
-    each = np.array([rows.size for rows, _ in strata(prompt)])
-    df = satterthwaite(variances, each)
-    return normal(float(values.mean()), float(variances.sum()) / values.size**2, n=r.size, df=df)
-
-
-def _wins_of_prompt(r: Array, unit: Array, n: int) -> tuple[float, float]:
-    values, code = cells(r)
-    order, law = np.arange(len(values), dtype=float), Selection("best", n)
-    counts = unit_sums(np.eye(len(values))[code], unit)
-
-    def wins(m: Array) -> Array:
-        base = _shares(m)
-        beaten = np.cumsum(base, axis=-1) - base / 2
-        return np.asarray((selected(base, order, law) * beaten).sum(axis=-1))
-
-    return jackknife(counts, wins)
-
-
-def _ties(prompt: Array, r: Array) -> bool:
+def ties(prompt: Array, r: Array) -> bool:
+    """Whether two base draws of some prompt have the same r."""
     return any(len(cells(r[rows])[0]) < rows.size for rows, _ in strata(prompt))
 
 
@@ -226,10 +196,10 @@ def _laws(counts: Array, values: Array, selection: Selection) -> Laws:
     p = counts * np.exp(values - values.max())
     pi = selected(counts, values, selection)
     kept = np.where(values > -np.inf, pi, 0.0)
-    return Laws(*(_shares(masses) for masses in (counts, p, pi, kept)))
+    return Laws(*(shares(masses) for masses in (counts, p, pi, kept)))
 
 
-def _shares(masses: Array) -> Array:
+def shares(masses: Array) -> Array:
     """Masses over their sum; all 0 where there is none (p, at a share of 0 that a boolean target allows)."""
     total = masses.sum(axis=-1, keepdims=True)
     return np.asarray(np.divide(masses, total, out=np.zeros(masses.shape), where=total > 0))

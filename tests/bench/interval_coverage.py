@@ -13,9 +13,9 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1] / "stats"))
 
 from scipy.stats import norm, poisson
-from stats_worlds import World
+from stats_worlds import World, mixed
 
-from alignbench.stats import discrete, mixture, quasi, selection
+from alignbench.stats import discrete, quasi, selection
 from alignbench.stats import divergences as d
 from alignbench.stats.intervals import mean_over_prompts, normal, share
 from alignbench.stats.moments import fit_lambda, tilted_moments, with_lambda_error
@@ -108,8 +108,10 @@ class Fitted:
             "kl_reverse": d.kl_reverse, "js": d.js, "tv": d.tv,
         }  # fmt: skip
         return {"lambda": normal(lam[0, 0], error[0, 0] ** 2, n=4 * EACH)} | {
-            f"{name} at λ*": with_lambda_error(lambda shift, form=form: form(*both(shift)), error)
-            for name, form in forms.items()
+            f"{name} at λ*": estimate
+            for name, estimate in with_lambda_error(
+                lambda shift: {name: form(*both(shift)) for name, form in forms.items()}, error
+            ).items()
         }
 
 
@@ -162,7 +164,7 @@ class Rare:
         world, rng = self.world, np.random.default_rng(seed)
         places = [world.atoms(law, EACH, rng) for law in (world.a, self.near)]
         logs = [np.log(np.stack([world.a[at], self.near[at]], axis=1)) for at in places]
-        ref, own = mixture.mixed([world.sample(*at) for at in places], logs), world.draw(world.g, EACH, rng)
+        ref, own = mixed([world.sample(*at) for at in places], logs), world.draw(world.g, EACH, rng)
         return {
             "mixture log_z": d.log_z_of(ref), "mixture kl_target": d.kl_target(ref), "mixture tv": d.tv(own, ref),
             "mixture kl_reverse_within": d.kl_reverse_within(own, ref), "mixture js": d.js(own, ref),

@@ -433,7 +433,9 @@ def test_the_base_of_a_target_with_continuous_weights_is_measured_by_its_density
 def flat(evidence, level):
     """The same evidence for a target whose weights are all e^level."""
     own, ref = (replace(s, log_target=s.log_base + level) for s in (evidence.own, evidence.ref))
-    tilted = replace(evidence.fit, wanted=(Wanted("f", "moment", value=0.5),), lam=np.ones((1, 1)))
+    tilted = replace(
+        evidence.fit, wanted=(Wanted("f", "moment", value=0.5),), lam=np.ones((1, 1)), lam_stderr=np.ones((1, 1))
+    )
     return replace(evidence, own=own, ref=ref, fit=tilted)
 
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from alignbench.stats import discrete
 from alignbench.stats.divergences import Sample
+from alignbench.stats.mixture import log_proposal
 from alignbench.stats.selection import FORMS, selected
 from alignbench.types import Selection
 
@@ -83,3 +84,13 @@ def covered(estimate, truth):
 
 def close(estimate, truth, errors=4.0):
     return abs(estimate.value - truth) <= errors * estimate.stderr + 1e-9
+
+
+def mixed(parts, log_densities):
+    """One Sample of the draws of several laws, the base's first, as the harness makes of a task's proposals."""
+    component = np.repeat(np.arange(len(parts)), [np.size(p.prompt) for p in parts])
+    joined = {
+        f: np.concatenate([getattr(p, f) for p in parts]) for f in ("prompt", "log_base", "log_target", "log_gen")
+    }
+    proposal = log_proposal(joined["prompt"], component, np.concatenate(log_densities))
+    return Sample(**joined, log_proposal=proposal, component=component)

@@ -5,8 +5,8 @@ import pytest
 from scipy.special import expit, logit
 
 from alignbench.errors import InfeasibleTarget, UsageError
+from alignbench.stats.divergences import Sample, kl_target
 from alignbench.stats.moments import Moment, fit_lambda, reachable, tilted_moments, with_lambda_error
-from alignbench.stats.normaliser import log_z
 from alignbench.types import Estimate
 
 
@@ -185,27 +185,31 @@ def test_distribution_of_three_categories_with_a_hard_constraint_checked_by_hand
 
 
 def test_the_error_of_lambda_is_carried():
-    """log Z(λ) = log(1 − m + m e^λ) − λ/2 at λ*: its interval must hold the truth, as that at a fixed λ̂ does not."""
+    """KL(p‖a) = −log Z at λ*, where E_p φ = 0: its interval must hold the truth, as that at a fixed λ̂ does not."""
     m, n, held, bare = 0.1, 256, 0, 0
     star = float(logit(0.7) - logit(m))
-    truth = float(np.log(1 - m + m * np.exp(star)) - 0.7 * star)
+    truth = float(0.7 * star - np.log(1 - m + m * np.exp(star)))
     for seed in range(200):
         rng = np.random.default_rng(seed)
         fit, ref = (rng.random((2, n)) < m).astype(float) - 0.7
         lam, error = fit_lambda(fit[:, None], np.zeros(n), np.zeros(n, int))
-        at = lambda shift, lam=lam, ref=ref: log_z(np.zeros(n, int), (lam + shift)[0, 0] * ref)
-        plain, carried = at(np.zeros((1, 1))), with_lambda_error(at, error)
+        still = np.zeros(n)
+        at = lambda shift, lam=lam, ref=ref, still=still: {
+            "kl": kl_target(Sample(still.astype(int), still, (lam + shift)[0, 0] * ref, still))
+        }
+        plain, carried = at(np.zeros((1, 1)))["kl"], with_lambda_error(at, error)["kl"]
         assert carried.value == plain.value and carried.stderr >= plain.stderr
         held += carried.ci_low <= truth <= carried.ci_high
         bare += plain.ci_low <= truth <= plain.ci_high
     assert held >= 0.93 * 200 - 2
-    assert held >= bare
+    assert bare < 0.9 * 200  # planted: λ̂ taken for λ*
 
 
 def test_the_slope_is_that_of_the_quantity():
     def measure(shift):
-        return Estimate(float(3 * shift[0, 0] - shift[0, 1]), 0.1, -0.2, 0.2)
+        return {"it": Estimate(float(3 * shift[0, 0] - shift[0, 1]), 0.1, -0.2, 0.2)}
 
-    carried = with_lambda_error(measure, np.array([[0.5, 1.0]]))
+    carried = with_lambda_error(measure, np.array([[0.5, 1.0]]))["it"]
     assert carried.stderr == pytest.approx(np.hypot(0.1, 3 * 0.5 + 1.0))
-    assert with_lambda_error(lambda s: Estimate.missing("why"), np.ones((1, 1))).note == "why"
+    missing = with_lambda_error(lambda s: {"it": Estimate.missing("why")}, np.ones((1, 1)))
+    assert missing["it"].note == "why"

@@ -10,7 +10,7 @@ from stats_worlds import World, close, covered
 from alignbench.stats import discrete
 from alignbench.stats.compare import pseudo_values
 from alignbench.stats.intervals import FLAT
-from alignbench.stats.selection import PARTS, divergences, kl_base_bound, selected, win_rate
+from alignbench.stats.selection import PARTS, divergences, kl_base_bound, selected
 from alignbench.types import Selection
 
 BEST = Selection("best", 4)
@@ -160,21 +160,6 @@ def test_all_hits_have_an_error():
     answer = divergences(np.zeros(60, int), np.zeros(60), BEST)["kl_target"]
     assert answer.value == 0.0
     assert 0 < answer.stderr < answer.ci_high
-
-
-@pytest.mark.parametrize("n", [2, 4])
-def test_win_rate_counts_ties_half(n):
-    rng, masses = np.random.default_rng(0), np.array([0.5, 0.3, 0.2])
-    law = selected(masses, np.arange(3.0), Selection("best", n))
-    exact = float(law @ (np.cumsum(masses) - masses / 2))
-    estimate = win_rate(np.zeros(4000, int), rng.choice(3, 4000, p=masses).astype(float), n)
-    assert close(estimate, exact)
-    assert exact < n / (n + 1)
-    assert abs(float(law @ np.cumsum(masses)) - exact) > 4 * estimate.stderr  # planted: ties counted as wins
-    untied = win_rate(np.zeros(400, int), rng.normal(size=400), n)
-    assert untied.value == n / (n + 1) and "upper bound" in untied.note
-    pool = rng.normal(size=(20_000, n + 1))
-    assert (pool[:, :n].max(axis=1) > pool[:, n]).mean() == pytest.approx(n / (n + 1), abs=0.015)
 
 
 def test_a_flat_form_keeps_its_coverage_with_two_cells():
