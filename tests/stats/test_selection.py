@@ -59,6 +59,25 @@ def test_kl_from_the_base_stays_under_the_bound_for_injective_scores():
     assert bound < 0.6363
 
 
+@pytest.mark.parametrize("n", [1, 2, 4, 16, 64])
+@pytest.mark.parametrize("levels", [2, 5, 40, 1000])
+def test_best_of_n_keeps_under_both_bounds_whatever_ties(n, levels):
+    """KL(π_n‖a) ≤ log n − (n − 1)/n and win rate ≤ n/(n + 1), ties half; both nearly met by 1,000 levels."""
+    rng = np.random.default_rng(levels)
+    for masses in (*rng.dirichlet(np.ones(levels), 20), np.full(levels, 1 / levels)):
+        law = selected(masses, np.arange(float(levels)), Selection("best", n))
+        below = np.cumsum(masses) - masses
+        assert law.sum() == pytest.approx(1, abs=1e-12)
+        assert discrete.kl(law, masses) <= kl_base_bound(n) + 1e-12
+        assert law @ (below + masses / 2) <= n / (n + 1) + 1e-12
+        assert law @ (below + masses) > n / (n + 1)  # planted: ties counted as wins
+    if n <= 16:
+        assert (np.cumsum(masses) ** n).sum() > 1 + 1e-6  # planted: F^n for F^n − F⁻^n
+    if n <= 16 and levels == 1000:
+        assert discrete.kl(law, masses) == pytest.approx(kl_base_bound(n), abs=2e-2)
+        assert law @ (below + masses / 2) == pytest.approx(n / (n + 1), abs=1e-4)
+
+
 WORLDS = {"hard": World(seed=1, shares=(0.3, 0.2, 0.5)), "soft": World(seed=3, tilt=1.5)}
 
 
