@@ -91,7 +91,9 @@ def divergences(prompt: Array, r: Array, selection: Selection, group: Array | No
             0.0, 0.0, 0.0, 0.0, n=np.size(r), note="exact by construction: one draw of the base"
         )
     elif not _ties(prompt, np.asarray(r, float)):
-        answer["kl_base"] = _untied(answer["kl_base"], selection.n)
+        few = _too_few_to_tie(prompt)
+        bound = Estimate.missing(few, n=np.size(r), ci_high=kl_base_bound(selection.n))
+        answer["kl_base"] = bound if few else _untied(answer["kl_base"], selection.n)
     return answer | _hard(prompt, np.asarray(r, float), selection.n, group)
 
 
@@ -109,7 +111,7 @@ def win_rate(prompt: Array, r: Array, n: int, group: Array | None = None) -> Est
     Mean over prompts from `r` (B,) on base draws, jackknifed. Where no two draws tie it is n/(n + 1) itself.
     """
     r = np.asarray(r, float)
-    refused = uncountable(prompt, r, n)
+    refused = uncountable(prompt, r, n) or ("" if _ties(prompt, r) else _too_few_to_tie(prompt))
     if refused:
         return Estimate.missing(refused, n=r.size, ci_high=n / (n + 1))
     if not _ties(prompt, r):
@@ -136,6 +138,12 @@ def _wins_of_prompt(r: Array, unit: Array, n: int) -> tuple[float, float]:
 
 def _ties(prompt: Array, r: Array) -> bool:
     return any(len(cells(r[rows])[0]) < rows.size for rows, _ in strata(prompt))
+
+
+def _too_few_to_tie(prompt: Array) -> str:
+    """Why draws that do not tie tell nothing of ties: a prompt has one or two; empty when there are more."""
+    fewest = min(rows.size for rows, _ in strata(prompt))
+    return f"{fewest} base draws a prompt do not show whether scores tie" if fewest <= 2 else ""
 
 
 def _untied(answer: Estimate, n: int) -> Estimate:

@@ -164,6 +164,16 @@ def test_too_few_base_draws_for_n_leave_the_bound():
     assert answer["kl_base"].ci_high == pytest.approx(math.log(16) - 15 / 16)
 
 
+@pytest.mark.parametrize("each", [1, 2])
+def test_one_or_two_base_draws_a_prompt_do_not_show_that_scores_never_tie(each):
+    """Of a boolean tilt KL(π_n‖a) is far below the bound, which was printed as its value."""
+    prompt, r = np.repeat(np.arange(40), each), np.tile([0.0, 0.3][:each], 40)
+    kl, wins = divergences(prompt, r, BEST)["kl_base"], win_rate(prompt, r, 4)
+    assert (kl.value, wins.value) == (None, None)
+    assert (kl.ci_high, wins.ci_high) == (kl_base_bound(4), 0.8)
+    assert "whether scores tie" in kl.note and "whether scores tie" in wins.note
+
+
 def test_a_tilt_that_one_draw_alone_would_show_is_no_zero_width():
     prompt, r = np.repeat([0, 1], 60), np.tile([0.0, 0.7], 60)
     kept = divergences(prompt, r, Selection("best", 1))
