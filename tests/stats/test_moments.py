@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
-from scipy.special import expit, logit
+from scipy.special import expit, logit, rel_entr
 
 from alignbench.errors import InfeasibleTarget, UsageError
+from alignbench.stats.divergences import Sample, kl_target
 from alignbench.stats.moments import Moment, fit_lambda, reachable, tilted_moments, with_lambda_error
 from alignbench.stats.normaliser import log_z
 from alignbench.types import Estimate
@@ -200,6 +201,29 @@ def test_the_error_of_lambda_is_carried():
         bare += plain.ci_low <= truth <= plain.ci_high
     assert held >= 0.93 * 200 - 2
     assert held >= bare
+
+
+def test_without_the_error_of_lambda_the_interval_of_a_divergence_is_too_narrow():
+    """KL(p‖a) at λ*, whose slope in λ is λ·Var_p(φ) and not 0 as that of the dual; λ̂ from as many draws as KL."""
+    m, wanted, n, held, bare = 0.1, 0.7, 256, 0, 0
+    truth = float(rel_entr([wanted, 1 - wanted], [m, 1 - m]).sum())
+    prompt = np.zeros(n, int)
+    for seed in range(200):
+        fit, ref = (np.random.default_rng(seed).random((2, n)) < m).astype(float) - wanted
+        lam, error = fit_lambda(fit[:, None], np.zeros(n), prompt)
+        at = lambda shift, lam=lam, ref=ref: kl_target(tilted(prompt, ref, (lam + shift)[0, 0]))
+        plain, carried = at(np.zeros((1, 1))), with_lambda_error(at, error)
+        if plain.value is not None:
+            held += carried.ci_low <= truth <= carried.ci_high
+            bare += plain.ci_low <= truth <= plain.ci_high
+    assert held >= (0.95 - 4 * 0.0154) * 200
+    assert bare < (0.95 - 4 * 0.0154) * 200  # planted: λ̂ taken for λ*
+
+
+def tilted(prompt, phi, lam):
+    """The base as a generator, and a target of weights exp(λφ)."""
+    level = np.zeros(phi.size)
+    return Sample(prompt, level, lam * phi, level)
 
 
 def test_the_slope_is_that_of_the_quantity():
