@@ -10,6 +10,7 @@ from stats_worlds import World, close, covered
 
 from alignbench import metrics
 from alignbench.errors import UsageError
+from alignbench.registry import metric
 from alignbench.stats import discrete, selection
 from alignbench.stats import divergences as d
 from alignbench.stats.intervals import FLAT, mean_over_prompts
@@ -279,11 +280,14 @@ def test_the_k2_form_is_biased_and_not_to_be_had():
     world = World(seed=3, noise=1.2)
     own = world.draw(world.g, 20_000, np.random.default_rng(0))
     k1, truth = own.log_gen - own.log_base, world.truth()["kl_base"]
-    k2 = mean_over_prompts(own.prompt, k1**2 / 2)
+    k2, biased = mean_over_prompts(own.prompt, k1**2 / 2), (world.g * np.log(world.g / world.a) ** 2 / 2).sum(axis=1)
     assert close(d.kl_base(own.prompt, k1), truth)
+    assert close(k2, biased.mean()) and abs(biased.mean() - truth) > 0.05  # what it estimates is something else
     assert abs(k2.value - truth) > 10 * k2.stderr
-    with pytest.raises(UsageError):
-        metrics.measure("divergence", None, form="k2")
+    for wrong in ({"form": "k2"}, {"kl_base": "k2"}):
+        with pytest.raises(UsageError, match=f"metric 'divergence'.*{next(iter(wrong))}"):
+            metrics.measure("divergence", None, **wrong)
+    assert not [part for part in metric["divergence"].meta["parts"] if "k2" in part]
 
 
 def test_rao_blackwell_with_noise_is_beaten_by_its_regression_on_k1():
