@@ -14,7 +14,7 @@ from scipy.special import expit, log_ndtr, ndtr
 from alignbench.stats.intervals import mean_over_prompts, normal, share, spread_or_none, total
 from alignbench.stats.jackknife import prompts_in, spread_of_sum, strata, unit_sums
 from alignbench.stats.normaliser import log_z, log_z_by_prompt, scaled
-from alignbench.stats.weights import LOGS, SHARES, p_draws, refusal
+from alignbench.stats.weights import LOGS, SHARES, for_ratios, p_draws, refusal
 from alignbench.types import Array, Estimate
 
 
@@ -70,7 +70,7 @@ def _kl_target(ref: Sample, truncates: bool) -> Estimate:
     excess, n = ref.excess, np.size(ref.prompt)
     if np.any(excess == np.inf):
         return Estimate(np.inf, n=n, note=f"π covers {_covered(ref):.1%} of the target's mass")
-    refused = refusal(ref.prompt, ref.ratio, LOGS)
+    refused = refusal(ref.prompt, ref.ratio, LOGS, for_ratios(ref.prompt, ref.ratio))
     if refused:
         return Estimate.missing(refused, n=n)
     answer = _kl_estimate(ref, excess)

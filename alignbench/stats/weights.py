@@ -18,6 +18,10 @@ SHARES = 50.0  # p-draws in all that TV, JS and moments under p need
 # p-draws that a prompt needs on average. A gate on each prompt's own hits lets the lucky prompts pass: 40 prompts that
 # expect 8 hits each covered 83.5 % of the 2 % of runs that "at least 5 for each" let through, this gate 94.9 % of 99 %.
 PER_PROMPT = 5.0
+PER_ROOT = 4.0
+"""p-draws that each of C prompts needs on average for a mean of ratios, per cube root of C: a ratio's bias is corrected
+to second order, and what is left falls as n^-2 a prompt, the error of the mean as (nC)^-1/2. KL(p‖π) of weights
+exp(0.8 N(0, 1)), 400 prompts of 6.3, 12.6 and 21 p-draws: off by 1.6, 0.8 and 0.6 standard errors, 58 % covered."""
 FEWEST = 2.0  # p-draws without which the spread of a prompt's weights is not known; one does where all are equal
 
 
@@ -66,6 +70,12 @@ def pareto_k(prompt: Array, r: Array) -> float:
     if top[-1] - top[top.size // 4] > UNDERFLOW:
         return np.inf
     return float(array_stats.psislw(-logs)[1])  # it takes minus the log-weights
+
+
+def for_ratios(prompt: Array, r: Array) -> float:
+    """P-draws that a prompt needs on average where ratios of weighted means are averaged over prompts."""
+    prompts = prompts_in(prompt).size
+    return PER_PROMPT if is_boolean(prompt, r) else max(PER_PROMPT, PER_ROOT * prompts ** (1 / 3))
 
 
 def refusal(prompt: Array, r: Array, needed: float, per_prompt: float = PER_PROMPT) -> str:

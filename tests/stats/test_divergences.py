@@ -456,6 +456,19 @@ def test_log_z_of_continuous_weights_is_corrected_over_many_prompts():
     assert off["plug-in"] < -4, off
 
 
+def test_a_divergence_of_few_skewed_draws_a_prompt_over_many_prompts_is_refused_or_covered():
+    """200 prompts: 12 draws each would be read low in every prompt alike and are refused; 48 are covered."""
+    tilt, mean, planted, held = 0.8, 0.4, [], 0
+    truth = (tilt - mean) ** 2 / 2
+    for seed in range(25):
+        few, many = (normal_world(200, n, np.random.default_rng(seed), tilt, mean)[1] for n in (12, 48))
+        assert "are needed on average" in d.kl_target(few).note and d.kl_target(few).value is None
+        planted.append(covered(d._kl_estimate(few, few.excess), truth))
+        held += covered(d.kl_target(many), truth)
+    assert held >= (0.95 - 4 * 0.0436) * 25
+    assert sum(planted) < (0.95 - 4 * 0.0436) * 25
+
+
 def test_few_draws_of_a_skewed_target_a_prompt_are_refused():
     own, ref = normal_world(200, 8, np.random.default_rng(0), tilt=1.2)
     for e in (log_z(ref.prompt, ref.ratio), d.kl_target(ref), d.kl_reverse(own, ref), d.tv(own, ref), d.js(own, ref)):
