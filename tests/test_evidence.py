@@ -6,15 +6,20 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
+from models import tiny_gpt2
 
 from alignbench import evidence as evidence_module
+from alignbench import metrics
 from alignbench.errors import RunError, Unsupported, UsageError
 from alignbench.evidence import Bench, identity_of
 from alignbench.generators.exact import enumerate_draws, exact
+from alignbench.generators.hf import hf
 from alignbench.generators.law import Law
 from alignbench.registry import aligner, load_plugins
 from alignbench.run import silent
 from alignbench.seeds import Seed
+from alignbench.stats import discrete
+from alignbench.stats.intervals import mean_over_prompts
 from alignbench.store import DrawStore
 from alignbench.task import load_task
 from alignbench.types import Draws, rows_of
@@ -193,6 +198,59 @@ def test_a_judge_scores_in_the_base_s_place(bench):
     plain = bench().measure("base", BASE)
     assert plain.judge == "" and plain.judge_is_base
     np.testing.assert_array_equal(plain.own.log_judge, plain.own.log_base)
+
+
+# --- a real model's path, listed
+
+
+@pytest.fixture(scope="module")
+def gpt2(tmp_path_factory):
+    """A random GPT-2 over 3 words and EOS."""
+    return hf(pretrained=str(tiny_gpt2(tmp_path_factory.mktemp("evidence") / "gpt2", ("sun", "rain", "wind"))))
+
+
+def listed_truth(base, gen, max_tokens=3):
+    """Every divergence of `gen` from the conditioned base, by sums over all continuations in float64."""
+    every = enumerate_draws(base, PROMPTS, max_tokens=max_tokens)
+    log_gen, ratio, parts = gen.log_prob(PROMPTS, every), ratio_by_hand(every), []
+    for number in range(len(PROMPTS)):
+        rows = every.prompt == number
+        a, pi, b = np.exp(every.log_prob[rows]), np.exp(log_gen[rows]), np.exp(ratio[rows])
+        p, within = a * b / (a @ b), pi * b / (pi @ b)
+        assert (a.sum(), pi.sum()) == pytest.approx((1, 1), abs=2e-6)
+        assert discrete.kl(p, a) == pytest.approx(-np.log(a @ b), abs=1e-9)
+        parts.append({
+            "kl_target": discrete.kl(p, pi), "kl_target_within": discrete.kl(p, within), "tv": discrete.tv(p, pi),
+            "kl_reverse": discrete.kl(pi, p), "kl_reverse_within": discrete.kl(within, p), "js": discrete.js(p, pi),
+            "kl_base": discrete.kl(pi, a), "kl_base_rb": discrete.kl(pi, a), "kl_base_k1": discrete.kl(pi, a),
+            "log_z": np.log(a @ b),
+        })  # fmt: skip
+    return {name: float(np.mean([p[name] for p in parts])) for name in parts[0]}
+
+
+@pytest.mark.parametrize("settings", [{"temperature": 0.5}, {"top_p": 0.8}, {"temperature": 1.4, "min_p": 0.05}])
+def test_divergences_of_a_real_model_are_those_of_its_listing(bench, gpt2, settings):
+    """V = 4, T = 3, 80 sequences; infinities where the listing has them, else within 4 standard errors."""
+    gen = gpt2.warped(**settings)
+    made = bench(base=gpt2, draws=1500)
+    got, truth = made.measure("law", gen), listed_truth(gpt2, gen)
+    found = metrics.measure("divergence", got)
+    for part, exact_value in truth.items():
+        e = found[part]
+        assert e.value == exact_value == np.inf or abs(e.value - exact_value) <= 4 * (e.stderr or 0.0) + 1e-5, part
+    assert (got.own.kl_base >= 0).all()
+
+
+def test_planted_bugs_move_the_divergences_of_a_real_model(bench, gpt2):
+    """The EOS step left out of log π and log a; the temperature left out of log π."""
+    gen = gpt2.warped(temperature=0.5)
+    own, truth = bench(base=gpt2, draws=1500).measure("law", gen).own, listed_truth(gpt2, gen)["kl_base"]
+    by_token = gen.token_log_prob(PROMPTS, own.draws) - gpt2.token_log_prob(PROMPTS, own.draws)
+    before_eos = by_token.copy()
+    before_eos[own.draws.finished, own.draws.length[own.draws.finished] - 1] = 0.0
+    for k1, right in ((by_token.sum(1), True), (before_eos.sum(1), False), (np.zeros(len(own.draws)), False)):
+        e = mean_over_prompts(own.draws.prompt, k1)
+        assert (abs(e.value - truth) <= 4 * e.stderr) == right
 
 
 # --- other people's generators

@@ -251,9 +251,13 @@ def compare(gen: Law, base: Law, prompts: Sequence[str], draws: Draws) -> tuple[
 
 
 def kl_by_step(log_p: torch.Tensor, log_q: torch.Tensor) -> torch.Tensor:
-    """(…,) KL(p ‖ q) in nats over the last axis; tokens with p = 0 add nothing."""
-    terms = log_p.exp() * (log_p - log_q)
-    return terms.masked_fill_(log_p == -torch.inf, 0).sum(-1)
+    """(…,) KL(p ‖ q) in nats over the last axis, never negative: Σ p log(p/q) − p + q, each term of which is >= 0.
+
+    Without the masses, which cancel, fp32 gives laws that nearly agree down to −6e-7 nats a step (V = 4,096).
+    """
+    p = log_p.exp()
+    terms = (log_p - log_q).mul_(p).masked_fill_(log_p == -torch.inf, 0).sub_(p)
+    return terms.add_(torch.exp(log_q, out=p)).clamp_(min=0).sum(-1)
 
 
 def gather(log_probs: torch.Tensor, draws: Draws) -> Array:

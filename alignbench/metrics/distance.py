@@ -32,6 +32,7 @@ PARTS = (
     "log_z",
 )
 BASE_ITSELF = Estimate(0.0, 0.0, 0.0, 0.0, note="the base itself")
+GIVEN = Estimate(0.0, 0.0, 0.0, 0.0, note="exact by construction: the base given the hard constraints is p")
 UNSEEN = "no interval: the target tilts, but log P − log a is the same for all base draws of a prompt that it allows"
 FROM_COUNTS = "closed form: no density, no per-token divergences"
 
@@ -118,6 +119,8 @@ def _parts(evidence: Evidence, ref: Sample, seed: int) -> Parts:
         return _selected(drawn, evidence.selection)
     if evidence.is_base:
         still = dict.fromkeys(("kl_base", "kl_base_rb", "kl_base_k1"), BASE_ITSELF)
+        if not _tilts(evidence):
+            still |= dict.fromkeys(("kl_target_within", "kl_reverse_within"), GIVEN)
         if ref is drawn and not selection.uncountable(ref.prompt, ref.ratio):
             return {**_selected(ref, Selection("best", 1)), **still}
         return {**_measured(evidence, ref, seed), **still}
@@ -177,7 +180,7 @@ def _sample(evidence: Evidence, scored: Scored) -> Sample:
     gen = base if evidence.is_base or scored.log_gen is None else np.asarray(scored.log_gen, float)
     return Sample(
         np.asarray(scored.draws.prompt), base, np.asarray(scored.log_target, float), gen, scored.draws.group,
-        scored.log_proposal, scored.component,
+        scored.log_proposal, scored.component, bounded=evidence.fit.log_bound is not None,
     )  # fmt: skip
 
 

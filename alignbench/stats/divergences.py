@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 from scipy.special import expit, log_ndtr, ndtr
@@ -14,7 +15,7 @@ from scipy.special import expit, log_ndtr, ndtr
 from alignbench.stats.intervals import mean_over_prompts, normal, share, spread_or_none, total
 from alignbench.stats.jackknife import prompts_in, spread_of_sum, strata, unit_sums
 from alignbench.stats.normaliser import log_z, scaled
-from alignbench.stats.weights import LOGS, SHARES, p_draws, refusal
+from alignbench.stats.weights import LOGS, SHARES, for_ratios, p_draws, refusal
 from alignbench.types import Array, Estimate
 
 
@@ -32,11 +33,13 @@ class Sample:
     group: Array | None = None
     log_proposal: Array | None = None  # None: drawn from the base
     component: Array | None = None  # which law of the mixture drew it, each a fixed number a prompt
+    bounded: bool = False  # whether log P − log of the law that drew them is known to have a bound
 
     def take(self, rows: Array) -> Sample:
         """The draws in these rows."""
-        arrays = {f.name: getattr(self, f.name) for f in fields(self)}
-        return Sample(**{name: None if x is None else np.asarray(x)[rows] for name, x in arrays.items()})  # type: ignore[arg-type]
+        held = {f.name: getattr(self, f.name) for f in fields(self)}
+        cut: dict[str, Any] = {name: x[rows] if isinstance(x, np.ndarray) else x for name, x in held.items()}
+        return Sample(**cut)
 
     @property
     def ratio(self) -> Array:
@@ -58,7 +61,7 @@ class Sample:
 
 def log_z_of(ref: Sample) -> Estimate:
     """Mean over prompts of log Z_c in nats; see `normaliser.log_z`."""
-    return log_z(ref.prompt, ref.ratio, ref.group, ref.component)
+    return log_z(ref.prompt, ref.ratio, ref.group, ref.component, bounded=ref.bounded)
 
 
 def kl_target(ref: Sample, truncates: bool = False) -> Estimate:
@@ -75,7 +78,7 @@ def _kl_target(ref: Sample, truncates: bool) -> Estimate:
     excess, n = ref.excess, np.size(ref.prompt)
     if np.any(excess == np.inf):
         return Estimate(np.inf, n=n, note=f"π covers {_covered(ref):.1%} of the target's mass")
-    refused = refusal(ref.prompt, ref.ratio, LOGS)
+    refused = refusal(ref.prompt, ref.ratio, LOGS, for_ratios(ref.prompt, ref.ratio), bounded=ref.bounded)
     if refused:
         return Estimate.missing(refused, n=n)
     answer = _kl_estimate(ref, excess)
@@ -269,7 +272,7 @@ def _refused(own: Sample, ref: Sample) -> str:
         return "fewer than 2 own draws for some prompt"
     if prompts_in(own.prompt).tolist() != prompts_in(ref.prompt).tolist():
         return "own draws and draws of the base are of different prompts"
-    return refusal(ref.prompt, ref.ratio, SHARES)
+    return refusal(ref.prompt, ref.ratio, SHARES, bounded=ref.bounded)
 
 
 def _within(prompt: Array, values: Array) -> Array:

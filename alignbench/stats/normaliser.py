@@ -12,14 +12,16 @@ from alignbench.stats.weights import LOGS, is_boolean, p_draws, refusal
 from alignbench.types import Array, Estimate
 
 
-def log_z(prompt: Array, r: Array, group: Array | None = None, component: Array | None = None) -> Estimate:
+def log_z(
+    prompt: Array, r: Array, group: Array | None = None, component: Array | None = None, *, bounded: bool = False
+) -> Estimate:
     """Mean over prompts of log Z_c = log E_a[exp r] in nats; each log Ẑ_c is corrected for its bias.
 
     `r` (B,) = log P − log a on draws of the base, or log P − log of a mixture whose `component` (B,) drew each.
     Boolean targets: Wilson, transformed; else the delta interval. With too few draws of the target there is no value,
-    only the bounds that the counts allow.
+    only the bounds that the counts allow. `bounded` as in `weights.refusal`.
     """
-    refused = refusal(prompt, r, LOGS)
+    refused = refusal(prompt, r, LOGS, bounded=bounded)
     if component is None and is_boolean(prompt, r):
         return _log_share(np.asarray(prompt), np.asarray(r, float), group, refused)
     if refused:

@@ -91,7 +91,9 @@ def divergences(prompt: Array, r: Array, selection: Selection, group: Array | No
             0.0, 0.0, 0.0, 0.0, n=np.size(r), note="exact by construction: one draw of the base"
         )
     elif not ties(prompt, np.asarray(r, float)):
-        answer["kl_base"] = _untied(answer["kl_base"], selection.n)
+        few = too_few_to_tie(prompt)
+        bound = Estimate.missing(few, n=np.size(r), ci_high=kl_base_bound(selection.n))
+        answer["kl_base"] = bound if few else _untied(answer["kl_base"], selection.n)
     return answer | _hard(prompt, np.asarray(r, float), selection.n, group)
 
 
@@ -106,6 +108,12 @@ def kl_base_bound(n: int) -> float:
 def ties(prompt: Array, r: Array) -> bool:
     """Whether two base draws of some prompt have the same r."""
     return any(len(cells(r[rows])[0]) < rows.size for rows, _ in strata(prompt))
+
+
+def too_few_to_tie(prompt: Array) -> str:
+    """Why draws that do not tie tell nothing of ties: a prompt has one or two; empty when there are more."""
+    fewest = min(rows.size for rows, _ in strata(prompt))
+    return f"{fewest} base draws a prompt do not show whether scores tie" if fewest <= 2 else ""
 
 
 def _untied(answer: Estimate, n: int) -> Estimate:

@@ -18,6 +18,10 @@ SHARES = 50.0  # p-draws in all that TV, JS and moments under p need
 # p-draws that a prompt needs on average. A gate on each prompt's own hits lets the lucky prompts pass: 40 prompts that
 # expect 8 hits each covered 83.5 % of the 2 % of runs that "at least 5 for each" let through, this gate 94.9 % of 99 %.
 PER_PROMPT = 5.0
+PER_ROOT = 4.0
+"""p-draws that each of C prompts needs on average for a mean of ratios, per cube root of C: a ratio's bias is corrected
+to second order, and what is left falls as n^-2 a prompt, the error of the mean as (nC)^-1/2. KL(p‖π) of weights
+exp(0.8 N(0, 1)), 400 prompts of 6.3, 12.6 and 21 p-draws: off by 1.6, 0.8 and 0.6 standard errors, 58 % covered."""
 FEWEST = 2.0  # p-draws without which the spread of a prompt's weights is not known; one does where all are equal
 
 
@@ -68,11 +72,18 @@ def pareto_k(prompt: Array, r: Array) -> float:
     return float(array_stats.psislw(-logs)[1])  # it takes minus the log-weights
 
 
-def refusal(prompt: Array, r: Array, needed: float, per_prompt: float = PER_PROMPT) -> str:
+def for_ratios(prompt: Array, r: Array) -> float:
+    """P-draws that a prompt needs on average where ratios of weighted means are averaged over prompts."""
+    prompts = prompts_in(prompt).size
+    return PER_PROMPT if is_boolean(prompt, r) else max(PER_PROMPT, PER_ROOT * prompts ** (1 / 3))
+
+
+def refusal(prompt: Array, r: Array, needed: float, per_prompt: float = PER_PROMPT, *, bounded: bool = False) -> str:
     """Why an average under the target must not be printed; empty when it may.
 
     It asks for `needed` p-draws in all, `per_prompt` on average, and hardly any of each prompt: sums pass nearly always
-    or nearly never, so that passing says little of the luck of the draw.
+    or nearly never, so that passing says little of the luck of the draw. `bounded`: the weights are known to have a
+    bound, so that their tail is not heavy whatever k̂ makes of the few that are seen.
     """
     worth = p_draws(prompt, r)
     if worth.sum() < needed:
@@ -83,7 +94,7 @@ def refusal(prompt: Array, r: Array, needed: float, per_prompt: float = PER_PROM
     if worth.min() < fewest * (1 - 1e-9):
         where = int(prompts_in(prompt)[worth.argmin()])
         return f"{worth.min():.3g} draws of the target for prompt {where}, {fewest:g} are needed for each"
-    return "" if is_tied(prompt, r) else _heavy(prompt, r)
+    return "" if bounded or is_tied(prompt, r) else _heavy(prompt, r)
 
 
 def _heavy(prompt: Array, r: Array) -> str:

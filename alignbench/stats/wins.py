@@ -16,7 +16,7 @@ from alignbench.stats.intervals import (
     total,
 )
 from alignbench.stats.jackknife import jackknife, prompts_in, strata, unit_sums
-from alignbench.stats.selection import selected, shares, ties, uncountable
+from alignbench.stats.selection import selected, shares, ties, too_few_to_tie, uncountable
 from alignbench.stats.weights import TIE, cells
 from alignbench.types import Array, Estimate, Selection
 
@@ -57,7 +57,7 @@ def of_best(prompt: Array, r: Array, n: int, group: Array | None = None) -> Esti
     Mean over prompts, jackknifed. Where no two draws tie it is n/(n + 1) itself.
     """
     r = np.asarray(r, float)
-    refused = uncountable(prompt, r, n)
+    refused = uncountable(prompt, r, n) or ("" if ties(prompt, r) else too_few_to_tie(prompt))
     if refused:
         return Estimate.missing(refused, n=r.size, ci_high=n / (n + 1))
     if not ties(prompt, r):

@@ -162,6 +162,22 @@ def test_pointwise_identities(world, ratio, number):
     np.testing.assert_allclose(discrete.tv(weighted / weighted.sum(), cells), discrete.tv(p, a), **near)
 
 
+@pytest.mark.parametrize("world", ["order 2", "order 3", "three hidden"])
+def test_planted_bugs_break_the_pointwise_identities(world):
+    """Z of the other prompt, Z of finished draws, a without its EOS steps, TV without its half."""
+    (laws, r), _ = both(world, "says it", 0)
+    every, a, z = listed(world), laws[0], laws[0] @ np.exp(r)
+    rows, p = every.prompt == 0, a * np.exp(r) / z
+    finished, last = every.finished[rows], every.length[rows] - 1
+    eos = np.where(finished, every.token_log_prob[rows][np.arange(rows.sum()), last], 0)
+    other = np.exp(dynamic.log_z(base_of(world), ratio_of(world, "says it"), PROMPTS, max_tokens=LENGTH)[1])
+    for wrong in (other, a[finished] @ np.exp(r[finished])):
+        assert abs(discrete.kl(p, a) + np.log(wrong)) > 1e-3
+        assert abs(discrete.tv(p, a) - (1 - wrong)) > 1e-3
+    assert abs(discrete.kl(p, a * np.exp(-eos)) + np.log(z)) > 1e-3
+    assert abs(np.abs(p - a).sum() - (1 - z)) > 1e-3
+
+
 def best_by_definition(a, r, n):
     """Mean over all n-tuples of draws of an even choice among the best."""
     found = np.zeros(len(a))

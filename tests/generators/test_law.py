@@ -16,6 +16,7 @@ from alignbench.generators.exact import enumerate_draws, exact
 from alignbench.generators.hf import hf
 from alignbench.generators.law import LawState, Warp, compare, kl_by_step, pick
 from alignbench.seeds import Seed
+from alignbench.stats import discrete
 from alignbench.types import Draws, collect, rows_of
 
 WORDS = ("rain", "sun", "wind", "snow", "she", "he")
@@ -294,6 +295,40 @@ def test_kl_by_step_of_what_is_cut():
     p, q = (torch.tensor(x, dtype=torch.float64).log() for x in ([0.5, 0.5, 0.0], [0.25, 0.25, 0.5]))
     assert float(kl_by_step(p, q)) == pytest.approx(np.log(2))
     assert float(kl_by_step(q, p)) == np.inf
+    assert float(kl_by_step(p, p)) == 0
+    assert torch.isnan((p.exp() * (p - p)).sum())  # planted: 0 · (−∞ − −∞) where both are cut
+
+
+@pytest.mark.parametrize("world", ["exact", "gpt2"])
+@pytest.mark.parametrize("settings", [{"temperature": 1.0001}, {"temperature": 1 + 1e-9}, {"top_p": 0.999}])
+def test_kl_base_is_never_negative_however_near_the_laws(worlds, world, settings):
+    base, gen = worlds[world], worlds[world].warped(**settings)
+    assert (compare(gen, base, PROMPTS, drawn(gen, draws=40))[2] >= 0).all()
+
+
+def test_planted_plain_sum_of_a_divergence_is_negative_in_single_precision():
+    x = logits(1000, 4096).float()
+    near, base = (x / 1.00001).log_softmax(-1), x.log_softmax(-1)
+    found, wide = kl_by_step(near, base), kl_by_step(near.double().log_softmax(-1), base.double().log_softmax(-1))
+    assert (found >= 0).all()
+    np.testing.assert_allclose(found, wide, atol=1e-7)
+    assert ((near.exp() * (near - base)).sum(-1) < -1e-7).any()  # planted: Σ p log(p/q)
+
+
+def test_impossible_tokens_give_no_nan_in_either_law():
+    """Every sequence of a loose world under two laws that lack some of it, each its own or both."""
+    loose = exact(words=WORDS[:3], seed=1)
+    base, gen = loose.warped(top_k=3), exact(words=WORDS[:3], seed=5).warped(top_k=2)
+    every = enumerate_draws(loose, PROMPTS[:1], max_tokens=4)
+    for one, other in ((gen, base), (base, gen), (base, loose), (loose, gen), (base.warped(top_k=1), base)):
+        log_one, log_other, kl = compare(one, other, PROMPTS[:1], every)
+        assert not np.isnan([log_one, log_other, kl]).any()
+        assert (kl >= 0).all()
+        said = np.exp(log_one)
+        assert said.sum() == pytest.approx(1, abs=1e-9)
+        inside = said > 0
+        by_steps, whole = said[inside] @ kl[inside], discrete.kl(said, np.exp(log_other))
+        assert by_steps == whole == np.inf or by_steps == pytest.approx(float(whole), abs=1e-9)
 
 
 def test_other_tokenizers_are_refused(worlds):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -46,6 +48,52 @@ def decoders(base, length=LENGTH):
     }
 
 
+def laws_of(base, every_setting=True):
+    """Every kind of law over a base, by name."""
+    settings = {
+        "base": {}, "temperature": {"temperature": 0.6}, "top-k": {"top_k": 2}, "top-p": {"top_p": 0.7},
+        "min-p": {"min_p": 0.3}, "all": {"temperature": 1.3, "top_k": 3, "top_p": 0.9, "min_p": 0.05},
+    }  # fmt: skip
+    found = {name: base.warped(**given) for name, given in settings.items()}
+    found["prompted"] = replace(base, template="wind {prompt}")
+    found["constrained"] = constrained(base, says(base))
+    found["looking ahead"] = constrained(base, says(base), lookahead=LENGTH)
+    found["constrained, top-p"] = constrained(base.warped(top_p=0.7), says(base), lookahead=LENGTH)
+    if every_setting:
+        found["twisted"] = decoders(base)["twisted"]
+        found["twisted, hard"] = twisted(base, says(base).log(), max_tokens=LENGTH)
+    return found
+
+
+def off_one(scores, every):
+    """How far the probabilities of each prompt's continuations are from 1 in all."""
+    sums = np.array([np.exp(scores[every.prompt == c]).sum() for c in range(len(PROMPTS))])
+    return np.abs(sums - 1).max()
+
+
+@pytest.mark.parametrize("base", ["ngram", "hidden"])
+def test_probabilities_of_every_law_sum_to_one(base):
+    """Over every sequence of words that ends in EOS or is cut, listed from another world that can say all of them."""
+    every = enumerate_draws(exact(words=WORDS, seed=9), PROMPTS, max_tokens=LENGTH)
+    assert len(every) == 3 * (1 + 3 + 9 + 27 + 81)
+    for name, law in laws_of(BASES[base]).items():
+        scores = law.log_prob(PROMPTS, every)
+        assert off_one(scores, every) < 1e-9, name
+        finished = np.where(every.finished, scores, -np.inf)  # planted: cut draws are no draws
+        assert off_one(finished, every) > 1e-2, name
+        before_eos = law.token_log_prob(PROMPTS, every)
+        before_eos[every.finished, every.length[every.finished] - 1] = 0.0  # planted: no EOS step
+        assert off_one(before_eos.sum(1), every) > 1e-2, name
+
+
+def test_planted_truncation_without_renormalising_does_not_sum_to_one():
+    base = BASES["ngram"]
+    every = enumerate_draws(base, PROMPTS, max_tokens=LENGTH)
+    for settings in ({"top_k": 2}, {"top_p": 0.7}, {"min_p": 0.3}):
+        kept = base.warped(**settings).log_prob(PROMPTS, every) > -np.inf
+        assert off_one(np.where(kept, every.log_prob, -np.inf), every) > 0.05
+
+
 @pytest.mark.parametrize("decoder", ["twisted", "constrained", "looking ahead"])
 @pytest.mark.parametrize("base", BASES)
 def test_every_law_holds(base, decoder):
@@ -84,6 +132,8 @@ def test_constrained_decoding_is_not_p(base, lookahead):
         within = pi * b / rate
         assert discrete.kl(p, pi) > 1e-4
         assert discrete.kl(p, pi) == pytest.approx(discrete.kl(p, within) - np.log(rate), abs=1e-12)
+        if lookahead is None:  # planted: the share of a that is kept, in place of that of π
+            assert abs(discrete.kl(p, pi) - (discrete.kl(p, within) - np.log(a @ b))) > 1e-3
         assert (abs(rate - 1) < 1e-12) == (lookahead is not None)
         assert np.isinf(discrete.kl(pi, p)) == (lookahead is None)
         assert np.isfinite(discrete.kl(within, p))
@@ -230,6 +280,16 @@ def test_a_real_model_under_a_constraint_is_listed_and_summed(gpt2):
             assert np.isinf(discrete.kl(pi, p)) == (lookahead is None)
             said = pi > 0
             assert pi[said] @ by_step[rows][said] == pytest.approx(discrete.kl(pi, a), abs=1e-5)
+
+
+def test_probabilities_of_every_law_of_a_real_model_sum_to_one(gpt2):
+    """fp32: to 2e-6 over 121 sequences of each of 3 prompts."""
+    every = enumerate_draws(gpt2, PROMPTS, max_tokens=LENGTH)
+    assert len(every) == 3 * (1 + 3 + 9 + 27 + 81)
+    for name, law in laws_of(gpt2, every_setting=False).items():
+        scores = law.log_prob(PROMPTS, every)
+        assert off_one(scores, every) < 2e-6, name
+        assert off_one(np.where(every.finished, scores, -np.inf), every) > 1e-2, name
 
 
 def test_every_law_holds_on_a_constrained_real_model(gpt2):

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pytest
@@ -9,10 +10,14 @@ from stats_worlds import World, close, covered
 
 from alignbench import metrics
 from alignbench.errors import UsageError
-from alignbench.stats import discrete
+from alignbench.registry import metric
+from alignbench.stats import discrete, selection
 from alignbench.stats import divergences as d
 from alignbench.stats.intervals import FLAT, mean_over_prompts
 from alignbench.stats.normaliser import log_z, log_z_by_prompt
+from alignbench.stats.quasi import quasi_rejection
+from alignbench.stats.weights import p_draws, pareto_k, refusal
+from alignbench.types import Selection
 
 WORLDS = {
     "hard": (World(seed=1, shares=(0.3, 0.2, 0.5), obeys=True), 128),
@@ -275,11 +280,14 @@ def test_the_k2_form_is_biased_and_not_to_be_had():
     world = World(seed=3, noise=1.2)
     own = world.draw(world.g, 20_000, np.random.default_rng(0))
     k1, truth = own.log_gen - own.log_base, world.truth()["kl_base"]
-    k2 = mean_over_prompts(own.prompt, k1**2 / 2)
+    k2, biased = mean_over_prompts(own.prompt, k1**2 / 2), (world.g * np.log(world.g / world.a) ** 2 / 2).sum(axis=1)
     assert close(d.kl_base(own.prompt, k1), truth)
+    assert close(k2, biased.mean()) and abs(biased.mean() - truth) > 0.05  # what it estimates is something else
     assert abs(k2.value - truth) > 10 * k2.stderr
-    with pytest.raises(UsageError):
-        metrics.measure("divergence", None, form="k2")
+    for wrong in ({"form": "k2"}, {"kl_base": "k2"}):
+        with pytest.raises(UsageError, match=f"metric 'divergence'.*{next(iter(wrong))}"):
+            metrics.measure("divergence", None, **wrong)
+    assert not [part for part in metric["divergence"].meta["parts"] if "k2" in part]
 
 
 def test_rao_blackwell_with_noise_is_beaten_by_its_regression_on_k1():
@@ -298,8 +306,185 @@ def test_rao_blackwell_with_noise_is_beaten_by_its_regression_on_k1():
 
 
 def test_two_prompts_ten_times_apart():
-    world = World(seed=12, prompts=2, atoms=200, shares=(0.6, 0.06), obeys=True)
-    truth = world.truth()
-    assert world.z.max() > 8 * world.z.min()
+    """Each prompt by its own Z; planted: one Z for both, which here is off by half the log of their ratio."""
+    world = World(seed=12, prompts=2, atoms=400, shares=(0.6, 0.055), obeys=True)
+    rng, truth = np.random.default_rng(0), world.truth()
+    assert world.z.max() >= 10 * world.z.min()
     for part, estimate in measured(world, 4000, seed=0).items():
         assert close(estimate, truth[part]), part
+    own, ref = world.draw(world.g, 4000, rng), world.draw(world.a, 4000, rng)
+    pooled = float(np.log(np.exp(ref.ratio).mean()))
+    assert pooled - truth["log_z"] > 4 * log_z(ref.prompt, ref.ratio).stderr
+    wrong = {
+        "kl_reverse": float(-own.excess.mean()) + pooled,
+        "tv": 1 - float(np.minimum(1, np.exp(own.excess - pooled)).mean()),
+        "kl_target": float(np.average(np.where(ref.allowed, ref.excess, 0), weights=np.exp(ref.ratio))) - pooled,
+    }
+    for part, estimate in (
+        ("kl_reverse", d.kl_reverse(own, ref)),
+        ("tv", d.tv(own, ref)),
+        ("kl_target", d.kl_target(ref)),
+    ):
+        assert abs(wrong[part] - truth[part]) > 4 * estimate.stderr, part
+
+
+def everything(own, ref):
+    """Every number about p that the two draw sets give, by estimator."""
+    answer = {
+        "kl_target": d.kl_target(ref), "kl_reverse": d.kl_reverse(own, ref), "tv": d.tv(own, ref), "js": d.js(own, ref),
+        "kl_target_within": d.kl_target_within(own, ref), "kl_reverse_within": d.kl_reverse_within(own, ref),
+    }  # fmt: skip
+    best = selection.divergences(ref.prompt, ref.ratio, Selection("best", 3))
+    kept = quasi_rejection(ref.prompt, ref.ratio, 1.2, normalised=True)
+    return answer | {f"best {k}": v for k, v in best.items()} | {f"quasi {k}": v for k, v in kept.items()}
+
+
+@pytest.mark.parametrize("tilt", [0.0, 0.7])
+def test_scaling_b_and_shifting_r_change_no_number_and_no_limit(tilt):
+    """Another constant for each prompt; planted: log Z of the target as it was before, subtracted beforehand."""
+    world = World(seed=2, shares=(0.4, 0.6), tilt=tilt, noise=0.3)
+    rng, shift = np.random.default_rng(0), np.array([1.7, -3.1, 0.4])
+    own, ref = world.draw(world.g, 400, rng), world.draw(world.a, 400, rng)
+    own2, ref2 = (replace(s, log_target=s.log_target + shift[s.prompt]) for s in (own, ref))
+    before, after = everything(own, ref), everything(own2, ref2)
+    assert sum(e.stderr is not None for e in before.values()) >= 8
+    for part, one in before.items():
+        for field in ("value", "stderr", "ci_low", "ci_high"):
+            x, y = (getattr(e, field) for e in (one, after[part]))
+            assert x == y or abs(x - y) < 1e-9, (part, field)
+    moved = log_z(ref2.prompt, ref2.ratio).value - log_z(ref.prompt, ref.ratio).value
+    assert moved == pytest.approx(shift.mean(), abs=1e-9)
+    planted = after["kl_target"].value + moved  # E_p[log P − log π] − log Ẑ, Ẑ that of before
+    assert abs(planted - before["kl_target"].value) > 4 * before["kl_target"].stderr
+
+
+def test_the_objective_of_rlhf_holds_between_estimates():
+    """E_π r − β KL(π‖a) = β log Z − β KL(π‖p), draw by draw, so to 1e-9; planted: β forgotten, log Z negated."""
+    beta, rng = 0.4, np.random.default_rng(0)
+    world = World(seed=3, tilt=1.5)
+    own, ref = world.draw(world.g, 300, rng), world.draw(world.a, 300, rng)
+    reward, k1 = beta * own.ratio, own.log_gen - own.log_base
+    left = reward.mean() - beta * d.kl_base(own.prompt, k1).value
+    z, reverse = log_z(ref.prompt, ref.ratio).value, d.kl_reverse(own, ref).value
+    assert left == pytest.approx(beta * z - beta * reverse, abs=1e-9)
+    for wrong in (z - reverse, beta * z - reverse, -beta * z - beta * reverse):
+        assert abs(left - wrong) > 0.01
+
+
+def test_an_exact_sampler_of_p_is_worth_all_its_draws():
+    """ESS/N = 1; planted: a law whose last step is left out of log π."""
+    world = World(seed=2, shares=(0.4, 0.6), tilt=0.7)
+    world.g = world.p
+    own = world.draw(world.g, 400, np.random.default_rng(0))
+    np.testing.assert_allclose(p_draws(own.prompt, own.excess), 400, rtol=1e-9)
+    np.testing.assert_allclose(own.excess, np.log(world.z)[own.prompt], atol=1e-9)
+    first = np.repeat(world.g.reshape(3, 5, 6).sum(axis=2), 6, axis=1)  # two tokens an atom: the first one's law
+    weights = np.divide(world.P, first, out=np.zeros(first.shape), where=first > 0)
+    ess = ((world.g * weights).sum(axis=1) ** 2 / (world.g * weights**2).sum(axis=1)).max()
+    assert ess < 0.95
+
+
+NASTY = {"log_base": (-1.0, -np.inf), "log_target": (-1.0, -np.inf), "log_gen": (-2.0, -np.inf)}
+
+
+def test_minus_infinity_anywhere_is_never_nan():
+    """All that a, P and π can each be 0 on, among plain draws; P is 0 where a is."""
+    kinds = [k for k in product(*NASTY.values()) if not (k[0] == -np.inf < k[1])]
+    plain = World(seed=3, prompts=1, tilt=1.5).draw(World(seed=3, prompts=1, tilt=1.5).a, 200, np.random.default_rng(0))
+    rb = np.random.default_rng(1).exponential(size=201)
+    for base, target, gen in kinds:
+        odd = d.Sample(np.zeros(201, int), *(np.append(x, y) for x, y in (
+            (plain.log_base, base), (plain.log_target, target), (plain.log_gen, gen))))  # fmt: skip
+        as_ref = replace(odd, log_base=np.append(plain.log_base, -1.0))  # what the base drew it can say
+        as_own = replace(odd, log_gen=np.append(plain.log_gen, -2.0))  # and π what π drew
+        answer = everything(as_own, as_ref) | {
+            "log_z": log_z(as_ref.prompt, as_ref.ratio),
+            "kl_base": d.kl_base(as_own.prompt, as_own.log_gen - as_own.log_base, rb),
+            "k1": d.kl_base(as_own.prompt, as_own.log_gen - as_own.log_base),
+        }
+        for part, e in answer.items():
+            told = [x for x in (e.value, e.stderr, e.ci_low, e.ci_high) if x is not None]
+            assert not np.isnan(told).any(), (part, base, target, gen)
+    with np.errstate(invalid="ignore"):
+        assert np.isnan(0.0 * np.float64(-np.inf))  # planted: the product that `times` takes the place of
+
+
+@pytest.mark.parametrize("each", [1, 2])
+def test_one_draw_a_prompt_is_refused_conservative_or_noted(each):
+    world = World(seed=3, prompts=60, tilt=0.3)
+    rng = np.random.default_rng(0)
+    own, ref = world.draw(world.g, each, rng), world.draw(world.a, each, rng)
+    for part, e in everything(own, ref).items():
+        assert e.note and (e.value is None or part.startswith("best")), part
+    many = world.draw(world.a, 200, rng)
+    reverse = d.kl_reverse(own, many)
+    if each == 1:
+        assert "conservative" in reverse.note and "conservative" in d.kl_base(own.prompt, -own.excess).note
+    assert close(reverse, world.truth()["kl_reverse"])
+
+
+def test_one_draw_a_prompt_covers_by_the_spread_between_prompts():
+    """60 prompts whose means differ: never below 95 %; planted: the spread within, which one draw says is 0."""
+    rng, truth, held = np.random.default_rng(0), np.linspace(-1, 1, 60), 0
+    for _ in range(400):
+        e = mean_over_prompts(np.arange(60), truth + rng.normal(size=60))
+        held += covered(e, 0.0)
+        planted = mean_over_prompts(np.repeat(np.arange(60), 2), np.repeat(truth, 2))  # each draw twice: no spread
+    assert held >= 0.95 * 400
+    assert planted.stderr == pytest.approx(0.0, abs=1e-9)
+
+
+def normal_world(prompts, each, rng, tilt=0.5, mean=0.1):
+    """Draws of a = N(0, 1), and of π = N(mean, 1); P = a·exp(tilt·x), so that log Z = tilt²/2 and p = N(tilt, 1)."""
+    x, prompt = rng.normal(size=prompts * each), np.repeat(np.arange(prompts), each)
+    ref, own = (
+        d.Sample(prompt, -(v**2) / 2, -(v**2) / 2 + tilt * v, -((v - mean) ** 2) / 2) for v in (x, x[::-1] + mean)
+    )
+    return own, ref
+
+
+def test_log_z_of_continuous_weights_is_corrected_over_many_prompts():
+    """200 prompts × 16 draws, 25 times: log Ẑ and KL(π‖p) within 4 standard errors; the plug-in is 20 off."""
+    tilt, mean, runs = 0.5, 0.1, {"log_z": [], "kl_reverse": [], "plug-in": []}
+    for seed in range(25):
+        own, ref = normal_world(200, 16, np.random.default_rng(seed), tilt, mean)
+        runs["log_z"].append(log_z(ref.prompt, ref.ratio).value - tilt**2 / 2)
+        runs["kl_reverse"].append(d.kl_reverse(own, ref).value - (tilt - mean) ** 2 / 2)
+        runs["plug-in"].append(np.log(np.exp(ref.ratio).reshape(200, 16).mean(axis=1)).mean() - tilt**2 / 2)
+    off = {k: np.mean(v) / (np.std(v, ddof=1) / 5) for k, v in runs.items()}
+    assert abs(off["log_z"]) < 4 and abs(off["kl_reverse"]) < 4, off
+    assert off["plug-in"] < -4, off
+
+
+def test_a_divergence_of_few_skewed_draws_a_prompt_over_many_prompts_is_refused_or_covered():
+    """200 prompts: 12 draws each would be read low in every prompt alike and are refused; 48 are covered."""
+    tilt, mean, planted, held = 0.8, 0.4, [], 0
+    truth = (tilt - mean) ** 2 / 2
+    for seed in range(25):
+        few, many = (normal_world(200, n, np.random.default_rng(seed), tilt, mean)[1] for n in (12, 48))
+        assert "are needed on average" in d.kl_target(few).note and d.kl_target(few).value is None
+        planted.append(covered(d._kl_estimate(few, few.excess), truth))
+        held += covered(d.kl_target(many), truth)
+    assert held >= (0.95 - 4 * 0.0436) * 25
+    assert sum(planted) < (0.95 - 4 * 0.0436) * 25
+
+
+def test_few_draws_of_a_skewed_target_a_prompt_are_refused():
+    own, ref = normal_world(200, 8, np.random.default_rng(0), tilt=1.2)
+    for e in (log_z(ref.prompt, ref.ratio), d.kl_target(ref), d.kl_reverse(own, ref), d.tv(own, ref), d.js(own, ref)):
+        assert e.value is None and "draws of the target" in e.note
+
+
+def test_heavy_tails_take_the_number_away():
+    """P/a Pareto of index 0.8, mean infinite: k̂ trips in 40 of 40 samples; bounded weights pass."""
+    rng, prompt, flat = np.random.default_rng(0), np.zeros(1000, int), np.zeros(1000)
+    for _ in range(40):
+        heavy = d.Sample(prompt, flat, np.log(rng.pareto(0.8, 1000) + 1), flat)
+        for e in (log_z(prompt, heavy.ratio), d.kl_target(heavy), d.tv(heavy, heavy), d.js(heavy, heavy)):
+            assert e.value is None
+        assert pareto_k(prompt, heavy.ratio) > 0.7
+        assert "Pareto" in refusal(prompt, heavy.ratio, 0.0, 0.0) or "are needed" in refusal(
+            prompt, heavy.ratio, 0.0, 0.0
+        )
+    light = d.Sample(prompt, flat, -np.log(rng.pareto(0.8, 1000) + 1), flat)
+    assert d.kl_target(light).value is not None and refusal(prompt, light.ratio, 0.0, 0.0) == ""

@@ -25,6 +25,9 @@ def test_poisson_table(beta, acceptance, tv):
     assert found["tv"] == pytest.approx(tv, abs=5e-5)
     assert found["tv"] == pytest.approx(float(discrete.tv(P, law)), abs=1e-9)
     assert found["tv"] <= found["tv_bound"]
+    planted = {"tv": np.abs(P - np.minimum(P, beta * Q)).sum() / 2, "tv_bound": found["tv_bound"]}  # not normalised
+    assert min(abs(wrong - tv) for wrong in planted.values()) > 5e-5
+    assert abs(found["acceptance"] * beta - acceptance) > 5e-5 or beta == 1  # planted: Z_β for Z_β/β
     assert found["kl_target"] == pytest.approx(float(discrete.kl(P, law)), abs=1e-9)
     assert found["kl_reverse"] == pytest.approx(float(discrete.kl(law, P)), abs=1e-9)
 

@@ -11,6 +11,7 @@ from alignbench.stats import discrete
 from alignbench.stats.compare import pseudo_values
 from alignbench.stats.intervals import FLAT
 from alignbench.stats.selection import PARTS, divergences, kl_base_bound, selected
+from alignbench.stats.wins import of_best
 from alignbench.types import Selection
 
 BEST = Selection("best", 4)
@@ -57,6 +58,25 @@ def test_kl_from_the_base_stays_under_the_bound_for_injective_scores():
     bound = math.log(4) - 3 / 4
     assert discrete.kl(selected(masses, np.arange(1000.0), BEST), masses) == pytest.approx(bound, abs=2e-3)
     assert bound < 0.6363
+
+
+@pytest.mark.parametrize("n", [1, 2, 4, 16, 64])
+@pytest.mark.parametrize("levels", [2, 5, 40, 1000])
+def test_best_of_n_keeps_under_both_bounds_whatever_ties(n, levels):
+    """KL(π_n‖a) ≤ log n − (n − 1)/n and win rate ≤ n/(n + 1), ties half; both nearly met by 1,000 levels."""
+    rng = np.random.default_rng(levels)
+    for masses in (*rng.dirichlet(np.ones(levels), 20), np.full(levels, 1 / levels)):
+        law = selected(masses, np.arange(float(levels)), Selection("best", n))
+        below = np.cumsum(masses) - masses
+        assert law.sum() == pytest.approx(1, abs=1e-12)
+        assert discrete.kl(law, masses) <= kl_base_bound(n) + 1e-12
+        assert law @ (below + masses / 2) <= n / (n + 1) + 1e-12
+        assert law @ (below + masses) > n / (n + 1)  # planted: ties counted as wins
+    if n <= 16:
+        assert (np.cumsum(masses) ** n).sum() > 1 + 1e-6  # planted: F^n for F^n − F⁻^n
+    if n <= 16 and levels == 1000:
+        assert discrete.kl(law, masses) == pytest.approx(kl_base_bound(n), abs=2e-2)
+        assert law @ (below + masses / 2) == pytest.approx(n / (n + 1), abs=1e-4)
 
 
 WORLDS = {"hard": World(seed=1, shares=(0.3, 0.2, 0.5)), "soft": World(seed=3, tilt=1.5)}
@@ -143,6 +163,16 @@ def test_too_few_base_draws_for_n_leave_the_bound():
     assert {answer[part].value for part in PARTS} == {None}
     assert "needs 512 base draws a prompt" in answer["kl_target"].note
     assert answer["kl_base"].ci_high == pytest.approx(math.log(16) - 15 / 16)
+
+
+@pytest.mark.parametrize("each", [1, 2])
+def test_one_or_two_base_draws_a_prompt_do_not_show_that_scores_never_tie(each):
+    """Of a boolean tilt KL(π_n‖a) is far below the bound, which was printed as its value."""
+    prompt, r = np.repeat(np.arange(40), each), np.tile([0.0, 0.3][:each], 40)
+    kl, wins = divergences(prompt, r, BEST)["kl_base"], of_best(prompt, r, 4)
+    assert (kl.value, wins.value) == (None, None)
+    assert (kl.ci_high, wins.ci_high) == (kl_base_bound(4), 0.8)
+    assert "whether scores tie" in kl.note and "whether scores tie" in wins.note
 
 
 def test_a_tilt_that_one_draw_alone_would_show_is_no_zero_width():
