@@ -212,7 +212,7 @@ def validate(
 
 @app.command(epilog=SELFCHECK)
 def selfcheck(
-    seeds: Annotated[int | None, typer.Option(metavar="N", min=2, help="Runs of each world. (default: 32)")] = None,
+    seeds: Annotated[int | None, typer.Option(metavar="N", min=2, help="Runs of each world. (default: 24)")] = None,
     worlds: Annotated[
         str | None,
         typer.Option(metavar="A,B", help="Tasks with an exact base. (default: the exact_… tasks but exact_ngram)"),
