@@ -23,9 +23,10 @@ from typing import TYPE_CHECKING, Any
 from alignbench import metrics
 from alignbench.errors import AlignbenchError, StoreError
 from alignbench.evidence import Bench, identity_of
+from alignbench.metrics.prompts import over_prompts
 from alignbench.registry import metric as registry
 from alignbench.store import digest, evidence_files, pack, unpack, write_atomic
-from alignbench.types import PRIMARY, Estimate, Evidence
+from alignbench.types import PRIMARY, CiOver, Estimate, Evidence
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -55,6 +56,7 @@ class RowKey:
     draws: int  # per prompt
     measured: str  # when the evidence was made, ISO 8601
     signature: str
+    ci_over: CiOver = "prompts_given"
 
 
 @dataclass(frozen=True)
@@ -99,12 +101,18 @@ def measure(asked: Asked, key: RowKey, evidence: Evidence) -> list[Row]:
     """The rows of the metrics `asked` for."""
     rows = []
     for name, params in asked if asked is not None else [(name, {}) for name in registry]:
-        for part, estimate in metrics.measure(name, evidence, **params).items():
+        for part, estimate in _numbers(name, evidence, key.ci_over, params).items():
             full = f"{name}.{part}" if part else name
             exact = None if params.get("at") == "asked" else (evidence.truth or {}).get(full)  # truth is at λ̂
             told = estimate.noted(_left_out(evidence))
             rows.append(Row(key, name, part, told, metrics.better(name, part), evidence.cost.seconds, exact))
     return rows
+
+
+def _numbers(name: str, evidence: Evidence, ci_over: CiOver, params: Mapping[str, Any]) -> Mapping[str, Estimate]:
+    if ci_over == "prompts_given":
+        return metrics.measure(name, evidence, **params)
+    return over_prompts(lambda some: metrics.measure(name, some, **params), evidence)
 
 
 def _left_out(evidence: Evidence) -> str:
@@ -157,7 +165,7 @@ class Writer:
             task_hash=task.hash, generator=self.generator, generator_id=short(identity), aligner=self.aligner,
             base=bench.base_name, base_id=short(identity_of(bench.base)), target_id=bench.target_id,
             judge=bench.judge_name, seed=bench.seed.entropy, draws=bench.draws,
-            measured=earlier.measured if earlier else began, signature=self._signature(),
+            measured=earlier.measured if earlier else began, signature=self._signature(), ci_over=task.ci_over,
         )  # fmt: skip
 
     def _signature(self) -> str:
@@ -171,7 +179,9 @@ class Writer:
             "prompts": len(bench.prompts), "draws": bench.draws,
             "proposals": "+".join(spec.label for spec in task.proposals), "max_tokens": task.max_tokens,
             "lam": ",".join(f"{x:.4g}" for x in lam.ravel()) if lam is not None and lam.size else "",
-            "judge": bench.judge_name, "seed": bench.seed.entropy, "version": own_version(),
+            "judge": bench.judge_name,
+            "ci_over": "" if task.ci_over == "prompts_given" else task.ci_over,
+            "seed": bench.seed.entropy, "version": own_version(),
         }  # fmt: skip
         return "alignbench|" + "|".join(f"{k}:{v}" for k, v in parts.items() if v != "")
 

@@ -21,6 +21,7 @@ from alignbench.features import BoundFeature, bind
 from alignbench.registry import aligner, metric
 from alignbench.spec import Loader, Spec, parse_spec
 from alignbench.target import Constraint, Kind, Target
+from alignbench.types import CiOver
 
 Key = tuple[str | int, ...]
 Name = Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
@@ -45,13 +46,14 @@ class Task:
     base: str | Mapping[str, Any] | None = None  # the generator spec of a task that brings its own base
     proposals: tuple[Spec, ...] = ()  # aligners whose draws join the base's as reference draws, for a rare target
     references: tuple[tuple[str, ...], ...] | None = None  # texts for each prompt
+    ci_over: CiOver = "prompts_given"  # what intervals are meant to hold for
     path: Path | None = field(default=None, compare=False)
 
     @cached_property
     def hash(self) -> str:
         """Digest of what the numbers depend on: prompts, features, target, max_tokens and the task's own base.
 
-        Not the name, version, summary, metrics, proposals or number of draws.
+        Not the name, version, summary, metrics, ci_over, proposals or number of draws.
         """
         parts = {
             "prompts": list(self.prompts),
@@ -90,6 +92,7 @@ class _TaskFile(_Strict):
     base: Any = None
     proposals: list[Any] = Field(default_factory=list)
     references: list[list[str]] | None = None
+    ci_over: CiOver = "prompts_given"
 
 
 class _ConstraintFile(_Strict):
@@ -126,6 +129,7 @@ def load_task(path: str | Path) -> Task:
         base=_base(page, raw.base),
         proposals=_proposals(page, raw.proposals),
         references=_references(page, raw.references, len(prompts)),
+        ci_over=raw.ci_over,
         path=page.path,
     )
 

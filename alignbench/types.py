@@ -16,6 +16,8 @@ Array = NDArray[Any]
 
 CEILING = "draws of p"
 """The generator's name in the row of draws of the target itself."""
+CiOver = Literal["prompts_given", "prompts_like_these"]
+"""What an interval is meant to hold for: these prompts, each with an equal weight, or others that they stand for."""
 PRIMARY = "divergence.kl_target"
 """What a leaderboard is sorted by unless the task says otherwise."""
 

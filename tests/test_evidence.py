@@ -21,7 +21,7 @@ from alignbench.seeds import Seed
 from alignbench.stats import discrete
 from alignbench.stats.intervals import mean_over_prompts
 from alignbench.store import DrawStore
-from alignbench.task import load_task
+from alignbench.task import find_task, load_task
 from alignbench.types import Draws, rows_of
 
 load_plugins()
@@ -505,3 +505,62 @@ def test_identity_of_what_says_nothing_is_none():
 def test_draws_are_asked_for_prompt_by_prompt(bench):
     made = bench(draws=5)
     assert np.array_equal(np.stack([made.ref.draws.prompt, made.ref.draws.index], 1), rows_of(2, 5))
+
+
+# --- proposals
+
+
+PROPOSALS = "proposals: ['temperature:t=3', 'top_p:p=0.9']\n"
+
+
+def test_reference_draws_of_proposals_are_weighed_by_the_mixture(bench):
+    made = bench(features=PROPOSALS)
+    ref = made.ref
+    assert np.bincount(ref.component).tolist() == [400, 400, 400]
+    assert ref.log_proposal == pytest.approx(mixture_by_hand(ref.draws), abs=1e-9)
+    at_zero = [tuple(ref.draws.texts[i] for i in np.flatnonzero(ref.component == j)) for j in range(3)]
+    assert len(set(at_zero)) == 3
+    own = Law.log_prob(BASE, PROMPTS, ref.draws)
+    np.testing.assert_allclose(ref.log_base, own, atol=1e-9)
+
+
+def mixture_by_hand(draws):
+    """log of the mean of the three densities, each asked of its law."""
+    laws = (BASE, BASE.warped(temperature=3), BASE.warped(top_p=0.9))
+    with np.errstate(divide="ignore"):
+        return np.log(np.mean([np.exp(law.log_prob(PROMPTS, draws)) for law in laws], axis=0))
+
+
+def test_draws_of_a_proposal_equal_to_the_base_are_other_draws(bench):
+    """Planted otherwise: the same sample numbers would give the base's own draws a second time."""
+    ref = bench(features="proposals: ['temperature:t=1.0']\n").ref
+    mine, theirs = (tuple(ref.draws.texts[i] for i in np.flatnonzero(ref.component == j)) for j in (0, 1))
+    assert np.mean([a == b for a, b in zip(mine, theirs, strict=True)]) < 0.5
+    assert ref.log_proposal == pytest.approx(ref.log_base, abs=1e-9)
+
+
+def test_a_rare_target_is_measured_with_proposals_and_refused_without():
+    task, base = find_task("exact_proposals"), exact(words="sun rain wind snow hail", seed=279)
+    found = {}
+    for proposals in ((), task.proposals):
+        made = Bench(replace(task, proposals=proposals), base, "exact", DrawStore(None), 64, Seed(1), silent)
+        got = made.measure("x", base.warped(temperature=1.5))
+        found[bool(proposals)] = metrics.measure("divergence", got)["kl_target"], got.truth["divergence.kl_target"]
+    assert found[False][0].value is None and "are needed" in found[False][0].note
+    estimate, exactly = found[True]
+    assert abs(estimate.value - exactly) < 4 * estimate.stderr
+
+
+def test_closed_forms_and_the_ceiling_count_draws_of_the_base_alone(bench):
+    plain, mixed = bench(), bench(features=PROPOSALS)
+    best = [metrics.measure("divergence", b.measure("x", align(b, "best_of_n", n=2))) for b in (plain, mixed)]
+    for part in ("kl_target", "tv", "kl_base"):
+        assert best[0][part] == best[1][part], part
+    assert plain.ceiling().own.draws.texts == mixed.ceiling().own.draws.texts
+    assert mixed.measure("x", BASE).fit.log_z_stderr.max() < plain.measure("x", BASE).fit.log_z_stderr.max() * 1.2
+
+
+def test_a_proposal_without_a_density_is_refused(bench):
+    made = bench(features="proposals: ['best_of_n:n=2']\n")
+    with pytest.raises(Unsupported, match="proposal 'best_of_n:n=2': has no log_prob"):
+        _ = made.ref

@@ -7,7 +7,7 @@ import pytest
 
 from alignbench import task as module
 from alignbench.errors import TaskError, UnknownName, UsageError
-from alignbench.registry import metric
+from alignbench.registry import aligner, metric
 from alignbench.task import all_tasks, builtin_folder, find_task, find_tasks, headline, load_task
 
 GOOD = """\
@@ -125,10 +125,14 @@ def test_hash_covers_a_features_version_and_is_the_same_everywhere(write):
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("train:", "trian:", "t.yaml:6: unknown key 'trian'. Did you mean 'train'? Known: base, draws, features, "
-         "max_tokens, metrics, name, primary, prompts, proposals, references, summary, target, train, version."),
+        ("train:", "trian:", "t.yaml:6: unknown key 'trian'. Did you mean 'train'? Known: base, ci_over, draws, "
+         "features, max_tokens, metrics, name, primary, prompts, proposals, references, summary, target, train, "
+         "version."),
         ("name: stormy\n", "", "t.yaml: the key 'name' is missing"),
         ("max_tokens: 32", "max_tokens: 0", "t.yaml:7: max_tokens must be at least 1, not 0"),
+        ("draws: 16", "proposals: [top_k, top_k]", "t.yaml:8: the proposal 'top_k' is there twice"),
+        ("draws: 16", "proposals: [3]", "t.yaml:8: a proposal is an aligner's name or {name: NAME, …}, not 3"),
+        ("draws: 16", "ci_over: prompts", "t.yaml:8: ci_over: input should be 'prompts_given' or 'prompts_like_these'"),
         ("draws: 16", "draws: many", "t.yaml:8: draws: input should be a valid integer, not 'many'"),
         ("draws: 16", "draws: 16\nname: again", "t.yaml:9: the key 'name' is there twice, first on line 1"),
         ("name: stormy", "name: 'a b'", "t.yaml:1: name: string should match pattern '^\\w[\\w.-]*$', not 'a b'"),
@@ -234,6 +238,24 @@ def test_metrics_are_checked_once_they_are_loaded(write):
     assert str(error.value) == "t.yaml:17: unknown metric 'distinkt'. Did you mean 'distinct'? Known: distinct."
     with pytest.raises(TaskError, match=r"^t\.yaml:17: unknown argument 'drows'\. Did you mean 'draws'\?"):
         load_task(write(changed("[perplexity, {metric: distinct, draws: 8}]", "[{metric: distinct, drows: 8}]")))
+
+
+def test_proposals_are_checked_once_aligners_are_loaded(write, monkeypatch):
+    with_it = lambda spec: write(changed("draws: 16", f"draws: 16\nproposals: [{spec}]"))
+    assert load_task(with_it("'best_of_n:n=2'")).proposals[0].label == "best_of_n:n=2"  # nothing is loaded
+    monkeypatch.setattr(aligner, "entries", {})
+    aligner("temperature")(lambda *, t=0.7: None)
+    with pytest.raises(TaskError, match=r"^t\.yaml:9: unknown aligner 'temprature'\. Did you mean 'temperature'\?"):
+        load_task(with_it("temprature"))
+    with pytest.raises(TaskError, match=r"^t\.yaml:9: unknown argument 'x'"):
+        load_task(with_it("'temperature:x=1'"))
+
+
+def test_neither_proposals_nor_ci_over_change_what_the_task_is(write):
+    plain = load_task(write(GOOD))
+    told = load_task(write(changed("draws: 16", "draws: 16\nci_over: prompts_like_these\nproposals: [top_k]")))
+    assert (told.ci_over, [spec.label for spec in told.proposals]) == ("prompts_like_these", ["top_k"])
+    assert told.hash == plain.hash
 
 
 def test_types_and_checks_of_metrics(write):

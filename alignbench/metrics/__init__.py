@@ -84,7 +84,17 @@ def better(name: str, part: str = "") -> str:
     return str(declared[max(fitting, key=len)]) if fitting else ""
 
 
-from alignbench.metrics import cost, distance, diversity, entropy, fitted, fluency, satisfaction, winning  # noqa: E402
+from alignbench.metrics import (  # noqa: E402
+    cost,
+    distance,
+    diversity,
+    entropy,
+    fitted,
+    fluency,
+    length,
+    satisfaction,
+    winning,
+)
 
 __all__ = [
     "CAPABILITIES",
@@ -97,6 +107,7 @@ __all__ = [
     "fitted",
     "fluency",
     "lacking",
+    "length",
     "measure",
     "satisfaction",
     "winning",

@@ -13,10 +13,10 @@ from alignbench.store import write_atomic
 COLUMNS = (
     "run_id", "task", "task_version", "task_hash", "generator", "aligner", "generator_id", "base", "base_id",
     "target_id", "metric", "part", "value", "stderr", "ci_low", "ci_high", "n", "ess", "better", "note", "seed",
-    "draws", "judge", "signature", "measured", "seconds", "exact",
+    "draws", "judge", "signature", "measured", "seconds", "exact", "ci_over",
 )  # fmt: skip
 """`*_id` are 8 hex digits of an identity ("" where it is not known), `draws` is per prompt, `judge` "" is the base."""
-LATER = ("generator_id", "base_id", "target_id", "draws", "judge", "measured", "exact")
+LATER = ("generator_id", "base_id", "target_id", "draws", "judge", "measured", "exact", "ci_over")
 """Columns that older files lack."""
 NUMBERS = ("value", "stderr", "ci_low", "ci_high", "ess", "seconds", "exact")
 COUNTS = ("n", "seed", "draws")

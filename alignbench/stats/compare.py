@@ -18,9 +18,8 @@ from scipy.stats import bootstrap, permutation_test
 
 from alignbench.stats.intervals import mean_over_prompts, normal
 from alignbench.stats.jackknife import strata, unit_sums
-from alignbench.types import Array, Estimate
+from alignbench.types import Array, CiOver, Estimate
 
-CiOver = Literal["prompts_given", "prompts_like_these"]
 Alternative = Literal["two-sided", "less", "greater"]
 LEVEL = 0.05
 RESAMPLES = 9999

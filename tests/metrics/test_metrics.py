@@ -585,3 +585,48 @@ def test_entropy_of_a_sequence_and_of_a_token():
     assert answer["per_token"].value == pytest.approx(answer["sequence"].value / 4)
     assert metrics.better("entropy", "sequence") == ""
     assert "no density" in metrics.measure("entropy", evidence(gen=False))["sequence"].note
+
+
+def test_at_asked_carries_the_error_of_lambda_and_says_so():
+    """The same values with wider intervals, and no note of the fitted λ; nothing changes without moments."""
+    e = evidence()
+    phi = {"own": e.own.draws.prompt + 1.0, "ref": np.random.default_rng(0).normal(size=len(e.ref.draws))}
+    own, ref = (replace(getattr(e, k), phi=phi[k][:, None], log_target=getattr(e, k).log_base) for k in phi)
+    fit = Fit((Wanted("f", "moment", value=0.5),), np.zeros((1, 1)), np.full((1, 1), 0.2))
+    e = replace(e, own=own, ref=ref, fit=fit)
+    ref = replace(ref, log_target=ref.log_base + 0.1 * phi["ref"])
+    e = replace(e, ref=ref)
+    fitted, asked = (metrics.measure("divergence", e, at=at) for at in ("fitted", "asked"))
+    for part in ("tv", "log_z"):
+        assert asked[part].value == fitted[part].value
+        assert asked[part].stderr > fitted[part].stderr, part
+        assert "fitted λ = 0" in fitted[part].note and "error is carried" in asked[part].note
+    assert asked["kl_base"].stderr == fitted["kl_base"].stderr  # π and a have no λ
+
+
+def test_at_is_one_of_two_words():
+    with pytest.raises(UsageError, match=r"must be fitted or asked, not 'aksed'. Did you mean 'asked'\?"):
+        metrics.measure("divergence", evidence(), at="aksed")
+
+
+def test_length_says_how_many_draws_are_cut():
+    e = evidence()
+    cut = replace(e.own.draws, finished=np.arange(len(e.own.draws)) % 4 > 0)
+    answer = metrics.measure("length", replace(e, own=replace(e.own, draws=cut), max_tokens=40))
+    assert answer["cut"].value == pytest.approx(0.25) and answer["cut"].ci_low > 0.1
+    assert "0.25 of draws are cut at 40 tokens" in answer["tokens"].note
+    assert (
+        metrics.measure("length", replace(e, own=replace(e.own, draws=replace(cut, finished=cut.finished | True))))[
+            "tokens"
+        ].note.count("cut")
+        == 0
+    )
+
+
+def test_win_rate_is_a_half_for_the_base_and_closed_for_best_of_n():
+    base = metrics.measure("win_rate", evidence(A, is_base=True))[""]
+    assert (base.value, base.stderr) == (0.5, 0.0)
+    best = metrics.measure("win_rate", evidence(selection=Selection("best", 4)))[""]
+    assert 0.5 < best.value <= 0.8 and "closed form" in best.note
+    other = metrics.measure("win_rate", evidence())[""]
+    assert 0 < other.ci_low < other.value < other.ci_high < 1

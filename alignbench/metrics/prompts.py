@@ -1,0 +1,88 @@
+"""Intervals for prompts like these: how much a number moves when one of the task's prompts is left out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import fields, replace
+from typing import Any
+
+import numpy as np
+
+from alignbench.stats.intervals import ROUNDING, normal, without_interval
+from alignbench.types import Array, Estimate, Evidence, Scored
+
+Numbers = Mapping[str, Estimate]
+MEANT = "the interval is for prompts like these"
+ALONE = "one prompt says nothing of others: no interval"
+
+
+def over_prompts(measure: Callable[[Evidence], Numbers], evidence: Evidence) -> dict[str, Estimate]:
+    """The numbers of `measure` with intervals over prompts: jackknifed by prompt, Student's t with C − 1 degrees.
+
+    What is missing, infinite or exact by construction stays as it is; a number that cannot be had without some prompt
+    loses its interval. Source: Efron and Stein, The jackknife estimate of variance (1981).
+    """
+    whole = measure(evidence)
+    count = len(evidence.prompts)
+    if count < 2:
+        return {part: _plain(estimate, ALONE) for part, estimate in whole.items()}
+    without = [measure(left_out(evidence, c)) for c in range(count)]
+    missing = Estimate.missing("")
+    return {part: _clustered(e, [w.get(part, missing) for w in without]) for part, e in whole.items()}
+
+
+def _plain(estimate: Estimate, note: str) -> Estimate:
+    return estimate if estimate.stderr in (None, 0.0) else without_interval(estimate, note)
+
+
+def _clustered(whole: Estimate, without: list[Estimate]) -> Estimate:
+    if whole.value is None or not np.isfinite(whole.value) or whole.stderr == 0.0:
+        return whole
+    values = np.array([np.nan if e.value is None else e.value for e in without], float)
+    count = values.size
+    if not np.isfinite(values).all():
+        return without_interval(whole, "no interval: without some prompt it cannot be measured")
+    variance = float(((values - values.mean()) ** 2).sum()) * (count - 1) / count
+    if np.sqrt(variance) <= ROUNDING * max(1.0, abs(whole.value)):
+        return without_interval(whole, "no interval: the prompts do not differ")
+    found = normal(whole.value, variance, n=whole.n, df=count - 1, note=whole.note)
+    return replace(found, ess=whole.ess).noted(MEANT)
+
+
+def left_out(evidence: Evidence, prompt: int) -> Evidence:
+    """The evidence on all prompts but one; those after it move up."""
+    fit = evidence.fit
+    per_prompt = len(fit.lam) == len(evidence.prompts) and len(fit.lam) > 1
+    shorter: dict[str, Any] = {
+        name: None if (x := getattr(fit, name)) is None else np.delete(x, prompt, axis=0)
+        for name in ("log_z", "log_z_stderr", "log_bound", *(("lam", "lam_stderr") if per_prompt else ()))
+    }
+    references = evidence.references
+    return replace(
+        evidence,
+        own=_without(evidence.own, prompt), ref=_without(evidence.ref, prompt), fit=replace(fit, **shorter),
+        prompts=[text for c, text in enumerate(evidence.prompts) if c != prompt],
+        references=None if references is None else [r for c, r in enumerate(references) if c != prompt],
+        proposed=_rest(evidence.proposed, prompt),
+    )  # fmt: skip
+
+
+def _without(scored: Scored, prompt: int) -> Scored:
+    kept = np.flatnonzero(scored.draws.prompt != prompt)
+    draws = scored.draws.take(kept)
+    arrays: dict[str, Any] = {
+        f.name: x[kept] for f in fields(scored) if isinstance(x := getattr(scored, f.name), np.ndarray)
+    }
+    return replace(
+        scored, **arrays, draws=replace(draws, prompt=draws.prompt - (draws.prompt > prompt)),
+        features={name: np.asarray(values)[kept] for name, values in scored.features.items()},
+    )  # fmt: skip
+
+
+def _rest(proposed: Array | None, prompt: int) -> Array | None:
+    """(N, 3) without the rows of a prompt, those of later prompts moved up."""
+    if proposed is None:
+        return None
+    rest = proposed[proposed[:, 0] != prompt].copy()
+    rest[:, 0] -= rest[:, 0] > prompt
+    return np.asarray(rest)

@@ -1,0 +1,87 @@
+"""Bounds for a generator without a density: they hold on a world that is known, and the plug-in point would not."""
+
+import numpy as np
+import pytest
+
+from alignbench import metrics
+from alignbench.evidence import Bench
+from alignbench.generators.exact import enumerate_draws, exact
+from alignbench.registry import load_plugins
+from alignbench.run import silent
+from alignbench.seeds import Seed
+from alignbench.store import DrawStore
+from alignbench.task import load_task
+from alignbench.types import Draws, collect
+
+load_plugins()
+BASE = exact(words="sun rain wind", seed=3)
+TASK = """
+name: tiny
+version: 1
+summary: A world of three words.
+prompts: [rain, sun wind]
+max_tokens: 3
+draws: 200
+features:
+  bright: {feature: contains_any, words: [sun]}
+  windy: {feature: contains_any, words: [wind]}
+target:
+"""
+
+
+class TextOnly:
+    """A law whose texts alone are seen."""
+
+    name = "text only"
+
+    def __init__(self, law):
+        self.law = law
+
+    def sample(self, prompts, rows, *, max_tokens, seed):
+        drawn = collect(self.law.sample(prompts, rows, max_tokens=max_tokens, seed=seed))
+        yield Draws.from_texts(np.stack([drawn.prompt, drawn.index], axis=1), drawn.texts)
+
+
+@pytest.fixture
+def measured(tmp_path):
+    def measure(target, law, seed=0, draws=200):
+        (tmp_path / "tiny.yaml").write_text(TASK + target)
+        task = load_task(tmp_path / "tiny.yaml")
+        bench = Bench(task, BASE, "exact", DrawStore(None), draws, Seed(seed), silent)
+        truth = bench.measure("law", law).truth
+        return metrics.measure("divergence", bench.measure("texts", TextOnly(law))), truth
+
+    return measure
+
+
+MOMENT = "  - {feature: windy, moment: 0.5}\n"
+HARD = "  - {feature: bright, always: true}\n"
+
+
+def test_far_laws_have_a_bound_above_0_and_below_the_truth(measured):
+    found, truth = measured(MOMENT + HARD, BASE.warped(temperature=0.3), draws=400)
+    for part in ("kl_target", "tv"):
+        assert found[part].value is None
+        assert 0 < found[part].ci_low <= truth[f"divergence.{part}"], part
+        assert "lower limit by 4 cells" in found[part].note and "of windy, bright" in found[part].note
+    assert found["kl_reverse"].value == np.inf and "breaks a hard constraint" in found["kl_reverse"].note
+    assert found["js"].value is None and found["log_z"].value is not None
+
+
+def test_a_law_at_p_has_a_bound_of_0_and_no_more(measured):
+    """The base itself, seen by its texts: with its own moment asked for, p is the base."""
+    drawn = enumerate_draws(BASE, ["rain", "sun wind"], max_tokens=3)
+    windy = np.array(["wind" in text.split() for text in drawn.texts])
+    own = float(np.exp(drawn.log_prob[windy]).sum() / 2)
+    above = 0
+    for seed in range(20):
+        found, truth = measured(f"  - {{feature: windy, moment: {own:.4f}}}\n", BASE, seed)
+        assert truth["divergence.kl_target"] < 0.02
+        above += found["kl_target"].ci_low > truth["divergence.kl_target"] + 1e-9
+    assert above <= 3  # 5 % of 20 is 1
+
+
+def test_a_reward_has_no_cells(measured):
+    found, _ = measured("  - {feature: windy, reward: true, beta: 2.0}\n", BASE)
+    assert found["kl_target"].value is None and found["kl_target"].ci_low is None
+    assert "tokens are not the base's" in found["kl_target"].note
