@@ -23,7 +23,7 @@ def row(generator: str, aligner: str, metric: str, part: str = "", **numbers: An
         "note": "", "seed": seed, "signature": SIGNATURE.format(seed=seed), "seconds": 1.5, "exact": None,
         "base_id": "ba5eba5e", "target_id": "7a49e700", "draws": 128, "judge": "",
         "generator_id": "ba5eba5e" if (generator, aligner) == BASE else f"{sum(f'{generator}{aligner}'.encode()):08x}",
-        "measured": "2026-01-02T03:04:05+00:00", **numbers,
+        "measured": "2026-01-02T03:04:05+00:00", "ci_over": "prompts_given", **numbers,
     }  # fmt: skip
 
 
