@@ -87,7 +87,7 @@ def refusal(prompt: Array, r: Array, needed: float, per_prompt: float = PER_PROM
     """
     worth = p_draws(prompt, r)
     if worth.sum() < needed:
-        return f"{worth.sum():.3g} draws of the target among {np.size(r)} base draws, {needed:g} are needed"
+        return f"{worth.sum():.3g} draws of the target among {np.size(r)} reference draws, {needed:g} are needed"
     if worth.mean() < per_prompt:
         return f"{worth.mean():.3g} draws of the target a prompt, {per_prompt:g} are needed on average"
     fewest = PER_PROMPT if needed >= SHARES else 1.0 if is_boolean(prompt, r) else FEWEST
