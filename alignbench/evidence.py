@@ -20,6 +20,7 @@ except ImportError:  # Windows does not say
 from alignbench.errors import RunError, Unsupported, UsageError, plain_failures
 from alignbench.generators.law import Law, Warp, compare
 from alignbench.registry import aligner as aligners
+from alignbench.registry import generator as generators
 from alignbench.seeds import Seed
 from alignbench.stats.mixture import joined_groups, log_proposal
 from alignbench.stats.normaliser import log_z_by_prompt
@@ -27,7 +28,7 @@ from alignbench.store import DrawStore, Stored, Wish, digest
 from alignbench.target import Target
 from alignbench.task import Task
 from alignbench.truth import exact_values
-from alignbench.types import Array, Cost, Distribution, Draws, Evidence, Fit, Sampler, Scored, rows_of
+from alignbench.types import Array, Cost, Distribution, Draws, Evidence, Fit, Sampler, Scored, Selection, rows_of
 
 Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 """progress(what, total) is a context that gives a function to call with the number of draws just done."""
@@ -136,9 +137,11 @@ class Bench:
         found = {}
         for spec in self.task.proposals:
             where = f"task '{self.task.name}': proposal '{spec.label}'"
-            law = spec.build(aligners, f"task '{self.task.name}': proposal").align(
-                self.base, self.target, self.prompts, max_tokens=self.task.max_tokens, seed=self.seed.on("train")
-            )
+            law = spec.build(generators if spec.name not in aligners else aligners, where)
+            if spec.name in aligners:
+                law = law.align(
+                    self.base, self.target, self.prompts, max_tokens=self.task.max_tokens, seed=self.seed.on("train")
+                )
             if not isinstance(law, Distribution):
                 raise Unsupported(f"{where}: has no log_prob, which the mixture of reference draws needs")
             self.check(law)
@@ -282,7 +285,8 @@ class Bench:
             raise Unsupported("draws of p: none among the reference draws of some prompt")
         assert log_base is not None
         own = self._scored(draws.take(rows), log_base[rows])
-        return self._evidence(own, self.ref, reasons={"log_gen": "draws of p itself"})
+        reasons = {"log_gen": "draws of p itself"}
+        return self._evidence(own, self.ref, reasons=reasons, selection=Selection("first", 1))
 
 
 def identity_of(generator: Any) -> Mapping[str, Any] | None:
@@ -313,7 +317,8 @@ def rescored(own: Draws, again: Array, half: bool) -> tuple[float | None, str]:
     `again` (B,) is the rescoring; `half` says that the models compute in half precision.
     """
     if own.log_prob is None:
-        return None, ""
+        lost = float(np.mean(~np.isfinite(again)))
+        return None, f"the generator calls {lost:.0%} of its own draws impossible" if lost else ""
     off = np.abs(again - own.log_prob)
     finite = np.isfinite(again)
     gap, cut = float(off[finite].max(initial=0.0)), float(np.mean(~finite))

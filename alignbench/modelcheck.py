@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from alignbench.errors import Unsupported
-from alignbench.evidence import EDGE, RESCORING, Progress
+from alignbench.evidence import EDGE, HALF, Progress
 from alignbench.generators.law import Law
 from alignbench.registry import generator as generators
 from alignbench.seeds import Seed
@@ -72,12 +72,17 @@ class Trial:
 
     @property
     def limit(self) -> float:
-        """Nats a draw that two ways to one log-probability may differ by."""
-        return RESCORING if self.dtype in ("bfloat16", "float16") else CLOSE
+        """Nats a draw that two ways to one log-probability may differ by: in half precision what a run trusts."""
+        return HALF * self.max_tokens if self.dtype in ("bfloat16", "float16") else CLOSE
+
+    @cached_property
+    def exact(self) -> Trial:
+        """The same model in float32, which tells a mistake from rounding; itself where it is or cannot be."""
+        return self if self.in_float32 is None else replace(self, law=self.in_float32(), in_float32=None)
 
     @property
     def half(self) -> str:
-        """What to add where the numbers are coarse."""
+        """What to add where numbers are coarse."""
         return "" if self.limit == CLOSE else f"; {self.dtype} rounds differently in other batch shapes"
 
 
@@ -107,7 +112,7 @@ def rescoring(trial: Trial) -> Iterator[Finding]:
     """Whether `log_prob` of its own draws is what sampling said."""
     again, drawn = trial.law.log_prob(trial.prompts, trial.drawn), _log_prob(trial.drawn)
     impossible = float(np.mean(again == -np.inf))
-    off = gap(again[again > -np.inf], drawn[again > -np.inf])
+    off = gap(again[again != -np.inf], drawn[again != -np.inf])  # NaN is further off than any limit
     found = f"{len(drawn)} draws, max |Δ log-prob| {off:.1e} nats"
     if impossible > EDGE:
         yield Finding("rescoring", "FAIL", found, f"it calls {impossible:.0%} of its own draws impossible")
@@ -119,17 +124,22 @@ def rescoring(trial: Trial) -> Iterator[Finding]:
 def batches(trial: Trial) -> Iterator[Finding]:
     """Whether draws stay the same in batches of other sizes."""
     for rows in BATCHES:
-        other = trial.sample(with_batches_of(trial.law, rows))
+        law = with_batches_of(trial.law, rows)
+        if law is None:
+            yield Finding(f"batch of {rows}", "said", "not tried", "the model's batch size cannot be set")
+            continue
+        other = trial.sample(law)
         yield _same(f"batch of {rows}", trial, trial.drawn, other, "the batch size")
 
 
 def padding(trial: Trial) -> Iterator[Finding]:
-    """Whether the shortest prompt's draws and scores are the same alone and beside a longer prompt."""
+    """Whether the shortest prompt's draws and scores are the same alone and beside a longer prompt, in float32."""
+    trial = trial.exact
     size = {p: len(trial.law.model.encode(trial.law.render(p), trial.max_tokens)) for p in trial.prompts}
     short, long = min(size, key=size.__getitem__), max(size, key=size.__getitem__)
     pair = [short, long if size[long] > size[short] else f"{long} {long}"]
     trial.law.check(pair, trial.max_tokens)
-    law = with_batches_of(trial.law, 2 * trial.draws)  # both prompts in one batch
+    law = with_batches_of(trial.law, 2 * trial.draws) or trial.law  # both prompts in one batch
     alone, both = trial.sample(law, pair[:1]), trial.sample(law, pair)
     beside = both.take(both.prompt == 0)
     yield _same("padding, sampling", trial, alone, beside, "a longer prompt beside it")
@@ -141,7 +151,8 @@ def padding(trial: Trial) -> Iterator[Finding]:
 
 
 def endings(trial: Trial) -> Iterator[Finding]:
-    """Whether the EOS ids are known, end draws, and are charged for."""
+    """Whether the EOS ids are known, end draws, and are charged for; in float32."""
+    trial = trial.exact
     eos = trial.law.vocab.eos
     yield _known(trial.law)
     if not eos:
@@ -162,10 +173,11 @@ def endings(trial: Trial) -> Iterator[Finding]:
 def rounding(trial: Trial) -> Iterator[Finding]:
     """How far the loaded dtype is from float32, in nats a draw: it belongs to the model's identity."""
     if trial.in_float32 is None:
-        yield Finding("dtype", "ok", trial.dtype or "not said", "nothing is lost to half precision")
+        known = Finding("dtype", "ok", trial.dtype, "nothing is lost to half precision")
+        yield known if trial.dtype else Finding("dtype", "said", "not said", "whether anything is lost is not known")
         return
     mine = trial.law.log_prob(trial.prompts, trial.drawn)
-    off = np.abs(trial.in_float32().log_prob(trial.prompts, trial.drawn) - mine)
+    off = np.abs(trial.exact.law.log_prob(trial.prompts, trial.drawn) - mine)
     found = f"{trial.dtype} and float32: mean {off.mean():.2g}, max {off.max():.2g} nats a draw"
     finite = bool(np.all(np.isfinite(off)))
     reason = "two dtypes are two models: compare rows of one" if finite else "not a number in this dtype"
@@ -175,10 +187,13 @@ def rounding(trial: Trial) -> Iterator[Finding]:
 CHECKS: tuple[Callable[[Trial], Iterator[Finding]], ...] = (rescoring, batches, padding, endings, rounding)
 
 
-def with_batches_of(law: Law, rows: int) -> Law:
-    """The same law in batches of `rows`; the weights are shared."""
+def with_batches_of(law: Law, rows: int) -> Law | None:
+    """The same law in batches of `rows`, the weights shared; None where the model's batch size cannot be set."""
     model: Any = law.model
-    return replace(law, model=replace(model, batch_size=rows))
+    try:
+        return replace(law, model=replace(model, batch_size=rows))
+    except (TypeError, ValueError):  # no dataclass, or one that sets it itself
+        return None
 
 
 def gap(left: Array, right: Array) -> float:

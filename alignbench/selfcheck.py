@@ -16,7 +16,8 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, TypeVar
 
-from scipy.stats import binom, norm
+import numpy as np
+from scipy.stats import binom, norm, t
 
 from alignbench import metrics
 from alignbench.errors import UsageError
@@ -29,7 +30,7 @@ from alignbench.spec import parse_spec
 from alignbench.stats.intervals import Z95
 from alignbench.store import DrawStore
 from alignbench.task import Task, find_tasks
-from alignbench.types import Estimate, Evidence
+from alignbench.types import Array, Estimate, Evidence
 
 T = TypeVar("T")
 
@@ -44,6 +45,9 @@ BAND = (0.93, 0.97)
 """What the coverage of a 95 % interval may truly be."""
 ALPHA = 0.001
 """Chance that a healthy harness fails a selfcheck, over all its cells (Bonferroni)."""
+WIDE = 0.5, 0.1
+"""Mean squared distance from the truth, in standard errors, that the intervals of all quantities together and of each
+must keep to: 1 where they are right, 0.44 where they are 1.5 times too wide; near 0 a divergence has 0.2."""
 EXACT = 1e-9
 """What summing in float64 leaves between two ways to one number."""
 
@@ -128,6 +132,12 @@ class Cell:
         """The largest distance of an estimate from the truth, in standard errors."""
         return max((s.distance for s in self.runs if s.distance is not None), default=0.0)
 
+    @cached_property
+    def bare(self) -> int:
+        """Runs whose value is wrong and has no interval."""
+        bare = [s.estimate for s in self.runs if s.covered is None and s.estimate.value is not None]
+        return sum(abs((e.value or 0.0) - self.first.exact) > EXACT for e in bare)
+
     @property
     def constant(self) -> bool:
         """Whether the harness always says that this number has no error: then it must be exact."""
@@ -148,8 +158,8 @@ class Report:
 
     @cached_property
     def alpha(self) -> float:
-        """The level of one test: each tested cell has three, for its two limits of coverage and for its distance."""
-        return ALPHA / max(3 * len(self.tested), 1)
+        """The level of one test: a tested cell has three, for its two limits and its distance, a pool of cells two."""
+        return ALPHA / max(3 * len(self.tested) + 2 * (len(self.by_quantity()) + 1), 1)
 
     def limits(self, runs: int) -> tuple[int, int]:
         """The fewest and the most of `runs` intervals that may cover: exact binomial limits at the ends of `BAND`.
@@ -172,15 +182,46 @@ class Report:
         low, high = self.limits(cell.told)
         if not cell.constant and not low <= cell.covered <= high:
             return f"{cell.covered} of {cell.told} intervals cover, between {low} and {high} may"
+        if 2 * cell.bare > len(cell.runs):
+            return f"a value without an interval is wrong in {cell.bare} of {len(cell.runs)} runs"
         if cell.farthest > self.most_distant:
             return f"an estimate is {cell.farthest:.1f} standard errors away, at most {self.most_distant:.1f} may be"
         return ""
 
+    def pooled_fault(self, cells: Sequence[Cell], widest: float = WIDE[1]) -> str:
+        """What is wrong with cells together, which sees a bias or a width that no cell shows alone; else empty.
+
+        Runs of one world and seed share draws: their means are the independent units of a one-sided Student's t test.
+        """
+        told = [s for c in cells if not c.constant for s in c.runs if s.covered is not None]
+        if not told:
+            return "" if any(c.told for c in cells) else "refused in every run"
+        covered = _unit_means((s, float(bool(s.covered))) for s in told)
+        if covered.size > 2 and self._below(covered, BAND[0]):
+            return f"{covered.mean():.1%} of the intervals cover, {BAND[0]:.0%} should"
+        squared = _unit_means((s, s.distance**2) for s in told if s.distance)
+        if squared.size > 2 and self._below(squared, widest):
+            return f"intervals are {1 / max(float(squared.mean()), 1e-12) ** 0.5:.2g} times as wide as their errors"
+        return ""
+
+    def _below(self, values: Array, limit: float) -> bool:
+        """Whether the mean of independent values is below a limit, at the level of one test."""
+        error = float(values.std(ddof=1)) / values.size**0.5
+        return bool(values.mean() + t.isf(self.alpha, values.size - 1) * error < limit)
+
+    @cached_property
+    def pooled_faults(self) -> dict[str, str]:
+        """Quantity, or "all", → what is wrong with its cells together."""
+        found = {name: self.pooled_fault(cells) for name, cells in self.by_quantity().items()}
+        found["all"] = self.pooled_fault(self.cells, WIDE[0])
+        return {name: fault for name, fault in found.items() if fault}
+
     @property
     def failures(self) -> list[str]:
-        """One line for each cell that fails."""
+        """One line for each cell, and for each pool of cells, that fails."""
         named = ((c.first, self.faults(c)) for c in self.cells)
-        return [f"{s.world}: {s.law}: {s.quantity}: {fault}" for s, fault in named if fault]
+        alone = [f"{s.world}: {s.law}: {s.quantity}: {fault}" for s, fault in named if fault]
+        return alone + [f"{name} in all worlds and laws: {fault}" for name, fault in self.pooled_faults.items()]
 
     def by_quantity(self) -> dict[str, list[Cell]]:
         """Quantity → its cells, in all worlds."""
@@ -191,10 +232,18 @@ class Report:
         return _grouped(self.cells, lambda cell: cell.first.world)
 
 
+def _unit_means(values: Iterable[tuple[Seen, float]]) -> Array:
+    """(U,) mean of the values of each world and seed."""
+    units = _grouped(values, lambda pair: (pair[0].world, pair[0].seed))
+    return np.array([np.mean([value for _, value in pairs]) for pairs in units.values()])
+
+
 def find_worlds(names: Sequence[str] = WORLDS, include_path: Sequence[Path] = ()) -> tuple[Task, ...]:
     """The tasks of these names; raises UsageError where one brings no base of its own."""
     load_plugins(include_path)
-    found = tuple(task for name in names for task in find_tasks(name, include_path))
+    found = tuple({task.name: task for name in names for task in find_tasks(name, include_path)}.values())
+    if not found:
+        raise UsageError("--worlds names no world; the default is " + ",".join(WORLDS))
     for task in found:
         if task.base is None:
             raise UsageError(f"--worlds {task.name}: a world brings an exact 'base' of its own")

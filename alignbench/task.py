@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from alignbench.errors import TaskError, UsageError, did_you_mean, unknown
 from alignbench.features import BoundFeature, bind
-from alignbench.registry import aligner, metric
+from alignbench.registry import aligner, generator, metric
 from alignbench.spec import Loader, Spec, parse_spec
 from alignbench.target import Constraint, Kind, Target
 from alignbench.types import CiOver
@@ -44,7 +44,7 @@ class Task:
     metrics: tuple[tuple[str, Mapping[str, Any]], ...] | None = None  # (name, parameters); None: all that apply
     primary: str | None = None  # metric.part that a leaderboard is sorted by
     base: str | Mapping[str, Any] | None = None  # the generator spec of a task that brings its own base
-    proposals: tuple[Spec, ...] = ()  # aligners whose draws join the base's as reference draws, for a rare target
+    proposals: tuple[Spec, ...] = ()  # aligners or generators whose draws join the base's as reference draws
     references: tuple[tuple[str, ...], ...] | None = None  # texts for each prompt
     ci_over: CiOver = "prompts_given"  # what intervals are meant to hold for
     path: Path | None = field(default=None, compare=False)
@@ -112,6 +112,7 @@ def load_task(path: str | Path) -> Task:
     page = _read(Path(path))
     raw = page.checked(_TaskFile, page.data, ())
     features = _features(page, raw.features)
+    _check_together(page, raw)
     prompts = _prompts(page, "prompts", raw.prompts)
     metrics = None if raw.metrics is None else _metrics(page, raw.metrics)
     return Task(
@@ -384,16 +385,25 @@ def _base(page: _Page, raw: Any) -> str | Mapping[str, Any] | None:
     raise page.refuse(("base",), f"base is a generator's name or {{name: NAME, …}}, not {_brief(raw)}")
 
 
+def _check_together(page: _Page, raw: _TaskFile) -> None:
+    """Refuse λ's own error where intervals are over prompts: λ would have to be fitted anew without each of them."""
+    asked = [m for m in raw.metrics or () if isinstance(m, Mapping) and m.get("at") == "asked"]
+    if asked and raw.ci_over == "prompts_like_these":
+        raise page.refuse(
+            ("ci_over",), "ci_over: prompts_like_these does not go with 'at: asked' of a metric: drop one"
+        )
+
+
 def _proposals(page: _Page, items: list[Any]) -> tuple[Spec, ...]:
-    """Aligner specs; checked against the registry once aligners are loaded."""
+    """Specs of aligners on the base, or of generators; checked against the registries once these are loaded."""
     found: dict[str, Spec] = {}
     for i, item in enumerate(items):
         with page.at(("proposals", i)) as where:
             if not isinstance(item, (str, Mapping)):
-                raise UsageError(f"a proposal is an aligner's name or {{name: NAME, …}}, not {_brief(item)}")
+                raise UsageError(f"a proposal is an aligner, a generator or {{name: NAME, …}}, not {_brief(item)}")
             spec = parse_spec(item, where)
             if aligner:
-                aligner.find(spec.name, where).check(spec.arguments, where)
+                (generator if spec.name in generator else aligner).find(spec.name, where).check(spec.arguments, where)
             if spec.label in found:
                 raise UsageError(f"the proposal '{spec.label}' is there twice")
             found[spec.label] = spec

@@ -131,7 +131,7 @@ def test_hash_covers_a_features_version_and_is_the_same_everywhere(write):
         ("name: stormy\n", "", "t.yaml: the key 'name' is missing"),
         ("max_tokens: 32", "max_tokens: 0", "t.yaml:7: max_tokens must be at least 1, not 0"),
         ("draws: 16", "proposals: [top_k, top_k]", "t.yaml:8: the proposal 'top_k' is there twice"),
-        ("draws: 16", "proposals: [3]", "t.yaml:8: a proposal is an aligner's name or {name: NAME, …}, not 3"),
+        ("draws: 16", "proposals: [3]", "t.yaml:8: a proposal is an aligner, a generator or {name: NAME, …}, not 3"),
         ("draws: 16", "ci_over: prompts", "t.yaml:8: ci_over: input should be 'prompts_given' or 'prompts_like_these'"),
         ("draws: 16", "draws: many", "t.yaml:8: draws: input should be a valid integer, not 'many'"),
         ("draws: 16", "draws: 16\nname: again", "t.yaml:9: the key 'name' is there twice, first on line 1"),

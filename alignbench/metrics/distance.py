@@ -11,7 +11,7 @@ from alignbench.errors import UsageError, did_you_mean
 from alignbench.metrics.black_box import black_box
 from alignbench.metrics.parameters import at_least
 from alignbench.registry import metric
-from alignbench.stats import divergences, selection
+from alignbench.stats import divergences, overlap, selection
 from alignbench.stats.divergences import Sample
 from alignbench.stats.intervals import mean_over_prompts, spread_or_none, without_interval
 from alignbench.stats.moments import with_lambda_error
@@ -66,9 +66,38 @@ def divergence(evidence: Evidence, *, at: str = "fitted", seed: int = 0) -> dict
     if absent:
         return dict.fromkeys(PARTS, Estimate.missing(absent))
     if at == "asked" and evidence.fit.lam.size:
-        found = with_lambda_error(lambda shift: _at(_shifted(evidence, shift), seed), evidence.fit.lam_stderr)
-        return {part: e if e.value is None else e.noted(CARRIED) for part, e in found.items()}
-    return {part: e if e.value is None else e.noted(_lam_note(evidence)) for part, e in _at(evidence, seed).items()}
+        return _asked(evidence, seed)
+    note = _lam_note(evidence)
+    found = _at(evidence, seed).items()
+    return {part: e.noted(note) if _says(e) and _of_p(evidence, part) else e for part, e in found}
+
+
+def _says(estimate: Estimate) -> bool:
+    """Whether there is a number, be it a bound."""
+    return (estimate.value, estimate.ci_low, estimate.ci_high) != (None, None, None)
+
+
+def _of_p(evidence: Evidence, part: str) -> bool:
+    """Whether a part depends on p: KL(π‖a) does where π itself is made from p."""
+    return evidence.selection is not None or not part.startswith("kl_base")
+
+
+def _asked(evidence: Evidence, seed: int) -> dict[str, Estimate]:
+    """All parts for p at the λ that infinitely many draws would give, λ's own error carried."""
+    here = _at(evidence, seed)
+    found = with_lambda_error(lambda shift: _at(_shifted(evidence, shift), seed), evidence.fit.lam_stderr)
+    by_lam = evidence.selection is not None  # π itself picks by the fitted λ: it stays, p moves
+    for part, estimate in here.items():
+        if part == "log_z" or not _of_p(evidence, part):
+            continue
+        if by_lam and not part.startswith("kl_base"):
+            found[part] = Estimate.missing("π picks by the fitted λ: how far that is from p as asked for is not known")
+        elif by_lam:
+            found[part] = estimate
+        elif estimate.value is None and _says(estimate):
+            found[part] = Estimate.missing("a bound by draws of p at the fitted λ, not of p as asked for")
+    wider = {part for part, e in found.items() if (e.stderr or 0.0) > (here[part].stderr or 0.0)}
+    return {part: e.noted(CARRIED) if part in wider else e for part, e in found.items()}
 
 
 def _at(evidence: Evidence, seed: int) -> dict[str, Estimate]:
@@ -107,7 +136,9 @@ def _tilts(evidence: Evidence) -> bool:
 
 
 def _blurred(estimate: Estimate) -> Estimate:
-    """Without the limits that hold for hard constraints only; what is exact by construction, or ∞, stays."""
+    """Without the limits that hold for hard constraints only; what is exact by construction for any p, or ∞, stays."""
+    if estimate.note.startswith(selection.WITHIN):
+        return Estimate.missing(UNSEEN, n=estimate.n)
     if estimate.stderr == 0 or (estimate.ci_low is None and estimate.ci_high is None):
         return estimate
     return without_interval(estimate, UNSEEN)
@@ -116,7 +147,10 @@ def _blurred(estimate: Estimate) -> Estimate:
 def _parts(evidence: Evidence, ref: Sample, seed: int) -> Parts:
     drawn = _of_base(evidence, ref)
     if evidence.selection is not None:
-        return _selected(drawn, evidence.selection)
+        found = _selected(drawn, evidence.selection)
+        if ref is not drawn and evidence.selection.kind == "first":  # π = p, and the mixture knows more of KL(p‖a)
+            found = {**found, "kl_base": divergences.kl_target(replace(ref, log_gen=ref.log_base))}
+        return found
     if evidence.is_base:
         still = dict.fromkeys(("kl_base", "kl_base_rb", "kl_base_k1"), BASE_ITSELF)
         if not _tilts(evidence):
@@ -154,8 +188,8 @@ def _measured(evidence: Evidence, ref: Sample, seed: int) -> Parts:
         "kl_target_within": divergences.kl_target_within(own, ref, evidence.truncates),
         "kl_reverse": divergences.kl_reverse(own, ref),
         "kl_reverse_within": divergences.kl_reverse_within(own, ref),
-        "tv": divergences.tv(own, ref),
-        "js": divergences.js(own, ref),
+        "tv": overlap.tv(own, ref),
+        "js": overlap.js(own, ref),
         **_from_base(evidence, own),
     }
 
@@ -180,7 +214,8 @@ def _sample(evidence: Evidence, scored: Scored) -> Sample:
     gen = base if evidence.is_base or scored.log_gen is None else np.asarray(scored.log_gen, float)
     return Sample(
         np.asarray(scored.draws.prompt), base, np.asarray(scored.log_target, float), gen, scored.draws.group,
-        scored.log_proposal, scored.component, bounded=evidence.fit.log_bound is not None,
+        scored.log_proposal, scored.component,
+        bounded=scored.component is not None and evidence.fit.log_bound is not None,
     )  # fmt: skip
 
 

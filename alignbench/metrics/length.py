@@ -16,6 +16,8 @@ def length(evidence: Evidence) -> dict[str, Estimate]:
     Where draws are cut, `tokens` is that of the cut law, not of what the generator would have gone on to say.
     """
     draws = evidence.own.draws
+    if draws.tokens is None:
+        return dict.fromkeys(("tokens", "cut"), Estimate.missing("the generator's tokens are not known"))
     cut = share(draws.prompt, ~np.asarray(draws.finished, bool), draws.group)
     tokens = spread_or_none(mean_over_prompts(draws.prompt, np.asarray(draws.length, float), draws.group))
     stopped = f"{cut.value:.3g} of draws are cut at {evidence.max_tokens} tokens" if cut.value else ""

@@ -32,11 +32,18 @@ def over_prompts(measure: Callable[[Evidence], Numbers], evidence: Evidence) -> 
 
 
 def _plain(estimate: Estimate, note: str) -> Estimate:
-    return estimate if estimate.stderr in (None, 0.0) else without_interval(estimate, note)
+    return estimate if estimate.stderr == 0.0 else _without_limits(estimate, note)
+
+
+def _without_limits(estimate: Estimate, note: str) -> Estimate:
+    bare = estimate.ci_low is None and estimate.ci_high is None
+    return estimate if bare else without_interval(estimate, note)
 
 
 def _clustered(whole: Estimate, without: list[Estimate]) -> Estimate:
-    if whole.value is None or not np.isfinite(whole.value) or whole.stderr == 0.0:
+    if whole.value is None or whole.stderr is None:
+        return _without_limits(whole, "the bound is for the prompts given: left out")
+    if whole.stderr == 0.0 or all(e == whole for e in without):  # exact, or no matter of prompts
         return whole
     values = np.array([np.nan if e.value is None else e.value for e in without], float)
     count = values.size

@@ -17,6 +17,9 @@ def win_rate(evidence: Evidence) -> Estimate:
     at most n/(n + 1).
     """
     own, ref = evidence.own, evidence.ref
+    unsaid = float(np.mean(np.asarray(own.log_base, float) == -np.inf))
+    if unsaid:
+        return Estimate.missing(f"{unsaid:.3g} of own draws are what the base cannot say: they have no log P − log a")
     of_base = np.ones(len(ref.draws), bool) if ref.component is None else ref.component == 0
     prompt, r = ref.draws.prompt[of_base], _ratio(ref.log_target, ref.log_base)[of_base]
     if evidence.is_base:

@@ -73,15 +73,16 @@ def _coverage(report: Report) -> Iterator[RenderableType]:
     yield table
     yield Text(
         f"covered: of all intervals given; fewest: of one law in one world, where {low} to {high} of {report.seeds} "
-        f"may be; far: the farthest estimate, in standard errors, where {report.most_distant:.1f} may be. A healthy "
-        "harness leaves these limits at most once in 1,000 selfchecks.\n", style="dim",
+        f"may be; far: the farthest estimate, in standard errors, where {report.most_distant:.1f} may be. The cells of "
+        "a quantity are tested together too. All limits are set so that chance alone breaks one in 1,000 versions of a "
+        "healthy harness.\n", style="dim",
     )  # fmt: skip
 
 
 def _line(report: Report, quantity: str, cells: Sequence[Cell]) -> Iterator[Text]:
     told, covered = sum(c.told for c in cells), sum(c.covered for c in cells)
     worst = min(cells, key=lambda c: c.covered / c.told)
-    verdict = "FAIL" if any(report.faults(c) for c in cells) else "ok"
+    verdict = "FAIL" if quantity in report.pooled_faults or any(report.faults(c) for c in cells) else "ok"
     refused = sum(len(c.runs) for c in cells) - told
     yield Text(short(quantity))
     yield Text(str(len(cells)))
@@ -96,7 +97,8 @@ def _verdict(report: Report) -> Iterator[RenderableType]:
     for line in report.failures:
         yield Text(f"FAIL {line}", style=STYLES["FAIL"])
     if not report.failures:
-        yield Text(f"ok: {len(report.cells)} numbers in {len(report.by_world())} worlds", style=STYLES["ok"])
+        told, worlds = sum(c.told > 0 for c in report.cells), len(report.by_world())
+        yield Text(f"ok: {told} numbers in {worlds} world{'s' * (worlds > 1)}", style=STYLES["ok"])
 
 
 def short(quantity: str) -> str:

@@ -12,7 +12,7 @@ from scipy.special import betaincinv
 
 from alignbench.errors import UsageError
 from alignbench.stats import discrete
-from alignbench.stats.jackknife import prompts_in
+from alignbench.stats.jackknife import prompts_in, strata
 from alignbench.types import Array, Estimate
 
 MOST = 10  # cells: more spread the draws so thin that the limit is 0
@@ -32,7 +32,7 @@ def lower_limits(
     """
     if not 2 <= cells <= MOST:
         raise UsageError(f"a feature with 2 to {MOST} cells is needed, not {cells}")
-    if group is not None and np.unique(group).size < np.size(group):
+    if group is not None and any(unit.max() + 1 < rows.size for rows, unit in strata(own[0], group)):
         return dict.fromkeys(PARTS, Estimate.missing("draws depend on each other in groups: no exact limits"))
     laws = 1 if not isinstance(wanted, tuple) else 2  # that have a limit on either side of each cell
     mine, used = _counts(own[0], own[1], cells)
@@ -108,13 +108,13 @@ def nearest_tv(p_box: tuple[Array, Array], q_box: tuple[Array, Array]) -> float:
 def _scaled_into(law: Array, box: tuple[Array, Array]) -> Array:
     """The distribution min(high, max(low, t·law)) for the t that makes it sum to 1."""
     low, high = box
-    law = np.maximum(law, 1e-300)
-    small, large = 0.0, float((1.0 / law).max())
+    logs = np.log(np.maximum(law, 1e-300))  # of an unseen cell, which may still be raised
+    small, large = -1500.0, 1500.0  # log t, beyond all that 1e-300 needs
     for _ in range(200):
-        t = (small + large) / 2 if small == 0 else np.sqrt(small * large)
-        total = np.clip(t * law, low, high).sum()
+        t = (small + large) / 2
+        total = np.clip(np.exp(np.minimum(logs + t, 50.0)), low, high).sum()
         small, large = (t, large) if total < 1 else (small, t)
-    return np.asarray(np.clip(large * law, low, high))
+    return np.asarray(np.clip(np.exp(np.minimum(logs + large, 50.0)), low, high))
 
 
 def _linear(slope: Array, box: tuple[Array, Array]) -> float:

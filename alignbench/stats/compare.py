@@ -16,7 +16,7 @@ import numpy as np
 from scipy.special import stdtr
 from scipy.stats import bootstrap, permutation_test
 
-from alignbench.stats.intervals import mean_over_prompts, normal
+from alignbench.stats.intervals import mean_over_prompts, normal, spread_or_none
 from alignbench.stats.jackknife import strata, unit_sums
 from alignbench.types import Array, CiOver, Estimate
 
@@ -53,26 +53,24 @@ def paired(first: Array, second: Array, pairing: Pairing) -> Estimate:
     """Mean over prompts of first − second (B,), in their unit, with the interval that `pairing.over` asks for."""
     difference = np.asarray(first, float) - np.asarray(second, float)
     if pairing.over == "prompts_given":
-        return mean_over_prompts(pairing.prompt, difference, pairing.group)
+        return spread_or_none(mean_over_prompts(pairing.prompt, difference, pairing.group))
     means = _prompt_means(difference, pairing)
     if means.size < 2:
         return Estimate(float(means.mean()), n=difference.size, note="one prompt says nothing of others: no interval")
-    return normal(
+    found = normal(
         float(means.mean()), float(means.var(ddof=1)) / means.size, n=difference.size, df=means.size - 1,
         note="the interval is for prompts like these",
     )  # fmt: skip
+    return spread_or_none(found)
 
 
 def p_value(difference: Estimate, df: float, alternative: Alternative = "two-sided") -> float:
     """Probability, were the true difference 0, of one at least so far to the side of `alternative`; Student's t.
 
-    A difference without error is told from 0 whatever its size; one without an interval never is.
+    A difference without a known error is never told from 0.
     """
-    if difference.value is None or difference.stderr is None:
+    if difference.value is None or not difference.stderr:
         return 1.0
-    if difference.stderr == 0:
-        away = {"less": difference.value < 0, "greater": difference.value > 0, "two-sided": difference.value != 0}
-        return 0.0 if away[alternative] else 1.0
     below = float(stdtr(df, difference.value / difference.stderr))
     return {"less": below, "greater": 1 - below, "two-sided": 2 * min(below, 1 - below)}[alternative]
 

@@ -143,7 +143,7 @@ def mean_over_prompts(prompt: Array, values: Array, group: Array | None = None, 
     if not np.all(np.isfinite(means)):
         return Estimate(value=float(means.mean()), n=values.size)
     if np.all(units >= 2):
-        df = float((units - 1).sum())
+        df = satterthwaite(variances, units)
         return normal(means.mean(), variances.sum() / means.size**2, n=values.size, df=df, level=level)
     if means.size == 1:
         return Estimate(float(means[0]), n=values.size, note="one independent draw: no interval")

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from alignbench.stats.intervals import monotone, normal, satterthwaite
+from alignbench.stats.intervals import monotone, normal, satterthwaite, spread_or_none
 from alignbench.stats.jackknife import spread_of_sum, strata
-from alignbench.stats.weights import LOGS, is_boolean, p_draws, refusal
+from alignbench.stats.weights import LOGS, few_carriers, is_boolean, is_tied, p_draws, refusal
 from alignbench.types import Array, Estimate
 
 
@@ -26,11 +26,23 @@ def log_z(
         return _log_share(np.asarray(prompt), np.asarray(r, float), group, refused)
     if refused:
         return Estimate.missing(refused, n=np.size(r))
+    few = "" if component is not None or is_tied(prompt, r) else few_carriers(_influence(prompt, r))
+    if few:
+        return Estimate.missing(few, n=np.size(r))
     values, errors = log_z_by_prompt(prompt, r, group, component)
     worth = p_draws(prompt, r)
     df = satterthwaite(errors**2, worth)
     answer = normal(values.mean(), float((errors**2).sum()) / values.size**2, n=np.size(r), df=df)
-    return replace(answer, ess=float(worth.sum()))
+    return replace(spread_or_none(answer), ess=float(worth.sum()))
+
+
+def _influence(prompt: Array, r: Array) -> Array:
+    """(B,) what each draw adds to the mean over prompts of log Ẑ_c, to first order."""
+    answer = np.empty(np.size(r))
+    for rows, _ in strata(prompt):
+        w, _ = scaled(np.asarray(r, float)[rows])
+        answer[rows] = (w / w.mean() - 1) / w.size
+    return answer
 
 
 def log_z_by_prompt(

@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 
 from alignbench.errors import UsageError
-from alignbench.stats.intervals import normal, on_root_scale, satterthwaite
+from alignbench.stats.intervals import normal, on_root_scale, satterthwaite, spread_or_none
 from alignbench.stats.jackknife import leave_out, strata
 from alignbench.stats.normaliser import scaled
 from alignbench.stats.weights import LOGS, SHARES, p_draws, refusal
@@ -51,9 +51,9 @@ def quasi_rejection(
     r, n = np.asarray(r, float), np.size(r)
     refused = {part: refusal(prompt, r, SHARES if part.startswith("tv") else LOGS) for part in PARTS}
     carried = _carried(prompt, r, beta, normalised)
-    if 0 < carried < CARRIED:
+    if carried < CARRIED:  # 0: that P/q never goes above β is not shown by draws that do not
         few = f"{carried:.3g} draws of q above β carry the distance, {CARRIED:g} are needed"
-        refused |= {part: refused[part] or few for part in ("tv", "kl_target", "kl_reverse")}
+        refused |= {part: refused[part] or few for part in PARTS if part != "acceptance" or normalised}
     if all(refused.values()):
         return {part: Estimate.missing(why, n=n) for part, why in refused.items()}
     table = [_of_prompt(r[rows], unit, beta, normalised) for rows, unit in strata(prompt, group)]
@@ -65,7 +65,7 @@ def quasi_rejection(
         df = satterthwaite(variances[:, k], worth)
         number = normal(float(means[k]), float(errors[k]), n=n, df=df)
         number = replace(on_root_scale(number) if part.startswith("kl") else number, ess=float(worth.sum()))
-        answer[part] = Estimate.missing(refused[part], n=n) if refused[part] else number
+        answer[part] = Estimate.missing(refused[part], n=n) if refused[part] else spread_or_none(number)
     return answer
 
 

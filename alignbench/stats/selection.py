@@ -35,6 +35,9 @@ them. Gaussian scores, n = 16: TV covered 89 % with 8 for each, 93 % with 20; n 
 GRID = 257  # shares tried between Wilson's limits where a prompt has two cells
 
 
+WITHIN = "exact by construction: π_b = p"  # of a boolean target
+
+
 class Laws(NamedTuple):
     """The laws on a prompt's cells, each (…, K) and normalised."""
 
@@ -175,22 +178,20 @@ def _by_cells(part: str, prompt: Array, r: Array, selection: Selection, group: A
 def _of_prompt(part: str, r: Array, unit: Array, selection: Selection) -> tuple[float, float, float, float]:
     """(value, variance, low, high) of one prompt; no limits (NaN) with three cells or more."""
     values, code = cells(r)
-    if len(values) == 2:
-        return _of_two_cells(part, values, code == 1, unit, selection)
-    counts = unit_sums(np.eye(len(values))[code], unit)
 
     def form(m: Array) -> Array:
         return FORMS[part](_laws(m, values, selection))
 
-    return (*jackknife(counts, form), np.nan, np.nan)
+    if len(values) == 2:
+        return of_two_cells(form, code == 1, unit)
+    return (*jackknife(unit_sums(np.eye(len(values))[code], unit), form), np.nan, np.nan)
 
 
-def _of_two_cells(
-    part: str, values: Array, upper: Array, unit: Array, selection: Selection
-) -> tuple[float, float, float, float]:
-    def form(counts: Array) -> Array:
-        return FORMS[part](_laws(counts, values, selection))
+def of_two_cells(form: Callable[[Array], Array], upper: Array, unit: Array) -> tuple[float, float, float, float]:
+    """(value, variance, low, high) of a form of two cells' counts (…, 2): what it takes between Wilson's limits.
 
+    `upper` (n,) bool: the draws in the second cell. Right where the form is flat or has a kink.
+    """
     sums = unit_sums(np.stack([~upper, upper], axis=1).astype(float), unit)
     value, variance = jackknife(sums, form)
     n = independent(np.stack([sums.sum(axis=1), sums[:, 1]], axis=1))
@@ -228,7 +229,7 @@ def _boolean(prompt: Array, hit: Array, n: int, group: Array | None) -> dict[str
     r = np.where(hit, 0.0, -np.inf)
     with np.errstate(divide="ignore"):
         kl = monotone(prompt, hit, minus_log_success(n), group)
-    zero = Estimate(0.0, 0.0, 0.0, 0.0, n=hit.size, note="exact by construction: π_b = p")
+    zero = Estimate(0.0, 0.0, 0.0, 0.0, n=hit.size, note=WITHIN)
     return {
         "kl_target": _gated(kl, prompt, r, LOGS).noted("closed form from base draws"),
         "tv": replace(monotone(prompt, hit, miss(n), group), ess=float(hit.sum()), note="closed form from base draws"),

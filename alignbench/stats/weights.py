@@ -22,6 +22,9 @@ PER_ROOT = 4.0
 """p-draws that each of C prompts needs on average for a mean of ratios, per cube root of C: a ratio's bias is corrected
 to second order, and what is left falls as n^-2 a prompt, the error of the mean as (nC)^-1/2. KL(p‖π) of weights
 exp(0.8 N(0, 1)), 400 prompts of 6.3, 12.6 and 21 p-draws: off by 1.6, 0.8 and 0.6 standard errors, 58 % covered."""
+CARRIED = 40.0
+"""Draws that must carry the error of a mean of continuous weights: weights e^(4φ), φ ~ Beta(1, 5), have an effective
+size of 175 in 300 draws, of which 2 to 18 carry the error of KL(p‖π), covered in 87 %."""
 FEWEST = 2.0  # p-draws without which the spread of a prompt's weights is not known; one does where all are equal
 
 
@@ -72,6 +75,16 @@ def pareto_k(prompt: Array, r: Array) -> float:
     return float(array_stats.psislw(-logs)[1])  # it takes minus the log-weights
 
 
+def few_carriers(influence: Array) -> str:
+    """Why a mean over continuous weights has no interval to be trusted, from what each draw adds to it (B,).
+
+    (Σψ²)²/Σψ⁴ draws carry its spread: a third of them for a normal ψ. Empty where they are enough.
+    """
+    squares = np.asarray(influence, float) ** 2
+    count = float(squares.sum() ** 2 / (squares**2).sum()) if squares.any() else np.inf
+    return "" if count >= CARRIED else f"{count:.3g} draws carry the error of the weights' mean, {CARRIED:g} are needed"
+
+
 def for_ratios(prompt: Array, r: Array) -> float:
     """P-draws that a prompt needs on average where ratios of weighted means are averaged over prompts."""
     prompts = prompts_in(prompt).size
@@ -92,8 +105,8 @@ def refusal(prompt: Array, r: Array, needed: float, per_prompt: float = PER_PROM
         return f"{worth.mean():.3g} draws of the target a prompt, {per_prompt:g} are needed on average"
     fewest = PER_PROMPT if needed >= SHARES else 1.0 if is_boolean(prompt, r) else FEWEST
     if worth.min() < fewest * (1 - 1e-9):
-        where = int(prompts_in(prompt)[worth.argmin()])
-        return f"{worth.min():.3g} draws of the target for prompt {where}, {fewest:g} are needed for each"
+        where = int(prompts_in(prompt)[worth.argmin()]) + 1
+        return f"draws of the target for prompt number {where}: {worth.min():.3g}, {fewest:g} are needed for each"
     return "" if bounded or is_tied(prompt, r) else _heavy(prompt, r)
 
 

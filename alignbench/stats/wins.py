@@ -9,6 +9,7 @@ import numpy as np
 from alignbench.stats.intervals import (
     mean_over_prompts,
     moved,
+    mover,
     normal,
     satterthwaite,
     score_limits,
@@ -16,7 +17,7 @@ from alignbench.stats.intervals import (
     total,
 )
 from alignbench.stats.jackknife import jackknife, prompts_in, strata, unit_sums
-from alignbench.stats.selection import selected, shares, ties, too_few_to_tie, uncountable
+from alignbench.stats.selection import of_two_cells, selected, shares, ties, too_few_to_tie, uncountable
 from alignbench.stats.weights import TIE, cells
 from alignbench.types import Array, Estimate, Selection
 
@@ -63,14 +64,18 @@ def of_best(prompt: Array, r: Array, n: int, group: Array | None = None) -> Esti
     if not ties(prompt, r):
         return Estimate(n / (n + 1), n=r.size, note="no two base draws tie: n/(n + 1), its upper bound")
     table = [_of_prompt(r[rows], unit, n) for rows, unit in strata(prompt, group)]
-    values, variances = np.array(table).T
+    values, variances, lows, highs = np.array(table).T
     each = np.array([rows.size for rows, _ in strata(prompt)])
     df = satterthwaite(variances, each)
     found = normal(float(values.mean()), float(variances.sum()) / values.size**2, n=r.size, df=df)
+    if np.isfinite(lows).all():
+        low, high = mover(values, np.minimum(lows, values), np.maximum(highs, values))
+        found = replace(found, ci_low=low, ci_high=high)
     return spread_or_none(replace(found, note="closed form from base draws"))
 
 
-def _of_prompt(r: Array, unit: Array, n: int) -> tuple[float, float]:
+def _of_prompt(r: Array, unit: Array, n: int) -> tuple[float, float, float, float]:
+    """(value, variance, low, high) of one prompt; limits between Wilson's with two cells, none (NaN) with more."""
     values, code = cells(r)
     order, law = np.arange(len(values), dtype=float), Selection("best", n)
     counts = unit_sums(np.eye(len(values))[code], unit)
@@ -80,4 +85,6 @@ def _of_prompt(r: Array, unit: Array, n: int) -> tuple[float, float]:
         beaten = np.cumsum(base, axis=-1) - base / 2
         return np.asarray((selected(base, order, law) * beaten).sum(axis=-1))
 
-    return jackknife(counts, wins)
+    if len(values) == 2:
+        return of_two_cells(wins, code == 1, unit)
+    return (*jackknife(counts, wins), np.nan, np.nan)

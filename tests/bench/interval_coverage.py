@@ -17,6 +17,7 @@ from stats_worlds import World, mixed
 
 from alignbench.stats import discrete, quasi, selection
 from alignbench.stats import divergences as d
+from alignbench.stats import overlap as o
 from alignbench.stats.intervals import mean_over_prompts, normal, share
 from alignbench.stats.moments import fit_lambda, tilted_moments, with_lambda_error
 from alignbench.types import Selection
@@ -67,7 +68,7 @@ class Bench:
             "log_z": d.log_z_of(ref), "kl_target": d.kl_target(ref), "kl_target_within": d.kl_target_within(own, ref),
             "kl_reverse": d.kl_reverse(own, ref), "kl_reverse_within": d.kl_reverse_within(own, ref),
             "kl_base": d.kl_base(own.prompt, k1, rb), "kl_base k1": d.kl_base(own.prompt, k1),
-            "tv": d.tv(own, ref), "js": d.js(own, ref), "acceptance": share(ref.prompt, ref.allowed),
+            "tv": o.tv(own, ref), "js": o.js(own, ref), "acceptance": share(ref.prompt, ref.allowed),
             "entropy": mean_over_prompts(own.prompt, -own.log_gen),
             "E_p moment": tilted_moments(self.phi[where_ref][:, None], ref.ratio, ref.prompt, ["m"])["m"],
             **{f"best-of-4 {part}": best[part] for part in selection.PARTS},
@@ -105,7 +106,7 @@ class Fitted:
 
         forms = {
             "log_z": lambda own, ref: d.log_z_of(ref), "kl_target": lambda own, ref: d.kl_target(ref),
-            "kl_reverse": d.kl_reverse, "js": d.js, "tv": d.tv,
+            "kl_reverse": d.kl_reverse, "js": o.js, "tv": o.tv,
         }  # fmt: skip
         return {"lambda": normal(lam[0, 0], error[0, 0] ** 2, n=4 * EACH)} | {
             f"{name} at λ*": estimate
@@ -166,8 +167,8 @@ class Rare:
         logs = [np.log(np.stack([world.a[at], self.near[at]], axis=1)) for at in places]
         ref, own = mixed([world.sample(*at) for at in places], logs), world.draw(world.g, EACH, rng)
         return {
-            "mixture log_z": d.log_z_of(ref), "mixture kl_target": d.kl_target(ref), "mixture tv": d.tv(own, ref),
-            "mixture kl_reverse_within": d.kl_reverse_within(own, ref), "mixture js": d.js(own, ref),
+            "mixture log_z": d.log_z_of(ref), "mixture kl_target": d.kl_target(ref), "mixture tv": o.tv(own, ref),
+            "mixture kl_reverse_within": d.kl_reverse_within(own, ref), "mixture js": o.js(own, ref),
         }  # fmt: skip
 
 
@@ -203,13 +204,13 @@ OTHERS = {"λ fitted": Fitted, "continuous": Ranked, "Poisson": Quasi, "rare": R
 
 
 def tabulate(worlds, seeds):
-    """{world: {quantity: Tally}}; quantities that are 0 or infinite by construction are left out."""
+    """{world: {quantity: Tally}}; quantities that are exact by construction or infinite are left out."""
     answer = {}
     for name in worlds:
         bench, tallies = (OTHERS[name]() if name in OTHERS else Bench(WORLDS[name]())), {}
         for seed in range(seeds):
             for part, estimate in bench.measure(seed).items():
-                if np.isfinite(bench.truth[part]) and estimate.stderr != 0.0:
+                if np.isfinite(bench.truth[part]) and "by construction" not in estimate.note:
                     tallies.setdefault(part, Tally()).add(estimate, bench.truth[part])
         answer[name] = tallies
     return answer
