@@ -389,9 +389,7 @@ def _check_together(page: _Page, raw: _TaskFile) -> None:
     """Refuse λ's own error where intervals are over prompts: λ would have to be fitted anew without each of them."""
     asked = [m for m in raw.metrics or () if isinstance(m, Mapping) and m.get("at") == "asked"]
     if asked and raw.ci_over == "prompts_like_these":
-        raise page.refuse(
-            ("ci_over",), "ci_over: prompts_like_these does not go with 'at: asked' of a metric: drop one"
-        )
+        raise page.refuse(("ci_over",), "ci_over: prompts_like_these does not go with a metric's 'at: asked': drop one")
 
 
 def _proposals(page: _Page, items: list[Any]) -> tuple[Spec, ...]:

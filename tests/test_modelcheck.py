@@ -12,6 +12,8 @@ from alignbench.errors import Unsupported, UsageError
 from alignbench.generators.exact import exact
 from alignbench.generators.hf import HFModel
 from alignbench.generators.law import Law
+from alignbench.generators.pattern import contains_any
+from alignbench.generators.steered import constrained
 from alignbench.modelcheck import Trial
 from alignbench.run import silent
 from alignbench.seeds import Seed
@@ -77,7 +79,31 @@ def test_the_dtype_gap_is_the_mean_and_largest_difference(tiny_gpt2, registries)
 def test_any_law_can_be_checked():
     law = exact(words="sun rain wind", seed=3)
     found = verdicts(Trial(law, ("sun", "rain wind sun"), 20, 4))
-    assert set(found.values()) == {"ok"}
+    assert found.pop("dtype") == "said" and set(found.values()) == {"ok"}  # n-grams do not say what they compute in
+
+
+def test_a_model_whose_batch_size_cannot_be_set_is_checked_all_the_same():
+    base = exact(words="sun rain wind", seed=3)
+    law = constrained(base, contains_any(base.vocab, ["sun"]))
+    found = {f.check: f for f in modelcheck.check(Trial(law, ("sun", "rain wind sun"), 20, 4), silent)}
+    assert "cannot be set" in found["batch of 1"].reason and found["rescoring"].verdict == "ok"
+
+
+def test_scores_that_are_no_numbers_fail():
+    class Broken(Law):
+        def log_prob(self, prompts, draws):
+            return np.full(len(draws), np.nan)
+
+    law = exact(words="sun rain wind", seed=3)
+    found = list(modelcheck.rescoring(Trial(Broken(law.model), ("sun",), 5, 4)))
+    assert [f.verdict for f in found] == ["FAIL"]
+
+
+def test_half_precision_is_judged_by_what_a_run_trusts(tiny_gpt2, registries):
+    """Padding and EOS are checked in float32, where a mistake can be told from rounding."""
+    coarse = trial(tiny_gpt2, draws=2, dtype="bfloat16")
+    assert coarse.limit == pytest.approx(0.02 * coarse.max_tokens) and coarse.exact.dtype == "float32"
+    assert "FAIL" not in {f.verdict for f in modelcheck.check(coarse, silent)}
 
 
 def test_what_is_no_law_is_refused(registries):

@@ -75,6 +75,7 @@ def test_objects_stand_for_themselves():
 def test_a_base_that_is_not_the_model():
     rows = evaluate("exact:seed=4", "little.yaml", base="exact:seed=5", draws=200)
     kl = rows[(rows.metric == "divergence") & (rows.part == "kl_base") & (rows.value > 0)]
+    kl = kl[kl.generator != "draws of p"]
     assert len(kl) == 1 and abs(kl.value.iloc[0] - kl.exact.iloc[0]) < 4 * kl.stderr.iloc[0]
 
 

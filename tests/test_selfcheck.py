@@ -15,7 +15,7 @@ from alignbench import selfcheck
 from alignbench.reports import checks
 from alignbench.run import silent
 from alignbench.selfcheck import Cell, Report, Seen
-from alignbench.stats import divergences, intervals, normaliser
+from alignbench.stats import divergences, intervals, normaliser, overlap
 from alignbench.types import Estimate
 
 SEEDS = 5
@@ -61,7 +61,7 @@ def test_one_estimate_beside_the_truth(run, covered, distance):
 
 def test_the_limits_are_exact_binomial_ones():
     report = Report(tuple(cell(95, 100) for _ in range(10)), 100)
-    assert report.alpha == pytest.approx(0.001 / 30)
+    assert report.alpha == pytest.approx(0.001 / (3 * 10 + 2 * 2))
     low, high = report.limits(100)
     assert binom.cdf(low - 1, 100, 0.93) <= report.alpha < binom.cdf(low, 100, 0.93)
     assert binom.sf(high, 100, 0.97) <= report.alpha
@@ -150,9 +150,9 @@ def planted(monkeypatch, name, wrong):
     """Put `wrong(right)` in the place of an estimator wherever a metric finds it."""
     from alignbench.metrics import distance
 
-    right = getattr(divergences, name)
-    monkeypatch.setattr(divergences, name, wrong(right))
-    assert distance.divergences is divergences
+    home = overlap if name in ("tv", "js") else divergences
+    monkeypatch.setattr(home, name, wrong(getattr(home, name)))
+    assert (distance.divergences, distance.overlap) == (divergences, overlap)
 
 
 def narrowed(by):
@@ -203,6 +203,61 @@ def test_a_finite_number_for_an_infinite_divergence_fails(monkeypatch, worlds):
     planted(monkeypatch, "kl_target", blind)
     found = selfcheck.check(worlds[-1:], SEEDS, progress=silent).failures
     assert any("top_p:p=0.8: divergence.kl_target" in line for line in found)
+
+
+def altered(report, change):
+    """The report with every estimate changed."""
+    return Report(
+        tuple(Cell(tuple(replace(s, estimate=change(s.estimate)) for s in c.runs)) for c in report.cells), report.seeds
+    )
+
+
+def measured(width):
+    """24 seeds of 4 worlds, 8 quantities of each, with errors of 1 and intervals of `width` times their size."""
+    rng, half = np.random.default_rng(0), 1.96 * width
+    off = rng.normal(size=(4, 8, 24))
+    runs = [
+        Cell(
+            tuple(
+                Seen(f"w{w}", "law", f"divergence.q{q}", n, 0.0, Estimate(x, width, x - half, x + half))
+                for n, x in enumerate(off[w, q].tolist())
+            )
+        )
+        for w in range(4)
+        for q in range(8)
+    ]
+    return Report(tuple(runs), 24)
+
+
+@pytest.mark.parametrize(
+    ("width", "line"),
+    [(1.0, ""), (0.8, "of the intervals cover"), (1.6, "times as wide as their errors"), (10.0, "as wide as")],
+)
+def test_what_no_cell_shows_alone_the_pool_does(width, line):
+    told = measured(width)
+    assert not any(told.faults(c) for c in told.cells)
+    assert (line in " ".join(told.failures)) if line else told.failures == []
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        (lambda e: Estimate.missing("planted"), "refused in every run"),
+        (lambda e: Estimate(None if e.value is None else e.value + 100), "a value without an interval is wrong"),
+    ],
+)
+def test_a_harness_that_tells_nothing_fails(report, change, line):
+    assert any(line in failure for failure in altered(report, change).failures)
+
+
+@pytest.mark.parametrize("names", ["", ","])
+def test_no_world_is_refused(command, names):
+    said = command("selfcheck", "--worlds", names)
+    assert said.code == 2 and "names no world" in said.err
+
+
+def test_a_world_named_twice_is_one():
+    assert len(selfcheck.find_worlds(("exact_rare", "exact_rare"))) == 1
 
 
 def test_the_command_passes_and_fails(command, monkeypatch):

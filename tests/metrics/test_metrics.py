@@ -611,7 +611,9 @@ def test_at_is_one_of_two_words():
 
 def test_length_says_how_many_draws_are_cut():
     e = evidence()
-    cut = replace(e.own.draws, finished=np.arange(len(e.own.draws)) % 4 > 0)
+    assert "tokens are not known" in metrics.measure("length", e)["cut"].note  # texts alone: words are no tokens
+    known = replace(e.own.draws, tokens=np.zeros((len(e.own.draws), 1), int))
+    cut = replace(known, finished=np.arange(len(e.own.draws)) % 4 > 0)
     answer = metrics.measure("length", replace(e, own=replace(e.own, draws=cut), max_tokens=40))
     assert answer["cut"].value == pytest.approx(0.25) and answer["cut"].ci_low > 0.1
     assert "0.25 of draws are cut at 40 tokens" in answer["tokens"].note

@@ -48,8 +48,8 @@ def test_over_prompts_like_these_it_is_the_t_test_of_the_prompts_means():
 
 def test_what_both_share_cancels():
     shared = 1e6 * noise(5, 60)
-    got = paired(shared + 1.0, shared, pairing())
-    assert got.value == pytest.approx(1.0) and got.stderr < 1e-9
+    got = paired(shared + 1.0 + 1e-3 * noise(6, 60), shared, pairing())
+    assert got.value == pytest.approx(1.0, abs=1e-3) and got.stderr < 1e-3
 
 
 def test_draws_of_one_run_count_once():
@@ -105,13 +105,13 @@ def test_holm():
     assert holm([]).size == 0
 
 
-def test_a_difference_without_error_is_told_whatever_its_size():
-    base = noise(13, 60)
-    told = tied_with_best([base, base + 1e-9, base], pairing())
-    assert told.best == 0 and told.tied.tolist()[::2] == [True, True]
-    exact = paired(np.full(60, 0.5), np.zeros(60), pairing())
-    assert [p_value(exact, 57, a) for a in ("less", "greater", "two-sided")] == [1.0, 0.0, 0.0]
-    assert p_value(paired(base, base, pairing()), 57) == 1.0
+def test_a_difference_that_does_not_vary_has_no_known_error_and_is_not_told():
+    """0.3 and 0.1 + 0.2 differ by rounding, in every draw alike."""
+    told = tied_with_best([np.full(60, 0.3), np.full(60, 0.1 + 0.2)], pairing())
+    assert told.tied.tolist() == [True, True]
+    same = paired(np.full(60, 0.5), np.zeros(60), pairing())
+    assert same.stderr is None and "do not differ" in same.note
+    assert [p_value(same, 57, a) for a in ("less", "greater", "two-sided")] == [1.0, 1.0, 1.0]
 
 
 @pytest.mark.parametrize(("better", "best"), [("lower", 1), ("higher", 2)])

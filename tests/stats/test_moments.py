@@ -163,7 +163,7 @@ def test_tilted_moments_cover_the_truth():
 
 def test_tilted_moments_refuse_what_they_cannot_say():
     none = tilted_moments(np.ones((200, 1)), np.repeat([0.0, -np.inf], 100), np.repeat([0, 1], 100), ["f"])["f"]
-    assert none.value is None and "prompt 1" in none.note
+    assert none.value is None and "prompt number 2" in none.note
     few = tilted_moments(np.ones((200, 1)), np.where(np.arange(200) < 30, 0, -np.inf), np.zeros(200, int), ["f"])["f"]
     assert few.value is None and "30 draws" in few.note
     flat = tilted_moments(np.ones((200, 1)), np.zeros(200), np.zeros(200, int), ["f"])["f"]

@@ -61,12 +61,12 @@ def test_a_hard_target_and_refusals():
     r = np.where(np.arange(400) < 100, 0.0, -np.inf)
     found = quasi_rejection(np.zeros(400, int), r, 1.0)
     assert found["acceptance"].value == pytest.approx(0.25)
-    assert found["tv"].value == found["kl_target"].value == pytest.approx(0.0, abs=1e-12)
+    assert found["tv"].value is None and "0 draws of q above β" in found["tv"].note  # more may be above, unseen
     near = quasi_rejection(*sample(250), 1.0, normalised=True)
     assert near["kl_target"].value is near["tv"].value is None and "above β carry" in near["tv"].note
-    assert near["acceptance"].value is not None and near["tv_bound"].value is not None
+    assert near["acceptance"].value is None  # Ẑ, which the same draws carry, is in it
+    assert quasi_rejection(*sample(250), 1.0)["acceptance"].value is not None
     few = quasi_rejection(np.zeros(400, int), np.where(np.arange(400) < 20, 0.0, -np.inf), 1.0)
     assert few["tv"].value is None and "are needed" in few["tv"].note
-    assert few["kl_target"].value is not None
     with pytest.raises(UsageError, match="beta"):
         quasi_rejection(np.zeros(2, int), np.zeros(2), 0.0)

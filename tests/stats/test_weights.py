@@ -27,7 +27,7 @@ def test_boolean_targets_are_gated_by_hits():
 def test_every_prompt_needs_its_draws():
     prompt = np.repeat([0, 1], 200)
     r = np.where((prompt == 0) | (np.arange(400) < 200), 0.0, -np.inf)
-    assert "for prompt 1" in refusal(prompt, r, LOGS)
+    assert "for prompt number 2" in refusal(prompt, r, LOGS)
 
 
 @pytest.mark.parametrize("prompts", [1, 2, 40])
