@@ -231,7 +231,7 @@ def measured(width):
 
 @pytest.mark.parametrize(
     ("width", "line"),
-    [(1.0, ""), (0.8, "of the intervals cover"), (1.6, "times as wide as their errors"), (10.0, "as wide as")],
+    [(1.0, ""), (0.7, "of the intervals cover"), (1.6, "times as wide as their errors"), (10.0, "as wide as")],
 )
 def test_what_no_cell_shows_alone_the_pool_does(width, line):
     told = measured(width)

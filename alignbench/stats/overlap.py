@@ -12,8 +12,18 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.special import expit, log_ndtr, ndtr
 
+from alignbench.stats import discrete
 from alignbench.stats.divergences import Sample
-from alignbench.stats.intervals import mean_over_prompts, moved, normal, satterthwaite, share, spread_or_none, total
+from alignbench.stats.intervals import (
+    Z95,
+    mean_over_prompts,
+    moved,
+    normal,
+    satterthwaite,
+    share,
+    spread_or_none,
+    total,
+)
 from alignbench.stats.jackknife import prompts_in, spread_of_sum, strata
 from alignbench.stats.normaliser import log_z_by_prompt, scaled
 from alignbench.stats.weights import SHARES, p_draws, refusal
@@ -55,7 +65,7 @@ def tv(own: Sample, ref: Sample) -> Estimate:
     if refused:
         return Estimate.missing(refused, n=np.size(own.prompt))
     prompts = _prompts(own, ref)
-    answer = spread_or_none(_sum_of(own, ref, prompts, _tv_of_prompt))
+    answer = _with_few_hits(spread_or_none(_sum_of(own, ref, prompts, _tv_of_prompt)), own, lambda s: 1 - s)
     feigned = float(np.mean([_feigned(prompt) for _, _, prompt in prompts]))
     if answer.ci_low is None or answer.stderr is None or feigned < answer.stderr / 100:
         return answer
@@ -79,7 +89,32 @@ def js(own: Sample, ref: Sample) -> Estimate:
     answer = _sum_of(own, ref, prompts, _js_of_prompt)
     lost = np.array([_js_lost(prompt) for _, _, prompt in prompts])
     shifted = moved(answer, answer.value + float(lost.mean())) if answer.value is not None else answer
-    return spread_or_none(_with_variance(shifted, 2 * float((lost**2).sum()) / lost.size**2))
+    answer = spread_or_none(_with_variance(shifted, 2 * float((lost**2).sum()) / lost.size**2))
+    return _with_few_hits(answer, own, _js_of_share)
+
+
+HITS = 10
+"""Own draws that keep the hard constraints, below which nothing is known of their spread."""
+
+
+def _with_few_hits(answer: Estimate, own: Sample, of_share: Callable[[float], float]) -> Estimate:
+    """Limits by data processing where hardly an own draw keeps the hard constraints: they hold whatever such draws are.
+
+    p gives the constraints probability 1, and π at most Wilson's limit s; `of_share` (s) is the divergence of these two
+    coins, the least that π and p have, and of_share (0) the most.
+    """
+    hits = int(own.allowed.sum())
+    if hits >= HITS or hits == own.allowed.size or answer.value is None:
+        return answer
+    rate = share(own.prompt, own.allowed, own.group).ci_high or 0.0
+    low, high = (min(of_share(rate), answer.value), max(of_share(0.0), answer.value))
+    note = f"{hits} own draws keep the hard constraints: limits by their share"
+    return replace(answer, stderr=(high - low) / 2 / Z95, ci_low=low, ci_high=high).noted(note)
+
+
+def _js_of_share(rate: float) -> float:
+    """Jensen-Shannon divergence in nats of coins of probability 1 and `rate`."""
+    return float(discrete.js(np.array([1.0, 0.0]), np.array([rate, 1.0 - rate])))
 
 
 def _with_variance(estimate: Estimate, extra: float) -> Estimate:

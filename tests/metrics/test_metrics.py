@@ -632,3 +632,22 @@ def test_win_rate_is_a_half_for_the_base_and_closed_for_best_of_n():
     assert 0.5 < best.value <= 0.8 and "closed form" in best.note
     other = metrics.measure("win_rate", evidence())[""]
     assert 0 < other.ci_low < other.value < other.ci_high < 1
+
+
+def test_a_win_rate_needs_draws_that_the_base_can_say():
+    e = evidence()
+    lost = np.where(np.arange(len(e.own.draws)) < 3, -np.inf, e.own.log_base)
+    answer = metrics.measure("win_rate", replace(e, own=replace(e.own, log_base=lost)))[""]
+    assert answer.value is None and "the base cannot say" in answer.note
+
+
+def test_at_asked_is_refused_where_p_at_the_fitted_lambda_is_in_the_generator():
+    """Rejection draws p at λ̂: its distance from p at λ* is not 0, and not known."""
+    e = flat(evidence(selection=Selection("first", 9)), 0.0)
+    phi = {k: np.ones((len(getattr(e, k).draws), 1)) for k in ("own", "ref")}
+    e = replace(e, own=replace(e.own, phi=phi["own"]), ref=replace(e.ref, phi=phi["ref"]))
+    asked, fitted = (metrics.measure("divergence", e, at=at) for at in ("asked", "fitted"))
+    assert (fitted["kl_target"].value, fitted["kl_target"].stderr) == (0.0, 0.0)
+    for part in ("kl_target", "kl_reverse", "tv", "js"):
+        assert asked[part].value is None and "picks by the fitted λ" in asked[part].note
+    assert asked["kl_base"].value == fitted["kl_base"].value

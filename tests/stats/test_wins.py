@@ -55,3 +55,15 @@ def test_other_prompts_are_refused():
     rng = np.random.default_rng(0)
     law = np.full((2, 3), 1 / 3)
     assert "different prompts" in win_rate(scores(rng, law, 9), scores(rng, law[:1], 9)).note
+
+
+def test_best_of_many_has_limits_below_its_bound():
+    """n = 16 and hits in a tenth of the base: the win rate is near 16/17, where a delta interval goes beyond it."""
+    truth = float(selected(np.array([0.9, 0.1]), np.arange(2.0), Selection("best", 16)) @ np.array([0.45, 0.95]))
+    held = 0
+    for seed in range(200):
+        r = (np.random.default_rng(seed).random(64) < 0.1).astype(float)
+        found = of_best(np.zeros(64, int), r, 16)
+        assert found.ci_high is None or found.ci_high <= 16 / 17 + 1e-9
+        held += found.ci_high is None or covered(found, truth)
+    assert held >= 0.93 * 200
