@@ -235,8 +235,8 @@ def measured(width):
 )
 def test_what_no_cell_shows_alone_the_pool_does(width, line):
     told = measured(width)
-    assert not any(told.faults(c) for c in told.cells)
     assert (line in " ".join(told.failures)) if line else told.failures == []
+    assert width < 1 or not any(told.faults(c) for c in told.cells)
 
 
 @pytest.mark.parametrize(
