@@ -35,7 +35,8 @@ from alignbench.types import Array, Estimate, Evidence
 T = TypeVar("T")
 
 WORLDS = ("exact_rare", "exact_proposals", "exact_shares", "exact_reward")
-"""A hard constraint whose Z differs tenfold between prompts, a rare one with proposals, fitted shares, and a reward."""
+"""A hard constraint whose Z differs tenfold between prompts, a rare one with proposals, fitted shares,
+and rewards in a hidden Markov world."""
 LAWS = ("temperature:t=0.7", "best_of_n:n=4", "rejection", "top_p:p=0.8")
 """Aligners beside the base: a law of full support, a selection without a density, exact draws of p, a truncation."""
 MEASURED = ("divergence", "satisfaction", "entropy", "win_rate")

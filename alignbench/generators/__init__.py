@@ -2,7 +2,8 @@
 
 `base.py` has the protocols, `law.py` samples and scores, `exact.py`, `hidden.py` and `hf.py` are models. What is known
 exactly: `automaton.py` and `pattern.py` say which draws are kept, `steered.py` decodes so that they are, `dynamic.py`
-sums over all draws, `worlds.py` puts them together; `words.py` is what they share.
+sums over all draws, `worlds.py` puts them together; `words.py` is what they share. Estimators and aligners are proven
+against these in the tests.
 
 To add a generator, write a file with a factory `@generator def mine(*, batch_size, device, dtype, **model_args)` that
 returns anything with the `Sampler` protocol (`alignbench.types`); with `log_prob` too its divergences are measured. A

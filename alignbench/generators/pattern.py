@@ -47,6 +47,8 @@ def matches(vocab: Vocab, pattern: str, *, cut: bool = False) -> Automaton:
 
 def contains_any(vocab: Vocab, phrases: Sequence[str]) -> Automaton:
     """1 for draws, finished or cut, in which one of the phrases (words separated by spaces) is said, else 0."""
+    if not phrases:
+        raise UsageError("contains_any: give at least one phrase")
     return matches(vocab, f".* ( {' | '.join(phrases)} ) .*", cut=True)
 
 

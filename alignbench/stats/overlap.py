@@ -89,7 +89,7 @@ def js(own: Sample, ref: Sample) -> Estimate:
     answer = _sum_of(own, ref, prompts, _js_of_prompt)
     lost = np.array([_js_lost(prompt) for _, _, prompt in prompts])
     shifted = moved(answer, answer.value + float(lost.mean())) if answer.value is not None else answer
-    answer = spread_or_none(_with_variance(shifted, 2 * float((lost**2).sum()) / lost.size**2))
+    answer = spread_or_none(_at_least(shifted, 2 * float((lost**2).sum()) / lost.size**2))
     return _with_few_hits(answer, own, _js_of_share)
 
 
@@ -117,14 +117,11 @@ def _js_of_share(rate: float) -> float:
     return float(discrete.js(np.array([1.0, 0.0]), np.array([rate, 1.0 - rate])))
 
 
-def _with_variance(estimate: Estimate, extra: float) -> Estimate:
-    """The estimate with an independent error of this variance added."""
-    if estimate.value is None or estimate.stderr is None or estimate.ci_low is None or estimate.ci_high is None:
+def _at_least(estimate: Estimate, variance: float) -> Estimate:
+    """The estimate with at least this variance: what is left of its error where the first order vanishes."""
+    if estimate.value is None or estimate.stderr is None or estimate.stderr**2 >= variance:
         return estimate
-    error = float(np.sqrt(extra))
-    both = normal(0.0, extra, n=estimate.n)
-    widened = total([estimate, both], n=estimate.n)
-    return replace(widened, stderr=float(np.hypot(estimate.stderr, error)), ess=estimate.ess)
+    return replace(normal(estimate.value, variance, n=estimate.n, note=estimate.note), ess=estimate.ess)
 
 
 Prompts = list[tuple[Array, Array, _Prompt]]
@@ -145,21 +142,23 @@ def _of_own(own: Sample, values: Array) -> Estimate:
     The share of such draws has Wilson's limits: where 1 % of own draws are on the target's support, the limits of a
     plain mean covered 71 %.
     """
-    broken = ~own.allowed
-    if not broken.any() or broken.all():
-        return mean_over_prompts(own.prompt, values, own.group)
-    kept, gap = values.copy(), 0.0
+    broken, kept, gap = ~own.allowed, values.copy(), 0.0
+    mixed = np.zeros(values.size, bool)  # draws of the prompts that have both kinds
     for rows, _ in strata(own.prompt):
         out, inside = rows[broken[rows]], rows[~broken[rows]]
         if out.size and inside.size:
+            mixed[rows] = True
             kept[out] = values[inside].mean()
             gap += float((values[out] - kept[out]).sum())
-    size = gap / float(broken.sum())
-    rate = share(own.prompt, broken, own.group)
+    whole = mean_over_prompts(own.prompt, values, own.group)
+    if not mixed.any():
+        return whole
+    prompt, group = np.asarray(own.prompt), None if own.group is None else np.asarray(own.group)[mixed]
+    rate = share(prompt[mixed], broken[mixed], group)
+    size = gap / float(broken[mixed].sum()) * prompts_in(prompt[mixed]).size / prompts_in(prompt).size
     low, high = sorted(size * (limit or 0.0) for limit in (rate.ci_low, rate.ci_high))
     cost = Estimate(size * (rate.value or 0.0), abs(size) * (rate.stderr or 0.0), low, high, n=values.size)
-    whole = mean_over_prompts(own.prompt, values, own.group)
-    both = total([mean_over_prompts(own.prompt, kept, own.group), cost], n=values.size)
+    both = total([mean_over_prompts(prompt, kept, own.group), cost], n=values.size)
     return moved(both, float(whole.value or 0.0))
 
 

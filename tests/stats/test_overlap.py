@@ -34,7 +34,7 @@ def test_at_p_zero_is_covered(estimate):
 def test_planted_js_without_its_second_order_is_wrong_at_p(monkeypatch):
     world = World(seed=2, shares=(0.5,), prompts=1)
     world.g = world.p
-    monkeypatch.setattr(o, "_with_variance", lambda estimate, extra: estimate)
+    monkeypatch.setattr(o, "_at_least", lambda estimate, variance: estimate)
     assert held(world, o.js, 0.0) < 0.93
 
 
@@ -97,3 +97,14 @@ def test_a_prompt_with_few_draws_of_the_target_sets_the_degrees_of_freedom():
         if found.ci_low is not None:
             told.append(covered(found, truth))
     assert len(told) > SEEDS / 2 and np.mean(told) >= 0.92
+
+
+@pytest.mark.parametrize("estimate", [o.js, o.tv])
+def test_a_prompt_that_never_meets_the_target_leaves_the_others_their_error(estimate):
+    """Planted once: draws of the prompt that is wholly off the support thinned out the share's error of the others."""
+    world = World(seed=10, shares=(0.5, 0.3), prompts=2)
+    off = np.where(world.p > 0, 0.0, world.a)
+    world.g = 0.5 * world.p + 0.5 * off / off.sum(axis=1, keepdims=True)
+    world.g[1] = off[1] / off[1].sum()
+    truth = float((discrete.js if estimate is o.js else discrete.tv)(world.p, world.g).mean())
+    assert held(world, estimate, truth, each=160) >= 0.92
