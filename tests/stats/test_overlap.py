@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from stats_worlds import World, covered, mixed
 
+from alignbench.stats import discrete
 from alignbench.stats import divergences as d
 from alignbench.stats import overlap as o
 from alignbench.stats.intervals import mean_over_prompts
