@@ -41,7 +41,10 @@ class _Prompt:
     error: float  # its standard error, at least 1e-12
 
 
-def _prompts(own: Sample, ref: Sample) -> list[tuple[Array, Array, _Prompt]]:
+Prompts = list[tuple[Array, Array, _Prompt]]
+
+
+def _prompts(own: Sample, ref: Sample) -> Prompts:
     """The rows of own draws and of reference draws, and what they say, prompt by prompt."""
     errors = log_z_by_prompt(ref.prompt, ref.ratio, ref.group, ref.component)[1]
     answer = []
@@ -122,9 +125,6 @@ def _at_least(estimate: Estimate, variance: float) -> Estimate:
     if estimate.value is None or estimate.stderr is None or estimate.stderr**2 >= variance:
         return estimate
     return replace(normal(estimate.value, variance, n=estimate.n, note=estimate.note), ess=estimate.ess)
-
-
-Prompts = list[tuple[Array, Array, _Prompt]]
 
 
 def _sum_of(own: Sample, ref: Sample, prompts: Prompts, adds: Callable[[_Prompt], tuple[Array, Array]]) -> Estimate:
