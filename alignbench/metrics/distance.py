@@ -13,7 +13,7 @@ from alignbench.metrics.parameters import at_least
 from alignbench.registry import metric
 from alignbench.stats import divergences, overlap, selection
 from alignbench.stats.divergences import Sample
-from alignbench.stats.intervals import mean_over_prompts, spread_or_none, without_interval
+from alignbench.stats.intervals import mean_over_prompts, spread_or_none, told_by_enough, without_interval
 from alignbench.stats.moments import with_lambda_error
 from alignbench.stats.weights import is_boolean
 from alignbench.types import Array, Estimate, Evidence, Scored, Selection
@@ -205,7 +205,7 @@ def _from_base(evidence: Evidence, own: Sample) -> Parts:
 
 
 def _mean(own: Sample, values: Array) -> Estimate:
-    return spread_or_none(mean_over_prompts(own.prompt, values, own.group))
+    return told_by_enough(spread_or_none(mean_over_prompts(own.prompt, values, own.group)), own.prompt, own.group)
 
 
 def _sample(evidence: Evidence, scored: Scored) -> Sample:

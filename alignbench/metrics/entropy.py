@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from alignbench.registry import metric
-from alignbench.stats.intervals import mean_over_prompts, ratio_over_prompts, spread_or_none
+from alignbench.stats.intervals import mean_over_prompts, ratio_over_prompts, spread_or_none, told_by_enough
 from alignbench.types import Estimate, Evidence
 
 PARTS = ("sequence", "per_token")
@@ -19,7 +19,8 @@ def entropy(evidence: Evidence) -> dict[str, Estimate]:
     """
     own = evidence.own.draws
     nats = -np.asarray(evidence.own.log_gen, float)
-    return {
+    found = {
         "sequence": spread_or_none(mean_over_prompts(own.prompt, nats, own.group)),
         "per_token": ratio_over_prompts(own.prompt, nats, np.asarray(own.length, float), own.group),
     }
+    return {part: told_by_enough(estimate, own.prompt, own.group) for part, estimate in found.items()}

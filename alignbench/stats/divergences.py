@@ -10,7 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from alignbench.stats.intervals import mean_over_prompts, normal, satterthwaite, share, spread_or_none, total
+from alignbench.stats.intervals import (
+    mean_over_prompts,
+    normal,
+    satterthwaite,
+    share,
+    spread_or_none,
+    told_by_enough,
+    total,
+)
 from alignbench.stats.jackknife import spread_of_sum, strata, unit_sums
 from alignbench.stats.normaliser import log_z, scaled
 from alignbench.stats.weights import LOGS, few_carriers, for_ratios, is_boolean, is_tied, p_draws, refusal
@@ -164,7 +172,8 @@ def kl_base(prompt: Array, k1: Array, rao_blackwell: Array | None = None, group:
     """
     k1 = np.asarray(k1, float)
     if rao_blackwell is None:
-        return spread_or_none(mean_over_prompts(prompt, k1, group)).noted("single-sample k1: no per-token divergences")
+        alone = spread_or_none(mean_over_prompts(prompt, k1, group)).noted("single-sample k1: no per-token divergences")
+        return told_by_enough(alone, prompt, group)
     rb = np.asarray(rao_blackwell, float)
     if not (np.all(np.isfinite(rb)) and np.all(np.isfinite(k1))):
         return Estimate(np.inf, n=k1.size, note="π says what the base cannot")
@@ -172,7 +181,7 @@ def kl_base(prompt: Array, k1: Array, rao_blackwell: Array | None = None, group:
     spread = float(noise @ noise)
     told_apart = spread > ROUNDING**2 * k1.size
     c = -float(_within(prompt, rb) @ noise) / spread if told_apart else 0.0
-    return spread_or_none(mean_over_prompts(prompt, rb + c * (k1 - rb), group))
+    return told_by_enough(spread_or_none(mean_over_prompts(prompt, rb + c * (k1 - rb), group)), prompt, group)
 
 
 def _kl_estimate(sample: Sample, gap: Array) -> Estimate:

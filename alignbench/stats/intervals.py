@@ -47,6 +47,19 @@ def spread_or_none(estimate: Estimate, note: str = FLAT) -> Estimate:
     return without_interval(estimate, note)
 
 
+ENOUGH = 30
+"""Independent draws in all below which a mean of sums of log-probabilities has no interval: two prompts of 4, 16 and 32
+draws covered 84, 92 and 95 % of entropies, the far tail not being among the few."""
+
+
+def told_by_enough(estimate: Estimate, prompt: Array, group: Array | None = None) -> Estimate:
+    """The mean of a log-probability; without its interval where it is of fewer than `ENOUGH` independent draws."""
+    units = sum(int(unit.max()) + 1 for _, unit in strata(prompt, group))
+    if units >= ENOUGH or estimate.stderr is None:
+        return estimate
+    return without_interval(estimate, f"no interval: {units} independent draws, {ENOUGH} are needed")
+
+
 def without_interval(estimate: Estimate, note: str) -> Estimate:
     """The same number without limits, and why."""
     return replace(estimate, stderr=None, ci_low=None, ci_high=None).noted(note)
