@@ -212,7 +212,7 @@ def validate(
 
 @app.command(epilog=SELFCHECK)
 def selfcheck(
-    seeds: Annotated[int | None, typer.Option(metavar="N", min=2, help="Runs of each world. (default: 24)")] = None,
+    seeds: Annotated[int | None, typer.Option(metavar="N", min=2, help="Runs of each world. (default: 20)")] = None,
     worlds: Annotated[
         str | None,
         typer.Option(metavar="A,B", help="Tasks with an exact base. (default: the exact_… tasks but exact_ngram)"),
@@ -232,7 +232,7 @@ def selfcheck(
     ] = None,
     max_tokens: Annotated[
         int | None,
-        typer.Option("--max_tokens", metavar="N", min=1, help="Tokens per draw, of the model. (default: 24)"),
+        typer.Option("--max_tokens", metavar="N", min=1, help="Tokens per draw, of the model. (default: 20)"),
     ] = None,
     device: Annotated[str | None, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, cuda:1 or mps.")] = None,
     trust_remote_code: Annotated[

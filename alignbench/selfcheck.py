@@ -40,8 +40,8 @@ and rewards in a hidden Markov world."""
 LAWS = ("temperature:t=0.7", "best_of_n:n=4", "rejection", "top_p:p=0.8")
 """Aligners beside the base: a law of full support, a selection without a density, exact draws of p, a truncation."""
 MEASURED = ("divergence", "satisfaction", "entropy", "win_rate")
-SEEDS = 24
-"""Runs of each world: some 45 s on two cores in all."""
+SEEDS = 20
+"""Runs of each world: some 50 s on two cores in all."""
 BAND = (0.93, 0.97)
 """What the coverage of a 95 % interval may truly be."""
 ALPHA = 0.001
