@@ -1,6 +1,7 @@
 """Metrics: `Evidence` in, one `Estimate` or a mapping part → `Estimate` out.
 
-Lives here: one file per family of metrics, and `measure`, which asks a metric only what the evidence can answer.
+Lives here: one file per family of metrics, and `measure`, which asks a metric only what the evidence can answer;
+`prompts.py` gives any metric intervals over prompts, `black_box.py` bounds where there is no density.
 May import: floors 0 and 1 (`stats`, `types`, `errors`, `registry`), numpy, sacrebleu; never torch, pandas, a feature or
 an aligner. A metric is pure: it reruns for ever from stored draws.
 To add one: a function ``(evidence, *, …)`` with ``@metric(needs={"log_gen"}, better="lower")`` in a file of its own,
