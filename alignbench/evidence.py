@@ -276,11 +276,10 @@ class Bench:
             raise Unsupported("draws of p: log P − log a has no known bound")
         draws, log_base = self.ref.draws, self.ref.log_base
         ratio = self.target.log_ratio(self.ref.features, draws.prompt)
-        if self.ref.component is not None:
-            ratio = np.where(self.ref.component == 0, ratio, -np.inf)  # only draws of the base can be rejected into p
         coin = [self.seed.on("ref").salted(1).rng(self.prompts[c], i).random()
                 for c, i in zip(draws.prompt, draws.index, strict=True)]  # fmt: skip
-        rows = np.flatnonzero(np.array(coin) < np.exp(ratio - bound[draws.prompt]))
+        kept = np.array(coin) < np.exp(ratio - bound[draws.prompt])
+        rows = np.flatnonzero(kept & self.ref.of_base)  # only draws of the base can be rejected into p
         if len(np.unique(draws.prompt[rows])) < len(self.prompts):
             raise Unsupported("draws of p: none among the reference draws of some prompt")
         assert log_base is not None

@@ -196,6 +196,11 @@ class Scored:
     log_proposal: Array | None = None  # log of the mixture that drew them; None: one law did
     component: Array | None = None  # int: which law of that mixture, 0 the base
 
+    @property
+    def of_base(self) -> Array:
+        """(B,) bool: the reference draws of the base itself, which closed forms and rejection count."""
+        return np.ones(len(self.draws), bool) if self.component is None else np.asarray(self.component == 0)
+
 
 @dataclass(frozen=True)
 class Evidence:

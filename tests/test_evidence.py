@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 from models import tiny_gpt2
+from tiny_world import BASE, BRIGHT, PROMPTS, TASK
 
 from alignbench import evidence as evidence_module
 from alignbench import metrics
@@ -26,29 +27,14 @@ from alignbench.types import Draws, rows_of
 
 load_plugins()
 
-PROMPTS = ("rain", "sun wind")
-TASK = """
-name: tiny
-version: 1
-summary: A world of three words.
-prompts: [rain, sun wind]
-max_tokens: 3
-draws: 200
-features:
-  bright: {feature: contains_any, words: [sun]}
-  windy: {feature: contains_any, words: [wind]}
-target:
-  - {feature: bright, always: true}
-"""
 MOMENT = "  - {feature: windy, moment: 0.5}\n"
 REWARD = "  - {feature: length, reward: true, beta: 1.0}\n"
-BASE = exact(words="sun rain wind", seed=3)
 
 
 @pytest.fixture
 def bench(tmp_path):
     def make(target="", base=BASE, features="", **changes):
-        text = TASK.replace("target:\n", features + "target:\n") + target
+        text = TASK.replace("target:\n", features + "target:\n") + BRIGHT + target
         (tmp_path / "tiny.yaml").write_text(text)
         given = {"draws": 200, "seed": Seed(7), "progress": silent} | changes
         task = load_task(tmp_path / "tiny.yaml")

@@ -51,7 +51,7 @@ def _draws_of_p(evidence: Evidence, seed: int) -> Array:
         return np.zeros(0, int)
     coin = np.random.default_rng(seed).random(len(ref.draws))
     kept = coin < np.exp(ref.log_target - ref.log_base - bound[ref.draws.prompt])
-    return np.flatnonzero(kept if ref.component is None else kept & (ref.component == 0))
+    return np.flatnonzero(kept & ref.of_base)
 
 
 def _cells(evidence: Evidence) -> Mapping[str, tuple[Wanted, int]]:

@@ -165,8 +165,7 @@ def _of_base(evidence: Evidence, ref: Sample) -> Sample:
     """The reference draws of the base alone, which closed forms count; all of them where the task has no proposals."""
     if evidence.ref.component is None:
         return ref
-    rows = np.flatnonzero(evidence.ref.component == 0)
-    return replace(ref.take(rows), log_proposal=None, component=None)
+    return replace(ref.take(evidence.ref.of_base), log_proposal=None, component=None)
 
 
 def _selected(ref: Sample, law: Selection) -> Parts:

@@ -20,13 +20,12 @@ def win_rate(evidence: Evidence) -> Estimate:
     unsaid = float(np.mean(np.asarray(own.log_base, float) == -np.inf))
     if unsaid:
         return Estimate.missing(f"{unsaid:.3g} of own draws are what the base cannot say: they have no log P − log a")
-    of_base = np.ones(len(ref.draws), bool) if ref.component is None else ref.component == 0
-    prompt, r = ref.draws.prompt[of_base], _ratio(ref.log_target, ref.log_base)[of_base]
+    prompt, r = ref.draws.prompt[ref.of_base], _ratio(ref.log_target, ref.log_base)[ref.of_base]
     if evidence.is_base:
         return Estimate(0.5, 0.0, 0.5, 0.5, n=len(own.draws), note="the base itself")
     law = evidence.selection
     if law is not None and law.kind == "best":
-        return wins.of_best(prompt, r, law.n, None if ref.draws.group is None else ref.draws.group[of_base])
+        return wins.of_best(prompt, r, law.n, None if ref.draws.group is None else ref.draws.group[ref.of_base])
     return wins.win_rate((own.draws.prompt, _ratio(own.log_target, own.log_base)), (prompt, r), own.draws.group)
 
 

@@ -36,29 +36,26 @@ def unit_sums(columns: Array, unit: Array) -> Array:
     return sums
 
 
-def jackknife(sums: Array, theta: Callable[[Array], Array], stratum: Array | None = None) -> tuple[float, float]:
+def jackknife(sums: Array, theta: Callable[[Array], Array]) -> tuple[float, float]:
     """θ of the column totals, bias-corrected, and its variance, by leaving out one unit at a time.
 
-    `sums` is (U, K); `theta` maps (…, K) totals to (…). Units of different strata (U,) are draws of different laws,
-    each in a fixed number. A stratum of a single unit leaves nothing to compare: variance ∞.
+    `sums` is (U, K); `theta` maps (…, K) totals to (…). With a single unit there is nothing to leave out: variance ∞.
     The second-order term 2·bias² matters where θ is near a minimum, such as a KL near 0, and its slope vanishes: there
     θ̂ − θ is half a quadratic form HΣ of normal errors, of mean tr(HΣ)/2 and variance tr((HΣ)²)/2 ≤ 2·mean².
-    Source: Efron and Stein, The jackknife estimate of variance (1981); Jones, Jackknife methods in strata (1974).
+    Source: Efron and Stein, The jackknife estimate of variance (1981).
     """
-    total = sums.sum(axis=0)
-    code = np.zeros(len(sums), int) if stratum is None else np.unique(stratum, return_inverse=True)[1]
-    units = np.bincount(code)
+    total, units = sums.sum(axis=0), len(sums)
     with np.errstate(divide="ignore", invalid="ignore"):  # a total may be 0; the gates speak of that
         whole = float(theta(total))
-        if units.min() < 2 or not np.isfinite(whole):
+        if units < 2 or not np.isfinite(whole):
             return whole, np.inf
         without = theta(np.maximum(total - sums, 0.0) if np.all(sums >= 0) else total - sums)
     if not np.all(np.isfinite(without)):
         return whole, np.inf
-    centre = np.bincount(code, without) / units
-    spread = np.bincount(code, (without - centre[code]) ** 2)
-    bias = float(((units - 1) * (centre - whole)).sum())
-    return whole - bias, float((spread * (units - 1) / units).sum()) + 2 * bias**2
+    centre = float(without.mean())
+    spread = float(((without - centre) ** 2).sum())
+    bias = (units - 1) * (centre - whole)
+    return whole - bias, spread * (units - 1) / units + 2 * bias**2
 
 
 def spread_of_sum(values: Array, unit: Array, component: Array | None = None) -> float:

@@ -24,7 +24,7 @@ to second order, and what is left falls as n^-2 a prompt, the error of the mean 
 exp(0.8 N(0, 1)), 400 prompts of 6.3, 12.6 and 21 p-draws: off by 1.6, 0.8 and 0.6 standard errors, 58 % covered."""
 CARRIED = 16.0
 """Draws that must carry the error of a mean of continuous weights. Weights exp(λφ), φ ~ Beta(1, 5), λ 2 to 8, 128 to
-3,000 draws, KL(p‖π): 31 to 88 % covered with 2 to 4 of them, 88 to 92 % with 5 to 12, 93 % and more from 16 on. Their
+3,000 draws, KL(p‖π): 31 to 91 % covered with 2 to 7 of them, 89 to 93 % with 8 to 12, 93 to 95 % from 16 on. Their
 effective size does not tell: 175 of 300 where 4 carry the error."""
 FEWEST = 2.0  # p-draws without which the spread of a prompt's weights is not known; one does where all are equal
 

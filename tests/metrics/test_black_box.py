@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
+from tiny_world import BASE, BRIGHT, PROMPTS, TASK
 
 from alignbench import metrics
 from alignbench.evidence import Bench
-from alignbench.generators.exact import enumerate_draws, exact
+from alignbench.generators.exact import enumerate_draws
 from alignbench.registry import load_plugins
 from alignbench.run import silent
 from alignbench.seeds import Seed
@@ -14,19 +15,6 @@ from alignbench.task import load_task
 from alignbench.types import Draws, collect
 
 load_plugins()
-BASE = exact(words="sun rain wind", seed=3)
-TASK = """
-name: tiny
-version: 1
-summary: A world of three words.
-prompts: [rain, sun wind]
-max_tokens: 3
-draws: 200
-features:
-  bright: {feature: contains_any, words: [sun]}
-  windy: {feature: contains_any, words: [wind]}
-target:
-"""
 
 
 class TextOnly:
@@ -55,11 +43,10 @@ def measured(tmp_path):
 
 
 MOMENT = "  - {feature: windy, moment: 0.5}\n"
-HARD = "  - {feature: bright, always: true}\n"
 
 
 def test_far_laws_have_a_bound_above_0_and_below_the_truth(measured):
-    found, truth = measured(MOMENT + HARD, BASE.warped(temperature=0.3), draws=400)
+    found, truth = measured(MOMENT + BRIGHT, BASE.warped(temperature=0.3), draws=400)
     for part in ("kl_target", "tv"):
         assert found[part].value is None
         assert 0 < found[part].ci_low <= truth[f"divergence.{part}"], part
@@ -70,7 +57,7 @@ def test_far_laws_have_a_bound_above_0_and_below_the_truth(measured):
 
 def test_a_law_at_p_has_a_bound_of_0_and_no_more(measured):
     """The base itself, seen by its texts: with its own moment asked for, p is the base."""
-    drawn = enumerate_draws(BASE, ["rain", "sun wind"], max_tokens=3)
+    drawn = enumerate_draws(BASE, PROMPTS, max_tokens=3)
     windy = np.array(["wind" in text.split() for text in drawn.texts])
     own = float(np.exp(drawn.log_prob[windy]).sum() / 2)
     above = 0
