@@ -278,7 +278,7 @@ def _say(line: str) -> None:
 
 def _job(given: dict[str, Any]) -> Job:
     """The job that the options describe; the quickstart where they name neither model, task nor aligner."""
-    from alignbench.generators.law import Warp
+    from alignbench.generators.warp import Warp
     from alignbench.registry import Entry
     from alignbench.run import QUICKSTART, Job
     from alignbench.spec import parse_arguments, parse_spec

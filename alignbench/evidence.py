@@ -18,7 +18,8 @@ except ImportError:  # Windows does not say
     resource = None  # type: ignore[assignment]
 
 from alignbench.errors import RunError, Unsupported, UsageError, plain_failures
-from alignbench.generators.law import Law, Warp, compare
+from alignbench.generators.law import Law, compare
+from alignbench.generators.warp import Warp
 from alignbench.registry import aligner as aligners
 from alignbench.registry import generator as generators
 from alignbench.seeds import Seed

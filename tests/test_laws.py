@@ -10,10 +10,13 @@ import torch
 from models import tiny_gpt2, tiny_llama
 
 from alignbench import testing
-from alignbench.generators import hf as hf_module
 from alignbench.generators import law as law_module
+from alignbench.generators import sampling, slots
+from alignbench.generators import transformer as transformer_module
 from alignbench.generators.exact import enumerate_draws, exact
-from alignbench.generators.hf import HFState, hf
+from alignbench.generators.hf import hf
+from alignbench.generators.transformer import HFState
+from alignbench.generators.warp import Warp
 from alignbench.registry import aligner, feature, generator, load_plugins
 from alignbench.target import Constraint, Target
 from alignbench.testing import Case, LawBroken, check
@@ -36,17 +39,26 @@ EVERY_LAW = [law.__name__ for laws in testing.LAWS.values() for law in laws]
 
 @pytest.fixture(scope="module")
 def worlds(tmp_path_factory):
-    """The registered generators, each in a form whose every continuation can be listed."""
+    """The registered generators, each in a form whose every continuation can be listed.
+
+    The real networks are run by slots, and, as "… plain", as transformers runs them.
+    """
     folder = tmp_path_factory.mktemp("laws")
-    return {
-        "exact": exact(words=WORDS, order=3, seed=4),
-        "gpt2": hf(pretrained=str(tiny_gpt2(folder / "gpt2", WORDS))),
-        "llama": hf(pretrained=str(tiny_llama(folder / "llama", WORDS))),
-    }
+    made = {"gpt2": tiny_gpt2(folder / "gpt2", WORDS), "llama": tiny_llama(folder / "llama", WORDS)}
+    laws = {name: hf(pretrained=str(path)) for name, path in made.items()}
+    assert all(law.model.trial.works for law in laws.values())
+    plain = {f"{name} plain": plainly(hf(pretrained=str(path))) for name, path in made.items()}
+    return {"exact": exact(words=WORDS, order=3, seed=4), **laws, **plain}
+
+
+def plainly(law):
+    """The law with its network run as transformers runs it."""
+    law.model.trial = slots.Trial(False)
+    return law
 
 
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
-@pytest.mark.parametrize("world", ["exact", "gpt2", "llama"])
+@pytest.mark.parametrize("world", ["exact", "gpt2", "llama", "gpt2 plain", "llama plain"])
 def test_every_law_holds(worlds, world, settings):
     assert check(worlds[world].warped(**settings), PROMPTS, max_tokens=4) == EVERY_LAW
 
@@ -82,90 +94,164 @@ def broken(law, settings=None, max_tokens=4):
     return str(caught.value)
 
 
-@pytest.mark.parametrize("world", ["exact", "gpt2", "llama"])
+HF_WORLDS = ["gpt2", "llama", "gpt2 plain"]
+
+
+@pytest.mark.parametrize("world", ["exact", *HF_WORLDS])
 def test_planted_eos_dropped_when_scoring(worlds, world, monkeypatch):
-    right = law_module.gather
+    right = law_module.Law._scores
 
-    def without_eos(log_probs, draws):
-        scores = right(log_probs, draws)
+    def without_eos(self, prompts, draws):
+        scores = right(self, prompts, draws)
         last = np.arange(scores.shape[1]) == draws.length[:, None] - 1
-        return np.where(last & draws.finished[:, None], 0, scores)
+        return np.where((last & draws.finished[:, None])[..., None], 0, scores)
 
-    monkeypatch.setattr(law_module, "gather", without_eos)
+    monkeypatch.setattr(law_module.Law, "_scores", without_eos)
     assert broken(worlds[world]).startswith("rescoring_is_sampling")
 
 
-def test_planted_pads_masked_by_their_id(worlds, monkeypatch):
+@pytest.mark.parametrize("world", HF_WORLDS)
+def test_planted_pads_masked_by_their_id(worlds, world, monkeypatch):
     """pad == eos: scoring every token but the pad id loses the EOS term."""
     right = law_module.gather
-    pad = worlds["gpt2"].model.tokenizer.pad_token_id
-    monkeypatch.setattr(law_module, "gather", lambda x, d: np.where(d.tokens[:, : x.shape[1]] == pad, 0, right(x, d)))
-    assert broken(worlds["gpt2"]).startswith("rescoring_is_sampling")
+    pad = worlds[world].model.tokenizer.pad_token_id
+    monkeypatch.setattr(law_module, "gather", lambda x, ids: torch.where(ids == pad, 0, right(x, ids)))
+    assert broken(worlds[world]).startswith("rescoring_is_sampling")
 
 
 def test_planted_position_ids_missing(worlds, monkeypatch):
     """Only GPT-2 shows it: rotary positions are relative, so the Llama keeps every law."""
-    for world in ("gpt2", "llama"):
+    for world in ("gpt2 plain", "llama plain"):
         monkeypatch.setattr(worlds[world].model, "_positions", False)
-    assert "differ" in broken(worlds["gpt2"]) or "other" in broken(worlds["gpt2"])
-    assert check(worlds["llama"], PROMPTS, max_tokens=4) == EVERY_LAW
+    assert "differ" in broken(worlds["gpt2 plain"]) or "other" in broken(worlds["gpt2 plain"])
+    assert check(worlds["llama plain"], PROMPTS, max_tokens=4) == EVERY_LAW
 
 
 @pytest.mark.parametrize("world", ["exact", "gpt2"])
 def test_planted_temperature_forgotten_when_scoring(worlds, world, monkeypatch):
-    monkeypatch.setattr(law_module.Law, "token_log_prob", lambda self, p, d: _token_scores(self, p, d))
+    right = law_module.Law._scores
+    monkeypatch.setattr(law_module.Law, "_scores", lambda self, p, d: right(replace(self, warp=Warp()), p, d))
     assert broken(worlds[world], {"temperature": 0.5}).startswith("rescoring_is_sampling")
-
-
-def _token_scores(law, prompts, draws):
-    raw = law._forced(prompts, draws)
-    scores = law_module.gather(raw, draws)
-    return np.pad(scores, ((0, 0), (0, draws.tokens.shape[1] - scores.shape[1])))
 
 
 @pytest.mark.parametrize("world", ["exact", "gpt2"])
 def test_planted_top_k_by_default_when_sampling(worlds, world, monkeypatch):
     """What transformers' generate does when nobody says top_k=0, at this vocabulary's size."""
-    right = law_module.pick
-    monkeypatch.setattr(law_module, "pick", lambda x, u: right(law_module.Warp(top_k=2)(x), u))
-    assert broken(worlds[world]).startswith("frequencies_are_probabilities")
+    right = sampling._pick
+    monkeypatch.setattr(sampling, "_pick", lambda x, u: right(Warp(top_k=2)(x.log()).exp(), u))
+    assert "frequencies_are_probabilities" in broken(worlds[world]) or "rescoring" in broken(worlds[world])
 
 
 def test_planted_left_padding_seen_by_attention(worlds, monkeypatch):
-    right = hf_module.HFModel._left_padded
+    right = transformer_module.HFModel._left_padded
 
     def unmasked(self, encoded):
         ids, mask = right(self, encoded)
         return ids, torch.ones_like(mask)
 
-    monkeypatch.setattr(hf_module.HFModel, "_left_padded", unmasked)
-    broken(worlds["llama"])
+    monkeypatch.setattr(transformer_module.HFModel, "_left_padded", unmasked)
+    broken(worlds["llama plain"])
 
 
 def test_planted_state_written_in_place(worlds, monkeypatch):
-    monkeypatch.setattr(hf_module, "_forked", lambda cache: cache)
+    monkeypatch.setattr(transformer_module, "_forked", lambda cache: cache)
     assert broken(worlds["gpt2"]).split(":")[0] in EVERY_LAW
 
 
-def test_planted_draws_that_depend_on_the_batch(worlds, monkeypatch):
-    right = law_module._Batch.__init__
+@pytest.mark.parametrize("world", ["exact", "gpt2"])
+def test_planted_draws_that_depend_on_the_slot(worlds, world, monkeypatch):
+    right = sampling._Batch._begin
 
-    def by_place(self, law, prompts, rows, max_tokens, seed):
-        right(self, law, prompts, rows, max_tokens, seed)
-        drawn = [seed.uniforms("", place, max_tokens) for place in range(len(rows))]
-        self.uniforms = torch.as_tensor(np.stack(drawn))
+    def by_place(self, places, rows):
+        right(self, places, rows)
+        drawn = [self.order.seed.uniforms("", int(place), self.order.max_tokens) for place in places]
+        self.uniforms[places] = torch.as_tensor(np.stack(drawn))
 
-    monkeypatch.setattr(law_module._Batch, "__init__", by_place)
-    assert broken(worlds["exact"]).startswith("draws_depend_on_their_row_alone")
+    monkeypatch.setattr(sampling._Batch, "_begin", by_place)
+    assert broken(worlds[world]).startswith("draws_depend_on_their_row_alone")
 
 
 def test_planted_one_uniform_for_block_and_id(worlds, monkeypatch):
     """With one block the two uniforms cannot be told apart; over several, reusing one skews the ids in each block."""
-    monkeypatch.setattr(law_module, "BLOCK", 2)
-    right = law_module.pick
+    monkeypatch.setattr(sampling, "BLOCK", 2)
+    right = sampling._pick
     assert check(worlds["exact"], PROMPTS, max_tokens=3) == EVERY_LAW
-    monkeypatch.setattr(law_module, "pick", lambda x, u: right(x, u[:, :1].expand(-1, 2)))
+    monkeypatch.setattr(sampling, "_pick", lambda x, u: right(x, u[:, :1].expand(-1, 2)))
     assert broken(worlds["exact"]).startswith("frequencies_are_probabilities")
+
+
+# --- planted bugs of the slots
+
+
+def test_planted_pads_of_a_shorter_prompt_seen(worlds, monkeypatch):
+    """What a slot held before its row, or beyond its tokens, must not be seen."""
+    right = slots.SlotCache._mask
+    monkeypatch.setattr(slots.SlotCache, "_mask", lambda self, at, width: torch.ones_like(right(self, at, width)))
+    assert broken(worlds["llama"]).split(":")[0] in EVERY_LAW
+
+
+@pytest.mark.parametrize("world", ["gpt2", "llama"])
+def test_planted_rows_written_at_another_s_position(worlds, world, monkeypatch):
+    """Every row at the first row's position: right only while all prompts are alike."""
+    right = slots.SlotLayer._write
+
+    def at_the_first(self, held, new):
+        if self.place.at is not None:
+            self.place.at = self.place.at[:1].expand_as(self.place.at)
+        return right(self, held, new)
+
+    monkeypatch.setattr(slots.SlotLayer, "_write", at_the_first)
+    assert broken(worlds[world]).split(":")[0] in EVERY_LAW
+
+
+def test_planted_slot_filled_with_another_prompt(worlds, monkeypatch):
+    right = slots.SlotCache.copy
+    monkeypatch.setattr(slots.SlotCache, "copy", lambda self, source, which, to, width: right(
+        self, source, torch.zeros_like(which), to, width))  # fmt: skip
+    assert broken(worlds["llama"]).split(":")[0] in EVERY_LAW
+
+
+def test_planted_compaction_that_moves_the_wrong_rows(worlds, monkeypatch):
+    right = slots.SlotCache.keep
+    monkeypatch.setattr(slots.SlotCache, "keep", lambda self, rows, width: right(self, rows.flip(0), width))
+    assert broken(worlds["llama"]).split(":")[0] in EVERY_LAW
+
+
+def test_looking_later_at_which_rows_have_ended_changes_nothing(worlds, monkeypatch):
+    """On a GPU a look makes it wait: eight steps go by between two; a row that has ended keeps its tokens meanwhile."""
+    right = slots.Slots.__init__
+
+    def unwatched(self, *args):
+        right(self, *args)
+        self.unwatched = 3
+
+    monkeypatch.setattr(slots.Slots, "__init__", unwatched)
+    for world in ("gpt2", "llama"):
+        assert check(worlds[world], PROMPTS, max_tokens=4) == EVERY_LAW
+
+    draw = sampling._Batch._draw
+
+    def going_on(self, logits, places):
+        self.live[places] |= self.step[places] < self.order.max_tokens
+        draw(self, logits, places)
+
+    monkeypatch.setattr(sampling._Batch, "_draw", going_on)
+    assert broken(worlds["llama"]).split(":")[0] in EVERY_LAW
+
+
+@pytest.mark.parametrize("bug", ["_mask", "positions"])
+def test_a_network_that_slots_do_not_fit_is_run_as_transformers_runs_it(tmp_path, bug, monkeypatch):
+    """The trial finds out: whatever a network does with masks and positions, its laws hold."""
+    if bug == "_mask":
+        right = slots.SlotCache._mask
+        monkeypatch.setattr(slots.SlotCache, "_mask", lambda self, at, width: torch.ones_like(right(self, at, width)))
+    else:
+        right = slots._hidden
+        monkeypatch.setattr(slots, "_hidden", lambda network, **x: right(
+            network, **x | {"position_ids": torch.zeros_like(x["position_ids"])}))  # fmt: skip
+    law = hf(pretrained=str(tiny_gpt2(tmp_path / "odd", WORDS)))
+    assert not law.model.trial.works
+    assert check(law, PROMPTS, max_tokens=4) == EVERY_LAW
 
 
 def test_planted_select_gathers_another_cache(worlds, monkeypatch):
@@ -175,7 +261,7 @@ def test_planted_select_gathers_another_cache(worlds, monkeypatch):
         return replace(right(self, rows), cache=right(self, torch.zeros_like(rows)).cache)
 
     monkeypatch.setattr(HFState, "select", with_first_cache)
-    broken(worlds["gpt2"])
+    broken(worlds["gpt2 plain"])
 
 
 # --- aligners and features that are registered

@@ -9,11 +9,12 @@ import pytest
 
 from alignbench import modelcheck
 from alignbench.errors import Unsupported, UsageError
+from alignbench.generators import slots
 from alignbench.generators.exact import exact
-from alignbench.generators.hf import HFModel
 from alignbench.generators.law import Law
 from alignbench.generators.pattern import contains_any
 from alignbench.generators.steered import constrained
+from alignbench.generators.transformer import HFModel
 from alignbench.modelcheck import Trial
 from alignbench.run import silent
 from alignbench.seeds import Seed
@@ -120,8 +121,14 @@ def test_a_prompt_that_does_not_fit_is_refused(tiny_gpt2, registries):
 # --- planted bugs -----------------------------------------------------------------------------------------------------
 
 
+class Plainly(HFModel):
+    """Run as transformers runs it, which is what is broken here."""
+
+    trial = slots.Trial(False)
+
+
 @dataclass(eq=False)
-class NoPositions(HFModel):
+class NoPositions(Plainly):
     """Left padding without position ids: GPT-2 then counts pads as positions."""
 
     def __post_init__(self):
@@ -130,7 +137,7 @@ class NoPositions(HFModel):
 
 
 @dataclass(eq=False)
-class NoMask(HFModel):
+class NoMask(Plainly):
     """Pads are attended to."""
 
     def _forward(self, ids, mask, positions, **more):
@@ -138,7 +145,7 @@ class NoMask(HFModel):
 
 
 @dataclass(eq=False)
-class BatchNoise(HFModel):
+class BatchNoise(Plainly):
     """Logits that depend on how many rows are computed at once."""
 
     def _forward(self, ids, mask, positions, **more):
@@ -148,7 +155,7 @@ class BatchNoise(HFModel):
 
 
 @dataclass(eq=False)
-class OtherEOS(HFModel):
+class OtherEOS(Plainly):
     """The EOS ids of the generation config are not read."""
 
     def _eos_ids(self):

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from alignbench.aligners.base import need_law
-from alignbench.generators.law import Law, Warp
+from alignbench.generators.law import Law
+from alignbench.generators.warp import Warp
 from alignbench.registry import aligner
 from alignbench.seeds import Seed
 from alignbench.target import Target

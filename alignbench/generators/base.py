@@ -64,11 +64,54 @@ class Autoregressive(Distribution, Protocol):
         ...
 
 
+class Decoder(Protocol):
+    """Rows of one model decoded side by side, each in a slot that may be filled anew.
+
+    A model that has a method `decoder(rows, width)`, for rows of at most `width` tokens with their prompts, is sampled
+    by what it returns (None: not now); any other by its states.
+    """
+
+    slots: int
+    """Rows side by side."""
+    refills: bool
+    """Whether a slot may be filled while others go on; if not, all are filled at once and once."""
+    unwatched: int
+    """Steps between two looks at which rows have ended: a look makes a GPU wait."""
+
+    def shape(self, rows: int) -> int:
+        """The number of slots, >= `rows`, that it would be made smaller to."""
+        ...
+
+    def prefill(self, rendered: Sequence[str]) -> torch.Tensor:
+        """(U, V) logits before the first token of each prompt, whose state is held until the next call."""
+        ...
+
+    def fill(self, slots: torch.Tensor, which: torch.Tensor) -> None:
+        """Put prompt `which[i]` of the last `prefill` into `slots[i]`."""
+        ...
+
+    def step(self, ids: torch.Tensor) -> torch.Tensor:
+        """(slots, V) logits after one more token in each slot; arbitrary where a slot holds nothing."""
+        ...
+
+    def keep(self, rows: torch.Tensor) -> None:
+        """Slot i becomes what slot rows[i] was; as many slots as `rows` remain."""
+        ...
+
+
+class Positions(Protocol):
+    """Next-token distributions at the P tokens of some draws, draw by draw; cut by a slice and computed then."""
+
+    def __getitem__(self, part: slice, /) -> torch.Tensor:
+        """(n, V) nats before each of those tokens."""
+        ...
+
+
 class Model(Protocol):
     """Raw next-token distributions; a `Law` adds decoding settings and does the sampling and the scoring.
 
-    Prompts arrive here already rendered. `forced` is the teacher-forced pass: it returns (b, T, V) nats, the
-    distribution before each of the draws' tokens; what stands after a draw's end is arbitrary.
+    Prompts arrive here already rendered. A model may have a `decoder` (see `Decoder`), and a method `together(width)`
+    that says how many draws of so many tokens one call of `forced` may take.
     """
 
     @property
@@ -102,8 +145,8 @@ class Model(Protocol):
         """The state before the first token."""
         ...
 
-    def forced(self, rendered: Sequence[str], draws: Draws) -> torch.Tensor:
-        """(b, T, V) nats before each token of each draw."""
+    def forced(self, rendered: Sequence[str], draws: Draws) -> Positions:
+        """The distributions before each token of each draw."""
         ...
 
     def decode(self, rendered: str, tokens: Sequence[Array]) -> list[str]:

@@ -16,7 +16,8 @@ import torch
 
 from alignbench.errors import UsageError
 from alignbench.generators.automaton import Automaton
-from alignbench.generators.law import Law, Warp
+from alignbench.generators.law import Law
+from alignbench.generators.warp import Warp
 from alignbench.types import Array
 
 SAME = 11

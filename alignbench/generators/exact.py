@@ -14,7 +14,8 @@ import torch
 from alignbench.errors import UsageError
 from alignbench.generators.base import Autoregressive, State, Vocab
 from alignbench.generators.hidden import HiddenMarkov
-from alignbench.generators.law import Law, Warp, check_max_tokens, whole_rows
+from alignbench.generators.law import Law, check_max_tokens, whole_rows
+from alignbench.generators.warp import Warp
 from alignbench.generators.words import EOS, ids_of, text_of, vocab_of, walked
 from alignbench.registry import generator
 from alignbench.types import Array, Draws

@@ -2,210 +2,27 @@
 
 from __future__ import annotations
 
-import copy
-import inspect
 import logging
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cached_property
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import torch
-from jinja2 import TemplateError
 
 from alignbench import sources
 from alignbench.errors import UsageError, did_you_mean
-from alignbench.generators.base import Vocab
 from alignbench.generators.law import Law, whole_rows
 from alignbench.registry import generator
-from alignbench.types import Array, Draws
 
 _LOG = logging.getLogger(__name__)
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-AUTO_ROWS = {"cpu": 128, "mps": 64}
-"""Rows decoded at once under `batch_size=auto`: measured on 2 cores, SmolLM2-135M fp32 decodes 390, 490, 650 and 660
-tokens/s with 32, 64, 128 and 192 rows."""
-
-
-@dataclass(eq=False)
-class HFModel:
-    """A causal language model of transformers with its tokenizer, as raw next-token distributions.
-
-    Batches are left-padded with explicit position ids; pad tokens are masked and never scored, so that a pad id that
-    is also an EOS id costs no EOS term.
-    """
-
-    network: Any
-    tokenizer: Any
-    name: str
-    weights: str  # identity of the weights
-    batch_size: int = 64
-    chat: bool = False
-    system: str | None = None
-
-    def __post_init__(self) -> None:
-        self.network.eval()
-        accepted = inspect.signature(self.network.forward).parameters
-        self._positions = "position_ids" in accepted
-        self._keep = "logits_to_keep" in accepted
-
-    @property
-    def device(self) -> torch.device:
-        """Where the weights are."""
-        return torch.device(self.network.device)
-
-    @cached_property
-    def vocab(self) -> Vocab:
-        """Tokens of the network's output layer (ids the tokenizer does not name are "<id>"), and all its EOS ids."""
-        size = self.network.get_output_embeddings().weight.shape[0]
-        names = [f"<{i}>" for i in range(size)]
-        for token, i in self.tokenizer.get_vocab().items():
-            if i < size:
-                names[i] = token
-        return Vocab(tuple(names), frozenset(i for i in self._eos_ids() if i < size))
-
-    def identity(self) -> Mapping[str, Any]:
-        """Weights, tokenizer, dtype and rendering."""
-        template = str(self.tokenizer.chat_template) if self.chat else ""
-        return {
-            "kind": "hf",
-            "weights": self.weights,
-            "vocab": self.vocab.fingerprint,
-            "dtype": str(self.network.dtype).removeprefix("torch."),
-            "chat": sha256(template.encode()).hexdigest()[:12] if self.chat else "",
-            "system": self.system or "",
-        }
-
-    def render(self, prompt: str) -> str:
-        """The prompt, in the tokenizer's chat template if the model was loaded with it."""
-        if not self.chat:
-            return prompt
-        system = [{"role": "system", "content": self.system}] if self.system else []
-        turns = [*system, {"role": "user", "content": prompt}]
-        try:
-            return str(self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
-        except TemplateError as error:
-            raise UsageError(f"{self.name}: its chat template refuses the conversation: {error}") from error
-
-    def start(self, rendered: Sequence[str], *, max_tokens: int) -> HFState:
-        """See `Model.start`."""
-        encoded = [self.encode(p, max_tokens) for p in rendered]
-        ids, mask = self._left_padded(encoded)
-        positions = (mask.cumsum(1) - 1).clamp(min=0)
-        out = self._forward(ids, mask, positions, use_cache=True, keep=1)
-        return HFState(self, out.past_key_values, mask, positions[:, -1] + 1, _normalised(out.logits[:, -1]))
-
-    def forced(self, rendered: Sequence[str], draws: Draws) -> torch.Tensor:
-        """See `Model.forced`: one pass over prompt + draw, the last T positions kept."""
-        assert draws.tokens is not None
-        width = int(draws.length.max())
-        known = {prompt: self.encode(prompt, width) for prompt in set(rendered)}
-        ids, mask = self._left_padded([known[prompt] for prompt in rendered])
-        said = torch.as_tensor(draws.tokens[:, : width - 1], device=self.device)
-        ids = torch.cat([ids, said.clamp(min=0)], 1)
-        mask = torch.cat([mask, torch.ones_like(said)], 1)
-        positions = (mask.cumsum(1) - 1).clamp(min=0)
-        logits = self._forward(ids, mask, positions, use_cache=False, keep=width).logits
-        return _normalised(logits[:, -width:])
-
-    def encode(self, rendered: str, max_tokens: int) -> list[int]:
-        """Token ids that condition the model; an empty prompt becomes BOS. Raises UsageError where it cannot fit."""
-        ids = list(self.tokenizer(rendered, add_special_tokens=not self.chat)["input_ids"])
-        shown = f"prompt '{rendered[:40]}{'…' if len(rendered) > 40 else ''}'"
-        if not ids:
-            if self.tokenizer.bos_token_id is None:
-                raise UsageError(f"{self.name}: {shown} is empty and the tokenizer has no BOS token to stand for it")
-            ids = [self.tokenizer.bos_token_id]
-        window = getattr(self.network.config.get_text_config(), "max_position_embeddings", None)
-        if window and len(ids) + max_tokens > window:
-            raise UsageError(
-                f"{self.name}: {shown} has {len(ids)} tokens; with max_tokens {max_tokens} that is more than the "
-                f"model's context window of {window}"
-            )
-        return ids
-
-    def decode(self, rendered: str, tokens: Sequence[Array]) -> list[str]:
-        """Continuation texts: what the decoded whole has beyond the decoded prompt, so that a first space is kept."""
-        prompt = self.encode(rendered, 0)[-8:]  # a few ids of context are enough for spacing rules
-        before = self._text(prompt)
-        texts = []
-        for ids in tokens:
-            whole = self._text([*prompt, *(int(i) for i in ids)])
-            texts.append(whole[len(before) :] if whole.startswith(before) else self._text([int(i) for i in ids]))
-        return texts
-
-    def _text(self, ids: list[int]) -> str:
-        kept = [i for i in ids if i < len(self.tokenizer)]
-        return str(self.tokenizer.decode(kept, skip_special_tokens=True, clean_up_tokenization_spaces=False))
-
-    def _eos_ids(self) -> set[int]:
-        for owner in (self.network.generation_config, self.network.config, self.tokenizer):
-            ids = getattr(owner, "eos_token_id", None)
-            if ids is not None:
-                return set(ids) if isinstance(ids, (list, tuple)) else {int(ids)}
-        return set()
-
-    def _left_padded(self, encoded: Sequence[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
-        width = max(map(len, encoded))
-        ids = torch.tensor([[0] * (width - len(e)) + e for e in encoded], device=self.device)
-        mask = torch.tensor([[0] * (width - len(e)) + [1] * len(e) for e in encoded], device=self.device)
-        return ids, mask
-
-    def _forward(
-        self, ids: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, *, keep: int, **more: Any
-    ) -> Any:
-        if self._positions:
-            more["position_ids"] = positions
-        if self._keep:
-            more["logits_to_keep"] = keep
-        with torch.inference_mode():
-            return self.network(input_ids=ids, attention_mask=mask, **more)
-
-
-def _normalised(logits: torch.Tensor) -> torch.Tensor:
-    """Nats in float32: half precision would round log-probabilities to 0.03 nats."""
-    return logits.float().log_softmax(-1)
-
-
-@dataclass(frozen=True)
-class HFState:
-    """R prefixes with their key-value cache; a new state shares the tensors of the old one and never writes to them."""
-
-    model: HFModel
-    cache: Any
-    mask: torch.Tensor  # (R, L) 1 where a real token stands
-    position: torch.Tensor  # (R,) position of the next token
-    log_probs: torch.Tensor  # (R, V)
-
-    def extend(self, tokens: torch.Tensor) -> HFState:
-        """See `State.extend`."""
-        mask = torch.cat([self.mask, torch.ones_like(self.mask[:, :1])], 1)
-        cache = _forked(self.cache)
-        out = self.model._forward(tokens[:, None], mask, self.position[:, None], keep=1, use_cache=True,
-                                  past_key_values=cache)  # fmt: skip
-        return HFState(self.model, out.past_key_values, mask, self.position + 1, _normalised(out.logits[:, -1]))
-
-    def select(self, rows: torch.Tensor) -> HFState:
-        """See `State.select`."""
-        cache = _forked(self.cache)
-        cache.batch_select_indices(rows)
-        return HFState(self.model, cache, self.mask[rows], self.position[rows], self.log_probs[rows])
-
-
-def _forked(cache: Any) -> Any:
-    """A cache that can be grown without touching `cache`; growing layers replace their tensors, others are copied."""
-    from transformers.cache_utils import DynamicLayer
-
-    fork = copy.copy(cache)
-    fork.layers = [copy.copy(x) if type(x) is DynamicLayer else copy.deepcopy(x) for x in cache.layers]
-    return fork
+AUTO_ROWS = {"cpu": 256, "mps": 64, "cuda": 1024}
+"""Most rows side by side under `batch_size=auto`, where memory holds them."""
 
 
 @generator
@@ -227,6 +44,8 @@ def hf(
         raise UsageError(f"{pretrained}: --system_instruction needs --apply_chat_template, else nothing would say it")
     with _plain_errors(pretrained):
         from transformers import AutoTokenizer
+
+        from alignbench.generators.transformer import HFModel
 
         tokenizer = AutoTokenizer.from_pretrained(folder, **options)
         network = _network(folder, dtype=kind, use_safetensors=True, **options)

@@ -13,7 +13,7 @@ import torch
 
 from alignbench.errors import UsageError
 from alignbench.generators.base import Vocab
-from alignbench.generators.law import Warp
+from alignbench.generators.warp import Warp
 from alignbench.generators.words import ids_of, text_of, vocab_of, walked
 from alignbench.types import Array, Draws
 

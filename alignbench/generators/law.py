@@ -2,103 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 
-from alignbench.errors import UsageError
-from alignbench.generators.base import Model, State, Vocab
+from alignbench.errors import RunError, UsageError
+from alignbench.generators.base import Model, Positions, State, Vocab
+from alignbench.generators.budget import ran_out
+from alignbench.generators.sampling import Order, sample
+from alignbench.generators.warp import Warp
 from alignbench.seeds import Seed
 from alignbench.types import Array, Draws
 
-BLOCK = 128
-"""Ids in a block of the two-stage draw: 384 block sums replace a cumulative sum over 49,152 ids."""
-
-CHUNK_BYTES = 512 * 2**20
-"""Most memory that one teacher-forced (b, T, V) tensor may take, with the copies that its reduction makes."""
-
-
-@dataclass(frozen=True)
-class Warp:
-    """Decoding settings, applied in transformers' order: temperature, top-k, top-p, min-p; ties are kept.
-
-    The defaults change nothing; in particular no top-k of 50 (which transformers applies when none is given).
-    """
-
-    temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
-    min_p: float = 0.0
-
-    def __post_init__(self) -> None:
-        for name, value in asdict(self).items():
-            if isinstance(value, bool) or not isinstance(value, (int, float)):
-                raise UsageError(f"{name}={value}: must be a number")
-        if not self.temperature > 0 or self.temperature == float("inf"):
-            raise UsageError(f"temperature={self.temperature}: must be above 0 (a law at 0 is greedy: a point mass)")
-        if not float(self.top_k).is_integer() or self.top_k < 0:
-            raise UsageError(f"top_k={self.top_k}: must be a whole number >= 0 (0 keeps every token)")
-        if not 0 < self.top_p <= 1:
-            raise UsageError(f"top_p={self.top_p}: must be in (0, 1] (1 keeps every token)")
-        if not 0 <= self.min_p < 1:
-            raise UsageError(f"min_p={self.min_p}: must be in [0, 1) (0 keeps every token)")
-        for name, value in asdict(self).items():  # 1 and 1.0 are one law, with one identity
-            object.__setattr__(self, name, int(value) if name == "top_k" else float(value))
-
-    @property
-    def truncates(self) -> bool:
-        """Whether some tokens may get probability 0."""
-        return self.top_k > 0 or self.top_p < 1 or self.min_p > 0
-
-    def __call__(self, log_probs: torch.Tensor) -> torch.Tensor:
-        """(…, V) nats, normalised, after the settings; −inf where a token was cut."""
-        if self == Warp():
-            return log_probs
-        x = (log_probs / self.temperature).log_softmax(-1)
-        if 0 < self.top_k < x.shape[-1]:
-            x = _cut_below(x, x.topk(self.top_k).values[..., -1:])
-        if self.top_p < 1:
-            x = _cut_below(x, _nucleus_edge(x, self.top_p))
-        if self.min_p > 0:
-            x = _cut_below(x, x.max(-1, keepdim=True).values + float(np.log(self.min_p)))
-        return x
-
-
-def _cut_below(x: torch.Tensor, edge: torch.Tensor) -> torch.Tensor:
-    """Nats renormalised over the tokens at or above `edge`."""
-    return x.masked_fill(x < edge, -torch.inf).log_softmax(-1)
-
-
-def _nucleus_edge(x: torch.Tensor, top_p: float) -> torch.Tensor:
-    """The log-probability of the last token of the smallest set that holds `top_p` of the mass."""
-    ordered = x.sort(-1, descending=True).values
-    before = ordered.exp().cumsum(-1) - ordered.exp()
-    kept = (before < top_p).sum(-1, keepdim=True).clamp(min=1)
-    return ordered.gather(-1, kept - 1)
-
-
-def pick(log_probs: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
-    """(R,) ids drawn from (R, V) nats with (R, 2) uniforms: one picks a block of 128 ids, one the id inside it.
-
-    Sums run in the uniforms' dtype, float64 where the device has it, so that rounding in the last bits of a logit
-    moves a draw only where a uniform lies within about 1e-7 of an edge.
-    """
-    rows, size = log_probs.shape
-    probs = torch.nn.functional.pad(log_probs.exp(), (0, -size % BLOCK)).view(rows, -1, BLOCK)
-    block = _invert(probs.sum(-1, dtype=uniforms.dtype), uniforms[:, :1])
-    inside = probs.gather(1, block[:, :, None].expand(-1, 1, BLOCK)).squeeze(1).to(uniforms.dtype)
-    return (block * BLOCK + _invert(inside, uniforms[:, 1:])).squeeze(1)
-
-
-def _invert(mass: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
-    """(R, 1) the cell whose cumulative mass first exceeds uniform × total; never a cell of mass 0."""
-    edges = mass.cumsum(-1)
-    total = edges[:, -1:]
-    point = torch.minimum(uniform * total, torch.nextafter(total, torch.zeros_like(total)))
-    return torch.searchsorted(edges, point, right=True)
+CHUNK_BYTES = {"cpu": 24 * 2**20, "cuda": 512 * 2**20}
+"""Most memory of the next-token distributions made at once. On a CPU below 32 MiB, above which the C library returns
+memory to the system each time and gets it back page by page."""
+PLAIN = Warp()
+"""Settings that change nothing."""
+ALIKE = 16
+"""Draws are scored beside others whose length in tokens is within so much of theirs."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +61,7 @@ class Law:
     """
 
     model: Model
-    warp: Warp = Warp()
+    warp: Warp = PLAIN
     template: str = "{prompt}"
 
     @property
@@ -148,6 +73,11 @@ class Law:
     def name(self) -> str:
         """The model's name."""
         return self.model.name
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model's tensors live."""
+        return self.model.device
 
     @property
     def truncates(self) -> bool:
@@ -179,11 +109,10 @@ class Law:
     def sample(self, prompts: Sequence[str], rows: Array, *, max_tokens: int, seed: Seed) -> Iterator[Draws]:
         """See `Sampler.sample`: (prompt, index) → the same draw, whatever the batch, order or resume."""
         check_max_tokens(max_tokens)
-        rows = np.asarray(rows)
-        rows = rows[np.argsort(rows[:, 0], kind="stable")]
-        for begin in range(0, len(rows), self.model.batch_size):
-            with torch.inference_mode():
-                yield _Batch(self, prompts, rows[begin : begin + self.model.batch_size], max_tokens, seed).run()
+        rows = np.asarray(rows).reshape(-1, 2)
+        used = set(rows[:, 0].tolist())
+        rendered = [self.render(text) if i in used else "" for i, text in enumerate(prompts)]
+        yield from sample(self.model, self.warp, Order(rendered, rows, max_tokens, seed))
 
     def log_prob(self, prompts: Sequence[str], draws: Draws) -> Array:
         """(B,) nats of the sampled ids under the law; −inf off its support. Raises UsageError on another tokenizer."""
@@ -194,9 +123,13 @@ class Law:
         self.check_vocab(draws)
         assert draws.tokens is not None
         out = np.zeros(draws.tokens.shape)
-        for rows, part in _chunks(draws, len(self.vocab)):
-            out[rows, : _width(part)] = gather(self.warp(self._forced(prompts, part)), part)
+        for rows, by_token in scored(draws, (self.model,), lambda part: self._scores(prompts, part)):
+            out[rows, : by_token.shape[1]] = by_token[..., 0]
         return out
+
+    def _scores(self, prompts: Sequence[str], draws: Draws) -> Array:
+        raw = self._forced(prompts, draws)
+        return by_position(draws, self.device, len(self.vocab), lambda part, ids: [gather(self.warp(raw[part]), ids)])
 
     def check_vocab(self, draws: Draws) -> None:
         """Raise UsageError unless `draws` are ids of this law's tokenizer."""
@@ -206,9 +139,8 @@ class Law:
                 f"{self.vocab.fingerprint}); a log-probability or KL across two tokenizers is not defined"
             )
 
-    def _forced(self, prompts: Sequence[str], draws: Draws) -> torch.Tensor:
-        with torch.inference_mode():
-            return self.model.forced([self.render(prompts[i]) for i in draws.prompt], draws)
+    def _forced(self, prompts: Sequence[str], draws: Draws) -> Positions:
+        return self.model.forced([self.render(prompts[i]) for i in draws.prompt], draws)
 
 
 def check_max_tokens(max_tokens: int) -> None:
@@ -233,21 +165,83 @@ def whole_rows(batch_size: int | str, auto: int) -> int:
 def compare(gen: Law, base: Law, prompts: Sequence[str], draws: Draws) -> tuple[Array, Array, Array]:
     """(log π, log a, Σ_t KL(π(·|x_<t) ‖ a(·|x_<t))) of each draw in nats; the sum runs to the EOS step, if drawn.
 
-    Raises UsageError when the two have different tokenizers.
+    One pass of each model; one in all where both are the same model. Raises UsageError when the two have different
+    tokenizers.
     """
     gen.check_vocab(draws)
     base.check_vocab(draws)
     shared = gen.model is base.model and gen.template == base.template
-    out = np.zeros((3, len(draws)))
-    for rows, part in _chunks(draws, len(gen.vocab)):
+
+    def both(part: Draws) -> Array:
         raw = gen._forced(prompts, part)
-        log_gen = gen.warp(raw)
-        log_base = base.warp(raw if shared else base._forced(prompts, part))
-        inside = np.arange(_width(part)) < part.length[:, None]
-        out[0, rows] = gather(log_gen, part).sum(1)
-        out[1, rows] = gather(log_base, part).sum(1)
-        out[2, rows] = np.where(inside, kl_by_step(log_gen, log_base).cpu().double().numpy(), 0).sum(1)
+        other = raw if shared else base._forced(prompts, part)
+
+        def one(cut: slice, ids: torch.Tensor) -> list[torch.Tensor]:
+            mine = raw[cut]
+            log_gen, log_base = gen.warp(mine), base.warp(mine if shared else other[cut])
+            return [gather(log_gen, ids), gather(log_base, ids), kl_by_step(log_gen, log_base)]
+
+        return by_position(part, gen.device, len(gen.vocab), one)
+
+    out = np.zeros((3, len(draws)))
+    for rows, by_token in scored(draws, (gen.model, base.model), both):
+        out[:, rows] = by_token.sum(1).T
     return out[0], out[1], out[2]
+
+
+def scored(draws: Draws, models: Sequence[Model], work: Callable[[Draws], Array]) -> Iterator[tuple[Array, Array]]:
+    """(rows, what `work` says of these draws), over parts that cover all draws, of one prompt and like length.
+
+    A part for which memory runs out is tried again in halves; raises RunError where one draw is too much.
+    """
+    parts = list(_parts(draws, models))[::-1]
+    while parts:
+        rows = parts.pop()
+        try:
+            done = work(draws.take(rows))
+        except Exception as error:
+            if not ran_out(error):
+                raise
+            if len(rows) == 1:
+                raise RunError(f"{models[0].name}: memory ran out scoring one draw") from None
+            parts += [rows[len(rows) // 2 :], rows[: len(rows) // 2]]
+            continue
+        yield rows, done
+
+
+def _parts(draws: Draws, models: Sequence[Model]) -> Iterator[Array]:
+    """Rows, those of like length and one prompt side by side, as many at once as each of the models takes."""
+    order = np.lexsort((draws.prompt, -(-draws.length // ALIKE)))
+    begin = 0
+    for end in range(1, len(order) + 1):
+        longest = int(draws.length[order[begin : end + 1]].max())
+        if end == len(order) or end - begin >= min(_together(model, longest) for model in models):
+            yield order[begin:end]
+            begin = end
+
+
+def _together(model: Any, width: int) -> int:
+    """How many draws of `width` tokens the model takes at once; by default as many as their distributions allow."""
+    if hasattr(model, "together"):
+        return int(model.together(width))
+    return max(1, CHUNK_BYTES["cpu"] // (8 * width * len(model.vocab)))
+
+
+@torch.inference_mode()
+def by_position(
+    draws: Draws, device: torch.device, vocab: int, work: Callable[[slice, torch.Tensor], list[torch.Tensor]]
+) -> Array:
+    """(b, T, K) float64: the K numbers that `work(positions, ids)` says of each token, 0 after each draw's end."""
+    assert draws.tokens is not None
+    width = int(draws.length.max())
+    inside = np.arange(width) < draws.length[:, None]
+    ids = torch.as_tensor(draws.tokens[:, :width][inside], device=device)
+    step = max(1, CHUNK_BYTES.get(device.type, CHUNK_BYTES["cpu"]) // (4 * vocab))
+    cuts = [slice(begin, begin + step) for begin in range(0, len(ids), step)]
+    found = torch.cat([torch.stack([x.double() for x in work(cut, ids[cut])], 1) for cut in cuts])
+    out = np.zeros((*inside.shape, found.shape[1]))
+    out[inside] = found.cpu().numpy()
+    return out
 
 
 def kl_by_step(log_p: torch.Tensor, log_q: torch.Tensor) -> torch.Tensor:
@@ -260,87 +254,6 @@ def kl_by_step(log_p: torch.Tensor, log_q: torch.Tensor) -> torch.Tensor:
     return terms.add_(torch.exp(log_q, out=p)).clamp_(min=0).sum(-1)
 
 
-def gather(log_probs: torch.Tensor, draws: Draws) -> Array:
-    """(b, T) float64 nats of the drawn ids from (b, T, V), 0 after each draw's end."""
-    assert draws.tokens is not None
-    width = log_probs.shape[1]
-    ids = torch.as_tensor(draws.tokens[:, :width], device=log_probs.device)
-    picked = log_probs.gather(-1, ids.clamp(min=0)[..., None]).squeeze(-1).cpu().double().numpy()
-    return np.where(np.arange(width) < draws.length[:, None], picked, 0.0)
-
-
-def _width(draws: Draws) -> int:
-    return int(draws.length.max())
-
-
-def _chunks(draws: Draws, vocab: int) -> Iterator[tuple[Array, Draws]]:
-    """Rows and their draws, shortest first, cut so that (b, T, V) fits the memory budget."""
-    order = np.argsort(draws.length, kind="stable")
-    begin = 0
-    while begin < len(order):
-        end = begin + 1
-        while end < len(order) and (end + 1 - begin) * int(draws.length[order[end]]) * vocab * 16 <= CHUNK_BYTES:
-            end += 1
-        rows = order[begin:end]
-        yield rows, draws.take(rows)
-        begin = end
-
-
-class _Batch:
-    """One batch on its way from prompts to draws."""
-
-    def __init__(self, law: Law, prompts: Sequence[str], rows: Array, max_tokens: int, seed: Seed) -> None:
-        self.law, self.rows = law, rows
-        self.unique, self.which = np.unique(rows[:, 0], return_inverse=True)
-        self.rendered = [law.render(prompts[i]) for i in self.unique]
-        device = law.model.device
-        self.state = law.start([prompts[i] for i in self.unique], max_tokens=max_tokens)
-        self.state = self.state.select(torch.as_tensor(self.which, device=device))
-        draws = [seed.uniforms(self.rendered[w], i, max_tokens) for w, i in zip(self.which, rows[:, 1], strict=True)]
-        exact = torch.float32 if device.type == "mps" else torch.float64
-        self.uniforms = torch.as_tensor(np.stack(draws), device=device, dtype=exact)
-        self.tokens = torch.full((len(rows), max_tokens), -1, device=device)
-        self.log_prob = torch.zeros((2, len(rows), max_tokens), device=device, dtype=exact)
-        self.eos = torch.as_tensor(sorted(law.vocab.eos), device=device, dtype=torch.long)
-        self.ended = torch.zeros(len(rows), device=device, dtype=torch.bool)
-
-    def run(self) -> Draws:
-        held = torch.arange(len(self.rows), device=self.tokens.device)  # the row of each of the state's prefixes
-        for step in range(self.tokens.shape[1]):
-            ids = self._step(held, step)
-            live = ~self.ended[held]
-            count = int(live.sum())
-            if count == 0 or step == self.tokens.shape[1] - 1:
-                break
-            if count <= 0.75 * len(held):  # copying the cache pays once a quarter of the rows has ended
-                self.state, held, ids = self.state.select(live.nonzero()[:, 0]), held[live], ids[live]
-            self.state = self.state.extend(ids)
-        return self._finish()
-
-    def _step(self, held: torch.Tensor, step: int) -> torch.Tensor:
-        """Draw one token for every prefix; rows that have ended keep what they had."""
-        raw = self.state.model_log_probs
-        law = self.law.warp(raw)
-        ids = pick(law, self.uniforms[held, step])
-        live = ~self.ended[held]
-        rows = held[live]
-        self.tokens[rows, step] = ids[live]
-        for k, source in enumerate((law, raw)):
-            self.log_prob[k, rows, step] = source.gather(1, ids[:, None])[live, 0].to(self.log_prob.dtype)
-        self.ended[rows] = torch.isin(ids[live], self.eos)
-        return ids
-
-    def _finish(self) -> Draws:
-        tokens, (by_token, model) = self.tokens.cpu().numpy(), self.log_prob.cpu().double().numpy()
-        length = (tokens >= 0).sum(1)
-        texts = [""] * len(tokens)
-        for w, rendered in enumerate(self.rendered):
-            rows = np.flatnonzero(self.which == w)
-            decoded = self.law.model.decode(rendered, [tokens[r, : length[r]] for r in rows])
-            for row, text in zip(rows, decoded, strict=True):
-                texts[row] = text
-        return Draws(
-            prompt=self.rows[:, 0], index=self.rows[:, 1], texts=tuple(texts), tokens=tokens, length=length,
-            finished=self.ended.cpu().numpy(), log_prob=by_token.sum(1), token_log_prob=by_token,
-            model_log_prob=model.sum(1), vocab=self.law.vocab.fingerprint,
-        )  # fmt: skip
+def gather(log_probs: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+    """(n,) nats of `ids` (n,) in (n, V)."""
+    return log_probs.gather(-1, ids[:, None])[:, 0]

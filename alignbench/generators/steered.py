@@ -146,13 +146,15 @@ class Constrained(_Steered):
     def forced(self, rendered: Sequence[str], draws: Draws) -> torch.Tensor:
         """See `Model.forced`; one teacher-forced pass of the base."""
         assert draws.tokens is not None
-        raw = self.base.warp(self.base.model.forced(rendered, draws))
+        raw = self.base.warp(self.base.model.forced(rendered, draws)[:])
         tokens = torch.as_tensor(draws.tokens, device=self.device).clamp(min=0)
-        state, steps = torch.zeros(len(draws), dtype=torch.long, device=self.device), []
-        for t in range(raw.shape[1]):
-            steps.append(self.masked(raw[:, t], state, (self.max_tokens or 0) - t))
+        steps = torch.as_tensor(np.arange(int(draws.length.max())) < draws.length[:, None], device=self.device)
+        state, draw, at = torch.zeros(len(draws), dtype=torch.long, device=self.device), *steps.nonzero(as_tuple=True)
+        masked = raw.clone()
+        for t in range(steps.shape[1]):
+            masked[at == t] = self.masked(raw[at == t], state[draw[at == t]], (self.max_tokens or 0) - t)
             state = self._after[state, tokens[:, t]]
-        return torch.stack(steps, 1)
+        return masked
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 
 from alignbench.errors import UsageError, did_you_mean
@@ -36,10 +37,10 @@ def text_of(words: Sequence[str], ids: Array) -> str:
 
 
 def walked(state: State, draws: Draws) -> torch.Tensor:
-    """(b, T, V) nats before each token of each draw, by walking the states; see `Model.forced`."""
+    """(P, V) nats before each token of each draw, by walking the states; see `Model.forced`."""
     assert draws.tokens is not None
     tokens, steps = torch.as_tensor(draws.tokens), []
     for t in range(int(draws.length.max())):
         steps.append(state.log_probs)
         state = state.extend(tokens[:, t].clamp(min=0))
-    return torch.stack(steps, 1)
+    return torch.stack(steps, 1)[torch.as_tensor(np.arange(len(steps)) < draws.length[:, None])]

@@ -10,11 +10,15 @@ import pytest
 import torch
 from models import tiny_gpt2
 
-from alignbench.errors import UsageError
+from alignbench.errors import RunError, UsageError
 from alignbench.generators import law as law_module
+from alignbench.generators import slots
+from alignbench.generators import transformer as transformer_module
 from alignbench.generators.exact import enumerate_draws, exact
 from alignbench.generators.hf import hf
-from alignbench.generators.law import LawState, Warp, compare, kl_by_step, pick
+from alignbench.generators.law import LawState, compare, kl_by_step
+from alignbench.generators.sampling import pick
+from alignbench.generators.warp import Warp
 from alignbench.seeds import Seed
 from alignbench.stats import discrete
 from alignbench.types import Draws, collect, rows_of
@@ -348,42 +352,61 @@ def test_the_same_words_with_another_end_are_another_event_space(worlds):
     assert replace(vocab).fingerprint == vocab.fingerprint
 
 
-def test_chunks_cover_every_draw_once_within_the_memory(worlds, monkeypatch):
+def test_parts_cover_every_draw_once_and_hold_what_a_model_takes(worlds, monkeypatch):
+    law, draws = worlds["gpt2"], drawn(worlds["gpt2"], draws=40)
+    whole = law.token_log_prob(PROMPTS, draws)
+    monkeypatch.setattr(type(law.model), "together", lambda self, width: max(1, 12 // width))
+    parts = list(law_module._parts(draws, (law.model,)))
+    assert sorted(np.concatenate(parts).tolist()) == list(range(len(draws)))
+    assert all(len(part) * draws.length[part].max() <= 12 for part in parts)
+    assert max(map(len, parts)) > 2, "short draws share a part"
+    np.testing.assert_allclose(law.token_log_prob(PROMPTS, draws), whole, atol=1e-5)
+
+
+def test_parts_are_of_one_prompt_and_like_length(worlds):
     draws = drawn(worlds["exact"], draws=40)
-    every = compare(worlds["exact"].warped(top_k=3), worlds["exact"], PROMPTS, draws)
-    monkeypatch.setattr(law_module, "CHUNK_BYTES", 16 * 7 * 5 * 3)  # three full draws of 5 tokens over 7
-    chunks = list(law_module._chunks(draws, 7))
-    rows = np.concatenate([rows for rows, _ in chunks])
-    assert sorted(rows.tolist()) == list(range(len(draws)))
-    assert (np.diff(draws.length[rows]) >= 0).all()
-    for _, part in chunks:
-        assert len(part) * part.length.max() * 7 * 16 <= law_module.CHUNK_BYTES
-    assert max(len(part) for _, part in chunks) > 3, "short draws share a chunk"
-    again = compare(worlds["exact"].warped(top_k=3), worlds["exact"], PROMPTS, draws)
-    np.testing.assert_allclose(again, every, atol=1e-12)
+    [part] = law_module._parts(draws, (worlds["exact"].model,))
+    assert (np.diff(draws.prompt[part]) >= 0).all()
 
 
-def test_a_draw_larger_than_the_memory_is_a_chunk_of_its_own(worlds, monkeypatch):
-    monkeypatch.setattr(law_module, "CHUNK_BYTES", 1)
-    draws = drawn(worlds["exact"])
-    assert [len(part) for _, part in law_module._chunks(draws, 7)] == [1] * len(draws)
-
-
-def test_no_memory_is_asked_beyond_the_chunk(worlds, monkeypatch):
-    """The tensors that a model is asked for are (b, T, V) of a chunk, never of all draws."""
+def test_no_distribution_is_made_beyond_the_chunk(worlds, monkeypatch):
+    """Next-token distributions are asked for a chunk of positions at a time, and never for pads."""
     law, asked = worlds["gpt2"], []
-    monkeypatch.setattr(law_module, "CHUNK_BYTES", 16 * 7 * 5 * 4)
-    right = type(law.model).forced
+    draws = drawn(law)
+    monkeypatch.setattr(law_module, "CHUNK_BYTES", {"cpu": 4 * 7 * 5})  # five positions of 7 ids
+    right = slots.head
 
-    def watched(self, rendered, draws):
-        out = right(self, rendered, draws)
-        asked.append(out.numel())
-        return out
+    def watched(network, hidden):
+        asked.append(len(hidden))
+        return right(network, hidden)
 
-    monkeypatch.setattr(type(law.model), "forced", watched)
-    law.log_prob(PROMPTS, drawn(law))
-    assert max(asked) * 16 <= law_module.CHUNK_BYTES
-    assert len(asked) > 1
+    monkeypatch.setattr(transformer_module, "head", watched)
+    law.log_prob(PROMPTS, draws)
+    assert max(asked) == 5
+    assert sum(asked) == draws.length.sum()
+
+
+@pytest.mark.parametrize("fits", [1, 3])
+def test_scoring_goes_on_in_halves_when_memory_runs_out(worlds, fits, monkeypatch):
+    law, draws = worlds["gpt2"], drawn(worlds["gpt2"])
+    whole, right = law.log_prob(PROMPTS, draws), law_module.Law._scores
+
+    def tight(self, prompts, part):
+        if len(part) > fits:
+            raise torch.OutOfMemoryError("out of memory")
+        return right(self, prompts, part)
+
+    monkeypatch.setattr(law_module.Law, "_scores", tight)
+    np.testing.assert_allclose(law.log_prob(PROMPTS, draws), whole, atol=1e-5)
+    fits = 0
+    with pytest.raises(RunError, match="memory ran out scoring one draw"):
+        law.log_prob(PROMPTS, draws)
+
+
+def test_an_error_that_is_not_of_memory_is_not_hidden(worlds, monkeypatch):
+    monkeypatch.setattr(law_module, "gather", lambda x, ids: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        worlds["exact"].log_prob(PROMPTS, drawn(worlds["exact"]))
 
 
 # --- the rest of a law

@@ -1,0 +1,348 @@
+"""The sampling loop: rows of a queue into draws, many side by side. Knows nothing of networks, only of decoders.
+
+A draw is a function of (rendered prompt, seed, index): which rows share a batch, which slot a row gets and when, cannot
+change it. Log-probabilities of the law and of the model before it are collected on the way, so that nothing is scored
+twice.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from alignbench.errors import RunError
+from alignbench.generators.base import Decoder, Model
+from alignbench.generators.budget import ran_out
+from alignbench.generators.warp import Warp
+from alignbench.seeds import Seed
+from alignbench.types import Array, Draws
+
+_LOG = logging.getLogger(__name__)
+
+BLOCK = 128
+"""Ids in a block of the two-stage draw: 384 block sums replace a cumulative sum over 49,152 ids."""
+CACHED = 16
+"""Rows drawn at once on a CPU: 16 rows of 49,152 float32 are 3 MB, which stay in the second-level cache."""
+UNEVEN = 1.5
+"""Prompts go side by side while the longest row is at most so many times the shortest: each row's slot is as wide."""
+SHRINK = 0.75
+"""The batch is made smaller once so few of its rows are live: moving the cache pays then."""
+
+
+def draw(logits: torch.Tensor, uniforms: torch.Tensor, warp: Warp) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """(R,) ids, their nats under the law, and under the model, from (R, V) logits and (R, 2) uniforms.
+
+    Logits need not be normalised.
+    """
+    step = CACHED if logits.device.type == "cpu" else len(logits)
+    parts = [_drawn(logits[i : i + step], uniforms[i : i + step], warp) for i in range(0, len(logits), step)]
+    ids, law, model = (torch.cat(part) for part in zip(*parts, strict=True))
+    return ids, law, model
+
+
+def _drawn(logits: torch.Tensor, uniforms: torch.Tensor, warp: Warp) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    x = logits if logits.dtype == torch.float64 else logits.float()
+    if warp != Warp():
+        raw = x.log_softmax(-1)
+        law = warp(raw)
+        ids = pick(law, uniforms)
+        return ids, law.gather(1, ids[:, None])[:, 0], raw.gather(1, ids[:, None])[:, 0]
+    x = x - x.amax(-1, keepdim=True)
+    ids, total = _pick(x.exp(), uniforms)
+    nats = x.gather(1, ids[:, None])[:, 0].to(total.dtype) - total.log()
+    return ids, nats, nats
+
+
+def pick(log_probs: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
+    """(R,) ids drawn from (R, V) nats with (R, 2) uniforms: one picks a block of 128 ids, one the id inside it.
+
+    A block's 128 masses are summed in their own dtype, the sums in the uniforms', float64 where the device has it: so
+    rounding in the last bits of a logit moves a draw only where a uniform lies within about 1e-7 of an edge.
+    """
+    return _pick(log_probs.exp(), uniforms)[0]
+
+
+def _pick(mass: torch.Tensor, uniforms: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """(R,) ids and (R,) total mass of (R, V) masses, which need not sum to 1."""
+    rows, size = mass.shape
+    blocks = torch.nn.functional.pad(mass, (0, -size % BLOCK)).view(rows, -1, BLOCK)
+    sums = blocks.sum(-1).to(uniforms.dtype)
+    block = _invert(sums, uniforms[:, :1])
+    inside = blocks.gather(1, block[:, :, None].expand(-1, 1, BLOCK)).squeeze(1).to(uniforms.dtype)
+    return (block * BLOCK + _invert(inside, uniforms[:, 1:])).squeeze(1), sums.sum(-1)
+
+
+def _invert(mass: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
+    """(R, 1) the cell whose cumulative mass first exceeds uniform × total; never a cell of mass 0."""
+    edges = mass.cumsum(-1)
+    total = edges[:, -1:]
+    point = torch.minimum(uniform * total, torch.nextafter(total, torch.zeros_like(total)))
+    return torch.searchsorted(edges, point, right=True)
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is wanted of a model: `rows` (R, 2) = (prompt, index), each prompt with the text that conditions it."""
+
+    rendered: Sequence[str]  # by prompt; only those that `rows` name are read
+    rows: Array
+    max_tokens: int
+    seed: Seed
+
+
+def sample(model: Model, warp: Warp, order: Order) -> Iterator[Draws]:
+    """The draws of an order, yielded as they finish, a batch's worth or less at a time.
+
+    Where memory runs out, the rows under way are begun again in a batch half the size; raises RunError where a single
+    row is too much.
+    """
+    known = {c: len(model.encode(order.rendered[c], order.max_tokens)) for c in np.unique(order.rows[:, 0]).tolist()}
+    size = np.array([known[c] for c in order.rows[:, 0].tolist()])
+    queue = order.rows[np.lexsort((order.rows[:, 1], order.rows[:, 0], size))]
+    for wave in _waves(queue, known, order.max_tokens, model.batch_size):
+        yield from _carry_out(model, warp, replace(order, rows=wave), known)
+
+
+def _waves(queue: Array, size: dict[int, int], max_tokens: int, rows: int) -> Iterator[Array]:
+    """The queue cut where rows get so much longer that they would widen the slots of all; never into small pieces."""
+    begin = 0
+    width = np.array([size[c] + max_tokens for c in queue[:, 0].tolist()])
+    for end in range(1, len(queue) + 1):
+        if end == len(queue) or (width[end] > UNEVEN * width[begin] and end - begin >= rows):
+            yield queue[begin:end]
+            begin = end
+
+
+def _carry_out(model: Model, warp: Warp, order: Order, size: dict[int, int]) -> Iterator[Draws]:
+    """The draws of one wave; after running out of memory, what is left of it in smaller batches."""
+    left = order.rows
+    while len(left):
+        width = max(size[c] for c in np.unique(left[:, 0]).tolist()) + order.max_tokens
+        decoder = _decoder(model, len(left), width, order.max_tokens)
+        queue = left if decoder.refills else left[: decoder.slots]
+        batch, left = _Batch(model, warp, replace(order, rows=queue), decoder), left[len(queue) :]
+        try:
+            yield from batch.run()
+            continue
+        except Exception as error:
+            if not ran_out(error):
+                raise
+        done, left, rows = batch.finished(), np.concatenate([batch.unfinished(), left]), batch.slots
+        del batch, decoder  # what they hold is what is missing
+        yield from done
+        _shrink(model, rows, width)
+
+
+def _decoder(model: Any, rows: int, width: int, max_tokens: int) -> Decoder:
+    """The model's own decoder for so many rows of `width` tokens, else one over its states."""
+    if hasattr(model, "decoder"):
+        own: Decoder | None = model.decoder(rows, width)
+        if own is not None:
+            return own
+    return Stepwise(model, min(rows, model.batch_size), max_tokens)
+
+
+def _shrink(model: Any, rows: int, width: int) -> None:
+    """Tell the model that a batch did not fit; raises RunError where it was of one row."""
+    if rows <= 1 or not hasattr(model, "too_many"):
+        raise RunError(f"{model.name}: memory ran out with {rows} row{'s' if rows > 1 else ''} of {width} tokens")
+    _LOG.info(f"{model.name}: memory ran out with {rows} rows of {width} tokens; going on with half as many")
+    model.too_many(rows, width)
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+class _Batch:
+    """Rows on their way from prompts to draws: a slot each, refilled from the queue as soon as a row has ended."""
+
+    def __init__(self, model: Model, warp: Warp, order: Order, decoder: Decoder) -> None:
+        self.model, self.warp, self.order, self.decoder = model, warp, order, decoder
+        self.next = 0  # the first row of the queue that has not begun
+        self.texts: list[str] = [order.rendered[c] for c in order.rows[:, 0].tolist()]
+        self.known: dict[str, int] = {}  # prompt → its place in the decoder's last prefill
+        self.first: torch.Tensor | None = None  # (U, V) logits of the first token of those prompts
+        self.held = np.full(decoder.slots, -1)  # row of the queue in each slot, -1: none
+        self.done: list[Draws] = []
+        self._allocate(decoder.slots, order.max_tokens)
+
+    @property
+    def slots(self) -> int:
+        """Rows side by side."""
+        return len(self.held)
+
+    def _allocate(self, rows: int, steps: int) -> None:
+        device = self.model.device
+        exact = torch.float32 if device.type == "mps" else torch.float64
+        self.uniforms = torch.zeros((rows, steps, 2), device=device, dtype=exact)
+        # one column more than a draw has: rows that have ended, or hold nothing, write there
+        self.tokens = torch.full((rows, steps + 1), -1, device=device)
+        self.log_prob = torch.zeros((rows, steps + 1, 2), device=device, dtype=exact)
+        self.step = torch.zeros(rows, dtype=torch.long, device=device)
+        self.last = torch.zeros(rows, dtype=torch.long, device=device)
+        self.live = torch.zeros(rows, dtype=torch.bool, device=device)
+        self.eos = torch.as_tensor(sorted(self.model.vocab.eos), device=device, dtype=torch.long)
+        self.every = torch.arange(rows, device=device)
+
+    def run(self) -> Iterator[Draws]:
+        """All draws of the order, half a batch or more at a time."""
+        while self._turn():
+            if sum(map(len, self.done)) >= max(1, self.slots // 2):
+                yield from self.finished()
+        yield from self.finished()
+
+    @torch.inference_mode()  # here and not around `run`: between two yields the caller's code runs
+    def _turn(self) -> bool:
+        """Refill, decode, take out what has ended; False when nothing is left to do."""
+        self._refill()
+        if not (self.held >= 0).any():
+            return False
+        self._compact()
+        for _ in range(self.decoder.unwatched):  # steps between two looks at which rows have ended
+            self._draw(self.decoder.step(self.last), self.every)
+        self._harvest()
+        return True
+
+    def finished(self) -> list[Draws]:
+        """The draws that have ended since they were last asked for, as one batch."""
+        done, self.done = self.done, []
+        return [Draws.concat(done)] if done else []
+
+    def unfinished(self) -> Array:
+        """(R, 2) the rows under way and those not begun."""
+        return np.concatenate([self.order.rows[self.held[self.held >= 0]], self.order.rows[self.next :]])
+
+    def _refill(self) -> None:
+        """Put the next rows of the queue into the slots that hold nothing, and draw their first tokens."""
+        while self.next < len(self.order.rows):
+            free = np.flatnonzero(self.held < 0)
+            if not len(free):
+                return
+            if self.texts[self.next] not in self.known:
+                self._prefill(len(free))
+            self._fill(free)
+            self._harvest()  # a first token may be the last
+
+    def _prefill(self, free: int) -> None:
+        """Compute the next prompts: those of the rows that fit now, or an eighth of the batch's where few do."""
+        ahead = self.texts[self.next : self.next + max(free, self.slots // 8)]
+        prompts = list(dict.fromkeys(ahead))
+        self.first = self.decoder.prefill(prompts)
+        self.known = {prompt: i for i, prompt in enumerate(prompts)}
+
+    def _fill(self, free: Array) -> None:
+        """Begin the next rows whose prompts are computed, in the free slots."""
+        assert self.first is not None
+        ready = self.texts[self.next : self.next + len(free)]
+        count = next((k for k, text in enumerate(ready) if text not in self.known), len(ready))
+        rows = np.arange(self.next, self.next + count)
+        slots = torch.as_tensor(free[:count], device=self.model.device)
+        which = torch.as_tensor([self.known[text] for text in ready[:count]], device=self.model.device)
+        self.next += count
+        self.held[free[:count]] = rows
+        self.decoder.fill(slots, which)
+        self._begin(slots, rows)
+        for i in range(0, count, CACHED):  # few at a time: a prompt's logits are repeated for its draws
+            self._draw(self.first[which[i : i + CACHED]], slots[i : i + CACHED])
+
+    def _begin(self, slots: torch.Tensor, rows: Array) -> None:
+        order = self.order
+        drawn = [order.seed.uniforms(self.texts[r], int(order.rows[r, 1]), order.max_tokens) for r in rows]
+        self.uniforms[slots] = torch.as_tensor(np.stack(drawn)).to(self.uniforms)
+        self.tokens[slots], self.step[slots], self.live[slots] = -1, 0, True
+        self.log_prob[slots] = 0
+
+    def _draw(self, logits: torch.Tensor, slots: torch.Tensor) -> None:
+        """Draw one token in each of `slots`; a row that has ended keeps what it had. Nothing waits for the device."""
+        live, step = self.live[slots], self.step[slots]
+        last = self.tokens.shape[1] - 1
+        ids, *nats = draw(logits, self.uniforms[slots, step.clamp(max=last - 1)], self.warp)
+        column = torch.where(live, step, last)
+        self.tokens[slots, column] = ids
+        self.log_prob[slots, column] = torch.stack(nats, 1).to(self.log_prob.dtype)
+        self.last[slots] = ids
+        self.step[slots] = step + live
+        self.live[slots] = live & ~torch.isin(ids, self.eos) & (step + 1 < last)
+
+    def _harvest(self) -> None:
+        """Take the draws that have ended out of their slots."""
+        slots = np.flatnonzero((self.held >= 0) & ~self.live.cpu().numpy())
+        if len(slots):
+            self.done.append(self._draws(slots))
+            self.held[slots] = -1
+
+    def _draws(self, slots: Array) -> Draws:
+        at = torch.as_tensor(slots, device=self.model.device)
+        rows, length = self.held[slots], self.step[at].cpu().numpy()
+        tokens = self.tokens[at, :-1].cpu().numpy()
+        law, model = self.log_prob[at, :-1].permute(2, 0, 1).cpu().double().numpy()
+        ended = np.isin(tokens[np.arange(len(rows)), length - 1], self.eos.cpu().numpy())
+        return Draws(
+            prompt=self.order.rows[rows, 0], index=self.order.rows[rows, 1], texts=self._decoded(rows, tokens, length),
+            tokens=tokens, length=length, finished=ended, log_prob=law.sum(1), token_log_prob=law,
+            model_log_prob=model.sum(1), vocab=self.model.vocab.fingerprint,
+        )  # fmt: skip
+
+    def _decoded(self, rows: Array, tokens: Array, length: Array) -> tuple[str, ...]:
+        texts = [""] * len(rows)
+        prompts = [self.texts[r] for r in rows]
+        for prompt in set(prompts):
+            mine = [k for k, text in enumerate(prompts) if text == prompt]
+            decoded = self.model.decode(prompt, [tokens[k, : length[k]] for k in mine])
+            for k, text in zip(mine, decoded, strict=True):
+                texts[k] = text
+        return tuple(texts)
+
+    def _compact(self) -> None:
+        """Make the batch smaller where nothing is left to refill it with."""
+        live = int((self.held >= 0).sum())
+        size = self.decoder.shape(live)
+        if self.next < len(self.order.rows) or not live or size > SHRINK * self.slots:
+            return
+        kept = np.flatnonzero(self.held[:size] >= 0)
+        spare = np.setdiff1d(np.arange(size), kept)
+        rows = np.arange(size)
+        moved = np.flatnonzero(self.held[size:] >= 0) + size
+        rows[spare[: len(moved)]] = moved
+        keep = torch.as_tensor(rows, device=self.model.device)
+        self.decoder.keep(keep)
+        self.held, self.every = self.held[rows], self.every[:size]
+        for name in ("uniforms", "tokens", "log_prob", "step", "last", "live"):
+            setattr(self, name, getattr(self, name)[keep])
+
+
+@dataclass
+class Stepwise:
+    """A decoder over any model's states; states cannot be joined, so that its slots are filled once and together."""
+
+    model: Model
+    slots: int
+    max_tokens: int
+    refills = False
+    unwatched = 1
+
+    def shape(self, rows: int) -> int:
+        """Any number of rows."""
+        return rows
+
+    def prefill(self, rendered: Sequence[str]) -> torch.Tensor:
+        """See `Decoder.prefill`."""
+        self.prompts = self.model.start(rendered, max_tokens=self.max_tokens)
+        return self.prompts.log_probs
+
+    def fill(self, slots: torch.Tensor, which: torch.Tensor) -> None:
+        """See `Decoder.fill`."""
+        self.state = self.prompts.select(which)
+
+    def step(self, ids: torch.Tensor) -> torch.Tensor:
+        """See `Decoder.step`."""
+        self.state = self.state.extend(ids)
+        return self.state.log_probs
+
+    def keep(self, rows: torch.Tensor) -> None:
+        """See `Decoder.keep`."""
+        self.state = self.state.select(rows)
