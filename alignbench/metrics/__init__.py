@@ -94,6 +94,7 @@ from alignbench.metrics import (  # noqa: E402
     fitted,
     fluency,
     length,
+    mauve,
     satisfaction,
     winning,
 )
@@ -110,6 +111,7 @@ __all__ = [
     "fluency",
     "lacking",
     "length",
+    "mauve",
     "measure",
     "satisfaction",
     "winning",
