@@ -38,6 +38,11 @@ class Entry:
         return (inspect.getdoc(self.thing) or "").partition("\n")[0]
 
     @property
+    def opt_in(self) -> bool:
+        """Whether it is had only where it is named: a metric that takes long, or that answers a question of its own."""
+        return bool(self.meta.get("opt_in", False))
+
+    @property
     def parameters(self) -> dict[str, inspect.Parameter]:
         """The keyword arguments that a user may give, by name."""
         return {

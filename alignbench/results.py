@@ -94,13 +94,13 @@ def frame(rows: Iterable[Row], primary: Mapping[str, str]) -> pd.DataFrame:
 
 
 Asked = Sequence[tuple[str, Mapping[str, Any]]] | None
-"""Metrics and their parameters; None for all that are registered."""
+"""Metrics and their parameters; None for all that are registered, but those that are opt-in."""
 
 
 def measure(asked: Asked, key: RowKey, evidence: Evidence) -> list[Row]:
     """The rows of the metrics `asked` for."""
     rows = []
-    for name, params in asked if asked is not None else [(name, {}) for name in registry]:
+    for name, params in asked if asked is not None else [(n, {}) for n, entry in registry.items() if not entry.opt_in]:
         for part, estimate in _numbers(name, evidence, key.ci_over, params).items():
             full = f"{name}.{part}" if part else name
             exact = None if params.get("at") == "asked" else (evidence.truth or {}).get(full)  # truth is at λ̂
@@ -403,7 +403,8 @@ def own_version() -> str:
 def versions() -> dict[str, str]:
     """Versions of what the numbers rest on."""
     found = {"python": platform.python_version()}
-    for name in ("alignbench", "torch", "transformers", "tokenizers", "numpy", "scipy", "arviz-stats", "sacrebleu"):
+    told = ("alignbench", "torch", "transformers", "tokenizers", "numpy", "scipy", "arviz-stats", "scikit-learn")
+    for name in told:
         try:
             found[name] = version(name)
         except PackageNotFoundError:

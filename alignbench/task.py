@@ -348,7 +348,7 @@ def _primary(page: _Page, primary: str | None, metrics: tuple[tuple[str, Any], .
     if primary is None:
         return None
     name, _, part = primary.partition(".")
-    known = list(metric) if metrics is None else [name for name, _ in metrics]
+    known = [n for n, e in metric.items() if not e.opt_in] if metrics is None else [name for name, _ in metrics]
     if known and name not in known:
         raise page.refuse(("primary",), f"primary names the metric '{name}', which the task does not measure."
                                         f"{did_you_mean(name, known)}")  # fmt: skip

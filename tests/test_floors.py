@@ -157,7 +157,7 @@ def test_what_is_allowed_is_not_caught(files):
     assert wrongs(planted(**files)) == []
 
 
-HEAVY = ("torch", "transformers", "pandas", "scipy", "lm_eval", "evaluate")
+HEAVY = ("torch", "transformers", "pandas", "scipy", "sklearn", "lm_eval", "evaluate")
 
 
 def loaded(code: str) -> set[str]:
@@ -184,7 +184,7 @@ except SystemExit:
         ("import alignbench", HEAVY), ("import alignbench.cli", HEAVY), (MAIN.format("'--help'"), HEAVY),
         (MAIN.format("'run', '--help'"), HEAVY), (MAIN.format("'--version'"), HEAVY[:3]),
         ("import alignbench.task, alignbench.store", ("torch", "transformers", "pandas")),
-        ("from alignbench.registry import load_plugins\nload_plugins()", ("transformers", "pandas")),
+        ("from alignbench.registry import load_plugins\nload_plugins()", ("transformers", "pandas", "sklearn")),
     ],
 )  # fmt: skip
 def test_the_door_is_light(code, absent):

@@ -1,14 +1,15 @@
 """Metrics: `Evidence` in, one `Estimate` or a mapping part → `Estimate` out.
 
 Lives here: one file per family of metrics, and `measure`, which asks a metric only what the evidence can answer;
-`prompts.py` gives any metric intervals over prompts, `black_box.py` bounds where there is no density.
-May import: floors 0 and 1 (`stats`, `types`, `errors`, `registry`), numpy, sacrebleu; never torch, pandas, a feature or
-an aligner. A metric is pure: it reruns for ever from stored draws.
+`prompts.py` gives any metric intervals over prompts, `black_box.py` bounds where there is no density; `ngrams.py` is
+the table of n-grams that `diversity.py` and `self_bleu.py` count, built once for a set of texts.
+May import: floors 0 and 1 (`stats`, `types`, `errors`, `registry`), numpy, scipy and, inside a function, scikit-learn;
+never torch, pandas, a feature or an aligner. A metric is pure: it reruns for ever from stored draws.
 To add one: a function ``(evidence, *, …)`` with ``@metric(needs={"log_gen"}, better="lower")`` in a file of its own,
 imported below (a plug-in's file is found by `--include_path`). `needs` names entries of `CAPABILITIES`; `better` is
 "lower", "higher" or "", or a mapping from parts (or the beginnings of parts) to these; `parts` names the parts of a
 metric with several, so that each can say why it is missing; `check` is called with the parameters before anything is
-sampled and raises UsageError.
+sampled and raises UsageError; `opt_in=True` keeps it out of tasks that do not name it.
 """
 
 from __future__ import annotations
@@ -93,6 +94,7 @@ from alignbench.metrics import (  # noqa: E402
     fitted,
     fluency,
     length,
+    mauve,
     satisfaction,
     winning,
 )
@@ -109,6 +111,7 @@ __all__ = [
     "fluency",
     "lacking",
     "length",
+    "mauve",
     "measure",
     "satisfaction",
     "winning",

@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
-from functools import cache
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
-from sacrebleu.metrics.bleu import BLEU
-from scipy.special import expit, logit
 
+from alignbench.metrics.ngrams import NGrams, distinct_share, ngrams, words_of
 from alignbench.metrics.parameters import at_least
+from alignbench.metrics.self_bleu import leave_one_out
 from alignbench.registry import metric
-from alignbench.stats.intervals import mean_over_prompts, normal, spread_or_none, without_interval
+from alignbench.stats.intervals import mean_over_prompts, normal, on_logit_scale, spread_or_none, without_interval
 from alignbench.stats.jackknife import strata
 from alignbench.types import Array, Estimate, Evidence
 
-WORD = re.compile(r"\w+(?:['’]\w+)*")
-Block = list[list[str]]
 FEWEST = 5  # blocks in all that an interval needs: from 4, their standard deviation is known to a factor of 4 at best
-
-
-def words_of(text: str) -> list[str]:
-    """Lower-cased runs of Unicode letters, digits and underscores; an apostrophe inside a word belongs to it."""
-    return WORD.findall(text.lower())
 
 
 @metric(
@@ -38,8 +30,9 @@ def distinct(evidence: Evidence, *, draws: int = 8, words: int = 16) -> dict[str
 
     Draws with fewer words are left out. Source: Li et al., A diversity-promoting objective function (2016).
     """
+    blocks = _blocks(evidence, draws, words)
     return {
-        f"distinct_{n}": _over_blocks(evidence, draws, words, _distinct(n))
+        f"distinct_{n}": _over_blocks(blocks, partial(distinct_share, n=n))
         if words >= n
         else Estimate.missing(f"{words} words have no {n}-gram")
         for n in (1, 2, 3)
@@ -53,43 +46,43 @@ def self_bleu(evidence: Evidence, *, draws: int = 8, words: int = 16) -> Estimat
     Blocks as in `distinct`; sacrebleu's sentence BLEU with exponential smoothing and effective order, on words.
     Source: Zhu et al., Texygen (2018); Post, A call for clarity in reporting BLEU scores (2018).
     """
-    return _over_blocks(evidence, draws, words, _self_bleu, top=100.0)
+    return _over_blocks(_blocks(evidence, draws, words), _mean_self_bleu, top=100.0)
 
 
-def _distinct(n: int) -> Callable[[Block], float]:
-    def share(block: Block) -> float:
-        grams = [tuple(draw[i : i + n]) for draw in block for i in range(len(draw) - n + 1)]
-        return len(set(grams)) / len(grams)
+@dataclass(frozen=True)
+class Blocks:
+    """Blocks of as many draws of one prompt, cut to as many words."""
 
-    return share
-
-
-@cache
-def _bleu() -> BLEU:
-    return BLEU(tokenize="none", smooth_method="exp", effective_order=True)
+    prompt: Array  # (K,) the prompt of each block
+    table: NGrams  # of the texts in blocks, by block
+    note: str  # what they are made of, and what is in none
 
 
-def _self_bleu(block: Block) -> float:
-    lines = [" ".join(draw) for draw in block]
-    others = [lines[:i] + lines[i + 1 :] for i in range(len(lines))]
-    return float(np.mean([_bleu().sentence_score(a, b).score for a, b in zip(lines, others, strict=True)]))
-
-
-def _over_blocks(
-    evidence: Evidence, draws: int, words: int, score: Callable[[Block], float], top: float = 1.0
-) -> Estimate:
-    """Mean over prompts of the mean `score` (0 to `top`) of their blocks, with blocks as units."""
+def _blocks(evidence: Evidence, draws: int, words: int) -> Blocks:
+    """Consecutive draws that are long enough, `draws` a block, cut to `words` words."""
     texts = [words_of(text) for text in evidence.own.draws.texts]
-    prompt, blocks = _blocks(evidence, texts, draws, words)
-    note = "; ".join(_notes(evidence, np.array([len(t) for t in texts]) >= words, prompt, draws, words))
-    if len(blocks) < 2:
-        return Estimate.missing(f"{note}: at least 2 are needed", n=len(blocks))
-    answer = spread_or_none(
-        _mean(prompt, np.array([score(b) for b in blocks])), "no interval: the blocks do not differ"
-    )
-    if answer.stderr is not None and len(blocks) < FEWEST:
+    long = np.array([len(t) for t in texts]) >= words
+    rows = [rows[long[rows]] for rows, _ in strata(evidence.own.draws.prompt)]
+    kept = np.concatenate([np.zeros(0, int), *(r[: r.size // draws * draws] for r in rows)])
+    prompt = evidence.own.draws.prompt[kept[::draws]]
+    table = ngrams([texts[i][:words] for i in kept], np.repeat(np.arange(prompt.size), draws))
+    return Blocks(prompt, table, "; ".join(_notes(evidence, long, prompt, draws, words)))
+
+
+def _mean_self_bleu(table: NGrams) -> Array:
+    """(K,) mean Self-BLEU of each block; all have as many texts."""
+    return np.asarray(np.bincount(table.block, leave_one_out(table)) / np.bincount(table.block))
+
+
+def _over_blocks(blocks: Blocks, score: Callable[[NGrams], Array], top: float = 1.0) -> Estimate:
+    """Mean over prompts of the mean `score` (0 to `top`) of their blocks, with blocks as units."""
+    count = blocks.prompt.size
+    if count < 2:
+        return Estimate.missing(f"{blocks.note}: at least 2 are needed", n=count)
+    answer = spread_or_none(_mean(blocks.prompt, score(blocks.table)), "no interval: the blocks do not differ")
+    if answer.stderr is not None and count < FEWEST:
         answer = without_interval(replace(answer, note=""), f"no interval: fewer than {FEWEST} blocks")
-    return replace(_inside(answer, top), note=note).noted(answer.note)
+    return replace(on_logit_scale(answer, top), note=blocks.note).noted(answer.note)
 
 
 def _notes(evidence: Evidence, long: Array, prompt: Array, draws: int, words: int) -> Iterator[str]:
@@ -105,27 +98,6 @@ def _notes(evidence: Evidence, long: Array, prompt: Array, draws: int, words: in
     if lost and prompt.size:
         yield f"{lost} of {drawn} prompts have no block"
     yield f"{prompt.size} block{'' if prompt.size == 1 else 's'}"
-
-
-def _inside(answer: Estimate, top: float) -> Estimate:
-    """Limits that are symmetric on the logit scale and so stay between 0 and `top`."""
-    if answer.value is None or answer.ci_high is None:
-        return answer
-    share = float(np.clip(answer.value / top, 1e-9, 1 - 1e-9))
-    half = (answer.ci_high - answer.value) / top / (share * (1 - share))
-    low, high = (top * float(expit(logit(share) + side * half)) for side in (-1, 1))
-    return replace(answer, ci_low=min(low, answer.value), ci_high=max(high, answer.value))
-
-
-def _blocks(evidence: Evidence, texts: Sequence[list[str]], draws: int, words: int) -> tuple[Array, list[Block]]:
-    """(N,) the prompt of each block, and the blocks: consecutive draws that are long enough, cut to `words` words."""
-    prompt, blocks = [], []
-    for rows, _ in strata(evidence.own.draws.prompt):
-        long = [texts[i][:words] for i in rows if len(texts[i]) >= words]
-        for start in range(0, len(long) - draws + 1, draws):
-            blocks.append(long[start : start + draws])
-            prompt.append(int(evidence.own.draws.prompt[rows[0]]))
-    return np.array(prompt, int), blocks
 
 
 def _mean(prompt: Array, values: Array) -> Estimate:

@@ -19,7 +19,8 @@ from alignbench.types import CEILING, PRIMARY
 COMPACT = (
     "satisfaction.always", "satisfaction.share.*", "satisfaction.moment.*", "satisfaction.reward.*", "moment_error",
     "divergence.kl_target", "divergence.kl_reverse", "divergence.kl_base", "divergence.tv",
-    "perplexity", "distinct.distinct_2", "self_bleu", "acceptance.rate",
+    "perplexity", "distinct.distinct_2", "self_bleu", "mauve",
+    "acceptance.rate",
     "cost.tokens_per_second", "cost.proposals_per_draw",
 )  # fmt: skip
 """What a leaderboard shows unless asked, after the primary metric."""

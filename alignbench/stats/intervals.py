@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
-from scipy.special import betaincinv, ndtri, stdtrit
+from scipy.special import betaincinv, expit, logit, ndtri, stdtrit
 
 from alignbench.stats.jackknife import jackknife, prompts_in, strata, unit_sums
 from alignbench.types import Array, Estimate
@@ -75,6 +75,16 @@ def on_root_scale(estimate: Estimate) -> Estimate:
         return estimate
     root, half = np.sqrt(value), (high - value) / (2 * np.sqrt(value))
     return replace(estimate, ci_low=float(max(root - half, 0.0) ** 2), ci_high=float((root + half) ** 2))
+
+
+def on_logit_scale(estimate: Estimate, top: float = 1.0) -> Estimate:
+    """The same with limits that are symmetric on the logit scale and so stay between 0 and `top`."""
+    if estimate.value is None or estimate.ci_high is None:
+        return estimate
+    share = float(np.clip(estimate.value / top, 1e-9, 1 - 1e-9))
+    half = (estimate.ci_high - estimate.value) / top / (share * (1 - share))
+    low, high = (top * float(expit(logit(share) + side * half)) for side in (-1, 1))
+    return replace(estimate, ci_low=min(low, estimate.value), ci_high=max(high, estimate.value))
 
 
 def satterthwaite(variances: Array, worth: Array) -> float:

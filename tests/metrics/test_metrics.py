@@ -2,14 +2,12 @@
 
 import math
 from dataclasses import replace
-from itertools import product
 
 import numpy as np
 import pytest
 
 from alignbench import metrics
 from alignbench.errors import UsageError
-from alignbench.metrics.diversity import words_of
 from alignbench.registry import metric
 from alignbench.stats.intervals import Z95
 from alignbench.types import Cost, Draws, Estimate, Evidence, Fit, Scored, Selection, Wanted
@@ -112,71 +110,6 @@ def test_bits_per_byte_counts_utf8_bytes():
     assert metrics.measure("bits_per_byte", e)[""].value == pytest.approx(2.0 / (4 * math.log(2)))
 
 
-FEW = "no interval: fewer than 5 blocks"
-
-
-def test_words_are_lower_cased_runs():
-    assert words_of("She said: “Don’t stop—42!”") == ["she", "said", "don’t", "stop", "42"]
-
-
-def test_distinct_at_fixed_size():
-    same, varied = "a b c", "d e f"
-    e = with_texts([same, same + " x y", varied, varied, "short", same, varied], [0] * 7)
-    answer = metrics.measure("distinct", e, draws=2, words=3)
-    assert answer["distinct_1"].value == pytest.approx((3 / 6 + 3 / 6 + 6 / 6) / 3)
-    assert answer["distinct_2"].value == pytest.approx((2 / 4 + 2 / 4 + 4 / 4) / 3)
-    assert answer["distinct_1"].n == 3
-    parts = answer["distinct_1"].note.split("; ")
-    assert parts == ["blocks of 2 draws of 3 words", "1 of 7 draws shorter than 3 words left out", "3 blocks", FEW]
-    assert answer["distinct_1"].ci_low is None
-    none = metrics.measure("distinct", e)["distinct_3"]
-    assert none.value is None
-    left_out = "7 of 7 draws shorter than 16 words left out"
-    assert none.note == f"blocks of 8 draws of 16 words; {left_out}; 0 blocks: at least 2 are needed"
-    assert metrics.measure("distinct", e, draws=2, words=2)["distinct_3"].note == "2 words have no 3-gram"
-
-
-def test_draws_and_prompts_without_a_block_are_counted():
-    answer = metrics.measure("distinct", with_texts(["a b"] * 7 + ["c"], [0] * 5 + [1] * 3), draws=2, words=2)
-    assert answer["distinct_1"].note.split("; ")[1:4] == [
-        "1 of 8 draws shorter than 2 words left out",
-        "1 of 8 draws fill no block",
-        "3 blocks",
-    ]
-    alone = metrics.measure("self_bleu", with_texts(["a b"] * 5, [0] * 4 + [1]), draws=2, words=2)[""]
-    assert alone.note.split("; ")[1:] == [
-        "1 of 5 draws fill no block",
-        "1 of 2 prompts have no block",
-        "2 blocks",
-        "no interval: the blocks do not differ",
-    ]
-
-
-def test_intervals_of_diversity_stay_where_diversity_can_be():
-    """Blocks at the edge: one of the 6 is a little less (more) diverse than can be."""
-    unlike = [" ".join(f"w{i}{j}" for j in range(5)) for i in range(12)]
-    distinct = metrics.measure("distinct", with_texts([*unlike[:11], unlike[10]], [0] * 12), draws=2, words=5)
-    answer = distinct["distinct_1"]
-    assert answer.value + 2.57 * answer.stderr > 1  # planted: the symmetric interval
-    assert 0 < answer.ci_low < answer.value < answer.ci_high < 1
-    same = ["a b c d e"] * 11 + ["a b c x y"]
-    answer = metrics.measure("self_bleu", with_texts(same, [0] * 12), draws=2, words=5)[""]
-    assert answer.value + 2.57 * answer.stderr > 100
-    assert 0 < answer.ci_low < answer.value < answer.ci_high < 100
-
-
-def test_intervals_of_diversity_cover():
-    """Blocks of 2 draws of 2 of 4 letters: the mean of distinct_1 is known by listing all of them."""
-    letters = ["a", "b", "c", "d"]
-    exact = np.mean([len(set(x)) / 4 for x in product(letters, repeat=4)])
-    held = 0
-    for seed in range(300):
-        texts = [" ".join(x) for x in np.random.default_rng(seed).choice(letters, (16, 2))]
-        answer = metrics.measure("distinct", with_texts(texts, [0] * 8 + [1] * 8), draws=2, words=2)["distinct_1"]
-        held += answer.ci_low is None or answer.ci_low <= exact <= answer.ci_high
-    assert held >= 0.91 * 300
-
-
 @pytest.mark.parametrize(
     ("name", "wrong"),
     [
@@ -192,33 +125,6 @@ def test_impossible_parameters_are_found_before_sampling(name, wrong):
     with pytest.raises(UsageError, match=next(iter(wrong))):
         metric.find(name).check(wrong, where=f"metric '{name}'")
     metric.find(name).check({}, where="")
-
-
-def test_more_draws_leave_diversity_as_it_was():
-    rng = np.random.default_rng(0)
-    texts = [" ".join(rng.choice(list("abcdefghijklm"), 16)) for _ in range(640)]
-    few, many = (
-        metrics.measure("distinct", with_texts(texts[:n], np.arange(n) // (n // 2)))["distinct_2"] for n in (160, 640)
-    )
-    assert few.value == pytest.approx(many.value, abs=4 * few.stderr)
-    assert many.stderr < few.stderr
-
-
-def test_self_bleu_is_100_for_copies_and_low_for_strangers():
-    copies = metrics.measure("self_bleu", with_texts(["a b c d e"] * 8, [0] * 4 + [1] * 4), draws=2, words=5)[""]
-    assert copies.value == pytest.approx(100.0)
-    strangers = [" ".join(f"w{i}{j}" for j in range(5)) for i in range(8)]
-    assert metrics.measure("self_bleu", with_texts(strangers, [0] * 8), draws=2, words=5)[""].value < 15
-
-
-def test_one_block_in_a_prompt_pools_the_variance():
-    texts = ["a b", "a c", "a b", "d e", "f g", "f f"]
-    answer = metrics.measure("distinct", with_texts(texts, [0, 0, 1, 1, 1, 1]), draws=2, words=2)["distinct_1"]
-    assert answer.note.endswith(FEW)
-    more = with_texts([*texts, "g h", "g h", "h i", "g h"], [0, 0, 1, 1, 1, 1, 1, 1, 1, 1])
-    answer = metrics.measure("distinct", more, draws=2, words=2)["distinct_1"]
-    assert "pooled" in answer.note
-    assert answer.stderr > 0
 
 
 GENDER = [Wanted("pronoun", "distribution", "she", 0.5), Wanted("pronoun", "distribution", "he", 0.5)]

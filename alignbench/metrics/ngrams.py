@@ -1,0 +1,80 @@
+"""Words and n-grams of many texts at once, as numbers: what distinct-n and Self-BLEU count."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import chain
+
+import numpy as np
+
+from alignbench.types import Array
+
+WORD = re.compile(r"\w+(?:['’]\w+)*")
+
+
+def words_of(text: str) -> list[str]:
+    """Lower-cased runs of Unicode letters, digits and underscores; an apostrophe inside a word belongs to it."""
+    return WORD.findall(text.lower())
+
+
+@dataclass(frozen=True)
+class NGrams:
+    """The n-grams of N texts for n = 1, 2, …: equal numbers are equal n-grams of one block of texts.
+
+    N-grams of different blocks have different numbers, so that what is counted by n-gram is counted by block.
+    """
+
+    block: Array  # (N,) int 0, 1, …: the block of each text
+    length: Array  # (N,) words of each text
+    grams: tuple[Array, ...]  # for each n: (M_n,) int 0, 1, …, place by place, text by text
+
+    def text(self, n: int) -> Array:
+        """(M_n,) which text each n-gram stands in."""
+        return np.repeat(np.arange(self.length.size), self.each(n))
+
+    def each(self, n: int) -> Array:
+        """(N,) how many n-grams each text has."""
+        return np.asarray(np.maximum(self.length - n + 1, 0))
+
+
+def ngrams(texts: Sequence[Sequence[str]], block: Array | None = None, longest: int = 4) -> NGrams:
+    """The table of n-grams of `texts` in words, n = 1 … `longest`; `block` (N,) int: the block of each, else one.
+
+    An n-gram's number is made from that of its first n − 1 words and its last word: sorting integers is all the work.
+    """
+    length = np.fromiter(map(len, texts), int, len(texts))
+    blocks = np.zeros(length.size, int) if block is None else np.asarray(block, int)
+    word = _pairs(np.repeat(blocks, length), _numbered(chain.from_iterable(texts), int(length.sum())))
+    left = np.repeat(np.cumsum(length), length) - np.arange(word.size)  # words from here to the end of the text
+    begun, found = word, [word]
+    for n in range(2, longest + 1):
+        here = np.flatnonzero(left >= n)
+        longer = _pairs(begun[here], word[here + n - 1])
+        found.append(longer)
+        begun = np.zeros_like(word)
+        begun[here] = longer
+    return NGrams(blocks, length, tuple(found))
+
+
+def _numbered(words: Iterable[str], count: int) -> Array:
+    """(count,) int 0, 1, …: equal numbers are equal words."""
+    known: dict[str, int] = {}
+    return np.fromiter((known.setdefault(word, len(known)) for word in words), int, count)
+
+
+def _pairs(first: Array, second: Array) -> Array:
+    """(M,) int 0, 1, …: equal numbers are equal pairs. Both are below 2³¹, so that a pair fits in 63 bits."""
+    return np.unique(first * (second.max(initial=0) + 1) + second, return_inverse=True)[1]
+
+
+def distinct_share(table: NGrams, n: int) -> Array:
+    """(K,) distinct-n, 0 to 1, of each block 0 … K − 1: distinct n-grams over n-grams; each block must have one.
+
+    Source: Li et al., A diversity-promoting objective function (2016).
+    """
+    every = np.bincount(table.block, table.each(n))
+    block = np.zeros(table.grams[n - 1].max(initial=-1) + 1, int)
+    block[table.grams[n - 1]] = table.block[table.text(n)]
+    return np.asarray(np.bincount(block, minlength=every.size) / every)
