@@ -66,12 +66,13 @@ def cores() -> int:
 
 
 def set_up(args: argparse.Namespace, *peers: str) -> None:
-    """Threads as asked, peers' warnings off, and the line that says where this was measured."""
+    """Threads as asked, peers' warnings and bars off, and the line that says where this was measured."""
     import torch
     from transformers.utils import logging
 
     torch.set_num_threads(args.threads)
     logging.set_verbosity_error()
+    logging.disable_progress_bar()
     print(header(args, *peers), flush=True)
 
 
