@@ -64,6 +64,14 @@ class Autoregressive(Distribution, Protocol):
         ...
 
 
+class Positions(Protocol):
+    """Next-token distributions or logits at P places; cut by a slice, and perhaps computed only then."""
+
+    def __getitem__(self, part: slice, /) -> torch.Tensor:
+        """(n, V) of those places."""
+        ...
+
+
 class Decoder(Protocol):
     """Rows of one model decoded side by side, each in a slot that may be filled anew.
 
@@ -90,20 +98,15 @@ class Decoder(Protocol):
         """Put prompt `which[i]` of the last `prefill` into `slots[i]`."""
         ...
 
-    def step(self, ids: torch.Tensor) -> torch.Tensor:
-        """(slots, V) logits after one more token in each slot; arbitrary where a slot holds nothing."""
+    def step(self, ids: torch.Tensor) -> Positions:
+        """(slots, V) logits after one more token in each slot; arbitrary where a slot holds nothing.
+
+        They may be made when they are cut, and hold until the next step.
+        """
         ...
 
     def keep(self, rows: torch.Tensor) -> None:
         """Slot i becomes what slot rows[i] was; as many slots as `rows` remain."""
-        ...
-
-
-class Positions(Protocol):
-    """Next-token distributions at the P tokens of some draws, draw by draw; cut by a slice and computed then."""
-
-    def __getitem__(self, part: slice, /) -> torch.Tensor:
-        """(n, V) nats before each of those tokens."""
         ...
 
 
@@ -146,7 +149,7 @@ class Model(Protocol):
         ...
 
     def forced(self, rendered: Sequence[str], draws: Draws) -> Positions:
-        """The distributions before each token of each draw."""
+        """The distributions, nats, before each token of each draw, draw by draw: P = Σ length of them."""
         ...
 
     def decode(self, rendered: str, tokens: Sequence[Array]) -> list[str]:

@@ -23,6 +23,7 @@ from transformers.cache_utils import (
 )
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
+from alignbench.generators.base import Positions
 from alignbench.generators.budget import bucket
 from alignbench.types import Array, Draws
 
@@ -207,7 +208,7 @@ class Slots:
         self.cache = SlotCache(network, slots, width)
         self.at = torch.zeros(slots, dtype=torch.long, device=network.device)
         self.reach = np.zeros(slots, dtype=int)  # the same on the host: no need to ask the device
-        self.graphs = Graphs(self._forward) if on_gpu else None
+        self.graphs = Graphs(self._whole) if on_gpu else None
 
     def shape(self, rows: int) -> int:
         """As few as possible; in half precision from a short list; on a GPU what it is, whose graphs are made."""
@@ -227,11 +228,12 @@ class Slots:
         self.at[slots] = length
         self.reach[slots.cpu().numpy()] = length.cpu().numpy()
 
-    def step(self, ids: torch.Tensor) -> torch.Tensor:
+    def step(self, ids: torch.Tensor) -> Positions:
         """See `Decoder.step`."""
         width = int(self.reach.max()) + 1
+        logits: Positions
         if self.graphs is None:
-            logits = self._forward(ids, self.at, width)
+            logits = Logits(self.network, self._body(ids, self.at, width))
         else:
             logits = self.graphs(ids, self.at, min(self.width, -(-width // STRIDE) * STRIDE))
         # a slot that holds nothing goes on writing, at its end
@@ -239,8 +241,11 @@ class Slots:
         self.reach = np.minimum(self.reach + 1, self.width - 1)
         return logits
 
-    def _forward(self, ids: torch.Tensor, at: torch.Tensor, width: int) -> torch.Tensor:
-        return head(self.network, self.cache.run(ids[:, None], at, width)[:, 0])
+    def _body(self, ids: torch.Tensor, at: torch.Tensor, width: int) -> torch.Tensor:
+        return self.cache.run(ids[:, None], at, width)[:, 0]
+
+    def _whole(self, ids: torch.Tensor, at: torch.Tensor, width: int) -> torch.Tensor:
+        return head(self.network, self._body(ids, at, width))
 
     def keep(self, rows: torch.Tensor) -> None:
         """See `Decoder.keep`."""
@@ -296,6 +301,17 @@ class Graphs:
             return False
         self.made[width] = graph, logits
         return True
+
+
+@dataclass(frozen=True)
+class Logits:
+    """See `Positions`: logits of last hidden states (P, D), made as they are cut."""
+
+    network: Any
+    hidden: torch.Tensor
+
+    def __getitem__(self, part: slice) -> torch.Tensor:
+        return head(self.network, self.hidden[part])
 
 
 class _Given(BaseModelOutputWithPast):  # type: ignore[misc]

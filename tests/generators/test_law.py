@@ -13,7 +13,6 @@ from models import tiny_gpt2
 from alignbench.errors import RunError, UsageError
 from alignbench.generators import law as law_module
 from alignbench.generators import slots
-from alignbench.generators import transformer as transformer_module
 from alignbench.generators.exact import enumerate_draws, exact
 from alignbench.generators.hf import hf
 from alignbench.generators.law import LawState, compare, kl_by_step
@@ -380,7 +379,9 @@ def test_no_distribution_is_made_beyond_the_chunk(worlds, monkeypatch):
         asked.append(len(hidden))
         return right(network, hidden)
 
-    monkeypatch.setattr(transformer_module, "head", watched)
+    monkeypatch.setattr(slots, "head", watched)
+    assert law.model.trial.works
+    asked.clear()
     law.log_prob(PROMPTS, draws)
     assert max(asked) == 5
     assert sum(asked) == draws.length.sum()
