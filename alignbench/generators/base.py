@@ -76,7 +76,7 @@ class Decoder(Protocol):
     """Rows of one model decoded side by side, each in a slot that may be filled anew.
 
     A model that has a method `decoder(rows, width)`, for rows of at most `width` tokens with their prompts, is sampled
-    by what it returns (None: not now); any other by its states.
+    by what it returns (None: not now) and gets it back by `give_back(decoder)`; any other is sampled by its states.
     """
 
     slots: int

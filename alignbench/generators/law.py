@@ -229,6 +229,8 @@ def scored(draws: Draws, models: Sequence[Model], work: Callable[[Draws], Array]
                 raise
             if len(rows) == 1:
                 raise RunError(f"{models[0].name}: memory ran out scoring one draw") from None
+            for model in models:
+                getattr(model, "forget", lambda: None)()
             parts += [rows[len(rows) // 2 :], rows[: len(rows) // 2]]
             continue
         yield rows, done

@@ -146,6 +146,8 @@ def _carry_out(model: Model, warp: Warp, order: Order, size: dict[int, int]) -> 
         batch, left = _Batch(model, warp, replace(order, rows=queue), decoder), left[len(queue) :]
         try:
             yield from batch.run()
+            if decoder.refills:
+                model.give_back(decoder)  # type: ignore[attr-defined]
             continue
         except Exception as error:
             if not ran_out(error):
@@ -270,7 +272,7 @@ class _Batch:
     def _begin(self, slots: torch.Tensor, rows: Array) -> None:
         order = self.order
         drawn = [order.seed.uniforms(self.texts[r], int(order.rows[r, 1]), order.max_tokens) for r in rows]
-        self.uniforms[slots] = torch.as_tensor(np.stack(drawn)).to(self.uniforms)
+        self.uniforms[slots] = _sent(np.stack(drawn), self.uniforms)
         self.tokens[slots], self.step[slots], self.live[slots] = -1, 0, True
         self.log_prob[slots] = 0
 
@@ -331,6 +333,14 @@ class _Batch:
         self.held, self.every = self.held[rows], self.every[:size]
         for name in ("uniforms", "tokens", "log_prob", "step", "last", "live"):
             setattr(self, name, getattr(self, name)[keep])
+
+
+def _sent(values: Array, like: torch.Tensor) -> torch.Tensor:
+    """The values as a tensor like another; a GPU fetches them from pinned memory while the CPU goes on."""
+    tensor = torch.as_tensor(values)
+    if like.device.type == "cuda":
+        tensor = tensor.pin_memory()
+    return tensor.to(device=like.device, dtype=like.dtype, non_blocking=True)
 
 
 @dataclass

@@ -202,13 +202,22 @@ class Slots:
     refills = True
 
     def __init__(self, network: Any, encode: Callable[[str], list[int]], slots: int, width: int) -> None:
-        self.network, self.encode, self.slots, self.width = network, encode, slots, width
+        self.network, self.encode, self.rows, self.width = network, encode, slots, width
         on_gpu = network.device.type == "cuda"
         self.unwatched = 8 if on_gpu else 1
         self.cache = SlotCache(network, slots, width)
-        self.at = torch.zeros(slots, dtype=torch.long, device=network.device)
-        self.reach = np.zeros(slots, dtype=int)  # the same on the host: no need to ask the device
         self.graphs = Graphs(self._whole) if on_gpu else None
+        self.empty(slots)
+
+    def empty(self, slots: int) -> None:
+        """Begin anew with so many slots, which hold nothing; on a GPU with all there are, whose graphs are made."""
+        self.slots = self.rows if self.graphs is not None else slots
+        self.at = torch.zeros(self.slots, dtype=torch.long, device=self.network.device)
+        self.reach = np.zeros(self.slots, dtype=int)  # the same on the host: no need to ask the device
+
+    def fits(self, slots: int, width: int) -> bool:
+        """Whether it has room for so many rows of so many tokens, and not far too much."""
+        return slots <= self.rows and width <= self.width <= 2 * width
 
     def shape(self, rows: int) -> int:
         """As few as possible; in half precision from a short list; on a GPU what it is, whose graphs are made."""

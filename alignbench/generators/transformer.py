@@ -48,6 +48,7 @@ class HFModel:
     system: str | None = None
     budget: Budget = field(default_factory=Budget)
     replicas: tuple[HFModel, ...] = ()  # copies on other devices
+    _idle: Slots | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.network.eval()
@@ -110,7 +111,20 @@ class HFModel:
         slots = -(-rows // batches)
         if self.network.dtype != torch.float32:
             slots = min(most, bucket(slots))
+        held, self._idle = self._idle, None
+        if held is not None and held.fits(slots, width):
+            held.empty(slots)
+            return held
+        del held  # before as much again is taken
         return Slots(self.network, lambda text: self.encode(text, 0), slots, width)
+
+    def give_back(self, decoder: Slots) -> None:
+        """Keep a decoder that is not used any more for the next one who asks: its memory, and on a GPU its graphs."""
+        self._idle = decoder
+
+    def forget(self) -> None:
+        """Let go of the memory that is kept for the next decoder."""
+        self._idle = None
 
     @cached_property
     def trial(self) -> Trial:
@@ -123,6 +137,7 @@ class HFModel:
 
     def too_many(self, rows: int, width: int) -> None:
         """Remember that a batch of so many rows did not fit."""
+        self.forget()
         self.budget.halve(rows, self._row_bytes(width))
 
     def together(self, width: int) -> int:
