@@ -106,7 +106,10 @@ def run(
         int | None, typer.Option(metavar="N", min=1, help="Only the first N prompts of each task.")
     ] = None,
     batch_size: Annotated[
-        str, typer.Option("--batch_size", metavar="auto|N", help="Rows decoded at once; cannot change a draw.")
+        str,
+        typer.Option(
+            "--batch_size", metavar="auto|N", help="Most rows decoded at once; auto: as many as memory holds."
+        ),
     ] = "auto",
     device: Annotated[str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
     gen_kwargs: Annotated[
