@@ -60,6 +60,7 @@ def hf(
         network.to(where), tokenizer, name, _weights(folder, network), rows,
         chat=apply_chat_template, system=system_instruction,
     )  # fmt: skip
+    model.refuse_unrunnable()
     return Law(replicated(model, others))
 
 

@@ -141,10 +141,10 @@ def _waves(queue: Array, size: dict[int, int], max_tokens: int, rows: int) -> It
 
 def _carry_out(model: Model, warp: Warp, order: Order, size: dict[int, int]) -> Iterator[Draws]:
     """The draws of one wave; after running out of memory, what is left of it in smaller batches."""
-    left = order.rows
+    left, most = order.rows, len(order.rows)
     while len(left):
         width = max(size[c] for c in np.unique(left[:, 0]).tolist()) + order.max_tokens
-        decoder = _decoder(model, len(left), width, order.max_tokens)
+        decoder = _decoder(model, min(len(left), most), width, order.max_tokens)
         queue = left if decoder.refills else left[: decoder.slots]
         batch, left = _Batch(model, warp, replace(order, rows=queue), decoder), left[len(queue) :]
         try:
@@ -158,7 +158,7 @@ def _carry_out(model: Model, warp: Warp, order: Order, size: dict[int, int]) -> 
         done, left, rows = batch.finished(), np.concatenate([batch.unfinished(), left]), batch.slots
         del batch, decoder  # what they hold is what is missing
         yield from done
-        _shrink(model, rows, width)
+        most = _shrink(model, rows, width)
 
 
 def _decoder(model: Any, rows: int, width: int, max_tokens: int) -> Decoder:
@@ -170,14 +170,16 @@ def _decoder(model: Any, rows: int, width: int, max_tokens: int) -> Decoder:
     return Stepwise(model, min(rows, model.batch_size), max_tokens)
 
 
-def _shrink(model: Any, rows: int, width: int) -> None:
-    """Tell the model that a batch did not fit; raises RunError where it was of one row."""
-    if rows <= 1 or not hasattr(model, "too_many"):
-        raise RunError(f"{model.name}: memory ran out with {rows} row{'s' if rows > 1 else ''} of {width} tokens")
+def _shrink(model: Any, rows: int, width: int) -> int:
+    """How many rows to go on with where so many did not fit; the model is told. Raises RunError after a single row."""
+    if rows <= 1:
+        raise RunError(f"{model.name}: memory ran out with a single row of {width} tokens")
     _LOG.info(f"{model.name}: memory ran out with {rows} rows of {width} tokens; going on with half as many")
-    model.too_many(rows, width)
+    if hasattr(model, "too_many"):
+        model.too_many(rows, width)
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+    return rows // 2
 
 
 class _Batch:

@@ -147,6 +147,10 @@ class SlotCache:
             x.shape[1] * x.shape[3] * x.element_size() for layer in self.layers for x in (layer.keys, layer.values)
         )
 
+    def logits(self, ids: torch.Tensor, at: torch.Tensor, width: int) -> torch.Tensor:
+        """(n, V) logits after one more id (n,) in each slot; see `run`."""
+        return head(self.network, self.run(ids[:, None], at, width)[:, 0])
+
 
 @dataclass(frozen=True)
 class Prompts:
@@ -206,7 +210,8 @@ class Slots:
         on_gpu = network.device.type == "cuda"
         self.unwatched = 8 if on_gpu else 1
         self.cache = SlotCache(network, slots, width)
-        self.graphs = Graphs(self._whole) if on_gpu else None
+        # not a method of this object: a cycle would hold its memory until Python looks for cycles
+        self.graphs = Graphs(self.cache.logits) if on_gpu else None
         self.empty(slots)
 
     def empty(self, slots: int) -> None:
@@ -242,19 +247,13 @@ class Slots:
         width = int(self.reach.max()) + 1
         logits: Positions
         if self.graphs is None:
-            logits = Logits(self.network, self._body(ids, self.at, width))
+            logits = Logits(self.network, self.cache.run(ids[:, None], self.at, width)[:, 0])
         else:
             logits = self.graphs(ids, self.at, min(self.width, -(-width // STRIDE) * STRIDE))
         # a slot that holds nothing goes on writing, at its end
         self.at = (self.at + 1).clamp_(max=self.width - 1)
         self.reach = np.minimum(self.reach + 1, self.width - 1)
         return logits
-
-    def _body(self, ids: torch.Tensor, at: torch.Tensor, width: int) -> torch.Tensor:
-        return self.cache.run(ids[:, None], at, width)[:, 0]
-
-    def _whole(self, ids: torch.Tensor, at: torch.Tensor, width: int) -> torch.Tensor:
-        return head(self.network, self._body(ids, at, width))
 
     def keep(self, rows: torch.Tensor) -> None:
         """See `Decoder.keep`."""
@@ -305,7 +304,9 @@ class Graphs:
         except torch.OutOfMemoryError:
             raise
         except Exception as error:
-            _LOG.warning(f"no CUDA graph ({str(error).splitlines()[0]}): decoding runs kernel by kernel")
+            _LOG.warning(
+                f"no CUDA graph ({(str(error) or type(error).__name__).splitlines()[0]}): decoding runs kernel by kernel"
+            )
             self.works = False
             return False
         self.made[width] = graph, logits
@@ -372,21 +373,25 @@ class Trial:
 
         What a network does with positions, masks and its last layer is its own; a config does not say all of it.
         """
-        window = _window(network)
-        if window < 16:
-            return Trial(False)
         try:
+            window = _window(network)
+            if window < 16:
+                return Trial(False)
             gap, cache = _gap(network)
         except Exception as error:  # whatever a network's own code raises: it is then run as transformers runs it
             _LOG.debug(f"not by slots: {error}")
             return Trial(False)
-        half = network.dtype != torch.float32
-        return Trial(gap <= (HALF if half else CLOSE), window, cache.position_bytes)
+        return Trial(agree(gap, network.dtype), window, cache.position_bytes)
+
+
+def agree(gap: torch.Tensor, dtype: torch.dtype) -> bool:
+    """Whether two ways through a network that are `gap` nats apart are one: the largest in float32, else the mean."""
+    return bool(gap.max() <= CLOSE if dtype == torch.float32 else gap.mean() <= HALF)
 
 
 def _window(network: Any) -> float:
     """Tokens that every layer sees whole; 0 where a layer keeps something else than keys and values."""
-    window: float = np.inf
+    window: float = getattr(network.config, "window_size", None) or np.inf  # GPT-Neo's, which its cache does not know
     if network.config._attn_implementation not in ("sdpa", "eager") or network.config.is_encoder_decoder:
         return 0
     for layer in DynamicCache(config=network.config).layers:
@@ -397,8 +402,8 @@ def _window(network: Any) -> float:
     return window
 
 
-def _gap(network: Any) -> tuple[float, SlotCache]:
-    """Nats between the two ways: the largest in float32, the mean in half precision."""
+def _gap(network: Any) -> tuple[torch.Tensor, SlotCache]:
+    """Nats between the two ways, and the cache of the one."""
     device, size = network.device, network.get_output_embeddings().weight.shape[0]
     encoded = [[i % size for i in (1, 3, 2, 5, 4)], [2 % size]]
     said = torch.tensor([[i % size for i in (3, 1)], [i % size for i in (4, 1)]], device=device)
@@ -415,5 +420,4 @@ def _gap(network: Any) -> tuple[float, SlotCache]:
         with torch.inference_mode():
             plain = network(input_ids=ids, use_cache=False).logits[0, len(prompt) - 1 :].float().log_softmax(-1)
         gaps.append((plain - found[3 * i : 3 * i + 3]).abs())
-    gap = torch.cat(gaps)
-    return float(gap.max() if network.dtype == torch.float32 else gap.mean()), cache
+    return torch.cat(gaps), cache

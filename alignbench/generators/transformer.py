@@ -20,9 +20,9 @@ from jinja2 import TemplateError
 
 from alignbench.errors import UsageError
 from alignbench.generators.base import Positions, Vocab
-from alignbench.generators.budget import Budget, bucket
-from alignbench.generators.sampling import CACHED
-from alignbench.generators.slots import Logits, Slots, Trial, forced
+from alignbench.generators.budget import Budget, bucket, ran_out
+from alignbench.generators.sampling import CACHED, Stepwise
+from alignbench.generators.slots import Logits, Slots, Trial, agree, forced
 from alignbench.types import Array, Draws
 
 CHUNK_BYTES = 512 * 2**20
@@ -96,17 +96,19 @@ class HFModel:
 
     def start(self, rendered: Sequence[str], *, max_tokens: int) -> HFState:
         """See `Model.start`."""
-        encoded = [self.encode(p, max_tokens) for p in rendered]
+        return self._begun([self.encode(p, max_tokens) for p in rendered])
+
+    def _begun(self, encoded: Sequence[list[int]]) -> HFState:
         ids, mask = self._left_padded(encoded)
         positions = (mask.cumsum(1) - 1).clamp(min=0)
         out = self._forward(ids, mask, positions, use_cache=True, keep=1)
         return HFState(self, out.past_key_values, mask, positions[:, -1] + 1, _normalised(out.logits[:, -1]))
 
-    def decoder(self, rows: int, width: int) -> Slots | None:
-        """Slots for at most `rows` rows of `width` tokens; None where the network cannot be run by slots."""
-        if not self.trial.works or width > self.trial.window:
-            return None
+    def decoder(self, rows: int, width: int) -> Slots | Stepwise:
+        """Slots for at most `rows` rows of `width` tokens; its states where the network cannot be run by slots."""
         most = self.budget.rows(self._row_bytes(width), self.batch_size, self.device)
+        if not self.trial.works or width > self.trial.window:
+            return Stepwise(self, min(rows, most), 0)
         batches = -(-rows // most)  # of equal size: a small last one would be slow
         slots = -(-rows // batches)
         if self.network.dtype != torch.float32:
@@ -130,6 +132,33 @@ class HFModel:
     def trial(self) -> Trial:
         """Whether the network can be run by slots."""
         return Trial.of(self.network)
+
+    def refuse_unrunnable(self) -> None:
+        """Raise UsageError where neither way is right: no keys and values by row, or a row that sees its padding."""
+        if self.trial.works:
+            return
+        kind = f"{self.name}: a network of kind '{self.network.config.model_type}' cannot be run here:"
+        try:
+            gap = self._padding_gap()
+        except Exception as error:  # whatever a network's own code raises
+            if ran_out(error):
+                raise
+            raise UsageError(f"{kind} it keeps no keys and values that rows can be picked from") from error
+        if not agree(gap, self.network.dtype):
+            raise UsageError(f"{kind} what it says of a prompt depends on the prompts beside it, or on what follows")
+
+    def _padding_gap(self) -> torch.Tensor:
+        """Nats between two rows side by side, token by token, and each alone and whole."""
+        encoded = [[i % len(self.vocab) for i in ids] for ids in ([1, 3, 2, 5, 4], [2])]
+        said = [i % len(self.vocab) for i in (3, 4)]
+        state = self._begun(encoded).select(torch.tensor([0, 1], device=self.device))
+        after = state.extend(torch.tensor(said, device=self.device))
+        found, gaps = torch.stack([state.log_probs, after.log_probs], 1), []
+        for i, ids in enumerate(encoded):
+            with torch.inference_mode():
+                whole = self.network(input_ids=torch.tensor([[*ids, said[i]]], device=self.device)).logits[0, -2:]
+            gaps.append((_normalised(whole) - found[i]).abs())
+        return torch.cat(gaps)
 
     def _row_bytes(self, width: int) -> int:
         """What a row of `width` tokens takes: keys and values, and the copies of its logits."""
