@@ -304,9 +304,8 @@ class Graphs:
         except torch.OutOfMemoryError:
             raise
         except Exception as error:
-            _LOG.warning(
-                f"no CUDA graph ({(str(error) or type(error).__name__).splitlines()[0]}): decoding runs kernel by kernel"
-            )
+            told = (str(error) or type(error).__name__).splitlines()[0]
+            _LOG.warning(f"no CUDA graph ({told}): decoding runs kernel by kernel")
             self.works = False
             return False
         self.made[width] = graph, logits
