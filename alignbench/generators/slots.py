@@ -390,7 +390,8 @@ def agree(gap: torch.Tensor, dtype: torch.dtype) -> bool:
 
 def _window(network: Any) -> float:
     """Tokens that every layer sees whole; 0 where a layer keeps something else than keys and values."""
-    window: float = getattr(network.config, "window_size", None) or np.inf  # GPT-Neo's, which its cache does not know
+    # GPT-Neo's local layers count from the last key on: its cache does not know
+    window: float = getattr(network.config, "window_size", None) or np.inf
     if network.config._attn_implementation not in ("sdpa", "eager") or network.config.is_encoder_decoder:
         return 0
     for layer in DynamicCache(config=network.config).layers:
