@@ -38,6 +38,9 @@ HALF = 0.25
 STRIDE = 64
 """Slots are read in widths of a multiple of this many tokens on a GPU: a CUDA graph is made for each width."""
 
+CAPTURED = ("cuda",)
+"""Devices whose steps become graphs, and that no look at what they have done should make wait."""
+
 
 class Place:
     """Where the next keys and values go: set before a forward pass, read by every layer."""
@@ -207,13 +210,13 @@ class Slots:
 
     def __init__(self, network: Any, encode: Callable[[str], list[int]], slots: int, width: int) -> None:
         self.network, self.encode, self.slots, self.width = network, encode, slots, width
-        on_gpu = network.device.type == "cuda"
-        self.unwatched = 8 if on_gpu else 1
+        captured = network.device.type in CAPTURED
+        self.unwatched = 8 if captured else 1
         self.cache = SlotCache(network, slots, width)
         self.at = torch.zeros(slots, dtype=torch.long, device=network.device)
         self.reach = np.zeros(slots, dtype=int)  # the same on the host: no need to ask the device
         # not a method of this object: a cycle would hold its memory until Python looks for cycles
-        self.graphs = Graphs(self.cache.logits) if on_gpu else None
+        self.graphs = Graphs(self.cache.logits) if captured else None
 
     def shape(self, rows: int) -> int:
         """As few as possible; in half precision from a short list; on a GPU what it is, whose graphs are made."""
