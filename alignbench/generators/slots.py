@@ -377,6 +377,11 @@ class Trial:
         return Trial(agree(gap, network.dtype), window, cache.position_bytes)
 
 
+def apart(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """|one − other| in nats; 0 where both are −inf, as a network may make what it never says."""
+    return (one - other).abs().masked_fill(one == other, 0)
+
+
 def agree(gap: torch.Tensor, dtype: torch.dtype) -> bool:
     """Whether two ways through a network that are `gap` nats apart are one: the largest in float32, else the mean."""
     return bool(gap.max() <= CLOSE if dtype == torch.float32 else gap.mean() <= HALF)
@@ -413,5 +418,5 @@ def _gap(network: Any) -> tuple[torch.Tensor, SlotCache]:
         ids = torch.tensor([[*prompt, *said[i].tolist()]], device=device)
         with torch.inference_mode():
             plain = network(input_ids=ids, use_cache=False).logits[0, len(prompt) - 1 :].float().log_softmax(-1)
-        gaps.append((plain - found[3 * i : 3 * i + 3]).abs())
+        gaps.append(apart(plain, found[3 * i : 3 * i + 3]))
     return torch.cat(gaps), cache
