@@ -38,6 +38,9 @@ HALF = 0.25
 STRIDE = 64
 """Slots are read in widths of a multiple of this many tokens on a GPU: a CUDA graph is made for each width."""
 
+CAPTURED = ("cuda",)
+"""Devices whose steps become graphs, and that no look at what they have done should make wait."""
+
 
 class Place:
     """Where the next keys and values go: set before a forward pass, read by every layer."""
@@ -206,11 +209,18 @@ class Slots:
     refills = True
 
     def __init__(self, network: Any, encode: Callable[[str], list[int]], slots: int, width: int) -> None:
+<<<<<<< HEAD
         self.network, self.encode, self.rows, self.width = network, encode, slots, width
         on_gpu = network.device.type == "cuda"
         self.unwatched = 8 if on_gpu else 1
+=======
+        self.network, self.encode, self.slots, self.width = network, encode, slots, width
+        captured = network.device.type in CAPTURED
+        self.unwatched = 8 if captured else 1
+>>>>>>> c-tests
         self.cache = SlotCache(network, slots, width)
         # not a method of this object: a cycle would hold its memory until Python looks for cycles
+<<<<<<< HEAD
         self.graphs = Graphs(self.cache.logits) if on_gpu else None
         self.empty(slots)
 
@@ -223,6 +233,9 @@ class Slots:
     def fits(self, slots: int, width: int) -> bool:
         """Whether it has room for so many rows of so many tokens, and not far too much."""
         return slots <= self.rows and width <= self.width <= 2 * width
+=======
+        self.graphs = Graphs(self.cache.logits) if captured else None
+>>>>>>> c-tests
 
     def shape(self, rows: int) -> int:
         """As few as possible; in half precision from a short list; on a GPU what it is, whose graphs are made."""
@@ -383,6 +396,11 @@ class Trial:
         return Trial(agree(gap, network.dtype), window, cache.position_bytes)
 
 
+def apart(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """|one − other| in nats; 0 where both are −inf, as a network may make what it never says."""
+    return (one - other).abs().masked_fill(one == other, 0)
+
+
 def agree(gap: torch.Tensor, dtype: torch.dtype) -> bool:
     """Whether two ways through a network that are `gap` nats apart are one: the largest in float32, else the mean."""
     return bool(gap.max() <= CLOSE if dtype == torch.float32 else gap.mean() <= HALF)
@@ -419,5 +437,5 @@ def _gap(network: Any) -> tuple[torch.Tensor, SlotCache]:
         ids = torch.tensor([[*prompt, *said[i].tolist()]], device=device)
         with torch.inference_mode():
             plain = network(input_ids=ids, use_cache=False).logits[0, len(prompt) - 1 :].float().log_softmax(-1)
-        gaps.append((plain - found[3 * i : 3 * i + 3]).abs())
+        gaps.append(apart(plain, found[3 * i : 3 * i + 3]))
     return torch.cat(gaps), cache

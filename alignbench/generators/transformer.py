@@ -22,7 +22,7 @@ from alignbench.errors import UsageError
 from alignbench.generators.base import Positions, Vocab
 from alignbench.generators.budget import Budget, bucket, ran_out
 from alignbench.generators.sampling import CACHED, Stepwise
-from alignbench.generators.slots import Logits, Slots, Trial, agree, forced
+from alignbench.generators.slots import Logits, Slots, Trial, agree, apart, forced
 from alignbench.types import Array, Draws
 
 CHUNK_BYTES = 512 * 2**20
@@ -157,7 +157,7 @@ class HFModel:
         for i, ids in enumerate(encoded):
             with torch.inference_mode():
                 whole = self.network(input_ids=torch.tensor([[*ids, said[i]]], device=self.device)).logits[0, -2:]
-            gaps.append((_normalised(whole) - found[i]).abs())
+            gaps.append(apart(_normalised(whole), found[i]))
         return torch.cat(gaps)
 
     def _row_bytes(self, width: int) -> int:

@@ -54,6 +54,7 @@ def options(door: str, **defaults) -> argparse.ArgumentParser:
     parser.add_argument("--threads", type=int, help="of torch (default: all cores, here %(default)s)")
     parser.add_argument("--device", help="auto, cpu, cuda, mps (default: %(default)s)")
     parser.add_argument("--batch_size", help="rows that alignbench decodes at once (default: %(default)s)")
+    parser.add_argument("--peer_rows", type=int, nargs=2, metavar=("DRAW", "SCORE"), help="no trials of its sizes")
     parser.add_argument("--model", help="what `pretrained=` says (default: %(default)s)")
     common = {"prompts": 4, "draws": [16, 64], "tokens": [48, 128], "pairs": 5, "dtype": "float32", "threads": cores()}
     parser.set_defaults(**{**common, "device": "auto", "batch_size": "auto", "model": MODEL, **defaults})
@@ -231,12 +232,16 @@ class Cell:
     def total(self) -> int:
         return len(self.prompts) * self.draws
 
-    def choose(self) -> str:
+    def choose(self, given: Sequence[int] | None) -> str:
         """Find the peer's best batch sizes; what each trial took. These trials are its warm-up."""
         import torch
 
         torch.manual_seed(0)
-        self.peer.draw(1, 4, self.total)
+        few = self.peer.draw(1, 4, self.total)
+        if given:
+            self.rows, self.at_once = given
+            self.peer.score(few, self.at_once)
+            return f"{self.total} × {self.tokens}: none, sizes as given"
         self.rows, drew = fastest(
             self.peer.draw_rows, self.total, lambda rows: self.peer.draw(self.draws, self.tokens, rows)
         )
@@ -293,7 +298,7 @@ def against(peer: Peer, law: object, args: argparse.Namespace) -> Ratio:
     ratios, rows = {}, []
     for draws, tokens in product(args.draws, args.tokens):
         cell = Cell(law, peer, PROMPTS[: args.prompts], draws, tokens)
-        print(f"trials {cell.choose()}", flush=True)
+        print(f"trials {cell.choose(args.peer_rows)}", flush=True)
         ratios[draws, tokens], row = cell.measure(args.pairs)
         rows.append(row)
     show(COLUMNS, rows)

@@ -187,6 +187,24 @@ def test_memory_that_runs_out_in_the_trial_of_the_plain_way_is_no_refusal(tmp_pa
         hf(pretrained=str(tiny_llama(tmp_path / "llama", WORDS)))
 
 
+@pytest.mark.parametrize("by_slots", [True, False])
+def test_a_network_that_never_says_some_token_is_run(by_slots, tmp_path, monkeypatch):
+    """A logit of −inf is −inf both ways: no difference, and not NaN."""
+    right = transformers.LlamaForCausalLM.forward
+
+    def muted(self, *args, **kwargs):
+        out = right(self, *args, **kwargs)
+        out.logits[..., 1] = -torch.inf
+        return out
+
+    monkeypatch.setattr(transformers.LlamaForCausalLM, "forward", muted)
+    if not by_slots:
+        monkeypatch.setattr(slots, "_window", lambda network: 0)
+    law = hf(pretrained=str(tiny_llama(tmp_path / "llama", WORDS)))
+    assert law.model.trial.works is by_slots
+    assert check(law, PROMPTS, max_tokens=3) == EVERY_LAW
+
+
 # --- windows
 
 

@@ -497,6 +497,20 @@ def test_real_batches_do_not_change_a_draw(real):
 
 
 @pytest.mark.slow
+def test_real_rows_side_by_side_are_each_row_alone(real):
+    """Eight rows of one prompt each, of unlike length, in slots beside each other and one after the other."""
+    prompts = [" ".join(PROMPTS[2].split()[: 1 + k]) for k in range(8)]
+    assert real.model.trial.works
+    found = []
+    for rows in (1, 8):
+        object.__setattr__(real.model, "batch_size", rows)
+        found.append(collect(real.sample(prompts, rows_of(8, 1), max_tokens=12, seed=Seed(5))))
+    np.testing.assert_array_equal(found[0].tokens, found[1].tokens)
+    np.testing.assert_allclose(found[0].log_prob, found[1].log_prob, atol=1e-3)
+    np.testing.assert_allclose(real.log_prob(prompts, found[1]), found[1].log_prob, atol=1e-3)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [{}, {"temperature": 0.7}, {"temperature": 1.3, "top_p": 0.9}])
 def test_real_rescoring(real, settings):
     draws = real_draws(real, 64, **settings)
