@@ -209,19 +209,12 @@ class Slots:
     refills = True
 
     def __init__(self, network: Any, encode: Callable[[str], list[int]], slots: int, width: int) -> None:
-<<<<<<< HEAD
         self.network, self.encode, self.rows, self.width = network, encode, slots, width
-        on_gpu = network.device.type == "cuda"
-        self.unwatched = 8 if on_gpu else 1
-=======
-        self.network, self.encode, self.slots, self.width = network, encode, slots, width
         captured = network.device.type in CAPTURED
         self.unwatched = 8 if captured else 1
->>>>>>> c-tests
         self.cache = SlotCache(network, slots, width)
         # not a method of this object: a cycle would hold its memory until Python looks for cycles
-<<<<<<< HEAD
-        self.graphs = Graphs(self.cache.logits) if on_gpu else None
+        self.graphs = Graphs(self.cache.logits) if captured else None
         self.empty(slots)
 
     def empty(self, slots: int) -> None:
@@ -233,9 +226,6 @@ class Slots:
     def fits(self, slots: int, width: int) -> bool:
         """Whether it has room for so many rows of so many tokens, and not far too much."""
         return slots <= self.rows and width <= self.width <= 2 * width
-=======
-        self.graphs = Graphs(self.cache.logits) if captured else None
->>>>>>> c-tests
 
     def shape(self, rows: int) -> int:
         """As few as possible; in half precision from a short list; on a GPU what it is, whose graphs are made."""
