@@ -18,6 +18,7 @@ except ImportError:  # Windows does not say
     resource = None  # type: ignore[assignment]
 
 from alignbench.errors import RunError, Unsupported, UsageError, plain_failures
+from alignbench.generators.base import Slotted
 from alignbench.generators.law import Law, compare
 from alignbench.generators.warp import Warp
 from alignbench.registry import aligner as aligners
@@ -155,6 +156,10 @@ class Bench:
             wish = Wish(self.prompts, rows, self.task.max_tokens, self.seed.on(stream))
             stored = self.store.sample(generator, identity_of(generator), wish, advance)
         self.fresh += stored.fresh
+        for law in (generator, self.base):  # memory that was kept for the next batch of these draws
+            model = getattr(law, "model", None)
+            if isinstance(model, Slotted):
+                model.forget()
         return stored
 
     def _scored(self, draws: Draws, log_base: Array | None, **scores: Array | None) -> Scored:

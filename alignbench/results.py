@@ -255,7 +255,7 @@ class Writer:
             "n-shot": {name: 0},
             "higher_is_better": {name: {r.name: r.better == "higher" for r in rows if r.better}},
             "n-samples": {name: {"original": self.bench.whole or len(task.prompts), "effective": len(task.prompts)}},
-            "config": {"model": self.generator, "aligner": self.aligner, "limit": self.bench.limit, **self._model(),
+            "config": {"model": self.generator, "aligner": self.aligner, "limit": self.bench.limit, "batch_size": None,
                        "random_seed": self.bench.seed.entropy, "gen_kwargs": None},
             "date": self.began, "model_source": "alignbench", "model_name": self.generator,
             "model_name_sanitized": safe_name(self.generator), "task_hashes": {name: task.hash},
@@ -267,14 +267,6 @@ class Writer:
             "transformers_version": versions().get("transformers"), "alignbench_version": own_version(),
         }  # fmt: skip
         write_atomic(self.folder / f"results_{self._stamp}.json", dump(content))
-
-    def _model(self) -> dict[str, Any]:
-        """How the base was run, in lm-eval's words; None where it does not say."""
-        model = getattr(self.bench.base, "model", None)
-        identity = identity_of(self.bench.base) or {}
-        return {"batch_size": getattr(model, "batch_size", None),
-                "model_dtype": identity.get("model", {}).get("dtype"),
-                "device": None if model is None else str(model.device)}  # fmt: skip
 
     def samples(self, evidence: Evidence) -> None:
         """Write samples_<task>_<time>.jsonl: lm-eval's field names, with ids, log-probabilities and features.

@@ -64,6 +64,36 @@ class Autoregressive(Distribution, Protocol):
         ...
 
 
+@runtime_checkable
+class Slotted(Protocol):
+    """A model with decoders of its own; any other is sampled by its states."""
+
+    def decoder(self, rows: int, width: int) -> Decoder:
+        """A decoder for at most `rows` rows of `width` tokens, their prompts included."""
+        ...
+
+    def give_back(self, decoder: Decoder) -> None:
+        """Take back a decoder that is not used any more."""
+        ...
+
+    def too_many(self, rows: int, width: int) -> None:
+        """Remember that memory ran out with so many rows of so many tokens."""
+        ...
+
+    def forget(self) -> None:
+        """Let go of memory that is kept only to be faster."""
+        ...
+
+
+@runtime_checkable
+class Grouped(Protocol):
+    """A model that says how many draws one call of `forced` may take; any other takes few."""
+
+    def together(self, prompt: int, width: int) -> int:
+        """How many draws of `width` tokens after prompts of at most `prompt`."""
+        ...
+
+
 class Positions(Protocol):
     """Next-token distributions or logits at P places; cut by a slice, and perhaps computed only then."""
 
@@ -73,11 +103,7 @@ class Positions(Protocol):
 
 
 class Decoder(Protocol):
-    """Rows of one model decoded side by side, each in a slot that may be filled anew.
-
-    A model that has a method `decoder(rows, width)`, for rows of at most `width` tokens with their prompts, is sampled
-    by what it returns (None: not now) and gets it back by `give_back(decoder)`; any other is sampled by its states.
-    """
+    """Rows of one model decoded side by side, each in a slot that may be filled anew; see `Slotted`."""
 
     slots: int
     """Rows side by side."""
@@ -113,8 +139,7 @@ class Decoder(Protocol):
 class Model(Protocol):
     """Raw next-token distributions; a `Law` adds decoding settings and does the sampling and the scoring.
 
-    Prompts arrive here already rendered. A model may have a `decoder` (see `Decoder`), and a method `together(width)`
-    that says how many draws of so many tokens one call of `forced` may take.
+    Prompts arrive here already rendered. A model may also be `Slotted` and `Grouped`.
     """
 
     @property

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 import torch
@@ -35,8 +37,18 @@ def free_memory(device: torch.device) -> int:
     """Bytes of memory that nobody uses, on the device."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
+        free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int(free)
-    return int(psutil.virtual_memory().available)
+    return min(int(psutil.virtual_memory().available), _left_in_container())
+
+
+def _left_in_container() -> int:
+    """Bytes that a container's limit leaves, which `available` does not know; a large number where there is none."""
+    group = Path("/sys/fs/cgroup")
+    try:
+        return int((group / "memory.max").read_text()) - int((group / "memory.current").read_text())
+    except (OSError, ValueError):  # no such limit: "max", or another system
+        return sys.maxsize
 
 
 def ran_out(error: BaseException) -> bool:
@@ -44,13 +56,14 @@ def ran_out(error: BaseException) -> bool:
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
     said = str(error).lower()
-    return isinstance(error, RuntimeError) and ("can't allocate memory" in said or "out of memory" in said)
+    signs = ("can't allocate memory", "out of memory", "alloc_failed")  # a CPU's, CUDA's, those of its libraries
+    return isinstance(error, RuntimeError) and any(sign in said for sign in signs)
 
 
 def bucket(rows: int) -> int:
     """The smallest of 1, 2, 4, 8, 16, 32, 48, 64, 96, 128, 192, … that is >= `rows`.
 
-    Shapes from a short list: in bfloat16 on a CPU each new one compiles kernels, and a CUDA graph is made for each.
+    Shapes from a short list: in bfloat16 on a CPU each new one compiles kernels (90 s lost once).
     """
     power = 1 << max(0, rows - 1).bit_length()
     return power * 3 // 4 if power >= 64 and rows <= power * 3 // 4 else power

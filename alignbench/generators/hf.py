@@ -52,8 +52,6 @@ def hf(
 
         tokenizer = AutoTokenizer.from_pretrained(folder, **options)
         network = _network(folder, dtype=kind, use_safetensors=True, **options)
-    if system_instruction and not apply_chat_template:
-        raise UsageError("--system_instruction needs --apply_chat_template: a plain prompt has no place for it")
     if apply_chat_template and not tokenizer.chat_template:
         raise UsageError(f"{pretrained}: --apply_chat_template, but its tokenizer has no chat template")
     model = HFModel(

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from alignbench.errors import RunError, UsageError
-from alignbench.generators.base import Model, Positions, State, Vocab
+from alignbench.generators.base import Grouped, Model, Positions, State, Vocab
 from alignbench.generators.budget import ran_out
 from alignbench.generators.replicas import at_once, replicas_of, shares
 from alignbench.generators.sampling import Order, sample
@@ -22,6 +22,8 @@ from alignbench.types import Array, Draws
 CHUNK_BYTES = {"cpu": 24 * 2**20, "cuda": 512 * 2**20}
 """Most memory of the next-token distributions made at once. On a CPU below 32 MiB, above which the C library returns
 memory to the system each time and gets it back page by page."""
+Room = Callable[[int], int]
+"""How many draws of so many tokens may be scored at once."""
 PLAIN = Warp()
 """Settings that change nothing."""
 ALIKE = 16
@@ -136,9 +138,17 @@ class Law:
         """`token_log_prob` by this very copy of the model."""
         assert draws.tokens is not None
         out = np.zeros(draws.tokens.shape)
-        for rows, by_token in scored(draws, (self.model,), lambda part: self._scores(prompts, part)):
+        for rows, by_token in scored(draws, self._room(prompts, draws), partial(self._scores, prompts)):
             out[rows, : by_token.shape[1]] = by_token[..., 0]
         return out
+
+    def _room(self, prompts: Sequence[str], draws: Draws) -> Room:
+        """How many draws of a width the model takes at once, after the longest of these prompts."""
+        model = self.model
+        if not isinstance(model, Grouped):
+            return lambda width: max(1, CHUNK_BYTES["cpu"] // (8 * width * len(model.vocab)))
+        longest = max(len(model.encode(self.render(prompts[i]), 0)) for i in np.unique(draws.prompt))
+        return lambda width: model.together(longest, width)
 
     def _scores(self, prompts: Sequence[str], draws: Draws) -> Array:
         raw = self._forced(prompts, draws)
@@ -209,49 +219,45 @@ def _compare(gen: Law, base: Law, prompts: Sequence[str], draws: Draws) -> Array
         return by_position(part, gen.device, len(gen.vocab), one)
 
     out = np.zeros((3, len(draws)))
-    for rows, by_token in scored(draws, (gen.model, base.model), both):
+    rooms = [law._room(prompts, draws) for law in (gen, base)]
+    for rows, by_token in scored(draws, lambda width: min(room(width) for room in rooms), both):
         out[:, rows] = by_token.sum(1).T
     return out
 
 
-def scored(draws: Draws, models: Sequence[Model], work: Callable[[Draws], Array]) -> Iterator[tuple[Array, Array]]:
-    """(rows, what `work` says of these draws), over parts that cover all draws, of one prompt and like length.
+def scored(draws: Draws, room: Room, work: Callable[[Draws], Array]) -> Iterator[tuple[Array, Array]]:
+    """(rows, what `work` says of these draws), over parts that cover all draws.
 
-    A part for which memory runs out is tried again in halves; raises RunError where one draw is too much.
+    A part for which memory runs out is tried again in halves, and later parts are no larger than those; raises RunError
+    where one draw is too much.
     """
-    parts = list(_parts(draws, models))[::-1]
+    parts, most = list(_parts(draws, room))[::-1], len(draws)
     while parts:
         rows = parts.pop()
+        if len(rows) > most:
+            parts += [rows[most:], rows[:most]]
+            continue
         try:
             done = work(draws.take(rows))
         except Exception as error:
             if not ran_out(error):
                 raise
             if len(rows) == 1:
-                raise RunError(f"{models[0].name}: memory ran out scoring one draw") from None
-            for model in models:
-                getattr(model, "forget", lambda: None)()
-            parts += [rows[len(rows) // 2 :], rows[: len(rows) // 2]]
+                raise RunError("memory ran out scoring one draw: a smaller model, or shorter prompts") from None
+            parts, most = [*parts, rows], len(rows) // 2
             continue
         yield rows, done
 
 
-def _parts(draws: Draws, models: Sequence[Model]) -> Iterator[Array]:
-    """Rows, those of like length and one prompt side by side, as many at once as each of the models takes."""
+def _parts(draws: Draws, room: Room) -> Iterator[Array]:
+    """Rows of like length, those of one prompt side by side, as many at once as there is room for."""
     order = np.lexsort((draws.prompt, -(-draws.length // ALIKE)))
     begin = 0
     for end in range(1, len(order) + 1):
         longest = int(draws.length[order[begin : end + 1]].max())
-        if end == len(order) or end - begin >= min(_together(model, longest) for model in models):
+        if end == len(order) or end - begin >= room(longest):
             yield order[begin:end]
             begin = end
-
-
-def _together(model: Any, width: int) -> int:
-    """How many draws of `width` tokens the model takes at once; by default as many as their distributions allow."""
-    if hasattr(model, "together"):
-        return int(model.together(width))
-    return max(1, CHUNK_BYTES["cpu"] // (8 * width * len(model.vocab)))
 
 
 @torch.inference_mode()
@@ -276,8 +282,9 @@ def kl_by_step(log_p: torch.Tensor, log_q: torch.Tensor) -> torch.Tensor:
 
     Without the masses, which cancel, fp32 gives laws that nearly agree down to −6e-7 nats a step (V = 4,096).
     """
-    p = log_p.exp()
-    terms = (log_p - log_q).mul_(p).masked_fill_(log_p == -torch.inf, 0).sub_(p)
+    p, gap = log_p.exp(), log_p - log_q
+    terms = torch.where(gap == torch.inf, gap, gap * p)  # infinite too where p is so small that it is 0 in fp32
+    terms = terms.masked_fill_(log_p == -torch.inf, 0).sub_(p)
     return terms.add_(torch.exp(log_q, out=p)).clamp_(min=0).sum(-1)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import platform
 import statistics
 import time
@@ -44,7 +45,9 @@ def cpu_likes_bfloat16() -> bool:
         found = _speedup()
     try:
         known.parent.mkdir(parents=True, exist_ok=True)
-        known.write_text(f"{found:.3f}\n")
+        scratch = known.with_suffix(f".{os.getpid()}.tmp")
+        scratch.write_text(f"{found:.3f}\n")
+        scratch.replace(known)
     except OSError as error:  # a read-only cache: measured again next time
         _LOG.debug(str(error))
     return found >= FASTER

@@ -23,6 +23,7 @@ def replicated(model: Any, devices: Sequence[torch.device]) -> Any:
         other = copy.copy(model)
         other.network = copy.deepcopy(model.network).to(device)
         other.budget = copy.copy(model.budget)
+        other.tokenizer, other.replicas = copy.deepcopy(model.tokenizer), ()
         other.forget()
         model.replicas = (*model.replicas, other)
     return model

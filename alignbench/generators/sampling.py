@@ -10,13 +10,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
 
 from alignbench.errors import RunError
-from alignbench.generators.base import Decoder, Model, Positions
+from alignbench.generators.base import Decoder, Model, Positions, Slotted
 from alignbench.generators.budget import ran_out
 from alignbench.generators.replicas import merged, replicas_of, shares
 from alignbench.generators.warp import Warp
@@ -78,19 +77,24 @@ def pick(log_probs: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
 def _pick(mass: torch.Tensor, uniforms: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """(R,) ids and (R,) total mass of (R, V) masses, which need not sum to 1."""
     rows, size = mass.shape
-    blocks = torch.nn.functional.pad(mass, (0, -size % BLOCK)).view(rows, -1, BLOCK)
+    padded = torch.nn.functional.pad(mass, (0, -size % BLOCK)) if size % BLOCK else mass  # padding by 0 copies too
+    blocks = padded.view(rows, -1, BLOCK)
     sums = blocks.sum(-1).to(uniforms.dtype)
     block = _invert(sums, uniforms[:, :1])
     inside = blocks.gather(1, block[:, :, None].expand(-1, 1, BLOCK)).squeeze(1).to(uniforms.dtype)
-    return (block * BLOCK + _invert(inside, uniforms[:, 1:])).squeeze(1), sums.sum(-1)
+    ids = (block * BLOCK + _invert(inside, uniforms[:, 1:])).squeeze(1)
+    return ids.clamp_(max=size - 1), sums.sum(-1)  # beyond it only where masses are no numbers
 
 
 def _invert(mass: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
-    """(R, 1) the cell whose cumulative mass first exceeds uniform × total; never a cell of mass 0."""
+    """(R, 1) the cell whose cumulative mass first exceeds uniform × total; never a cell of mass 0.
+
+    Masses that are no numbers give the last cell; their draw has no finite log-probability and is refused.
+    """
     edges = mass.cumsum(-1)
     total = edges[:, -1:]
     point = torch.minimum(uniform * total, torch.nextafter(total, torch.zeros_like(total)))
-    return torch.searchsorted(edges, point, right=True)
+    return torch.searchsorted(edges, point, right=True).clamp_(max=mass.shape[-1] - 1)
 
 
 @dataclass(frozen=True)
@@ -121,7 +125,9 @@ def sample(model: Model, warp: Warp, order: Order) -> Iterator[Draws]:
 def _sample(model: Model, warp: Warp, order: Order) -> Iterator[Draws]:
     known = {c: len(model.encode(order.rendered[c], order.max_tokens)) for c in np.unique(order.rows[:, 0]).tolist()}
     size = np.array([known[c] for c in order.rows[:, 0].tolist()])
-    queue = order.rows[np.lexsort((order.rows[:, 1], order.rows[:, 0], size))]
+    place = {text: i for i, text in enumerate(dict.fromkeys(order.rendered))}  # equal texts are one prompt
+    text = np.array([place[order.rendered[c]] for c in order.rows[:, 0].tolist()], dtype=int)
+    queue = order.rows[np.lexsort((order.rows[:, 1], order.rows[:, 0], text, size))]
     for wave in _waves(queue, known, order.max_tokens, model.batch_size):
         yield from _carry_out(model, warp, replace(order, rows=wave), known)
 
@@ -145,37 +151,36 @@ def _carry_out(model: Model, warp: Warp, order: Order, size: dict[int, int]) -> 
     while len(left):
         width = max(size[c] for c in np.unique(left[:, 0]).tolist()) + order.max_tokens
         decoder = _decoder(model, min(len(left), most), width, order.max_tokens)
-        queue = left if decoder.refills else left[: decoder.slots]
+        queue, rows = left if decoder.refills else left[: decoder.slots], decoder.slots
         batch, left = _Batch(model, warp, replace(order, rows=queue), decoder), left[len(queue) :]
         try:
             yield from batch.run()
-            if decoder.refills:
-                model.give_back(decoder)  # type: ignore[attr-defined]
+            if isinstance(model, Slotted):
+                model.give_back(decoder)
             continue
         except Exception as error:
             if not ran_out(error):
                 raise
-        done, left, rows = batch.finished(), np.concatenate([batch.unfinished(), left]), batch.slots
+        left = np.concatenate([batch.unfinished(), left])
+        done = batch.finished()
         del batch, decoder  # what they hold is what is missing
         yield from done
         most = _shrink(model, rows, width)
 
 
-def _decoder(model: Any, rows: int, width: int, max_tokens: int) -> Decoder:
+def _decoder(model: Model, rows: int, width: int, max_tokens: int) -> Decoder:
     """The model's own decoder for so many rows of `width` tokens, else one over its states."""
-    if hasattr(model, "decoder"):
-        own: Decoder | None = model.decoder(rows, width)
-        if own is not None:
-            return own
+    if isinstance(model, Slotted):
+        return model.decoder(rows, width)
     return Stepwise(model, min(rows, model.batch_size), max_tokens)
 
 
-def _shrink(model: Any, rows: int, width: int) -> int:
+def _shrink(model: Model, rows: int, width: int) -> int:
     """How many rows to go on with where so many did not fit; the model is told. Raises RunError after a single row."""
     if rows <= 1:
         raise RunError(f"{model.name}: memory ran out with a single row of {width} tokens")
     _LOG.info(f"{model.name}: memory ran out with {rows} rows of {width} tokens; going on with half as many")
-    if hasattr(model, "too_many"):
+    if isinstance(model, Slotted):
         model.too_many(rows, width)
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
@@ -193,15 +198,15 @@ class _Batch:
         self.first: torch.Tensor | None = None  # (U, V) logits of the first token of those prompts
         self.held = np.full(decoder.slots, -1)  # row of the queue in each slot, -1: none
         self.done: list[Draws] = []
-        self._allocate(decoder.slots, order.max_tokens)
+        self.allocated = False
 
     @property
     def slots(self) -> int:
         """Rows side by side."""
         return len(self.held)
 
-    def _allocate(self, rows: int, steps: int) -> None:
-        device = self.model.device
+    def _allocate(self) -> None:
+        device, rows, steps = self.model.device, self.slots, self.order.max_tokens
         exact = torch.float32 if device.type == "mps" else torch.float64
         self.uniforms = torch.zeros((rows, steps, 2), device=device, dtype=exact)
         # one column more than a draw has: rows that have ended, or hold nothing, write there
@@ -212,6 +217,7 @@ class _Batch:
         self.live = torch.zeros(rows, dtype=torch.bool, device=device)
         self.eos = torch.as_tensor(sorted(self.model.vocab.eos), device=device, dtype=torch.long)
         self.every = torch.arange(rows, device=device)
+        self.allocated = True
 
     def run(self) -> Iterator[Draws]:
         """All draws of the order, half a batch or more at a time."""
@@ -223,27 +229,33 @@ class _Batch:
     @torch.inference_mode()  # here and not around `run`: between two yields the caller's code runs
     def _turn(self) -> bool:
         """Refill, decode, take out what has ended; False when nothing is left to do."""
+        if not self.allocated:
+            self._allocate()
         self._refill()
         if not (self.held >= 0).any():
-            return False
+            return self.next < len(self.order.rows)
         self._compact()
-        for _ in range(self.decoder.unwatched):  # steps between two looks at which rows have ended
+        for _ in range(min(self.decoder.unwatched, self.order.max_tokens - 1)):  # between two looks at what has ended
             self._draw(self.decoder.step(self.last), self.every)
         self._harvest()
         return True
 
     def finished(self) -> list[Draws]:
         """The draws that have ended since they were last asked for, as one batch."""
-        done, self.done = self.done, []
-        return [Draws.concat(done)] if done else []
+        joined = [Draws.concat(self.done)] if self.done else []  # may run out of memory: nothing is forgotten before
+        self.done = []
+        return joined
 
     def unfinished(self) -> Array:
         """(R, 2) the rows under way and those not begun."""
         return np.concatenate([self.order.rows[self.held[self.held >= 0]], self.order.rows[self.next :]])
 
     def _refill(self) -> None:
-        """Put the next rows of the queue into the slots that hold nothing, and draw their first tokens."""
-        while self.next < len(self.order.rows):
+        """Put the next rows of the queue into the slots that hold nothing, and draw their first tokens.
+
+        Where many draws end at once, a batch of them is enough for a turn.
+        """
+        while self.next < len(self.order.rows) and sum(map(len, self.done)) < self.slots:
             free = np.flatnonzero(self.held < 0)
             if not len(free):
                 return
@@ -271,8 +283,9 @@ class _Batch:
         self.held[free[:count]] = rows
         self.decoder.fill(slots, which)
         self._begin(slots, rows)
-        for i in range(0, count, CACHED):  # few at a time: a prompt's logits are repeated for its draws
-            self._draw(self.first[which[i : i + CACHED]], slots[i : i + CACHED])
+        few = CACHED if self.model.device.type == "cpu" else count
+        for i in range(0, count, few):  # a prompt's logits are repeated for its draws
+            self._draw(self.first[which[i : i + few]], slots[i : i + few])
 
     def _begin(self, slots: torch.Tensor, rows: Array) -> None:
         order = self.order
@@ -305,6 +318,8 @@ class _Batch:
         rows, length = self.held[slots], self.step[at].cpu().numpy()
         tokens = self.tokens[at, :-1].cpu().numpy()
         law, model = self.log_prob[at, :-1].permute(2, 0, 1).cpu().double().numpy()
+        if not np.isfinite(law).all():
+            raise RunError(f"{self.model.name}: the network's output is no number (NaN); try dtype=float32")
         ended = np.isin(tokens[np.arange(len(rows)), length - 1], self.eos.cpu().numpy())
         return Draws(
             prompt=self.order.rows[rows, 0], index=self.order.rows[rows, 1], texts=self._decoded(rows, tokens, length),

@@ -8,6 +8,7 @@ where no token looks.
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,7 +25,7 @@ from transformers.cache_utils import (
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from alignbench.generators.base import Positions
-from alignbench.generators.budget import bucket
+from alignbench.generators.budget import bucket, ran_out
 from alignbench.types import Array, Draws
 
 _LOG = logging.getLogger(__name__)
@@ -35,6 +36,8 @@ CLOSE = 1e-3
 """Nats: the two ways through a float32 network stay within 1e-4; a forgotten mask is whole nats off."""
 HALF = 0.25
 """Nats, in half precision: the mean of what differs."""
+CAPTURING = threading.Lock()
+"""torch captures one graph at a time in a process."""
 STRIDE = 64
 """Slots are read in widths of a multiple of this many tokens on a GPU: a CUDA graph is made for each width."""
 
@@ -219,13 +222,14 @@ class Slots:
 
     def empty(self, slots: int) -> None:
         """Begin anew with so many slots, which hold nothing; on a GPU with all there are, whose graphs are made."""
+        self.prompts: Prompts | None = None
         self.slots = self.rows if self.graphs is not None else slots
         self.at = torch.zeros(self.slots, dtype=torch.long, device=self.network.device)
         self.reach = np.zeros(self.slots, dtype=int)  # the same on the host: no need to ask the device
 
     def fits(self, slots: int, width: int) -> bool:
         """Whether it has room for so many rows of so many tokens, and not far too much."""
-        return slots <= self.rows and width <= self.width <= 2 * width
+        return slots <= self.rows <= 4 * slots and width <= self.width <= 2 * width
 
     def shape(self, rows: int) -> int:
         """As few as possible; in half precision from a short list; on a GPU what it is, whose graphs are made."""
@@ -240,6 +244,7 @@ class Slots:
 
     def fill(self, slots: torch.Tensor, which: torch.Tensor) -> None:
         """See `Decoder.fill`."""
+        assert self.prompts is not None
         length = self.prompts.length[which]
         self.cache.copy(self.prompts.cache, which, slots, int(self.prompts.length.max()))
         self.at[slots] = length
@@ -272,9 +277,11 @@ class Graphs:
 
     def __init__(self, forward: Callable[[torch.Tensor, torch.Tensor, int], torch.Tensor]) -> None:
         self.forward = forward
-        self.made: dict[int, tuple[Any, torch.Tensor]] = {}
+        self.made: dict[int, Any] = {}
         self.inputs: tuple[torch.Tensor, torch.Tensor] | None = None
+        self.logits: torch.Tensor | None = None  # what every graph writes
         self.pool: Any = None
+        self.side: Any = None
         self.works = True
 
     def __call__(self, ids: torch.Tensor, at: torch.Tensor, width: int) -> torch.Tensor:
@@ -287,32 +294,46 @@ class Graphs:
             held.copy_(new)
         if width not in self.made and not self._capture(width):
             return self.forward(ids, at, width)
-        graph, logits = self.made[width]
-        graph.replay()
-        return logits
+        assert self.logits is not None
+        self.made[width].replay()
+        return self.logits
 
     def _capture(self, width: int) -> bool:
-        assert self.inputs is not None
-        graph, device = torch.cuda.CUDAGraph(), self.inputs[0].device
+        """Whether there is a graph for this width now, whose first replay says what the step itself says."""
         try:
-            side = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-            side.wait_stream(torch.cuda.current_stream(device))
-            with torch.cuda.stream(side):  # libraries allocate at their first calls, which a graph cannot hold
-                for _ in range(2):
-                    self.forward(*self.inputs, width)
-            torch.cuda.current_stream(device).wait_stream(side)
-            self.pool = self.pool or torch.cuda.graph_pool_handle()
-            with torch.cuda.graph(graph, pool=self.pool):
-                logits = self.forward(*self.inputs, width)
+            with CAPTURING:
+                self.made[width] = self._captured(width)
         except torch.OutOfMemoryError:
             raise
         except Exception as error:
             told = (str(error) or type(error).__name__).splitlines()[0]
             _LOG.warning(f"no CUDA graph ({told}): decoding runs kernel by kernel")
             self.works = False
-            return False
-        self.made[width] = graph, logits
-        return True
+        return self.works
+
+    def _write(self, width: int) -> None:
+        """What a graph replays: one step, into the tensor that all graphs write."""
+        assert self.inputs is not None and self.logits is not None
+        self.logits.copy_(self.forward(*self.inputs, width))
+
+    def _captured(self, width: int) -> Any:
+        assert self.inputs is not None
+        device = self.inputs[0].device
+        with torch.cuda.device(device):  # the current device is another one where copies run on several
+            self.side = self.side or torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+            self.side.wait_stream(torch.cuda.current_stream(device))
+            with torch.cuda.stream(self.side):  # libraries allocate at their first calls, which a graph cannot hold
+                for _ in range(2):
+                    plain = self.forward(*self.inputs, width)
+            torch.cuda.current_stream(device).wait_stream(self.side)
+            self.logits = plain.clone() if self.logits is None else self.logits
+            graph, self.pool = torch.cuda.CUDAGraph(), self.pool or torch.cuda.graph_pool_handle()
+            with torch.cuda.graph(graph, pool=self.pool, stream=self.side, capture_error_mode="thread_local"):
+                self._write(width)
+            graph.replay()
+            if not torch.allclose(self.logits.float(), plain.float(), rtol=0.05, atol=0.1, equal_nan=True):
+                raise RuntimeError("its replay differs from the step")
+        return graph
 
 
 @dataclass(frozen=True)
@@ -378,12 +399,21 @@ class Trial:
         try:
             window = _window(network)
             if window < 16:
-                return Trial(False)
+                return _refused("its layers keep something else than all keys and values")
             gap, cache = _gap(network)
         except Exception as error:  # whatever a network's own code raises: it is then run as transformers runs it
-            _LOG.debug(f"not by slots: {error}")
-            return Trial(False)
-        return Trial(agree(gap, network.dtype), window, cache.position_bytes)
+            if ran_out(error):
+                raise
+            return _refused(str(error) or type(error).__name__)
+        if not agree(gap, network.dtype):
+            return _refused(f"the fast way is {float(gap.max()):.2g} nats off")
+        return Trial(True, window, cache.position_bytes)
+
+
+def _refused(why: str) -> Trial:
+    """A network that is run as transformers runs it, and said: it is slower."""
+    _LOG.info(f"this network is run as transformers runs it, which is slower: {why.splitlines()[0]}")
+    return Trial(False)
 
 
 def apart(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,7 +20,7 @@ import torch
 from jinja2 import TemplateError
 
 from alignbench.errors import UsageError
-from alignbench.generators.base import Positions, Vocab
+from alignbench.generators.base import Decoder, Positions, Vocab
 from alignbench.generators.budget import Budget, bucket, ran_out
 from alignbench.generators.sampling import CACHED, Stepwise
 from alignbench.generators.slots import Logits, Slots, Trial, agree, apart, forced
@@ -107,7 +108,7 @@ class HFModel:
     def decoder(self, rows: int, width: int) -> Slots | Stepwise:
         """Slots for at most `rows` rows of `width` tokens; its states where the network cannot be run by slots."""
         most = self.budget.rows(self._row_bytes(width), self.batch_size, self.device)
-        if not self.trial.works or width > self.trial.window:
+        if not self._by_slots(width):
             return Stepwise(self, min(rows, most), 0)
         batches = -(-rows // most)  # of equal size: a small last one would be slow
         slots = -(-rows // batches)
@@ -118,11 +119,14 @@ class HFModel:
             held.empty(slots)
             return held
         del held  # before as much again is taken
-        return Slots(self.network, lambda text: self.encode(text, 0), slots, width)
+        model = weakref.proxy(self)  # else it and the decoder that it keeps would hold each other
+        return Slots(self.network, lambda text: model.encode(text, 0), slots, width)
 
-    def give_back(self, decoder: Slots) -> None:
+    def give_back(self, decoder: Decoder) -> None:
         """Keep a decoder that is not used any more for the next one who asks: its memory, and on a GPU its graphs."""
-        self._idle = decoder
+        if isinstance(decoder, Slots):
+            decoder.empty(decoder.rows)
+            self._idle = decoder
 
     def forget(self) -> None:
         """Let go of the memory that is kept for the next decoder."""
@@ -161,19 +165,23 @@ class HFModel:
         return torch.cat(gaps)
 
     def _row_bytes(self, width: int) -> int:
-        """What a row of `width` tokens takes: keys and values, and the copies of its logits."""
-        return width * self.trial.position_bytes + 4 * 4 * len(self.vocab)
+        """What a row of `width` tokens takes: keys and values, with its prompt's before, and copies of its logits."""
+        return 2 * width * self.trial.position_bytes + 4 * 4 * len(self.vocab)
 
     def too_many(self, rows: int, width: int) -> None:
         """Remember that a batch of so many rows did not fit."""
         self.forget()
         self.budget.halve(rows, self._row_bytes(width))
 
-    def together(self, width: int) -> int:
-        """How many draws of `width` tokens one call of `forced` may take."""
-        if not self.trial.works:  # then logits of all positions are made at once
+    def together(self, prompt: int, width: int) -> int:
+        """See `Grouped.together`."""
+        if not self._by_slots(prompt + width):  # then logits of all positions are made at once
             return max(1, CHUNK_BYTES // (16 * width * len(self.vocab)))
-        return max(1, TOGETHER.get(self.device.type, 4096) // width)
+        most = max(1, TOGETHER.get(self.device.type, 4096) // width)
+        return self.budget.rows(self._row_bytes(prompt + width), most, self.device)
+
+    def _by_slots(self, width: int) -> bool:
+        return self.trial.works and width <= self.trial.window
 
     def forced(self, rendered: Sequence[str], draws: Draws) -> Positions:
         """See `Model.forced`: hidden states now, next-token distributions as they are asked for."""
@@ -182,7 +190,7 @@ class HFModel:
         encoded = [self.encode(text, width) for text in texts]
         place = {text: i for i, text in enumerate(texts)}
         which = np.array([place[text] for text in rendered])
-        if self.trial.works and max(map(len, encoded)) + width <= self.trial.window:
+        if self._by_slots(max(map(len, encoded)) + width):
             return _Forced(Logits(self.network, forced(self.network, encoded, which, draws)))
         return self._forced_whole([encoded[i] for i in which], draws)
 

@@ -9,6 +9,7 @@ import torch
 from models import tiny_llama
 
 from alignbench.generators import budget as budget_module
+from alignbench.generators import transformer
 from alignbench.generators.budget import Budget, bucket, free_memory, ran_out
 from alignbench.generators.hf import hf
 from alignbench.generators.sampling import Stepwise
@@ -112,9 +113,9 @@ def test_full_precision_shrinks_to_any_number_of_rows(model):
 
 
 def test_wider_rows_take_more_memory_and_go_in_smaller_batches(model):
-    """2 layers × keys and values × 1 head of 8 × 4 bytes a position; 4 copies of 8 logits of 4 bytes."""
+    """2 layers × keys and values × 1 head of 8 × 4 bytes a position, its prompt's again; 4 copies of 8 logits."""
     assert model.trial.position_bytes == 2 * 2 * 8 * 4
-    model.budget.limit = 100 * (20 * 128 + 16 * 8)
+    model.budget.limit = 100 * (2 * 20 * 128 + 16 * 8)
     assert model.decoder(100, 20).slots == 100
     assert model.decoder(100, 40).slots == 50  # 51 fit, in two batches of 50
     model.too_many(50, 40)
@@ -138,3 +139,17 @@ def test_laws_over_one_model_share_a_lesson(model):
     one.model.too_many(10, 20)
     assert other.model.decoder(10, 20).slots == 5
     assert isinstance(other.model.decoder(10, 20), Slots)
+
+
+def test_scoring_takes_fewer_draws_after_long_prompts(model):
+    model.budget.limit = 100 * (2 * 20 * 128 + 16 * 8)
+    assert model.together(10, 10) == 100
+    assert model.together(30, 10) == 50
+    assert model.together(0, 2) > 800
+
+
+def test_scoring_beyond_the_window_takes_what_whole_logits_allow(model, monkeypatch):
+    monkeypatch.setattr(transformer, "CHUNK_BYTES", 16 * 10 * 8 * 3)
+    model.trial = Trial(True, window=19, position_bytes=128)
+    assert model.together(9, 10) > 3
+    assert model.together(10, 10) == 3

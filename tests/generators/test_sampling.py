@@ -353,7 +353,7 @@ def waves(prompts, rows, max_tokens, size):
 
 def test_waves_end_where_rows_get_much_longer():
     assert waves([10, 11, 14, 30, 31, 90], 2, 2, 1) == [[0, 0, 1, 1, 2, 2], [3, 3, 4, 4], [5, 5]]
-    assert waves([10, 11, 14, 30, 31, 90], 2, 2, 8) == [[0, 0, 1, 1, 2, 2, 3, 3], [4, 4, 5, 5]], "no small pieces"
+    assert waves([10, 11, 14, 30, 31, 90], 2, 2, 32) == [[0, 0, 1, 1, 2, 2, 3, 3], [4, 4, 5, 5]], "no small pieces"
     assert waves([1, 5, 10], 2, 100, 1) == [[0, 0, 1, 1, 2, 2]], "what is drawn counts"
 
 
@@ -613,3 +613,93 @@ def test_logits_are_left_as_they_were():
         for settings in SETTINGS.values():
             draw(logits, coins(40), Warp(**settings))
         assert torch.equal(logits, before)
+
+
+# --- found in review
+
+
+@over(*BY_SLOTS)
+def test_memory_that_runs_out_while_draws_are_joined_loses_none(world, made, monkeypatch):
+    plain = asked(fresh(made, "gpt2" if "gpt2" in world.name else "llama"))
+    right, calls = sampling.Draws.concat, []
+
+    def tight(parts):
+        calls.append(len(parts))
+        if len(calls) == 2:
+            raise OOM
+        return right(parts)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sampling.Draws, "concat", staticmethod(tight))
+        parts = list(parts_of(world))
+    assert len(calls) > 2
+    same(collect(parts), plain)
+
+
+@over(*WORLDS)
+def test_memory_that_runs_out_before_the_first_row_has_begun(world, monkeypatch):
+    plain = asked(world)
+    right, tried = sampling._Batch._allocate, []
+
+    def tight(batch):
+        tried.append(batch.slots)
+        if len(tried) == 1:
+            raise OOM
+        right(batch)
+
+    monkeypatch.setattr(sampling._Batch, "_allocate", tight)
+    same(asked(world), plain)
+    assert tried[1] == tried[0] // 2
+
+
+@over(*BY_SLOTS)
+def test_what_is_learned_is_of_the_batch_that_was_begun(world, monkeypatch):
+    """Memory runs out when few rows are live: the batch that held them was too large, not those few."""
+    rows = rows_of(1, 16)
+    right = slots.Slots.step
+
+    def tight(decoder, ids):
+        if len(ids) < decoder.rows == 16:
+            raise OOM
+        return right(decoder, ids)
+
+    monkeypatch.setattr(slots.Slots, "step", tight)
+    asked(world, rows, PROMPTS[:1])
+    assert world.model.decoder(16, 1 + STEPS).rows in (8, 16)
+
+
+@over(*REAL)
+def test_a_network_that_says_no_numbers_is_one_line(world, monkeypatch):
+    right = sampling._drawn
+    monkeypatch.setattr(sampling, "_drawn", lambda x, u, warp: right(x * torch.nan, u, warp))
+    with pytest.raises(RunError, match=r"output is no number \(NaN\); try dtype=float32"):
+        asked(world)
+
+
+@over(*BY_SLOTS)
+def test_draws_of_one_token_are_yielded_by_the_batch(world):
+    sizes = [len(part) for part in parts_of(world, rows_of(1, 100), PROMPTS[:1], 1)]
+    assert sum(sizes) == 100 and max(sizes) <= 32
+
+
+@over(*BY_SLOTS)
+def test_equal_texts_are_one_prompt(world, monkeypatch):
+    run = []
+    right = slots.run_prompts
+    monkeypatch.setattr(slots, "run_prompts", lambda network, encoded: run.extend(encoded) or right(network, encoded))
+    asked(world, rows_of(4, 40), ("rain", "sun", "rain", "sun"))
+    assert len(run) == 2
+
+
+@over(*BY_SLOTS)
+def test_a_model_and_the_decoder_that_it_keeps_do_not_hold_each_other(world):
+    asked(world)
+    model = world.model
+    assert model._idle is not None and model._idle.prompts is None
+    kept = weakref.ref(model._idle)
+    gc.disable()
+    try:
+        model.forget()
+        assert kept() is None
+    finally:
+        gc.enable()
