@@ -66,14 +66,18 @@ class RejectionSampler:
         return identity_of(self.aligner, self.base, self.target)
 
     def sample(self, prompts: Sequence[str], rows: Array, *, max_tokens: int, seed: Seed) -> Iterator[Draws]:
-        """See `Sampler.sample`; proposes a full batch at a time and yields what each round accepted.
+        """See `Sampler.sample`; proposes at most a full batch at a time and yields what each round accepted.
 
-        `proposals` counts attempts up to the accepted one, whatever the batch; `spent` counts every token decoded.
+        Each row gets as many proposals at once as one acceptance takes by what was accepted so far: with as many as the
+        batch holds, half of all tokens were decoded in vain. `proposals` counts attempts up to the accepted one,
+        whatever the batch; `spent` counts every token decoded.
         """
-        waiting = [_Wanted(int(c), int(i)) for c, i in rows[np.lexsort((rows[:, 1], rows[:, 0]))]]
-        size = batch_rows(self.base)
+        every = [_Wanted(int(c), int(i)) for c, i in rows[np.lexsort((rows[:, 1], rows[:, 0]))]]
+        waiting, size = every, batch_rows(self.base)
         while waiting:
-            active, tries = waiting[:size], max(1, size // len(waiting))
+            kept, tried = sum(w.accepted for w in every), sum(w.tried for w in every)
+            needed = -(-(tried + 1) // (kept + 1))  # of one acceptance; 1 while nothing is known
+            active, tries = waiting[:size], max(1, min(size // len(waiting), needed))
             done = self._round(prompts, active, tries, max_tokens, seed)
             if done:
                 yield Draws.concat(done)
