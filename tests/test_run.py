@@ -107,6 +107,21 @@ def test_the_output_is_where_asked_and_found_again(task, monkeypatch):
     pd.testing.assert_frame_equal(first.drop(columns="run_id"), again.drop(columns="run_id"))
 
 
+def test_a_model_is_loaded_once_a_run_and_not_once_a_task(task, tiny_gpt2, monkeypatch):
+    """Base, model and judge of one spec are one object, whatever the number of tasks."""
+    from alignbench.generators import hf as hf_module
+
+    loads, right = [], hf_module._network
+    monkeypatch.setattr(hf_module, "_network", lambda folder, **more: loads.append(folder) or right(folder, **more))
+    text = TASK[: TASK.index("target:")] + "target: [{feature: windy, moment: 0.1}]\nmetrics: [perplexity]\n"
+    for name in ("one", "two"):
+        (task.parent / f"{name}.yaml").write_text(text.replace("little", name))
+    spec = Spec("hf", {"pretrained": str(tiny_gpt2)})
+    outcome = run(Job(("one.yaml", "two.yaml"), (spec,), base=spec, judge=spec, draws=60))
+    assert {row.key.task for row in outcome.rows} == {"one", "two"} and not outcome.failures
+    assert len(loads) == 1
+
+
 def test_seeds_change_draws_and_streams_are_apart():
     one, two = (evaluate("exact", "little.yaml", seed=s) for s in (0, 1))
     a, b = (value(r, "satisfaction", "always").value for r in (one, two))
