@@ -13,10 +13,10 @@ of pairs that alternate within one run; the growth exponent is the slope of log 
 
 import argparse
 import sys
-import time
 from statistics import median
 
 import numpy as np
+from pairs import Ratio, clock, last_line
 from sacrebleu.metrics.bleu import BLEU
 
 from alignbench.metrics.self_bleu import self_bleu_of
@@ -55,19 +55,12 @@ def nltk_or_none():
     )
 
 
-def seconds(act):
-    """How long `act()` takes, and what it gives."""
-    began = time.perf_counter()
-    found = act()
-    return time.perf_counter() - began, found
-
-
 def peer_seconds(score, texts, sample, limit):
     """Seconds per text × number of texts, by a sample of texts; None where the sample would take too long."""
-    one, _ = seconds(lambda: score(texts, 0))
+    one, _ = clock(lambda: score(texts, 0))
     if one * len(sample) > limit:
         return None
-    took, _ = seconds(lambda: [score(texts, i) for i in sample])
+    took, _ = clock(lambda: [score(texts, i) for i in sample])
     return took / len(sample) * len(texts)
 
 
@@ -86,7 +79,7 @@ def table(args, peers):
     found = []
     for size in args.sizes:
         texts = corpus(size, args.seed)
-        mine = median(seconds(lambda texts=texts: ours(texts))[0] for _ in range(args.pairs))
+        mine = median(clock(lambda texts=texts: ours(texts))[0] for _ in range(args.pairs))
         theirs = [peer_seconds(score, texts, picked(texts, args), args.limit) for score in peers.values()]
         print(f"{size:>7,}  {mine:>12.4g}", *(f"{shown(x):>14}" for x in theirs), flush=True)
         found.append((size, mine))
@@ -96,20 +89,20 @@ def table(args, peers):
     return found
 
 
-def pairs(args):
-    """The ratio of medians at `args.at` texts, from pairs that alternate; every pair has texts of its own."""
+def in_pairs(args):
+    """The ratio of medians at `args.at` texts, theirs over ours, from pairs that alternate, each of its own texts."""
     mine, theirs, off = [], [], 0.0
     for number in range(args.pairs):
         texts = corpus(args.at, args.seed + 1 + number)
         sample = picked(texts, args)
-        took, scores = seconds(lambda texts=texts: ours(texts))
-        spent, other = seconds(lambda texts=texts, sample=sample: [sacrebleu(texts, i) for i in sample])
+        took, scores = clock(lambda texts=texts: ours(texts))
+        spent, other = clock(lambda texts=texts, sample=sample: [sacrebleu(texts, i) for i in sample])
         mine.append(took)
         theirs.append(spent / len(sample) * len(texts))
         off = max(off, float(np.abs(scores[sample] - other).max()))
         print(f"pair {number + 1}: alignbench {took:.4g} s, sacrebleu {theirs[-1]:.4g} s *", flush=True)
     print(f"largest difference from sacrebleu's score (0 to 100): {off:.2g}")
-    return median(theirs) / median(mine)
+    return Ratio.of(theirs, mine)
 
 
 def arguments():
@@ -132,7 +125,9 @@ def main():
     slope = np.polyfit(*np.log(found.T), 1)[0]
     print(f"growth exponent {slope:.3f} (target at most {STEEPEST}), {found[0, 0]:,.0f} to {found[-1, 0]:,.0f} texts")
     print(f"{found[-1, 0]:,.0f} texts: {found[-1, 1]:.3g} s (target for 10,000: less than {MOST_SECONDS:g} s)")
-    print(f"self_bleu ratio={pairs(args):.0f} target={TARGET}")
+    ratio = in_pairs(args)
+    print(f"ratio of medians {ratio.value:.0f}, least to greatest of a pair {ratio.low:.0f} to {ratio.high:.0f}")
+    last_line("self_bleu", ratio.value, TARGET)
 
 
 if __name__ == "__main__":
