@@ -17,8 +17,8 @@ import alignbench
 
 ROOT = Path(alignbench.__file__).parent
 FLOORS = {
-    0: ("types", "errors", "registry", "spec", "seeds", "stats"),
-    1: ("target", "sources", "generators"),
+    0: ("types", "errors", "registry", "spec", "yamlfile", "seeds", "stats"),
+    1: ("target", "sources", "records", "generators"),
     2: ("features", "metrics", "aligners"),
     3: ("task", "testing", "truth"),
     4: ("store", "evidence", "engines"),
