@@ -17,7 +17,31 @@ function then returns codes, −1 = none of them), `check` (called with the para
 raises UsageError). Parameters are keyword-only; their type hints are checked.
 """
 
-from alignbench.features import pronouns, shape, words
+from alignbench.features import (
+    groups,
+    instructions,
+    language,
+    pattern,
+    readability,
+    repetition,
+    sentiment,
+    shape,
+    structure,
+    words,
+)
 from alignbench.features.binding import BoundFeature, bind
 
-__all__ = ["BoundFeature", "bind", "pronouns", "shape", "words"]
+__all__ = [
+    "BoundFeature",
+    "bind",
+    "groups",
+    "instructions",
+    "language",
+    "pattern",
+    "readability",
+    "repetition",
+    "sentiment",
+    "shape",
+    "structure",
+    "words",
+]
