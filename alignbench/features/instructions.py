@@ -44,11 +44,11 @@ def _built(name: str, arguments: Mapping[str, Any], where: str) -> Any:
     """The check of the instruction called `name`; raises UsageError on bad arguments, or on one left to chance."""
     if name not in _checks():
         raise unknown("instruction", name, _checks(), where)
-    check = _checks()[name](name)
+    check, given = _checks()[name](name), {key: value for key, value in arguments.items() if value is not None}
     before = random.getstate()
     try:
         with plain_failures(f"{where}: instruction '{name}'", UsageError):
-            check.build_description(**{key: value for key, value in arguments.items() if value is not None})
+            check.build_description(**given)
         chance = random.getstate() != before
     finally:
         random.setstate(before)
@@ -56,7 +56,7 @@ def _built(name: str, arguments: Mapping[str, Any], where: str) -> Any:
         keys = ", ".join(check.get_instruction_args_keys())
         raise UsageError(
             f"{where}: instruction '{name}' would draw an argument at random, since one of {keys} is missing in "
-            f"{dict(arguments)} or not what it can check: leave the prompt out"
+            f"{given} or not what it can check: leave the prompt out"
         )
     return check
 
