@@ -42,14 +42,16 @@ class _Dataset(Strict):
     template: str | None = None
     skip: int = Field(default=0, ge=0)
     take: int | None = Field(default=None, ge=1)
+    without: dict[str, list[str | int | bool]] = Field(default_factory=dict)
 
 
 def read_prompts(page: Page, key: str, raw: Any) -> Prompts:
     """The prompts at `key` of a task file.
 
     A list of texts, or {source: SPEC or a list of them, field: NAME} or {…, template: "… {NAME} …"}, with `skip` and
-    `take` counted in each source; `file: PATH` is a source beside the task, `records` a list in the file itself. A
-    record that repeats an earlier one's prompt is left out, which is said. Raises TaskError and SourceError.
+    `take` counted in each source; `file: PATH` is a source beside the task, `records` a list in the file itself;
+    `without: {NAME: [value, …]}` leaves out records whose field is, or holds, one of the values. A record that repeats
+    an earlier one's prompt is left out, which is said. Raises TaskError and SourceError.
     """
     if isinstance(raw, Mapping):
         return _of_dataset(page, key, page.checked(_Dataset, raw, (key,)))
@@ -101,15 +103,17 @@ def with_fields(page: Page, key: Key, spec: Mapping[str, Any], prompts: Prompts)
 def _of_dataset(page: Page, key: str, asked: _Dataset) -> Prompts:
     given = [name for name in ("source", "file", "records") if getattr(asked, name) is not None]
     if len(given) != 1:
-        found = " and ".join(given) or "none"
-        raise page.refuse((key,), f"{key} must have exactly one of source, file, records, and has {found}")
+        got = " and ".join(given) or "none"
+        raise page.refuse((key,), f"{key} must have exactly one of source, file, records, and has {got}")
     with page.at((key, given[0])) as where:
         try:
-            found_records = tuple(_records(page.path.parent, asked))
+            found = tuple(_records(page.path.parent, asked))
         except SourceError as error:
             raise SourceError(f"{where}: {error}") from error
+    with page.at((key, "without")):
+        found = _without(found, asked.without)
     with page.at((key, "template" if asked.template else "field")):
-        return _distinct(f"{where}: {key}", _prompt_texts(found_records, asked), found_records)
+        return _distinct(f"{where}: {key}", _prompt_texts(found, asked), found)
 
 
 def _records(folder: Path, asked: _Dataset) -> Iterable[Record]:
@@ -125,6 +129,17 @@ def _records(folder: Path, asked: _Dataset) -> Iterable[Record]:
         if source.kind == "path":
             source = replace(source, name=str(folder / Path(source.name).expanduser()))
         yield from records.load(source, skip=asked.skip, take=asked.take)
+
+
+def _without(found: tuple[Record, ...], unwanted: Mapping[str, list[Any]]) -> tuple[Record, ...]:
+    """The records that have none of the unwanted values; raises UsageError where a field is missing or none is left."""
+    for field, refused in unwanted.items():
+        column = records.values(found, field)
+        kept = [not any(x in refused for x in (v if isinstance(v, list) else [v])) for v in column]
+        found = tuple(record for record, keep in zip(found, kept, strict=True) if keep)
+    if not found:
+        raise UsageError("without leaves no record")
+    return found
 
 
 def _prompt_texts(found: tuple[Record, ...], asked: _Dataset) -> list[str]:

@@ -71,6 +71,11 @@ def test_a_template_skip_and_take():
     assert made.prompts == ("2. How?",)
 
 
+def test_records_with_unwanted_values_are_left_out():
+    without = "{source: data.jsonl, field: answer, without: {more: [So.], id: [3]}}"
+    assert task(without).prompts == ("Like this.",)
+
+
 def test_sources_follow_each_other_and_take_counts_in_each():
     assert task("{source: [data.jsonl, ./data.jsonl], field: answer, take: 2}").prompts == ("Because.", "Like this.")
 
@@ -113,6 +118,8 @@ def test_a_field_is_part_of_the_hash(answers):
         ("{source: data.jsonl, field: question, skip: 9}", "", "t.yaml:8: data.jsonl: has 3 records, none from number"),
         ("{field: question}", "", "t.yaml:7: prompts must have exactly one of source, file, records, and has none"),
         ("{records: [{text: a}], file: x}", "", "t.yaml:7: prompts must have exactly one of source, file,"),
+        ("{source: data.jsonl, field: question, without: {mroe: [a]}}", "", "t.yaml:8: record 0 has no field"),
+        ("{source: data.jsonl, field: question, without: {more: [Thus.]}}", "", "t.yaml:8: without leaves no record"),
         ("{records: []}", "", "t.yaml:8: records is empty: a task needs at least one prompt"),
         ("[a, b]", "references: {field: c}", "t.yaml:9: there is no field 'c': the prompts are plain texts"),
         ("{records: [{text: a, ref: 1}]}", "references: {field: ref}", "t.yaml:9: field 'ref' is 1, not a text or a"),
