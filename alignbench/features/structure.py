@@ -133,8 +133,8 @@ def pep8_errors(
 ) -> Array:
     """Findings of pycodestyle (PEP 8) in prompt and continuation, those of one line counted singly.
 
-    `ignore`: codes, or their beginnings, left out besides those that pycodestyle leaves out by default. A last line
-    without an end is given one. What does not parse may have few findings: see `is_pep8`.
+    `ignore`: codes, or their beginnings, left out besides E402 (imports on top) and those that pycodestyle leaves out
+    by default. A last line without an end is given one. What does not parse may have few findings: see `is_pep8`.
     """
     options = _style(max_line_length, ignore)
     return np.array([_findings(text, options) for text in texts_of(prompts, draws, include_prompt)], dtype=float)
@@ -162,7 +162,7 @@ def _style(max_line_length: int, ignore: Sequence[str]) -> Any:
     with patch.object(pycodestyle, "USER_CONFIG", None):  # else ~/.config/pycodestyle would change the values
         return pycodestyle.StyleGuide(
             max_line_length=max_line_length,
-            ignore=(*pycodestyle.DEFAULT_IGNORE.split(","), *ignore),
+            ignore=(*pycodestyle.DEFAULT_IGNORE.split(","), "E402", *ignore),  # 2.15 raises in E402 at a line `b`
             reporter=pycodestyle.BaseReport,  # prints nothing
         ).options
 
