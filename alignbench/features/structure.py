@@ -62,28 +62,35 @@ def _validator(schema: dict[str, Any]) -> Any:
     return validator_for(schema)(schema, registry=Registry())
 
 
-def _check_json(schema: dict[str, Any] | None, include_prompt: bool) -> None:
+def _check_json(schema: dict[str, Any] | None, include_prompt: bool, first: bool) -> None:
     for problem in () if schema is None else _schema_errors(schema):
         raise UsageError(f"has a schema that is no JSON Schema: {problem}")
 
 
 @feature(version=1, range=(0, 1), check=_check_json)
 def is_json(
-    prompts: Sequence[str], draws: Draws, *, schema: dict[str, Any] | None = None, include_prompt: bool = False
+    prompts: Sequence[str],
+    draws: Draws,
+    *,
+    schema: dict[str, Any] | None = None,
+    include_prompt: bool = False,
+    first: bool = False,
 ) -> Array:
     """1 where the whole continuation is one JSON value (RFC 8259) that satisfies `schema`, else 0.
 
     White space around it does not count; NaN and Infinity are no JSON. `include_prompt` for prompts that open the
-    object. `schema` is a JSON Schema of any draft (`format` is not checked; a $ref must point inside it); a value
-    nested deeper than Python can follow is 0.
+    object; `first` asks only for a value that the text begins with, whatever follows. `schema` is a JSON Schema of any
+    draft (`format` is not checked; a $ref must point inside it); a value nested deeper than Python can follow is 0.
     """
     valid = (lambda value: True) if schema is None else _validator(schema).is_valid
-    return np.array([_is_json(text, valid) for text in texts_of(prompts, draws, include_prompt)], dtype=float)
+    texts = texts_of(prompts, draws, include_prompt)
+    return np.array([_is_json(text.strip(" \t\n\r"), valid, first) for text in texts], dtype=float)
 
 
-def _is_json(text: str, valid: Any) -> bool:
+def _is_json(text: str, valid: Any, first: bool) -> bool:
     try:
-        return bool(valid(json.loads(text.strip(" \t\n\r"), parse_constant=_no_json)))
+        value, end = json.JSONDecoder(parse_constant=_no_json).raw_decode(text)
+        return (first or end == len(text)) and bool(valid(value))
     except (ValueError, RecursionError):
         return False
 

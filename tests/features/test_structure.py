@@ -62,6 +62,21 @@ def test_is_json_of_a_schema(text, hit):
     assert value("is_json", text, schema=PERSON) == hit
 
 
+@pytest.mark.parametrize(
+    ("text", "hit"),
+    [
+        ('{"name": "Ada"}\n{"name": 3}', 1),
+        ('{"name": "Ada"} and so on', 1),
+        ('Well: {"name": "Ada"}', 0),
+        ('{"name": 3} {"name": "Ada"}', 0),
+        ('{"name": "Ada"', 0),
+        ("", 0),
+    ],
+)
+def test_the_first_value_may_be_all_that_counts(text, hit):
+    assert value("is_json", text, schema=PERSON, first=True) == hit
+
+
 def test_a_prompt_may_open_the_object():
     assert value("is_json", ' "Ada"}', prompt='{"name":', schema=PERSON, include_prompt=True) == 1
     assert value("is_json", ' "Ada"}', prompt='{"name":', schema=PERSON) == 0
