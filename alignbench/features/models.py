@@ -212,9 +212,9 @@ def embedding_similarity(  # noqa: PLR0913
     wanted = {i: _texts_for(to, prompts[i]) for i in np.unique(draws.prompt)}
     texts = sorted({text for several in wanted.values() for text in several})
     cosine = _unit(model.scores(draws.texts)) @ _unit(model.scores(texts)).T
-    asked = np.array([[text in wanted[i] for text in texts] for i in draws.prompt], dtype=bool)
+    asked = np.array([[text in wanted[i] for text in texts] for i in draws.prompt], dtype=bool).reshape(cosine.shape)
     # rounding alone leads 2e-16 beyond a cosine's range
-    return np.asarray(np.clip(np.where(asked, cosine, -np.inf).max(1), -1, 1))
+    return np.asarray(np.clip(np.where(asked, cosine, -np.inf).max(1, initial=-np.inf), -1, 1))
 
 
 def _texts_for(to: Texts, prompt: str) -> list[str]:
