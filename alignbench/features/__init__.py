@@ -1,8 +1,8 @@
 """Features: what is measured of one draw, as a number or a category.
 
 Lives here: functions (prompts, draws) → (B,) array, registered with `@feature`, and their binding to parameters.
-May import: floors 0 and 1 (never metrics or aligners, never torch; a classifier is loaded in
-`generators/classifier.py` and handed in).
+May import: floors 0 and 1 (never metrics or aligners, never torch; a feature that needs a model asks
+`generators/classifier.py` for it at its first value, as `models.py` does, so that tasks are read without torch).
 
 To add one, write a function in a file of this folder and import the file below:
 

