@@ -81,6 +81,7 @@ def _checkpoint(
     source = source_of(pretrained, revision)
     hub = source.kind == "hf"
     return Checkpoint(
+        name=source.name,
         place=source.name if hub else str(folder_of(source)), revision=source.version if hub else None,
         weights=identity(source, use_safetensors), use_safetensors=use_safetensors, device=device,
         batch_size=batch_size,

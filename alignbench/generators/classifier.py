@@ -36,6 +36,7 @@ Item = dict[str, list[int]]
 class Checkpoint:
     """What to load and how to run it; equal ones are loaded once a process."""
 
+    name: str  # for messages
     place: str  # folder or hub id
     revision: str | None
     weights: str  # their identity: a folder whose files changed is another checkpoint
@@ -128,7 +129,9 @@ class TextModel:
                 if not ran_out(error):
                     raise
                 if len(part) == 1:
-                    raise RunError(f"{self.name}: memory ran out with one text: use device=cpu") from None
+                    raise RunError(
+                        f"{self.name}: memory ran out with one text: a smaller one, or device: cpu"
+                    ) from None
                 self.rows = len(part) // 2
                 continue
             yield found
@@ -217,12 +220,12 @@ def _loaded(
     device = _device(checkpoint.device)
     auto = checkpoint.batch_size == "auto"
     options = {"revision": checkpoint.revision} if checkpoint.revision else {}
-    with _plain_errors(checkpoint.place, kind.__name__):
+    with _plain_errors(checkpoint.name, kind.__name__):
         tokenizer = AutoTokenizer.from_pretrained(checkpoint.place, **options)
         network = _network(checkpoint, kind, **options).to(device)
     network.config.use_cache = False
     return TextModel(
-        name=checkpoint.place.rstrip("/").rpartition("/")[2], network=network, tokenizer=tokenizer, read=read,
+        name=checkpoint.name, network=network, tokenizer=tokenizer, read=read,
         window=_window(network, tokenizer, window), rows=whole_rows(checkpoint.batch_size, 256),
         tokens=AUTO_TOKENS.get(device.type, AUTO_TOKENS["cpu"]) if auto else None,
     )  # fmt: skip
@@ -241,7 +244,7 @@ def _network(checkpoint: Checkpoint, kind: Any, **options: Any) -> Any:
     absent = sorted(key for key in missing if kind.__name__ != "AutoModel" or not key.startswith("pooler."))
     if absent:
         raise UsageError(
-            f"{checkpoint.place}: lacks {len(absent)} of the weights of a {type(network).__name__}, the first is "
+            f"{checkpoint.name}: lacks {len(absent)} of the weights of a {type(network).__name__}, the first is "
             f"{absent[0]}: was it trained as one?"
         )
     return network
@@ -260,7 +263,7 @@ def _window(network: Any, tokenizer: Any, asked: int | None) -> int | None:
 
 
 @contextmanager
-def _plain_errors(place: str, kind: str) -> Iterator[None]:
+def _plain_errors(name: str, kind: str) -> Iterator[None]:
     """Whatever loading raises as one line, and no progress bars meanwhile; see `hf._plain_errors`."""
     from transformers.utils import logging
 
@@ -271,7 +274,7 @@ def _plain_errors(place: str, kind: str) -> Iterator[None]:
     except UsageError:
         raise
     except Exception as error:
-        raise UsageError(f"{place}: cannot be loaded by {kind}: {_first_line(error)}") from error
+        raise UsageError(f"{name}: cannot be loaded by {kind}: {_first_line(error)}") from error
     finally:
         if bars:
             logging.enable_progress_bar()

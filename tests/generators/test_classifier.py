@@ -18,7 +18,7 @@ PAIRS = ["the sun said that", "", "fog", "rain rain rain", "he", "his his"]
 
 
 def checkpoint(folder, **given):
-    return Checkpoint(str(folder), None, "weights", device="cpu", **given)
+    return Checkpoint("tiny", str(folder), None, **{"weights": "weights", "device": "cpu", **given})
 
 
 def one_by_one(folder, texts, pairs=None, kind=AutoModelForSequenceClassification):
@@ -91,7 +91,7 @@ def test_a_long_text_is_cut_at_its_end_and_that_is_said_once(tmp_path, caplog):
     np.testing.assert_allclose(found[0], model.scores([" ".join(long.split()[:22])])[0], atol=1e-5)  # 24 less 2 marks
     model.scores([long], ["fog"])
     assert [r.getMessage() for r in caplog.records] == [
-        f"{tmp_path.name}: a text has 42 tokens and it reads 24: longer ones are cut at their end (said once)"
+        "tiny: a text has 42 tokens and it reads 24: longer ones are cut at their end (said once)"
     ]
 
 
@@ -137,7 +137,7 @@ def test_no_texts_have_no_scores(tmp_path):
 def test_a_checkpoint_is_loaded_once_and_anew_when_it_changed(tmp_path):
     first = classifier(checkpoint(tiny_classifier(tmp_path)))
     assert classifier(checkpoint(tmp_path)) is first
-    assert classifier(Checkpoint(str(tmp_path), None, "other weights", device="cpu")) is not first
+    assert classifier(checkpoint(tmp_path, weights="others")) is not first
 
 
 def test_a_sentence_is_the_mean_of_its_tokens_or_the_first(tmp_path):
@@ -172,7 +172,7 @@ def test_what_cannot_be_loaded_is_one_line(tmp_path):
         classifier(checkpoint(tmp_path))
     assert "\n" not in str(error.value)
     with pytest.raises(UsageError, match="device 'cdu'"):
-        classifier(Checkpoint(str(tmp_path / "headless"), None, "w", device="cdu"))
+        classifier(checkpoint(tmp_path / "headless", device="cdu"))
 
 
 def test_pickles_are_read_only_where_they_are_asked_for(tmp_path):
