@@ -128,16 +128,16 @@ def test_the_work_is_linear_in_the_draws(monkeypatch):
 
 
 def test_clusterings_are_averaged_and_their_spread_is_told():
-    e = evidence(texts(FLAT, 200, 0), texts(STEEP, 200, 1))
-    averaged, alone = measured(e, seeds=4), measured(e, seeds=1)
+    e = evidence(texts(FLAT, 60, 0), texts(STEEP, 60, 1))
+    averaged, alone = measured(e, seeds=2), measured(e, seeds=1)
     ways = room._clusters
     each = []
-    for seed in range(4):
+    for seed in range(2):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(room, "_clusters", lambda t, s, k, seeds, way=seed: ways(t, s, k, 4)[:, way : way + 1])
+            patch.setattr(room, "_clusters", lambda t, s, k, seeds, way=seed: ways(t, s, k, 2)[:, way : way + 1])
             each.append(measured(e, seeds=1).value)
     assert averaged.value == pytest.approx(np.mean(each))
-    assert f"standard deviation between 4 clusterings {np.std(each, ddof=1):.2g}" in averaged.note
+    assert f"standard deviation between 2 clusterings {np.std(each, ddof=1):.2g}" in averaged.note
     assert alone.value == each[0] and "one clustering" in alone.note
 
 
