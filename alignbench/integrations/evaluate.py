@@ -77,7 +77,8 @@ def _checked(name: str, params: dict[str, Any]) -> frozenset[str]:
     needs = frozenset(entry.meta.get("needs", ()))
     if beyond := sorted(needs - TEXTS):
         raise UsageError(
-            f"metric '{name}' needs more than texts ({', '.join(beyond)}): measure it with alignbench.run on a task"
+            f"metric '{name}' needs more than texts ({'; '.join(metrics.REASONS[n] for n in beyond)}): measure it on a "
+            "task, with alignbench.run"
         )
     return needs | ({"references"} & set(map(str, params.values())))
 

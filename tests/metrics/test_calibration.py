@@ -41,7 +41,7 @@ def test_several_features_have_a_mean_and_one_can_be_named():
     assert answer["mae.tone"].value == pytest.approx(0.1) and answer["mae.pronoun"].value == pytest.approx(0)
     assert answer["mae"].value == pytest.approx(0.2 / 5)
     assert set(metrics.measure("calibration", e, feature="tone")) == {"mae.tone", "tv.tone"}
-    with pytest.raises(UsageError, match="'ton'. Did you mean 'tone'"):
+    with pytest.raises(UsageError, match=r"'ton'\. Did you mean 'tone'"):
         metrics.measure("calibration", e, feature="ton")
 
 
