@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -44,10 +43,7 @@ def script() -> str:
 @cache
 def metric_class() -> type[Any]:
     """The subclass of `evaluate.Metric` whose configurations are the metrics of alignbench."""
-    try:
-        evaluate: Any = import_module("evaluate")
-    except ImportError:
-        raise UsageError("this needs evaluate: pip install 'alignbench[evaluate]'") from None
+    import evaluate  # here, since it takes seconds
 
     class Alignbench(evaluate.Metric):  # type: ignore[misc]
         """A metric of alignbench over texts."""
@@ -60,7 +56,7 @@ def metric_class() -> type[Any]:
             super().__init__(*args, config_name=config_name, **{k: v for k, v in options.items() if k in own})
 
         def _info(self) -> Any:
-            return _info(evaluate, self)
+            return _info(self)
 
         def _compute(self, predictions: Any, references: Any = None, prompts: Any = None) -> dict[str, Any]:
             evidence = _evidence(predictions, references, prompts)
@@ -83,8 +79,10 @@ def _checked(name: str, params: dict[str, Any]) -> frozenset[str]:
     return needs | ({"references"} & set(map(str, params.values())))
 
 
-def _info(evaluate: Any, module: Any) -> Any:
-    datasets: Any = import_module("datasets")
+def _info(module: Any) -> Any:
+    import datasets
+    import evaluate
+
     text, several = datasets.Value("string"), datasets.Sequence(datasets.Value("string"))
     forms = [{"predictions": text, "references": kind} for kind in (several, text)]
     return evaluate.MetricInfo(

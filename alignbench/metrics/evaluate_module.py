@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -66,10 +65,8 @@ def _part(name: str, key: str, parts: Mapping[str, Estimate]) -> str:
 
 def _load(path: str) -> Any:
     """The module at a local path, or of a name; without a network only the former."""
-    try:
-        load = import_module("evaluate").load
-    except ImportError:
-        raise UsageError("metric 'evaluate' needs evaluate: pip install 'alignbench[evaluate]'") from None
+    from evaluate import load  # here, since it takes seconds
+
     if _is_file(path):
         with plain_failures(f"evaluate module '{path}': loading", UsageError):
             return load(str(Path(path).expanduser()), keep_in_memory=True)

@@ -6,7 +6,6 @@ Text is touched once: the counts of a draw against its prompt's references are k
 from __future__ import annotations
 
 from functools import lru_cache
-from importlib import import_module
 from importlib.metadata import version
 from typing import Any
 
@@ -59,7 +58,7 @@ def rouge(evidence: Evidence, *, stemmer: bool = False) -> dict[str, Estimate]:
     """ROUGE-1, -2, -L and -Lsum, 0 to 1: mean F-measure of a draw and the best of its prompt's references for it.
 
     rouge-score's, signature in the note; sentences of rougeLsum are lines. Mean over prompts of the mean over draws.
-    Raises UsageError where rouge-score is not installed. Source: Lin, ROUGE (2004).
+    Source: Lin, ROUGE (2004).
     """
     found = references_of(evidence)
     if isinstance(found, str):
@@ -75,7 +74,7 @@ def rouge(evidence: Evidence, *, stemmer: bool = False) -> dict[str, Estimate]:
     }  # fmt: skip
 
 
-@metric(needs={"own", "references"}, better={"test_bleu": "", "self_bleu": ""}, parts=("test_bleu", "self_bleu"),
+@metric(needs={"own", "references"}, better="", parts=("test_bleu", "self_bleu"),
         check=at_least(draws=2, words=1), opt_in=True)  # fmt: skip
 def reference_self_bleu(evidence: Evidence, *, draws: int = 8, words: int = 16) -> dict[str, Estimate]:
     """Self-BLEU's two neighbours, 0 to 100: draws against all references, and the references among themselves.
@@ -144,7 +143,9 @@ def _of_corpus(evidence: Evidence, kind: str, options: Options) -> Estimate:
 @lru_cache
 def _scorer(kind: str, options: Options) -> Any:
     """One of sacrebleu's metrics."""
-    return getattr(import_module("sacrebleu.metrics"), kind)(**dict(options))
+    from sacrebleu import metrics
+
+    return getattr(metrics, kind)(**dict(options))
 
 
 @lru_cache(2**12)
@@ -171,7 +172,6 @@ def _rouge(text: str, references: Texts, stemmer: bool) -> tuple[float, ...]:
 
 @lru_cache
 def _rouge_scorer(stemmer: bool) -> Any:
-    try:
-        return import_module("rouge_score.rouge_scorer").RougeScorer(ROUGES, use_stemmer=stemmer)
-    except ImportError:
-        raise UsageError("metric 'rouge' needs rouge-score: pip install 'alignbench[rouge]'") from None
+    from rouge_score.rouge_scorer import RougeScorer  # here, since it loads nltk
+
+    return RougeScorer(ROUGES, use_stemmer=stemmer)

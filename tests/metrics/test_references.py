@@ -86,18 +86,6 @@ def test_rouge_is_rouge_scores(stemmer):
     assert answer["rougeLsum"].value != pytest.approx(answer["rougeL"].value)  # planted: lines ignored
 
 
-def test_one_word_about_rouge_score_where_it_is_not_there(monkeypatch):
-    room._rouge_scorer.cache_clear()
-    room._rouge.cache_clear()
-
-    def absent(name):
-        raise ImportError(name)
-
-    monkeypatch.setattr(room, "import_module", absent)
-    with pytest.raises(UsageError, match=r"pip install 'alignbench\[rouge\]'"):
-        metrics.measure("rouge", world())
-
-
 def test_bleu_and_chrf_cover():
     """Every draw is one of 4 texts: the corpus score of all draws there could be is that of the 4 by their shares."""
     refs = [["the cat sat on the mat by the house"], ["a dog ran by the house on a mat"]]
