@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -80,9 +81,9 @@ def _checked(name: str, params: dict[str, Any]) -> frozenset[str]:
 
 
 def _info(module: Any) -> Any:
-    import datasets
     import evaluate
 
+    datasets: Any = import_module("datasets")  # on which evaluate stands
     text, several = datasets.Value("string"), datasets.Sequence(datasets.Value("string"))
     forms = [{"predictions": text, "references": kind} for kind in (several, text)]
     return evaluate.MetricInfo(
