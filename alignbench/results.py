@@ -84,12 +84,13 @@ class Row:
 
 
 def frame(rows: Iterable[Row], primary: Mapping[str, str]) -> pd.DataFrame:
-    """The tidy table of `rows`; its `attrs["primary"]` says what each task's leaderboard is sorted by."""
+    """The tidy table of `rows` and of their means over seeds; `attrs["primary"]` says what sorts each leaderboard."""
     import pandas as pd
 
     from alignbench.reports.rows import COLUMNS, tidy
+    from alignbench.reports.seeds import with_means
 
-    table = tidy(pd.DataFrame([row.flat() for row in rows], columns=list(COLUMNS)))
+    table = with_means(tidy(pd.DataFrame([row.flat() for row in rows], columns=[*COLUMNS, "step"])))
     table.attrs["primary"] = dict(primary)
     return table
 
@@ -168,7 +169,8 @@ class Writer:
             task_hash=task.hash, generator=self.generator, generator_id=short(identity), aligner=self.aligner,
             base=bench.base_name, base_id=short(identity_of(bench.base)), target_id=bench.target_id,
             judge=bench.judge_name, seed=bench.seed.entropy, draws=bench.draws,
-            measured=earlier.measured if earlier else began, signature=self._signature(), ci_over=task.ci_over, step=self.step,
+            measured=earlier.measured if earlier else began, signature=self._signature(), ci_over=task.ci_over,
+            step=self.step,
         )  # fmt: skip
 
     def _signature(self) -> str:
