@@ -167,9 +167,10 @@ def _from_text(variable: str, name: str, text: str) -> Any:
 
 
 def words_of(job: Job) -> Words | None:
-    """The job as the words of a run file, every default filled in; None where it has objects, which no file can say."""
+    """The job as the words of a run file, defaults filled in; None where it has what no file can say, as objects."""
     given = (*job.models, job.base, *job.aligners, job.judge)
-    if any(thing is not None and not isinstance(thing, Spec) for thing in given):
+    unsaid = job.supplied.keys() - {*RunFile.model_fields, "trust_remote_code"}
+    if unsaid or any(thing is not None and not isinstance(thing, Spec) for thing in given):
         return None
     words: Words = {
         "model": list(map(_plain, job.models)), "base": _plain(job.base), "aligner": list(map(_plain, job.aligners)),

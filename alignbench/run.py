@@ -335,28 +335,30 @@ class _Run:
     def _entrants(self, stands: Sequence[_Stand]) -> list[Candidate]:
         """The models beside the base, each loaded once so that what is wrong with it is known before the first draw."""
         benches = [stand.bench for stand in stands if not stand.bench.task.base]
-        found = [self._base_row(benches[0])] if benches else []
-        for given in self.models if benches else ():
-            if _same(given, self.base) and not self.job.gen_kwargs:
-                continue
-            try:
-                model = self._load(given)
-            except AlignbenchError as error:
-                self.outcome.fail(f"{_label(given)}: {error}", error)
-                continue
-            found.append(self._entrant(given, self._warped(given, model), benches))
-        return told_apart(found)[1:]
+        if not benches:
+            return []
+        others = [g for g in self.models if self.job.gen_kwargs or not _same(g, self.base)]
+        found = [entrant for given in others if (entrant := self._entrant(given, benches))]
+        return told_apart([self._base_row(benches[0]), *found])[1:]
 
-    def _entrant(self, given: Any, generator: Any, benches: Sequence[Bench]) -> Candidate:
-        """The row of a model: its name, and the tasks that it cannot do, which are told."""
-        settings = ",".join(f"{k}={v}" for k, v in self.job.gen_kwargs.items())
-        name, barred = name_of(generator, given), set()
+    def _entrant(self, given: Any, benches: Sequence[Bench]) -> Candidate | None:
+        """The row of a model: its name, and the tasks that it cannot do, which are told; None where it cannot be had.
+
+        Nothing but `loaded` may hold on to the model.
+        """
+        try:
+            model = self._load(given)
+        except AlignbenchError as error:
+            self.outcome.fail(f"{_label(given)}: {error}", error)
+            return None
+        generator, name, barred = self._warped(given, model), name_of(model, given), set()
         for bench in benches:
             try:
                 bench.check(generator)
             except AlignbenchError as error:
                 self.outcome.fail(f"{bench.task.name}: {name}: {error}", error)
                 barred.add(bench.task.name)
+        settings = ",".join(f"{k}={v}" for k, v in self.job.gen_kwargs.items())
         return Candidate(
             f"{name}:{settings}" if settings else name, given=given, identity=identity_of(generator),
             barred=frozenset(barred), step=self._step(given, name),
@@ -443,7 +445,7 @@ class _Run:
     def _writer(self, bench: Bench, candidate: Candidate) -> results.Writer:
         return results.Writer(
             self.job.output_path, bench, candidate.name, candidate.aligner, self.job.argv, step=candidate.step,
-            job=words_of(self.job) or {},
+            job={"batch_size": "auto", **(words_of(self.job) or self.job.supplied)},
         )  # fmt: skip
 
     def _evidence(

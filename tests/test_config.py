@@ -83,6 +83,7 @@ def test_a_flag_that_no_file_may_hold_is_said_in_the_saved_one():
 
 def test_objects_cannot_be_saved():
     assert words_of(Job(tasks=("a",), models=(exact(),))) is None
+    assert words_of(Job(tasks=("a",), models=(Spec("exact"),), supplied={"dtype": "float32"})) is None
 
 
 def test_command_line_over_file_over_environment_over_default(monkeypatch):
