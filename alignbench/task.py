@@ -15,11 +15,12 @@ from pydantic import Field
 
 from alignbench.errors import TaskError, UsageError, did_you_mean, unknown
 from alignbench.features import BoundFeature, bind
+from alignbench.prompts import Prompts, read_prompts, read_references, with_fields
 from alignbench.registry import aligner, generator, metric
 from alignbench.spec import Spec, parse_spec
 from alignbench.target import Constraint, Kind, Target
 from alignbench.types import CiOver
-from alignbench.yamlfile import Page, Strict, brief, read, reason_of, shown
+from alignbench.yamlfile import Page, Strict, brief, read, shown
 
 Name = Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
 
@@ -83,7 +84,7 @@ class _TaskFile(Strict):
     primary: str | None = None
     base: Any = None
     proposals: list[Any] = Field(default_factory=list)
-    references: list[list[str]] | None = None
+    references: Any = None
     ci_over: CiOver = "prompts_given"
 
 
@@ -103,25 +104,25 @@ def load_task(path: str | Path) -> Task:
     """The task in a YAML file. Raises TaskError, with the line, on anything that is wrong with it."""
     page = read(Path(path))
     raw = page.checked(_TaskFile, page.data, ())
-    features = _features(page, raw.features)
     _check_together(page, raw)
-    prompts = _prompts(page, "prompts", raw.prompts)
-    metrics = None if raw.metrics is None else _metrics(page, raw.metrics)
+    prompts = read_prompts(page, "prompts", raw.prompts)
+    features = _features(page, raw.features, prompts)
+    metrics = None if raw.metrics is None else _metrics(page, raw.metrics, prompts)
     return Task(
         name=raw.name,
         version=raw.version,
         summary=" ".join(raw.summary.split()),
-        prompts=prompts,
+        prompts=prompts.texts,
         max_tokens=raw.max_tokens,
         draws=raw.draws,
         features=features,
         target=_target(page, raw.target, features),
-        train=() if raw.train is None else _prompts(page, "train", raw.train),
+        train=() if raw.train is None else read_prompts(page, "train", raw.train).texts,
         metrics=metrics,
         primary=_primary(page, raw.primary, metrics),
         base=_base(page, raw.base),
         proposals=_proposals(page, raw.proposals),
-        references=_references(page, raw.references, len(prompts)),
+        references=read_references(page, raw.references, prompts),
         ci_over=raw.ci_over,
         path=page.path,
     )
@@ -194,45 +195,13 @@ def _yaml_files(places: Iterable[Path]) -> Iterator[Path]:
             yield place
 
 
-def _features(page: Page, specs: Mapping[str, Mapping[str, Any]]) -> dict[str, BoundFeature]:
+def _features(page: Page, specs: Mapping[str, Mapping[str, Any]], prompts: Prompts) -> dict[str, BoundFeature]:
     """The features by the names that the task gives them."""
     bound = {}
     for name, spec in specs.items():
         with page.at(("features", name)) as where:
-            bound[name] = bind(spec, where)
+            bound[name] = bind(with_fields(page, ("features", name), spec, prompts), where)
     return bound
-
-
-def _prompts(page: Page, key: str, raw: Any) -> tuple[str, ...]:
-    """The prompts of a list or of ``{file: …}``; raises TaskError when there are none or two are equal."""
-    if isinstance(raw, Mapping):
-        raw = _from_file(page, key, raw)
-    if not isinstance(raw, list):
-        raise page.refuse((key,), f"{key} must be a list of texts or {{file: PATH}}, not {brief(raw)}")
-    if not raw:
-        raise page.refuse((key,), f"{key} is empty: a task needs at least one prompt")
-    seen: set[str] = set()
-    for i, prompt in enumerate(raw):
-        if not isinstance(prompt, str):
-            raise page.refuse((key, i), f"{key}: item {i} is {brief(prompt)}, not a text: put it in quotes")
-        if prompt in seen:
-            raise page.refuse((key, i), f"{key}: {prompt!r} is there twice")
-        seen.add(prompt)
-    return tuple(raw)
-
-
-def _from_file(page: Page, key: str, raw: Mapping[str, Any]) -> list[str]:
-    """The lines of a text file beside the task, without empty ones."""
-    if "source" in raw:
-        raise page.refuse((key, "source"), f"{key} from a source are not supported yet: give a list or {{file: PATH}}")
-    for name in raw:
-        if name != "file":
-            raise page.refuse((key, name), f"unknown key '{name}' in {key}.{did_you_mean(str(name), ['file'])}")
-    file = page.path.parent / str(raw.get("file"))
-    try:
-        return [line for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise page.refuse((key, "file"), f"{key}: cannot read {shown(file)}: {reason_of(error)}") from error
 
 
 def _target(page: Page, items: list[dict[str, Any]], features: Mapping[str, BoundFeature]) -> Target:
@@ -267,16 +236,17 @@ def _constraint(raw: _ConstraintFile) -> Constraint:
     return Constraint(raw.feature, kind, wanted, 1.0 if raw.beta is None else raw.beta, raw.per or "task")
 
 
-def _metrics(page: Page, items: list[Any]) -> tuple[tuple[str, Mapping[str, Any]], ...]:
+def _metrics(page: Page, items: list[Any], prompts: Prompts) -> tuple[tuple[str, Mapping[str, Any]], ...]:
     """(name, parameters) of each metric; checked against the registry once metrics are loaded."""
     if not items:
         raise page.refuse(("metrics",), "metrics is empty: leave the key out to have all that apply")
     chosen: dict[str, Mapping[str, Any]] = {}
     for i, item in enumerate(items):
-        spec = {"metric": item} if isinstance(item, str) else item
-        if not isinstance(spec, dict) or not isinstance(spec.get("metric"), str):
+        spec = _metric_spec(page, item)
+        if not isinstance(spec.get("metric"), str):
             raise page.refuse(("metrics", i), f"a metric is a name or {{metric: NAME, …}}, not {brief(item)}")
-        name, params = spec["metric"], {k: v for k, v in spec.items() if k != "metric"}
+        given = {k: v for k, v in spec.items() if k != "metric"}
+        name, params = spec["metric"], with_fields(page, ("metrics", i), given, prompts)
         if name in chosen:
             raise page.refuse(("metrics", i), f"the metric '{name}' is there twice")
         chosen[name] = params
@@ -284,6 +254,19 @@ def _metrics(page: Page, items: list[Any]) -> tuple[tuple[str, Mapping[str, Any]
             if metric:
                 metric.find(name, where).check(params, where)
     return tuple(chosen.items())
+
+
+def _metric_spec(page: Page, item: Any) -> Mapping[str, Any]:
+    """`item` as {metric: NAME, …}; {evaluate: PATH, …} is short for the metric `evaluate` with that path."""
+    if isinstance(item, str):
+        return {"metric": item}
+    if not isinstance(item, Mapping):
+        return {}
+    if "evaluate" not in item or "metric" in item:
+        return item
+    path = page.path.parent / str(item["evaluate"])  # beside the task, where there is such a file
+    rest = {k: v for k, v in item.items() if k != "evaluate"}
+    return {"metric": "evaluate", "path": str(path) if path.exists() else item["evaluate"], **rest}
 
 
 def _primary(page: Page, primary: str | None, metrics: tuple[tuple[str, Any], ...] | None) -> str | None:
@@ -349,9 +332,3 @@ def _proposals(page: Page, items: list[Any]) -> tuple[Spec, ...]:
                 raise UsageError(f"the proposal '{spec.label}' is there twice")
             found[spec.label] = spec
     return tuple(found.values())
-
-
-def _references(page: Page, raw: list[list[str]] | None, prompts: int) -> tuple[tuple[str, ...], ...] | None:
-    if raw is not None and len(raw) != prompts:
-        raise page.refuse(("references",), f"references has {len(raw)} lists for {prompts} prompts: give one for each")
-    return None if raw is None else tuple(map(tuple, raw))

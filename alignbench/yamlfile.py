@@ -79,7 +79,7 @@ class Page:
         return self.refuse((*key, *loc), what)
 
 
-def read(path: Path, what: str = "a task (name, version, …)") -> Page:
+def read(path: Path, what: str = "a task is a mapping of keys (name, version, …)") -> Page:
     """The mapping in a YAML file and the lines of its keys; a safe loader, so nothing is executed."""
     try:
         text = path.read_text(encoding="utf-8")
@@ -92,7 +92,7 @@ def read(path: Path, what: str = "a task (name, version, …)") -> Page:
     if len(lines) == MOST_KEYS:
         raise TaskError(f"{shown(path)}: has more than {MOST_KEYS:,} keys and items")
     if not isinstance(data, dict):
-        raise TaskError(f"{shown(path)}:1: {what} is a mapping of keys, not {brief(data)}")
+        raise TaskError(f"{shown(path)}:1: {what}, not {brief(data)}")
     return Page(path, data, lines)
 
 

@@ -20,7 +20,7 @@ FLOORS = {
     0: ("types", "errors", "registry", "spec", "yamlfile", "seeds", "stats"),
     1: ("target", "sources", "records", "generators"),
     2: ("features", "metrics", "aligners"),
-    3: ("task", "testing", "truth"),
+    3: ("task", "prompts", "testing", "truth"),
     4: ("store", "evidence", "engines"),
     5: ("config", "run", "results", "reports", "selfcheck", "modelcheck"),
     6: ("integrations",),
