@@ -61,12 +61,17 @@ def _check(words: list[str], ignore_case: bool = False, whole_words: bool = True
     word_pattern(words, ignore_case, whole_words)
 
 
-@feature(version=1, range=(0, 1), check=_check)
+def _check_any(words: list[str] | dict[str, list[str]], ignore_case: bool, whole_words: bool, negate: bool) -> None:
+    for own in words.values() if isinstance(words, dict) else [words]:
+        word_pattern(own, ignore_case, whole_words)
+
+
+@feature(version=1, range=(0, 1), check=_check_any)
 def contains_any(
     prompts: Sequence[str],
     draws: Draws,
     *,
-    words: list[str],
+    words: list[str] | dict[str, list[str]],
     ignore_case: bool = False,
     whole_words: bool = True,
     negate: bool = False,
@@ -74,11 +79,20 @@ def contains_any(
     """1 where the continuation contains any of `words`, else 0; the other way round with `negate`.
 
     The prompt is not searched. Case counts unless `ignore_case`. Scripts that put no spaces between words need
-    `whole_words: false`.
+    `whole_words: false`. Words of each prompt's own are a mapping from its text (`words: {field: NAME}` in a task);
+    raises UsageError for a prompt that is not in it.
     """
-    pattern = word_pattern(words, ignore_case, whole_words)
-    hit = np.array([bool(pattern.search(folded(text, ignore_case))) for text in draws.texts], dtype=bool)
+    asked = {int(p): _own(words, prompts[int(p)]) for p in np.unique(draws.prompt)}
+    patterns = {p: word_pattern(own, ignore_case, whole_words) for p, own in asked.items()}
+    texts = zip(draws.prompt, draws.texts, strict=True)
+    hit = np.array([bool(patterns[int(p)].search(folded(text, ignore_case))) for p, text in texts], dtype=bool)
     return np.where(hit != negate, 1.0, 0.0)
+
+
+def _own(words: list[str] | dict[str, list[str]], prompt: str) -> list[str]:
+    if isinstance(words, dict) and prompt not in words:
+        raise UsageError(f"feature 'contains_any' has no words for the prompt {prompt!r}")
+    return words[prompt] if isinstance(words, dict) else words
 
 
 @feature(version=1, range=(0, math.inf), check=_check)
