@@ -57,7 +57,9 @@ def tiny_bart(folder: Path, vocab: int | Sequence[str] = VOCAB, *, seed: int = 0
     made = BartConfig(**{
         "vocab_size": size, "max_position_embeddings": window, "d_model": 16, "encoder_layers": 2, "decoder_layers": 2,
         "encoder_attention_heads": 2, "decoder_attention_heads": 2, "encoder_ffn_dim": 32, "decoder_ffn_dim": 32,
-        "init_std": 0.3, "dropout": 0.0, "decoder_start_token_id": size - 1, **_ends(size), **config,
+        "init_std": 0.3, "dropout": 0.0,
+        "decoder_start_token_id": size - 1, "forced_eos_token_id": size - 1, **_ends(size),
+        **config,
     })  # fmt: skip
     return _save(BartForConditionalGeneration, made, folder, words_of(vocab), seed)
 

@@ -37,25 +37,28 @@ class HFEncoderDecoder(Pretrained):
     are kept beside those of the decoder. No position ids: a row of the decoder has no padding before it.
     """
 
-    @cached_property
-    def prefix(self) -> list[int]:
-        """Ids that the decoder has said before a draw begins; raises UsageError where the model names no first one."""
+    def __post_init__(self) -> None:
+        super().__post_init__()
         config = self.network.generation_config
-        start = getattr(config, "decoder_start_token_id", None)
-        if start is None:
+        if config.decoder_start_token_id is None:
             raise UsageError(
                 f"{self.name}: its generation_config.json names no decoder_start_token_id, the id that the decoder "
                 "begins with; add it there"
             )
-        forced = getattr(config, "forced_bos_token_id", None)
-        return [int(i) for i in (start, forced) if i is not None]
+        begins = (config.decoder_start_token_id, config.forced_bos_token_id)
+        self.prefix = [int(i) for i in begins if i is not None]
 
     @cached_property
     def never(self) -> list[int]:
         """Ids of probability 0: `bad_words_ids` of one id (Marian's pad, whose logit means nothing); see `UNSAID`."""
-        ids = {ids[0] for ids in self.network.generation_config.bad_words_ids or () if len(ids) == 1}
-        config = self.network.config
-        return sorted(ids | {config.pad_token_id} - self.vocab.eos if config.model_type in UNSAID else ids)
+        never = {ids[0] for ids in self.network.generation_config.bad_words_ids or () if len(ids) == 1}
+        if self.network.config.model_type in UNSAID and self._pad is not None:
+            never |= {self._pad} - self.vocab.eos
+        return sorted(never)
+
+    @property
+    def _pad(self) -> int | None:
+        return getattr(self.network.config, "pad_token_id", None)
 
     def identity(self) -> Mapping[str, Any]:
         """Weights, tokenizer, dtype, rendering, and what the decoder begins with and never says."""
@@ -159,14 +162,14 @@ class HFEncoderDecoder(Pretrained):
     def _padding_gap(self) -> torch.Tensor:
         """See `Pretrained._padding_gap`; a pad is said, if it may be, and is a token like others."""
         encoded = [[i % len(self.vocab) for i in ids] for ids in ([1, 3, 2, 5, 4], [2])]
-        ids = (3, self.network.config.pad_token_id, 4, 2, 0, 1)
-        may = [i for i in ids if i in range(len(self.vocab)) and i not in self.never]
+        some = (3, self._pad, 4, 2, 0, 1)
+        may: list[Any] = [i for i in some if i in range(len(self.vocab)) and i not in self.never]
         said = [[may[k % len(may)] for k in row] for row in ([0, 1, 2], [3, 4, 0])]
         state = self._begun(encoded).select(torch.tensor([0, 1], device=self.device))
         whole = torch.cat([state.log_probs[:, None], normalised(state.after(self._tensor(said)).logits)], 1)
         steps = [state.log_probs]
-        for ids in zip(*said, strict=True):
-            state = state.extend(self._tensor(ids))
+        for column in zip(*said, strict=True):
+            state = state.extend(self._tensor(column))
             steps.append(state.log_probs)
         gaps = [apart(torch.stack(steps, 1), whole)]
         for i, ids in enumerate(encoded):
