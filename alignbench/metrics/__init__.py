@@ -95,6 +95,7 @@ from alignbench.metrics import (  # noqa: E402
     fluency,
     length,
     mauve,
+    means,
     satisfaction,
     winning,
 )
@@ -112,6 +113,7 @@ __all__ = [
     "lacking",
     "length",
     "mauve",
+    "means",
     "measure",
     "satisfaction",
     "winning",
