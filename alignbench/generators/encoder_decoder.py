@@ -40,12 +40,12 @@ class HFEncoderDecoder(Pretrained):
     def __post_init__(self) -> None:
         super().__post_init__()
         config = self.network.generation_config
-        if config.decoder_start_token_id is None:
+        begins = [getattr(config, f"{name}_token_id", None) for name in ("decoder_start", "forced_bos")]
+        if begins[0] is None:
             raise UsageError(
                 f"{self.name}: its generation_config.json names no decoder_start_token_id, the id that the decoder "
                 "begins with; add it there"
             )
-        begins = (config.decoder_start_token_id, config.forced_bos_token_id)
         self.prefix = [int(i) for i in begins if i is not None]
 
     @cached_property
@@ -83,7 +83,8 @@ class HFEncoderDecoder(Pretrained):
         """The network's own output on decoder ids (R, T), for prompts of which `mask` (R, L) is 1 at real tokens."""
         with torch.inference_mode():
             out = self.network(attention_mask=mask, decoder_input_ids=said, use_cache=True, return_dict=True, **more)
-            out.logits[..., self.never] = -torch.inf
+            if self.never:
+                out.logits[..., self.never] = -torch.inf
         return out
 
     def forced(self, rendered: Sequence[str], draws: Draws) -> torch.Tensor:
