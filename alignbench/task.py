@@ -165,13 +165,18 @@ def find_tasks(words: str, include_path: Sequence[Path] = ()) -> tuple[Task, ...
 
     Raises UnknownName with the closest match.
     """
+    return tuple(load_task(path) for path in task_files(words, include_path))
+
+
+def task_files(words: str, include_path: Sequence[Path] = ()) -> tuple[Path, ...]:
+    """The files of the tasks that `words` means, not yet read; see `find_tasks`."""
     if words.endswith((".yaml", ".yml")):
-        return (load_task(words),)
+        return (Path(words),)
     known = all_tasks(include_path)
     names = [name for name in known if fnmatchcase(name, words)]
     if not names:
         raise unknown("task", words, known)
-    return tuple(load_task(known[name]) for name in names)
+    return tuple(known[name] for name in names)
 
 
 def find_task(words: str, include_path: Sequence[Path] = ()) -> Task:
