@@ -291,13 +291,32 @@ def test_registered_aligners_give_samplers_that_keep_the_laws(name, worlds):
     assert aligned.identity() != base.identity()
 
 
-ARGUMENTS = {"contains_any": {"words": ["wind"]}}
+ARGUMENTS = {
+    "contains_all": {"words": ["wind"]},
+    "contains_any": {"words": ["wind"]},
+    "contains_at_least": {"words": ["wind", "rain"], "count": 2},
+    "count": {"words": ["wind"]},
+    "count_matches": {"pattern": "n+"},
+    "first_of": {"groups": {"wet": ["rain", "snow"], "dry": ["sun"]}},
+    "follows_instructions": {
+        "instructions": {prompt: ["keywords:existence", "language:response_language"] for prompt in PROMPTS},
+        "arguments": {prompt: [{"keywords": ["wind"]}, {"language": "en"}] for prompt in PROMPTS},
+        "level": "instruction",
+    },
+    "is_language": {"language": "en"},
+    "language": {"languages": ["en", "de"]},
+    "matches": {"pattern": "(rain|wind) "},
+    "sentiment_is": {"label": "neutral"},
+    "word_share": {"words": ["wind"]},
+}
 
 
 @pytest.mark.parametrize("name", list(feature))
 def test_registered_features_look_at_one_draw_at_a_time(name, worlds):
     from alignbench.features import bind
 
+    if name == "follows_instructions":
+        pytest.importorskip("if_verifiable", reason="needs the extra ifeval")
     bound = bind({"feature": name, **ARGUMENTS.get(name, {})})
     draws = Case(worlds["exact"], PROMPTS, 4).sample()
     every = bound(PROMPTS, draws)

@@ -279,7 +279,7 @@ def test_two_files_with_one_name_are_two_plug_ins(tmp_path, clean):
         (
             PLUGIN.replace("shout", "length_tokens"),
             f"feature 'length_tokens' is registered twice: in {module.__file__.removesuffix('registry.py')}"
-            "features/shape.py:12 and in mine.py:2; rename one",
+            "features/shape.py:27 and in mine.py:2; rename one",
         ),
     ],
 )

@@ -19,7 +19,33 @@ default: all. A device does not belong there; the fingerprint of a folder of wei
 Parameters are keyword-only; their type hints are checked.
 """
 
-from alignbench.features import models, pronouns, shape, words
+from alignbench.features import (
+    groups,
+    instructions,
+    language,
+    models,
+    pattern,
+    readability,
+    repetition,
+    sentiment,
+    shape,
+    structure,
+    words,
+)
 from alignbench.features.binding import BoundFeature, bind
 
-__all__ = ["BoundFeature", "bind", "models", "pronouns", "shape", "words"]
+__all__ = [
+    "BoundFeature",
+    "bind",
+    "groups",
+    "instructions",
+    "language",
+    "models",
+    "pattern",
+    "readability",
+    "repetition",
+    "sentiment",
+    "shape",
+    "structure",
+    "words",
+]

@@ -32,7 +32,7 @@ class BoundFeature:
         with plain_failures(f"feature '{self.name}'", RunError):
             values = np.asarray(thing(prompts, draws, **self.params))
         if values.shape != (len(draws),):
-            raise UsageError(f"feature '{self.name}' returned shape {values.shape} for {len(draws)} draws")
+            raise UsageError(f"feature '{self.name}' returned {_amount(values, draws)}")
         if values.dtype.kind not in "biuf":
             raise UsageError(f"feature '{self.name}' returned {values.dtype} values, not numbers")
         return self._possible(values, draws)
@@ -47,8 +47,7 @@ class BoundFeature:
         if bad.any():
             i = int(np.flatnonzero(bad)[0])
             raise UsageError(
-                f"feature '{self.name}' returned {numbers[i]:g}, outside {_span(low, high)}, for draw "
-                f"{int(draws.index[i])} of prompt {int(draws.prompt[i])}: {draws.texts[i]!r}"
+                f"feature '{self.name}' returned {numbers[i]:g}, outside {_span(low, high)}, for {_draw(draws, i)}"
             )
         return numbers.astype(np.int64) if self.categories else numbers
 
@@ -95,3 +94,16 @@ def _resolve(declared: Any, params: Mapping[str, Any]) -> Any:
 
 def _span(low: float, high: float) -> str:
     return "the finite numbers" if np.isinf(low) and np.isinf(high) else f"{low:g} to {high:g}"
+
+
+def _draw(draws: Draws, i: int) -> str:
+    """Which draw the `i`-th is, and its text."""
+    return f"draw {int(draws.index[i])} of prompt {int(draws.prompt[i])}: {draws.texts[i]!r}"
+
+
+def _amount(values: Array, draws: Draws) -> str:
+    """What a feature returned that is not one value a draw, and the first draw that has none."""
+    if values.ndim != 1:
+        return f"an array of shape {values.shape} for {len(draws)} draws, not one value each"
+    without = f"; the first without a value is {_draw(draws, len(values))}" if len(values) < len(draws) else ""
+    return f"{len(values)} value{'' if len(values) == 1 else 's'} for {len(draws)} draws{without}"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
-from unicodedata import normalize
+from functools import cache
+from unicodedata import category, normalize
 
 import numpy as np
 
@@ -34,7 +36,28 @@ def word_pattern(words: Sequence[str], ignore_case: bool = True, whole_words: bo
     return re.compile(rf"(?<!\w)(?:{any_word})(?!\w)" if whole_words else any_word)
 
 
-def _check(words: list[str], ignore_case: bool, whole_words: bool, negate: bool) -> None:
+@cache
+def _word() -> re.Pattern[str]:
+    marks = "".join(chr(c) for c in range(0x20000) if category(chr(c))[0] == "M")  # Hindi's vowel signs are no \w
+    return re.compile(rf"[\w{marks}]+(?:['’-][\w{marks}]+)*")
+
+
+def words_of(text: str) -> list[str]:
+    """The words of `text` as they are written: letters, digits, marks and underscores, and inside them ' ’ and -.
+
+    ``don't`` and ``well-known`` are one word each. A script that puts no spaces between words gives one a clause.
+    """
+    return _word().findall(text)
+
+
+def texts_of(prompts: Sequence[str], draws: Draws, include_prompt: bool) -> list[str]:
+    """The continuations, each after its prompt if `include_prompt`."""
+    if not include_prompt:
+        return list(draws.texts)
+    return [prompts[int(i)] + text for i, text in zip(draws.prompt, draws.texts, strict=True)]
+
+
+def _check(words: list[str], ignore_case: bool = False, whole_words: bool = True, negate: bool = False) -> None:
     word_pattern(words, ignore_case, whole_words)
 
 
@@ -56,3 +79,86 @@ def contains_any(
     pattern = word_pattern(words, ignore_case, whole_words)
     hit = np.array([bool(pattern.search(folded(text, ignore_case))) for text in draws.texts], dtype=bool)
     return np.where(hit != negate, 1.0, 0.0)
+
+
+@feature(version=1, range=(0, math.inf), check=_check)
+def count(
+    prompts: Sequence[str], draws: Draws, *, words: list[str], ignore_case: bool = False, whole_words: bool = True
+) -> Array:
+    """Occurrences of any of `words` in the continuation, none overlapping another.
+
+    Of words that begin at one place the longest is counted. What a word is: see `contains_any`.
+    """
+    pattern = word_pattern(words, ignore_case, whole_words)
+    return np.array([_hits(pattern, folded(text, ignore_case)) for text in draws.texts], dtype=float)
+
+
+def _hits(pattern: re.Pattern[str], text: str) -> int:
+    return sum(1 for _ in pattern.finditer(text))
+
+
+@feature(version=1, range=(0, 1), check=_check)
+def contains_all(
+    prompts: Sequence[str], draws: Draws, *, words: list[str], ignore_case: bool = False, whole_words: bool = True
+) -> Array:
+    """1 where the continuation contains every one of `words`, else 0.
+
+    What a word is: see `contains_any`.
+    """
+    patterns = _each(words, ignore_case, whole_words)
+    texts = (folded(text, ignore_case) for text in draws.texts)
+    return np.array([all(p.search(text) for p in patterns) for text in texts], dtype=float)
+
+
+def _each(words: Sequence[str], ignore_case: bool, whole_words: bool = True) -> list[re.Pattern[str]]:
+    """A pattern for each word; words that are found in the same places have one."""
+    return list(dict.fromkeys(word_pattern([word], ignore_case, whole_words) for word in words))
+
+
+def _check_at_least(words: list[str], count: int, distinct: bool, ignore_case: bool) -> None:
+    word_pattern(words, ignore_case)
+    if count < 1:
+        raise UsageError(f"argument 'count' is {count}, which every text has; it must be 1 or more")
+    if distinct and count > (known := len(_each(words, ignore_case))):
+        raise UsageError(f"argument 'count' is {count}, but there are {known} different words: no text has so many")
+
+
+@feature(version=1, range=(0, 1), check=_check_at_least)
+def contains_at_least(
+    prompts: Sequence[str],
+    draws: Draws,
+    *,
+    words: list[str],
+    count: int,
+    distinct: bool = True,
+    ignore_case: bool = False,
+) -> Array:
+    """1 where the continuation contains at least `count` different ones of `words`, else 0.
+
+    Without `distinct`: at least `count` occurrences, of one word or of several. Whole words, as in `contains_any`.
+    """
+    patterns = _each(words, ignore_case) if distinct else [word_pattern(words, ignore_case)]
+    texts = [folded(text, ignore_case) for text in draws.texts]
+    found = [sum(bool(p.search(t)) if distinct else _hits(p, t) for p in patterns) for t in texts]
+    return np.array([n >= count for n in found], dtype=float)
+
+
+def _check_share(words: list[str], ignore_case: bool) -> None:
+    word_pattern(words, ignore_case)
+    for word in words:
+        if words_of(folded(word.strip(), ignore_case)) != [folded(word.strip(), ignore_case)]:
+            raise UsageError(f"has {word!r} among the words, which is not one word (letters, digits, ' and - inside)")
+
+
+@feature(version=1, range=(0, 1), check=_check_share)
+def word_share(prompts: Sequence[str], draws: Draws, *, words: list[str], ignore_case: bool = True) -> Array:
+    """Share of the continuation's words that are among `words`; 0 where it has no words.
+
+    A word is letters, digits and underscores, with an apostrophe or a hyphen inside: ``cat's`` is not ``cat``.
+    """
+    known = {folded(word.strip(), ignore_case) for word in words}
+    return np.array([_share(known, words_of(folded(text, ignore_case))) for text in draws.texts], dtype=float)
+
+
+def _share(known: set[str], words: Sequence[str]) -> float:
+    return sum(word in known for word in words) / len(words) if words else 0.0

@@ -40,8 +40,17 @@ def test_values_pass_as_floats_and_codes_as_integers(returns):
 @pytest.mark.parametrize(
     ("values", "meta", "message"),
     [
-        ([[1, 2]], {}, "feature 'told' returned shape (1, 2) for 2 draws"),
-        ([1.0], {}, "feature 'told' returned shape (1,) for 2 draws"),
+        ([[1, 2]], {}, "feature 'told' returned an array of shape (1, 2) for 2 draws, not one value each"),
+        (1.0, {}, "feature 'told' returned an array of shape () for 2 draws, not one value each"),
+        (
+            [1.0], {},
+            "feature 'told' returned 1 value for 2 draws; the first without a value is draw 7 of prompt 1: 'two'",
+        ),
+        (
+            [], {},
+            "feature 'told' returned 0 values for 2 draws; the first without a value is draw 4 of prompt 0: 'one'",
+        ),
+        ([1, 2, 3], {}, "feature 'told' returned 3 values for 2 draws"),
         (["a", "b"], {}, "feature 'told' returned <U1 values, not numbers"),
         (
             [0, np.nan], {},
