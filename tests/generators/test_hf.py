@@ -270,13 +270,13 @@ def test_no_pickle_is_ever_loaded(folder, tmp_path):
 
 def test_a_hub_id_that_cannot_be_reached_is_one_line():
     assert refused(pretrained="nobody-at-all/no-such-model").startswith(
-        "nobody-at-all/no-such-model: cannot be loaded as a causal language model: "
+        "nobody-at-all/no-such-model: cannot be loaded as a language model: "
     )
 
 
 def test_broken_weights_and_config_are_one_line(folder):
     (folder / "model.safetensors").write_bytes(b"\0" * 100)
-    assert "cannot be loaded as a causal language model" in refused(pretrained=folder)
+    assert "cannot be loaded as a language model" in refused(pretrained=folder)
     (folder / "config.json").write_text("{not json")
     assert str(folder) in refused(pretrained=folder)
     (folder / "config.json").write_text('{"model_type": "no-such-kind"}')
