@@ -321,13 +321,13 @@ def test_tasks_are_found_by_name_pattern_and_path(write, tmp_path):
     write("model: hf\nseed: 3\n", "more/run.yaml")  # a run file is no task
     write("name: [broken", "more/bad.yaml")
     assert all_tasks([folder])["lexical_stormy"] == path and "run" not in all_tasks([folder])
-    assert [t.name for t in find_tasks("lexical_*", [folder])] == ["lexical_stormy", "lexical_word"]
+    assert [t.name for t in find_tasks("lexical_*", [folder])] == ["lexical_rare", "lexical_stormy", "lexical_word"]
     assert find_task("more/x.yaml").name == "lexical_stormy" == find_task("lexical_stormy", [path]).name
     assert headline(path) == ("lexical_stormy", "Two lines of summary.")
     assert headline(folder / "bad.yaml") == ("bad", "")
     with pytest.raises(UnknownName, match=r"^unknown task 'lexical_wrd'\. Did you mean 'lexical_word'\? Known: "):
         find_tasks("lexical_wrd")
-    with pytest.raises(UsageError, match=r"means 2 tasks \(lexical_stormy, lexical_word\); name one"):
+    with pytest.raises(UsageError, match=r"means 3 tasks \(lexical_rare, lexical_stormy, lexical_word\); name one"):
         find_task("lexical_*", [folder])
     assert all_tasks([builtin_folder()]) == all_tasks()
 
@@ -341,7 +341,15 @@ def test_two_tasks_of_one_name(write):
     )
 
 
-@pytest.mark.parametrize("name", sorted(all_tasks()))
+def needs_network(path):
+    """Whether a task's prompts or references come from a package, which is fetched once."""
+    return "pypi:" in path.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=[pytest.mark.slow] if needs_network(p) else []) for n, p in all_tasks().items()],
+)
 def test_built_in_tasks_are_valid_and_named_after_their_file(name):
     task = find_task(name)
     assert task.path is not None and task.path.stem == name and task.summary.endswith(".")
