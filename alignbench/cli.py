@@ -90,6 +90,17 @@ IncludePath = Annotated[
     list[Path] | None,
     typer.Option("--include_path", metavar="DIR", help="More tasks (.yaml) and plug-ins (.py); repeatable."),
 ]
+BatchSize = Annotated[
+    str | None,
+    typer.Option(
+        "--batch_size", metavar="auto|N", help="Most rows decoded at once. (default: auto, as many as memory holds)"
+    ),
+]
+Device = Annotated[str | None, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, cuda:1 or mps. (default: auto)")]
+Seeds = Annotated[
+    str | None,
+    typer.Option(metavar="N,…", help="Root of all random numbers; several give means over seeds. (default: 0)"),
+]
 Count = Annotated[int | None, typer.Option(metavar="N", min=1)]
 
 
@@ -127,15 +138,8 @@ def run(
     limit: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Only the first N prompts of each task.")
     ] = None,
-    batch_size: Annotated[
-        str | None,
-        typer.Option(
-            "--batch_size", metavar="auto|N", help="Most rows decoded at once. (default: auto, as many as memory holds)"
-        ),
-    ] = None,
-    device: Annotated[
-        str | None, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, cuda:1 or mps. (default: auto)")
-    ] = None,
+    batch_size: BatchSize = None,
+    device: Device = None,
     gen_kwargs: Annotated[
         str | None,
         typer.Option(
@@ -143,10 +147,7 @@ def run(
         ),
     ] = None,
     judge: Annotated[str | None, typer.Option(metavar="SPEC", help="Who measures fluency. (default: the base)")] = None,
-    seed: Annotated[
-        str | None,
-        typer.Option(metavar="N,…", help="Root of all random numbers; several give means over seeds. (default: 0)"),
-    ] = None,
+    seed: Seeds = None,
     output_path: Annotated[
         Path | None, typer.Option("--output_path", metavar="DIR", help="Where draws and results go. (default: results)")
     ] = None,

@@ -244,9 +244,13 @@ class _Run:
             self.series |= {_label(s) for s in specs if not _same(s, given)}
             self.models += [s for s in specs if not any(_same(s, other) for other in self.models)]
         self.base = self.job.base or (self.models[0] if self.models else None)
-        for word in ("base", "judge"):
-            spec = getattr(self.job, word)
-            if isinstance(spec, Spec) and expand(spec) != [spec]:
+        for word, spec in {"base": self.job.base, "judge": self.job.judge}.items():
+            try:
+                several = isinstance(spec, Spec) and expand(spec) != [spec]
+            except UsageError as error:
+                self.broken[spec.label] = error
+                continue
+            if several:
                 raise UsageError(f"--{word} {spec.label}: a series of checkpoints; name one of them")
 
     def _refuse_unused(self, tasks: Sequence[Task]) -> None:
@@ -599,9 +603,10 @@ def evaluate(
     """Tidy rows of `generator` on `tasks`: one row per metric and part, beside the base and each aligner on it.
 
     `generator`, `base` and `aligners` are specs ("hf:pretrained=gpt2", "best_of_n:n=4") or objects; `options` are the
-    words of the command line: draws, limit, seed, judge, include_path, output_path, log_samples, gen_kwargs,
-    batch_size, device, … Without an output_path nothing is written. Raises UsageError on a wrong name and RunError
-    when a row could not be measured; its attribute `rows` has those that could.
+    words of the command line: draws, limit, seed (one or a list), judge, include_path, output_path, log_samples,
+    gen_kwargs, batch_size, device, … Without an output_path nothing is written. Several seeds add rows of the mean over
+    them. What alone failed is raised as it was; else RunError tells all failures, and its attribute `rows` has those
+    that could be measured. Raises UsageError on a wrong name.
     """
     known = {f.name for f in fields(Job)} - {"models", "supplied", "argv"} | set(MODEL_WORDS)
     for name in options:

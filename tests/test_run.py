@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import weakref
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -384,6 +385,7 @@ def test_a_base_that_cannot_be_loaded_fails_its_tasks_alone(task, tmp_path, give
     assert {r.key.task for r in outcome.rows} == {"own"} and outcome.exit_code == 2
     [line] = outcome.failures
     assert line.startswith("little, third: ") and given in line
+    assert run(replace(job, base=job.models[0], models=())).failures == [line]
 
 
 def test_a_series_cannot_be_the_base_or_judge(checkpoints):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from math import isinf, isnan, sqrt
 from typing import Any
 
@@ -113,11 +114,12 @@ def _estimate(seeds: Sequence[int], records: Sequence[Record | None]) -> tuple[E
     if infinite:
         return Estimate(infinite[0], n=n, note=f"the same in each of {count} seeds").noted(_notes(records)), None
     spread = float(np.std(values, ddof=1))
-    note = f"mean of {count} seeds ({', '.join(map(str, seeds))}), interval by Student's t over them"
-    mean = normal(float(np.mean(values)), (spread / sqrt(count)) ** 2, n=n, df=count - 1, note=note)
+    mean = normal(float(np.mean(values)), (spread / sqrt(count)) ** 2, n=n, df=count - 1)
     if {r["stderr"] for r in records if r is not None} != {0.0}:  # else exact in each, and so is the mean
         mean = spread_or_none(mean, "no interval: the seeds do not differ")
-    return mean.noted(_notes(records)), spread
+    how = "interval by Student's t over them" if mean.stderr else ""
+    told = "; ".join(filter(None, (f"mean of {count} seeds ({', '.join(map(str, seeds))})", how, mean.note)))
+    return replace(mean, note=told).noted(_notes(records)), spread
 
 
 def _why_not(records: Sequence[Record | None], infinite: int) -> str:
@@ -135,8 +137,8 @@ def _why_not(records: Sequence[Record | None], infinite: int) -> str:
 
 
 def _notes(records: Sequence[Record | None]) -> str:
-    """The parts of notes that all seeds have, and whether some have others."""
-    parts = [list(filter(None, str(r["note"]).split("; "))) for r in records if r is not None]
+    """The parts of notes that all seeds have, and whether some have others; why a seed has no interval is its own."""
+    parts = [[p for p in str(r["note"]).split("; ") if p and "no interval" not in p] for r in records if r is not None]
     shared = [p for p in parts[0] if all(p in other for other in parts)]
     more = ["notes differ by seed: see their rows"] if any(len(p) > len(shared) for p in parts) else []
     return "; ".join(shared + more)

@@ -41,7 +41,7 @@ def test_a_mean_over_seeds_is_students(rows: pd.DataFrame) -> None:
     assert mean["value"] == pytest.approx(0.25) and mean["seed_sd"] == pytest.approx(0.15)
     assert (mean["ci_low"], mean["ci_high"]) == pytest.approx((golden.low, golden.high))
     assert mean["stderr"] == pytest.approx(0.15 / np.sqrt(3)) != pytest.approx(np.std(list(VALUES.values())) / 3**0.5)
-    assert mean["n"] == 3 * 128 and mean["note"] == "mean of 3 seeds (0, 1, 2), interval by Student's t over them"
+    assert mean["n"] == 3 * 128 and mean["note"] == "mean of 3 seeds (0, 1, 2); interval by Student's t over them"
     assert mean["signature"] == "alignbench|seeds:0,1,2|version:1" and mean["target_id"] == "t0+t1+t2"
 
 
@@ -72,9 +72,10 @@ def test_seeds_that_agree_have_no_interval_unless_they_are_exact(rows: pd.DataFr
 
 
 def test_notes_that_all_seeds_have_are_kept(rows: pd.DataFrame) -> None:
-    notes = ({"note": "a; b"}, {"note": "b"}, {"note": "c; b"})
+    notes = ({"note": "a; b"}, {"note": "b"}, {"note": "c; b; no interval: too few"})
     told = mean_of(with_means(seeds(rows, *notes)))["note"]
-    assert told.endswith("them; no interval: the seeds do not differ; b; notes differ by seed: see their rows")
+    assert told == ("mean of 3 seeds (0, 1, 2); no interval: the seeds do not differ; b; "
+                    "notes differ by seed: see their rows")  # fmt: skip
 
 
 def test_exact_values_are_averaged_where_each_seed_has_one(rows: pd.DataFrame) -> None:
