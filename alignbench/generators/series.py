@@ -1,0 +1,92 @@
+"""A series of checkpoints: a glob of local folders as one spec each, in the order of their training steps."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Sequence
+from difflib import get_close_matches
+from glob import has_magic
+from pathlib import Path
+
+from alignbench.errors import UsageError
+from alignbench.spec import Spec
+
+_LOG = logging.getLogger(__name__)
+
+MARKS = {"pretrained": "config.json", "peft": "adapter_config.json"}
+"""Arguments that may be a glob, and the file by which a folder is what they ask for."""
+SHOWN = 5  # names in a message
+STEP = re.compile(r"(?<![a-z])(?:step|checkpoint|ckpt|iter)s?[-_=]?(\d+)(?![a-z\d]|\.\d)", re.IGNORECASE)
+TRAILING = re.compile(r"[-_](\d+)/?$")
+
+
+def expand(spec: Spec) -> list[Spec]:
+    """One spec for each checkpoint that a glob in `pretrained` or `peft` matches, by training step; else the spec.
+
+    A GGUF file is a checkpoint too. Where both arguments are globs, every pair. Raises UsageError where none matches.
+    """
+    found = [spec]
+    for key in MARKS:
+        given = spec.arguments.get(key)
+        if isinstance(given, str) and has_magic(given) and not Path(given).expanduser().exists():
+            paths = _checkpoints(key, given)
+            found = [Spec(s.name, {**s.arguments, key: str(path)}) for s in found for path in paths]
+    return found
+
+
+def step_of(name: str) -> int | None:
+    """The training step that a checkpoint's name or path tells: step-300, checkpoint_300, global_step300, iter300.
+
+    The last such number, else a bare number at the end after - or _; None where there is neither (step-300k too).
+    """
+    steps = STEP.findall(name) or TRAILING.findall(name)
+    return int(steps[-1]) if steps else None
+
+
+def _checkpoints(key: str, pattern: str) -> list[Path]:
+    wanted = Path(pattern).expanduser()
+    matches = sorted(_matches(wanted), key=_order)
+    if not matches:
+        raise UsageError(f"{key}={pattern}: matches nothing{_nearest(wanted)}")
+    kept = [path for path in matches if _loadable(key, path)]
+    others = [path.name for path in matches if path not in kept]
+    if not kept:
+        raise UsageError(f"{key}={pattern}: none of what it matches has a {MARKS[key]}: {_listed(others)}")
+    if others:
+        _LOG.warning(f"{key}={pattern}: left out, no {MARKS[key]} there: {_listed(others)}")
+    return kept
+
+
+def _matches(pattern: Path) -> list[Path]:
+    root = Path(pattern.anchor)
+    return [root] if pattern == root else list(root.glob(str(pattern.relative_to(root))))
+
+
+def _loadable(key: str, path: Path) -> bool:
+    return (path / MARKS[key]).is_file() or (key == "pretrained" and path.suffix == ".gguf" and path.is_file())
+
+
+def _order(path: Path) -> tuple[object, ...]:
+    """Folder by folder; within one by step, those without a step last; numbers inside names count as numbers."""
+    step = step_of(path.name)
+    return (_natural(str(path.parent)), step is None, step or 0, _natural(path.name))
+
+
+def _natural(text: str) -> list[tuple[int, str]]:
+    return [(int(number or -1), other) for number, other in re.findall(r"(\d+)|(\D+)", text)]
+
+
+def _nearest(pattern: Path) -> str:
+    """The tail of an error: the folders that stand where the pattern first matches nothing, the likest first."""
+    parent, folder = next((p, found[0]) for p in pattern.parents if (found := sorted(_matches(p))))
+    wanted = pattern.parts[len(parent.parts)]
+    names = sorted((p.name for p in folder.iterdir() if p.is_dir()), key=_natural) if folder.is_dir() else []
+    close = get_close_matches(wanted, names, n=SHOWN, cutoff=0.4)
+    there = f"the folders there: {_listed(close or names)}" if names else "it has no folders"
+    return f" ('{wanted}' in '{folder}'; {there})"
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more
