@@ -32,7 +32,8 @@ CHUNK = 1 << 20
 REMEMBERED = 1 << 20  # bytes: smaller files are hashed again, which takes no longer than looking the digest up
 STALE = 24 * 3600  # seconds after which what a killed download left behind is swept away
 WEIGHTS = ("*.safetensors", "*.gguf")
-MODEL_FILES = (*WEIGHTS, "*.json", "*.jinja", "*.model", "*.txt")
+PICKLES = ("pytorch_model*.bin",)
+BESIDE = ("*.json", "*.jinja", "*.model", "*.txt")  # a model's configuration and tokenizer
 
 PYPI = re.compile(
     r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)(==(?P<version>[A-Za-z0-9][A-Za-z0-9.!+_-]*))?"
@@ -299,18 +300,19 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def fingerprint_folder(folder: Path) -> str:
+def fingerprint_folder(folder: Path, weights: Sequence[str] = WEIGHTS, beside: Sequence[str] = BESIDE) -> str:
     """The sha256 of a local model: its weights, configuration and tokenizer files by name and content.
 
     Digests of large files are remembered by (path, size, modification time), so that a second call is instant.
-    Raises UsageError where `folder` holds no weights that can be loaded; pickles are not weights.
+    Raises UsageError where `folder` holds none of `weights`; pickles are not weights where these do not name them.
     """
     if not folder.is_dir():
         raise UsageError(f"{folder}: no such model folder")
-    if not any(path for pattern in WEIGHTS for path in folder.glob(pattern)):
-        raise UsageError(f"{folder}: no model here: expected weights as *.safetensors or *.gguf (pickles are not read)")
+    if not any(path for pattern in weights for path in folder.glob(pattern)):
+        pickles = "" if set(PICKLES) & set(weights) else " (pickles are not read)"
+        raise UsageError(f"{folder}: no model here: expected weights as {' or '.join(weights)}{pickles}")
     total = sha256()
-    for path in sorted({path for pattern in MODEL_FILES for path in folder.glob(pattern) if path.is_file()}):
+    for path in sorted({path for pattern in (*weights, *beside) for path in folder.glob(pattern) if path.is_file()}):
         total.update(f"{path.name}\0{_remembered_digest(path)}\n".encode())
     return total.hexdigest()
 
