@@ -15,6 +15,7 @@ from alignbench.errors import UsageError
 _LOG = logging.getLogger(__name__)
 
 CONFIG, SAFE, PICKLE = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
+CONVERT = "convert them to safetensors, or have them read with use_safetensors=false"
 
 
 @dataclass(frozen=True)
@@ -58,10 +59,7 @@ def _weights(given: str, folder: Path, use_safetensors: bool) -> str:
     if (folder / SAFE).is_file():
         return SAFE
     if use_safetensors and (folder / PICKLE).is_file():
-        raise UsageError(
-            f"peft={given}: its weights are a pickle ({PICKLE}), which could run code: convert it to safetensors, "
-            "or read it with use_safetensors=false"
-        )
+        raise UsageError(f"peft={given}: its weights are a pickle ({PICKLE}); {CONVERT}")
     if not (folder / PICKLE).is_file():
         raise UsageError(f"peft={given}: no weights in this adapter ({SAFE} is missing)")
     return PICKLE

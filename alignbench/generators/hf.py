@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import shutil
 import tempfile
-import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,8 +39,8 @@ def hf(
 
     `peft` is an adapter (folder, hub id or `hf:` source) merged into it, `quantize` "int8" (`quantised`).
     `apply_chat_template` may name one of several templates. Only safetensors (or GGUF) weights are read; with
-    `use_safetensors=false` the pickles of transformers and peft instead, as tensors only. `data_parallel_size` copies
-    of the model run on as many GPUs.
+    `use_safetensors=false`, and where there are none, a pickle (its tensors only). `data_parallel_size` copies of the
+    model run on as many GPUs.
     """
     where = _device(device)
     refuse_scheme(quantize, where)
@@ -51,7 +50,6 @@ def hf(
     adapter = adapters.find(peft, use_safetensors=use_safetensors) if peft else None
     name, folder, revision = _locate(pretrained, revision)
     _refuse_pickles(pretrained, folder, use_safetensors)
-    options: dict[str, Any] = {"trust_remote_code": trust_remote_code, **({"revision": revision} if revision else {})}
     if system_instruction and not apply_chat_template:
         raise UsageError(f"{pretrained}: --system_instruction needs --apply_chat_template, else nothing would say it")
     with _plain_errors(pretrained):
@@ -59,12 +57,14 @@ def hf(
 
         from alignbench.generators.transformer import HFModel
 
+        revision = _commit(folder, revision)
+        options = {"trust_remote_code": trust_remote_code, **({"revision": revision} if revision else {})}
         tokenizer = AutoTokenizer.from_pretrained(folder, **options)
         precision = _precision(folder, kind, where, options, auto=dtype == "auto")
-        network = _network(folder, use_safetensors=use_safetensors, **precision, **options)
+        network = _network(folder, use_safetensors=use_safetensors or None, **precision, **options)
     if precision.get("device_map") and others:
         raise UsageError(f"{pretrained}: data_parallel_size={data_parallel_size}: its weights are quantised")
-    weights = _weights(folder, network, use_safetensors)
+    weights = _weights(folder, revision, use_safetensors)
     if "device_map" in precision:
         weights += as_loaded(network, None if dtype == "auto" else kind, pretrained)
     if adapter:
@@ -127,10 +127,7 @@ def _refuse_pickles(pretrained: str, folder: str, use_safetensors: bool) -> None
     if not use_safetensors or not path.is_dir() or any(path.glob("*.safetensors")):
         return
     if pickles := sorted(file.name for pattern in sources.PICKLES for file in path.glob(pattern)):
-        raise UsageError(
-            f"{pretrained}: its weights are a pickle ({pickles[0]}), which could run code: convert it to safetensors, "
-            "or read it with use_safetensors=false"
-        )
+        raise UsageError(f"{pretrained}: its weights are a pickle ({pickles[0]}); {adapters.CONVERT}")
 
 
 def _locate(pretrained: str, revision: str | None) -> tuple[str, str, str | None]:
@@ -211,12 +208,18 @@ def _plain_errors(what: str) -> Iterator[None]:
         package = f"; pip install {error.name}" if isinstance(error, ModuleNotFoundError) and error.name else ""
         raise UsageError(f"{what}: {_first_line(error)}{package}") from error
     except Exception as error:
-        code = "; it brings code of its own, which runs only with --trust_remote_code"
-        hint = code if "trust_remote_code" in str(error) else ""
-        raise UsageError(f"{what}: cannot be loaded as a causal language model: {_first_line(error)}{hint}") from error
+        raise UsageError(f"{what}: cannot be loaded as a causal language model: {_reason(error)}") from error
     finally:
         if bars:
             logging.enable_progress_bar()
+
+
+def _reason(error: Exception) -> str:
+    """What transformers says, in our words where it names an argument that is not ours."""
+    if "`use_safetensors=True`" in str(error):
+        return f"it has no safetensors; {adapters.CONVERT}"
+    code = "; it brings code of its own, which runs only with --trust_remote_code"
+    return _first_line(error) + (code if "trust_remote_code" in str(error) else "")
 
 
 def _first_line(error: BaseException) -> str:
@@ -224,12 +227,21 @@ def _first_line(error: BaseException) -> str:
     return lines[0] if lines else type(error).__name__
 
 
-def _weights(folder: str, network: Any, use_safetensors: bool) -> str:
-    """Identity of the weights: the files' hash for a folder, the resolved commit for a hub id."""
+def _commit(folder: str, revision: str | None) -> str | None:
+    """The commit of a hub id that a branch or tag stands for now, so that all files are of one; None for a folder."""
     if Path(folder).is_dir():
-        return sources.fingerprint_folder(Path(folder), sources.WEIGHTS if use_safetensors else sources.PICKLES)
-    commit = getattr(network.config, "_commit_hash", None) or f"unknown-{uuid.uuid4().hex}"  # never found again
-    return f"{folder}@{commit}" + ("" if use_safetensors else "#pickle")
+        return None
+    from transformers.utils import cached_file
+
+    found = cached_file(folder, "config.json", revision=revision)  # …/snapshots/<commit>/config.json
+    return Path(str(found)).parent.name
+
+
+def _weights(folder: str, commit: str | None, use_safetensors: bool) -> str:
+    """Identity of the weights: the files' hash for a folder, the commit for a hub id."""
+    if commit is not None:
+        return f"{folder}@{commit}"
+    return sources.fingerprint_folder(Path(folder), (*sources.WEIGHTS, *(() if use_safetensors else sources.PICKLES)))
 
 
 def _device(device: str) -> torch.device:
