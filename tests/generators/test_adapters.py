@@ -225,6 +225,19 @@ def test_a_hub_adapter_that_cannot_be_had(here):
     )
 
 
+@pytest.mark.parametrize(("peft", "commit"), [("me/tuned", "a"), ("hf:me/tuned@v2", "b")])
+def test_an_adapter_of_the_hub_is_its_files(here, monkeypatch, peft, commit):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(here / "hub"))
+    home = here / "hub/models--me--tuned"
+    (home / "refs").mkdir(parents=True)
+    for seed, (ref, each) in enumerate({"main": "a" * 40, "v2": "b" * 40}.items()):
+        lora("llama", home / "snapshots" / each, "q_proj", seed=seed)
+        (home / "refs" / ref).write_text(each)
+    law, local = hf(pretrained="llama", peft=peft), hf(pretrained="llama", peft=str(home / "snapshots" / (commit * 40)))
+    assert law.name == "llama+me/tuned"
+    assert law.identity() == local.identity()
+
+
 def test_an_adapter_given_as_the_model(here):
     assert refused(pretrained="tuned") == "tuned: this is an adapter; give pretrained=<its model>,peft=tuned"
 
