@@ -35,6 +35,28 @@ Examples (the first is the quickstart: a small real model, three tasks, four gen
   alignbench run --model hf:pretrained=gpt2 --tasks 'lex*' --draws 8
 
   alignbench run --tasks exact_ngram --aligner rejection --aligner top_k:k=3
+
+  alignbench run --model hf --model_args 'pretrained=ckpts/step-*' --tasks lexical_word --seed 0,1,2
+
+  alignbench run --config run.yaml
+
+A run file has these options as keys, such as:
+
+  model: ["hf:pretrained=gpt2", {name: hf, pretrained: distilgpt2}]
+
+  aligner: ["best_of_n:n=4"]
+
+  tasks: ["lexical_word"]
+
+  seed: [0, 1, 2]
+
+Its paths are relative to the working folder, as they are here.
+
+An option given here replaces the file's, and the file's replaces that of the environment.
+
+ALIGNBENCH_DEVICE=cpu stands for --device cpu, and so for each option that has one value.
+
+Every run writes its own run file, config_….yaml, into its output folder.
 """
 
 SELFCHECK = """
@@ -106,12 +128,14 @@ def run(
         int | None, typer.Option(metavar="N", min=1, help="Only the first N prompts of each task.")
     ] = None,
     batch_size: Annotated[
-        str,
+        str | None,
         typer.Option(
-            "--batch_size", metavar="auto|N", help="Most rows decoded at once; auto: as many as memory holds."
+            "--batch_size", metavar="auto|N", help="Most rows decoded at once. (default: auto, as many as memory holds)"
         ),
-    ] = "auto",
-    device: Annotated[str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, cuda:1 or mps. (default: auto)")
+    ] = None,
     gen_kwargs: Annotated[
         str | None,
         typer.Option(
@@ -119,7 +143,10 @@ def run(
         ),
     ] = None,
     judge: Annotated[str | None, typer.Option(metavar="SPEC", help="Who measures fluency. (default: the base)")] = None,
-    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Root of all random numbers.")] = 0,
+    seed: Annotated[
+        str | None,
+        typer.Option(metavar="N,…", help="Root of all random numbers; several give means over seeds. (default: 0)"),
+    ] = None,
     output_path: Annotated[
         Path | None, typer.Option("--output_path", metavar="DIR", help="Where draws and results go. (default: results)")
     ] = None,
@@ -133,6 +160,9 @@ def run(
     trust_remote_code: Annotated[
         bool, typer.Option("--trust_remote_code", help="Run code that a model repository ships.")
     ] = False,
+    config: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A run file (YAML) of these options; see below.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry_run", help="Say what would be drawn, and stop.")] = False,
 ) -> None:
     """Sample generators on tasks and print a leaderboard. Without arguments: the quickstart.
@@ -197,20 +227,34 @@ def validate(
 ) -> None:
     """Check tasks without a model: keys, features, target, metrics."""
     from alignbench.registry import load_plugins
-    from alignbench.task import find_tasks
 
-    load_plugins(tuple(include_path or ()))
-    wrong = []
-    for words in tasks:
+    folders = tuple(include_path or ())
+    load_plugins(folders)
+    worst = max(_validated(words, folders) for words in tasks)
+    if worst:
+        raise typer.Exit(worst)
+
+
+def _validated(words: str, folders: tuple[Path, ...]) -> int:
+    """Print a line for each task that `words` means, and tell what is wrong with the others; the exit code for them."""
+    from alignbench.task import load_task, task_files
+
+    worst = 0
+    try:
+        paths = task_files(words, folders)
+    except AlignbenchError as error:
+        _say(str(error))
+        return error.exit_code
+    for path in paths:
         try:
-            for task in find_tasks(words, tuple(include_path or ())):
-                print(f"{task.name} v{task.version}: ok, {len(task.prompts)} prompts × {task.draws} draws, "
-                      f"{task.max_tokens} tokens, #{task.hash[:8]}")  # fmt: skip
-        except UsageError as error:
-            wrong.append(error)
+            task = load_task(path)
+        except AlignbenchError as error:
             _say(str(error))
-    if wrong:
-        raise typer.Exit(2)
+            worst = max(worst, error.exit_code)
+            continue
+        print(f"{task.name} v{task.version}: ok, {len(task.prompts)} prompts × {task.draws} draws, "
+              f"{task.max_tokens} tokens, #{task.hash[:8]}")  # fmt: skip
+    return worst
 
 
 @app.command(epilog=SELFCHECK)
@@ -281,42 +325,78 @@ def _say(line: str) -> None:
 
 def _job(given: dict[str, Any]) -> Job:
     """The job that the options describe; the quickstart where they name neither model, task nor aligner."""
-    from alignbench.generators.warp import Warp
-    from alignbench.registry import Entry
+    from alignbench.config import seeds_of
     from alignbench.run import QUICKSTART, Job
-    from alignbench.spec import parse_arguments, parse_spec
 
-    size = given.get("batch_size", "auto")
-    if size != "auto" and not (size.isdecimal() and int(size) > 0):
-        raise UsageError(f"--batch_size {size}: must be 'auto' or a whole number >= 1")
-    settings = parse_arguments(given.get("gen_kwargs", ""), "--gen_kwargs")
-    Entry("--gen_kwargs", Warp, {}).check(settings, "--gen_kwargs")
-    Warp(**settings)
-    start = {} if {"model", "model_args", "base", "tasks", "aligner"} & given.keys() else QUICKSTART
-    names = tuple(t.strip() for text in given.get("tasks", ()) for t in text.split(",") if t.strip())
+    words = {"batch_size": "auto", "device": "auto", "seed": "0", **_with_files(given)}
+    start = {} if {"model", "model_args", "base", "tasks", "aligner"} & words.keys() else QUICKSTART
+    names = tuple(t.strip() for text in words.get("tasks", ()) for t in text.split(",") if t.strip())
     if not names and not start:
         raise UsageError("no --tasks given; `alignbench ls tasks` lists them")
     chosen: dict[str, Any] = {
-        "models": _models(given.get("model", []), given.get("model_args", [])),
-        "aligners": tuple(parse_spec(a, "--aligner") for a in given.get("aligner", ())),
+        "models": _models(words.get("model", []), words.get("model_args", [])),
+        "aligners": tuple(_spec(a, "--aligner") for a in words.get("aligner", ())),
         "tasks": names,
-        "output_path": given.get("output_path"),
-        "draws": given.get("draws"),
+        "output_path": Path(words["output_path"]) if "output_path" in words else None,
+        "draws": words.get("draws"),
     }
     merged = {"output_path": Path("results"), **start, **{k: v for k, v in chosen.items() if v}}
+    seeds, words["batch_size"] = words["seed"], _batch_size(words["batch_size"])
     return Job(
-        **merged, base=parse_spec(given["base"], "--base") if "base" in given else None,
-        include_path=tuple(given.get("include_path", ())), limit=given.get("limit"), gen_kwargs=settings,
-        judge=parse_spec(given["judge"], "--judge") if "judge" in given else None, seed=given.get("seed", 0),
-        log_samples=given.get("log_samples", False), argv=tuple(sys.argv[1:]), progress=_progress,
-        supplied={k: given[k] for k in ("batch_size", "device", "apply_chat_template", "system_instruction",
-                                        "trust_remote_code") if k in given},
+        **merged, base=_spec(words["base"], "--base") if "base" in words else None,
+        include_path=tuple(map(Path, words.get("include_path", ()))), limit=words.get("limit"),
+        gen_kwargs=_settings(words.get("gen_kwargs", "")),
+        judge=_spec(words["judge"], "--judge") if "judge" in words else None,
+        seed=tuple(seeds_of(seeds) if isinstance(seeds, str) else seeds),
+        log_samples=words.get("log_samples", False), argv=tuple(sys.argv[1:]), progress=_progress,
+        supplied={k: words[k] for k in ("batch_size", "device", "apply_chat_template", "system_instruction",
+                                        "trust_remote_code") if words.get(k)},
     )  # fmt: skip
 
 
-def _models(names: list[str], arguments: list[str]) -> tuple[Any, ...]:
+def _with_files(given: dict[str, Any]) -> dict[str, Any]:
+    """The options given, then those of the run file, then those of the environment."""
+    import os
+
+    from alignbench import config
+
+    environment, strays = config.from_environment(os.environ)
+    for line in strays:
+        _say(line)
+    path = given.get("config", environment.get("config"))
+    return {**environment, **({} if path is None else config.read(Path(path))), **given}
+
+
+def _spec(given: Any, where: str) -> Any:
+    """A spec as typed; a run file's is one already."""
+    from alignbench.spec import parse_spec
+
+    return parse_spec(given, where) if isinstance(given, str) else given
+
+
+def _batch_size(size: Any) -> Any:
+    if isinstance(size, str) and size.isdecimal() and int(size) > 0:
+        return int(size)
+    if size != "auto" and not isinstance(size, int):
+        raise UsageError(f"--batch_size {size}: must be 'auto' or a whole number >= 1")
+    return size
+
+
+def _settings(given: Any) -> dict[str, Any]:
+    """Decoding settings, checked."""
+    from alignbench.generators.warp import Warp
+    from alignbench.registry import Entry
+    from alignbench.spec import parse_arguments
+
+    settings = parse_arguments(given, "--gen_kwargs") if isinstance(given, str) else dict(given)
+    Entry("--gen_kwargs", Warp, {}).check(settings, "--gen_kwargs")
+    Warp(**settings)
+    return settings
+
+
+def _models(names: list[Any], arguments: list[str]) -> tuple[Any, ...]:
     """Pair each --model with its --model_args; one --model may go with several --model_args."""
-    from alignbench.spec import Spec, parse_arguments, parse_spec
+    from alignbench.spec import Spec, parse_arguments
 
     if arguments and not names:
         raise UsageError("--model_args without --model; did you mean --model hf?")
@@ -324,7 +404,7 @@ def _models(names: list[str], arguments: list[str]) -> tuple[Any, ...]:
         names = names * len(arguments)
     if arguments and len(names) != len(arguments):
         raise UsageError(f"{len(names)} --model but {len(arguments)} --model_args: give one for each, in order")
-    specs = [parse_spec(name, "--model") for name in names]
+    specs = [_spec(name, "--model") for name in names]
     if not arguments:
         return tuple(specs)
     return tuple(

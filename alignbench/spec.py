@@ -17,11 +17,11 @@ class Loader(yaml.SafeLoader):
     """Safe YAML in which 1e-3 is a number, as in YAML 1.2 and on the command line (YAML 1.1 wants 1.0e-3)."""
 
 
-class _Dumper(yaml.SafeDumper):
+class Dumper(yaml.SafeDumper):
     """Writes what `Loader` reads: the text "1e-3" goes in quotes."""
 
 
-for _kind in (Loader, _Dumper):
+for _kind in (Loader, Dumper):
     _kind.add_implicit_resolver(
         "tag:yaml.org,2002:float", re.compile(r"[-+]?(\.\d+|\d+(\.\d*)?)[eE][-+]?\d+$"), list("-+.0123456789")
     )
@@ -38,7 +38,7 @@ class Spec:
     def label(self) -> str:
         """The spec as a user would type it, which reads as the same spec again; what tables show."""
         given = ",".join(f"{k}={_typed(v)}" for k, v in self.arguments.items())
-        if not all("," not in _typed(v) and _scalar(_typed(v)) == v for v in self.arguments.values()):
+        if not all("," not in _typed(v) and parse_scalar(_typed(v)) == v for v in self.arguments.values()):
             return _inline({"name": self.name, **self.arguments})
         return f"{self.name}:{given}" if given else self.name
 
@@ -81,7 +81,7 @@ def parse_arguments(text: str, where: str) -> dict[str, Any]:
             )
         if key.strip() in found:
             raise UsageError(f"{where}: '{key.strip()}' is given twice")
-        found[key.strip()] = _scalar(value)
+        found[key.strip()] = parse_scalar(value)
     return found
 
 
@@ -95,7 +95,7 @@ WORDS = {"true": True, "false": False, "null": None, "~": None}
 NUMBER = re.compile(r"[-+]?(\d+(?P<fraction>\.\d*)?|(?P<bare>\.\d+))(?P<power>e[-+]?\d+)?", re.IGNORECASE)
 
 
-def _scalar(text: str) -> Any:
+def parse_scalar(text: str) -> Any:
     """true, false, null and decimal numbers (1e-3 too, which YAML 1.1 calls text); anything else is text."""
     text = text.strip()
     if text.lower() in WORDS:
@@ -110,7 +110,7 @@ def _inline(spec: Mapping[str, Any]) -> str:
     """A spec as inline YAML; values that YAML cannot say are shown by their `str`."""
     try:
         text = yaml.dump(
-            dict(spec), Dumper=_Dumper, default_flow_style=True, sort_keys=False, allow_unicode=True, width=10**9
+            dict(spec), Dumper=Dumper, default_flow_style=True, sort_keys=False, allow_unicode=True, width=10**9
         )
     except yaml.YAMLError:
         return _inline({k: v if isinstance(v, str) else str(v) for k, v in spec.items()})

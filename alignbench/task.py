@@ -4,28 +4,25 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import cached_property
 from hashlib import sha256
-from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
 from alignbench.errors import TaskError, UsageError, did_you_mean, unknown
 from alignbench.features import BoundFeature, bind
+from alignbench.prompts import Prompts, read_prompts, read_references, with_fields
 from alignbench.registry import aligner, generator, metric
-from alignbench.spec import Loader, Spec, parse_spec
+from alignbench.spec import Spec, parse_spec
 from alignbench.target import Constraint, Kind, Target
 from alignbench.types import CiOver
+from alignbench.yamlfile import Page, Strict, brief, read, shown
 
-Key = tuple[str | int, ...]
 Name = Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
-MOST_KEYS = 200_000  # a file that aliases blow up to more than this is refused
 
 
 @dataclass(frozen=True)
@@ -71,11 +68,7 @@ class Task:
         return replace(self, prompts=self.prompts[:prompts], references=cut)
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
-class _TaskFile(_Strict):
+class _TaskFile(Strict):
     """The keys of a task file."""
 
     name: Name
@@ -91,11 +84,11 @@ class _TaskFile(_Strict):
     primary: str | None = None
     base: Any = None
     proposals: list[Any] = Field(default_factory=list)
-    references: list[list[str]] | None = None
+    references: Any = None
     ci_over: CiOver = "prompts_given"
 
 
-class _ConstraintFile(_Strict):
+class _ConstraintFile(Strict):
     """The keys of one item of `target`."""
 
     feature: str
@@ -109,27 +102,27 @@ class _ConstraintFile(_Strict):
 
 def load_task(path: str | Path) -> Task:
     """The task in a YAML file. Raises TaskError, with the line, on anything that is wrong with it."""
-    page = _read(Path(path))
+    page = read(Path(path))
     raw = page.checked(_TaskFile, page.data, ())
-    features = _features(page, raw.features)
     _check_together(page, raw)
-    prompts = _prompts(page, "prompts", raw.prompts)
-    metrics = None if raw.metrics is None else _metrics(page, raw.metrics)
+    prompts = read_prompts(page, "prompts", raw.prompts)
+    features = _features(page, raw.features, prompts)
+    metrics = None if raw.metrics is None else _metrics(page, raw.metrics, prompts)
     return Task(
         name=raw.name,
         version=raw.version,
         summary=" ".join(raw.summary.split()),
-        prompts=prompts,
+        prompts=prompts.texts,
         max_tokens=raw.max_tokens,
         draws=raw.draws,
         features=features,
         target=_target(page, raw.target, features),
-        train=() if raw.train is None else _prompts(page, "train", raw.train),
+        train=() if raw.train is None else read_prompts(page, "train", raw.train).texts,
         metrics=metrics,
         primary=_primary(page, raw.primary, metrics),
         base=_base(page, raw.base),
         proposals=_proposals(page, raw.proposals),
-        references=_references(page, raw.references, len(prompts)),
+        references=read_references(page, raw.references, prompts),
         ci_over=raw.ci_over,
         path=page.path,
     )
@@ -150,7 +143,7 @@ def all_tasks(include_path: Sequence[Path] = ()) -> dict[str, Path]:
     for path in _yaml_files([builtin_folder(), *include_path]):
         name = headline(path)[0]
         if name in found and found[name].resolve() != path.resolve():
-            raise TaskError(f"two tasks are called '{name}': {_shown(found[name])} and {_shown(path)}; rename one")
+            raise TaskError(f"two tasks are called '{name}': {shown(found[name])} and {shown(path)}; rename one")
         if name:
             found.setdefault(name, path)
     return dict(sorted(found.items()))
@@ -159,7 +152,7 @@ def all_tasks(include_path: Sequence[Path] = ()) -> dict[str, Path]:
 def headline(path: Path) -> tuple[str, str]:
     """Name and summary of the task in a file; the file's stem if it is broken, two empty strings if it is no task."""
     try:
-        data = _read(path).data
+        data = read(path).data
     except TaskError:
         return path.stem, ""
     if not {"prompts", "features", "target"} & data.keys():
@@ -172,13 +165,18 @@ def find_tasks(words: str, include_path: Sequence[Path] = ()) -> tuple[Task, ...
 
     Raises UnknownName with the closest match.
     """
+    return tuple(load_task(path) for path in task_files(words, include_path))
+
+
+def task_files(words: str, include_path: Sequence[Path] = ()) -> tuple[Path, ...]:
+    """The files of the tasks that `words` means, not yet read; see `find_tasks`."""
     if words.endswith((".yaml", ".yml")):
-        return (load_task(words),)
+        return (Path(words),)
     known = all_tasks(include_path)
     names = [name for name in known if fnmatchcase(name, words)]
     if not names:
         raise unknown("task", words, known)
-    return tuple(load_task(known[name]) for name in names)
+    return tuple(known[name] for name in names)
 
 
 def find_task(words: str, include_path: Sequence[Path] = ()) -> Task:
@@ -197,102 +195,16 @@ def _yaml_files(places: Iterable[Path]) -> Iterator[Path]:
             yield place
 
 
-@dataclass(frozen=True)
-class _Page:
-    """A YAML file as plain data, and the line of each of its keys and items."""
-
-    path: Path
-    data: dict[str, Any]
-    lines: Mapping[Key, int]
-
-    def where(self, key: Key = ()) -> str:
-        """``file:line`` of a key, or of the nearest one around it that is written down."""
-        while key not in self.lines and key:
-            key = key[:-1]
-        return f"{_shown(self.path)}:{self.lines[key]}" if key in self.lines else _shown(self.path)
-
-    @contextmanager
-    def at(self, key: Key) -> Iterator[str]:
-        """Usage errors inside become task errors that begin with where the key is; yields that place."""
-        where = self.where(key)
-        try:
-            yield where
-        except TaskError:
-            raise
-        except UsageError as error:
-            raise TaskError(f"{where}: {str(error).removeprefix(f'{where}: ')}") from error
-
-    def refuse(self, key: Key, what: str) -> TaskError:
-        """The error that says `what` of a key."""
-        return TaskError(f"{self.where(key)}: {what}")
-
-    def checked(self, model: type[_S], data: Any, key: Key) -> _S:
-        """`data`, found at `key`, as a model; raises TaskError on the first thing that is wrong."""
-        try:
-            return model.model_validate(data)
-        except ValidationError as error:
-            raise self._first(error, model, key) from error
-
-    def _first(self, error: ValidationError, model: type[BaseModel], key: Key) -> TaskError:
-        first = min(error.errors(), key=lambda e: self.lines.get((*key, *e["loc"]), 0))
-        loc = tuple(part for part in first["loc"] if part != "[key]")
-        name = ".".join(map(str, loc))
-        if first["type"] == "extra_forbidden":
-            what = f"unknown key '{name}'.{did_you_mean(name, model.model_fields)}"
-        elif first["type"] == "missing":
-            what = f"the key '{name}' is missing"
-        elif first["type"] == "greater_than_equal":
-            what = f"{name} must be at least {first['ctx']['ge']}, not {first['input']!r}"
-        else:
-            what = f"{name}: {first['msg'][0].lower()}{first['msg'][1:]}, not {_brief(first['input'])}"
-        return self.refuse((*key, *loc), what)
-
-
-_S = TypeVar("_S", bound=_Strict)
-
-
-def _features(page: _Page, specs: Mapping[str, Mapping[str, Any]]) -> dict[str, BoundFeature]:
+def _features(page: Page, specs: Mapping[str, Mapping[str, Any]], prompts: Prompts) -> dict[str, BoundFeature]:
     """The features by the names that the task gives them."""
     bound = {}
     for name, spec in specs.items():
         with page.at(("features", name)) as where:
-            bound[name] = bind(spec, where)
+            bound[name] = bind(with_fields(page, ("features", name), spec, prompts), where)
     return bound
 
 
-def _prompts(page: _Page, key: str, raw: Any) -> tuple[str, ...]:
-    """The prompts of a list or of ``{file: …}``; raises TaskError when there are none or two are equal."""
-    if isinstance(raw, Mapping):
-        raw = _from_file(page, key, raw)
-    if not isinstance(raw, list):
-        raise page.refuse((key,), f"{key} must be a list of texts or {{file: PATH}}, not {_brief(raw)}")
-    if not raw:
-        raise page.refuse((key,), f"{key} is empty: a task needs at least one prompt")
-    seen: set[str] = set()
-    for i, prompt in enumerate(raw):
-        if not isinstance(prompt, str):
-            raise page.refuse((key, i), f"{key}: item {i} is {_brief(prompt)}, not a text: put it in quotes")
-        if prompt in seen:
-            raise page.refuse((key, i), f"{key}: {prompt!r} is there twice")
-        seen.add(prompt)
-    return tuple(raw)
-
-
-def _from_file(page: _Page, key: str, raw: Mapping[str, Any]) -> list[str]:
-    """The lines of a text file beside the task, without empty ones."""
-    if "source" in raw:
-        raise page.refuse((key, "source"), f"{key} from a source are not supported yet: give a list or {{file: PATH}}")
-    for name in raw:
-        if name != "file":
-            raise page.refuse((key, name), f"unknown key '{name}' in {key}.{did_you_mean(str(name), ['file'])}")
-    file = page.path.parent / str(raw.get("file"))
-    try:
-        return [line for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise page.refuse((key, "file"), f"{key}: cannot read {_shown(file)}: {_reason(error)}") from error
-
-
-def _target(page: _Page, items: list[dict[str, Any]], features: Mapping[str, BoundFeature]) -> Target:
+def _target(page: Page, items: list[dict[str, Any]], features: Mapping[str, BoundFeature]) -> Target:
     """The target; errors point at the constraint that is wrong, or at `target` where several clash."""
     categories = {name: f.categories for name, f in features.items() if f.categories}
     ranges = {name: f.range for name, f in features.items() if not f.categories}
@@ -324,16 +236,17 @@ def _constraint(raw: _ConstraintFile) -> Constraint:
     return Constraint(raw.feature, kind, wanted, 1.0 if raw.beta is None else raw.beta, raw.per or "task")
 
 
-def _metrics(page: _Page, items: list[Any]) -> tuple[tuple[str, Mapping[str, Any]], ...]:
+def _metrics(page: Page, items: list[Any], prompts: Prompts) -> tuple[tuple[str, Mapping[str, Any]], ...]:
     """(name, parameters) of each metric; checked against the registry once metrics are loaded."""
     if not items:
         raise page.refuse(("metrics",), "metrics is empty: leave the key out to have all that apply")
     chosen: dict[str, Mapping[str, Any]] = {}
     for i, item in enumerate(items):
-        spec = {"metric": item} if isinstance(item, str) else item
-        if not isinstance(spec, dict) or not isinstance(spec.get("metric"), str):
-            raise page.refuse(("metrics", i), f"a metric is a name or {{metric: NAME, …}}, not {_brief(item)}")
-        name, params = spec["metric"], {k: v for k, v in spec.items() if k != "metric"}
+        spec = _metric_spec(page, item)
+        if not isinstance(spec.get("metric"), str):
+            raise page.refuse(("metrics", i), f"a metric is a name or {{metric: NAME, …}}, not {brief(item)}")
+        given = {k: v for k, v in spec.items() if k != "metric"}
+        name, params = spec["metric"], with_fields(page, ("metrics", i), given, prompts)
         if name in chosen:
             raise page.refuse(("metrics", i), f"the metric '{name}' is there twice")
         chosen[name] = params
@@ -343,7 +256,20 @@ def _metrics(page: _Page, items: list[Any]) -> tuple[tuple[str, Mapping[str, Any
     return tuple(chosen.items())
 
 
-def _primary(page: _Page, primary: str | None, metrics: tuple[tuple[str, Any], ...] | None) -> str | None:
+def _metric_spec(page: Page, item: Any) -> Mapping[str, Any]:
+    """`item` as {metric: NAME, …}; {evaluate: PATH, …} is short for the metric `evaluate` with that path."""
+    if isinstance(item, str):
+        return {"metric": item}
+    if not isinstance(item, Mapping):
+        return {}
+    if "evaluate" not in item or "metric" in item:
+        return item
+    path = page.path.parent / str(item["evaluate"])  # beside the task, where there is such a file
+    rest = {k: v for k, v in item.items() if k != "evaluate"}
+    return {"metric": "evaluate", "path": str(path) if path.exists() else item["evaluate"], **rest}
+
+
+def _primary(page: Page, primary: str | None, metrics: tuple[tuple[str, Any], ...] | None) -> str | None:
     """`metric` or `metric.part`; raises TaskError where the task measures no such thing."""
     if primary is None:
         return None
@@ -376,29 +302,29 @@ def _has_part(meta: Mapping[str, Any], part: str) -> bool:
     return not known or part in known or any(part.startswith(key) for key in known)
 
 
-def _base(page: _Page, raw: Any) -> str | Mapping[str, Any] | None:
+def _base(page: Page, raw: Any) -> str | Mapping[str, Any] | None:
     """A generator spec: ``name``, ``name:key=value,…`` or ``{name: …, key: value}``."""
     if raw is None or (isinstance(raw, str) and raw):
         return raw
     if isinstance(raw, dict) and isinstance(raw.get("name"), str):
         return raw
-    raise page.refuse(("base",), f"base is a generator's name or {{name: NAME, …}}, not {_brief(raw)}")
+    raise page.refuse(("base",), f"base is a generator's name or {{name: NAME, …}}, not {brief(raw)}")
 
 
-def _check_together(page: _Page, raw: _TaskFile) -> None:
+def _check_together(page: Page, raw: _TaskFile) -> None:
     """Refuse λ's own error where intervals are over prompts: λ would have to be fitted anew without each of them."""
     asked = [m for m in raw.metrics or () if isinstance(m, Mapping) and m.get("at") == "asked"]
     if asked and raw.ci_over == "prompts_like_these":
         raise page.refuse(("ci_over",), "ci_over: prompts_like_these does not go with a metric's 'at: asked': drop one")
 
 
-def _proposals(page: _Page, items: list[Any]) -> tuple[Spec, ...]:
+def _proposals(page: Page, items: list[Any]) -> tuple[Spec, ...]:
     """Specs of aligners on the base, or of generators; checked against the registries once these are loaded."""
     found: dict[str, Spec] = {}
     for i, item in enumerate(items):
         with page.at(("proposals", i)) as where:
             if not isinstance(item, (str, Mapping)):
-                raise UsageError(f"a proposal is an aligner, a generator or {{name: NAME, …}}, not {_brief(item)}")
+                raise UsageError(f"a proposal is an aligner, a generator or {{name: NAME, …}}, not {brief(item)}")
             spec = parse_spec(item, where)
             if aligner:
                 (generator if spec.name in generator else aligner).find(spec.name, where).check(spec.arguments, where)
@@ -406,85 +332,3 @@ def _proposals(page: _Page, items: list[Any]) -> tuple[Spec, ...]:
                 raise UsageError(f"the proposal '{spec.label}' is there twice")
             found[spec.label] = spec
     return tuple(found.values())
-
-
-def _references(page: _Page, raw: list[list[str]] | None, prompts: int) -> tuple[tuple[str, ...], ...] | None:
-    if raw is not None and len(raw) != prompts:
-        raise page.refuse(("references",), f"references has {len(raw)} lists for {prompts} prompts: give one for each")
-    return None if raw is None else tuple(map(tuple, raw))
-
-
-def _read(path: Path) -> _Page:
-    """The mapping in a YAML file and the lines of its keys; a safe loader, so nothing is executed."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise TaskError(f"{_shown(path)}: cannot be read: {_reason(error)}") from error
-    try:
-        lines, data = _parse(text, path)
-    except yaml.YAMLError as error:
-        raise TaskError(f"{_shown(path)}{_complaint(error)}") from error
-    if len(lines) == MOST_KEYS:
-        raise TaskError(f"{_shown(path)}: has more than {MOST_KEYS:,} keys and items")
-    if not isinstance(data, dict):
-        raise TaskError(f"{_shown(path)}:1: a task is a mapping of keys (name, version, …), not {_brief(data)}")
-    return _Page(path, data, lines)
-
-
-def _parse(text: str, path: Path) -> tuple[dict[Key, int], Any]:
-    """The line of each key (at most MOST_KEYS of them), and the plain data."""
-    loader = Loader(text)
-    try:
-        node = loader.get_single_node()
-        lines = dict(islice(_lines(node, (), path, frozenset()), MOST_KEYS))
-        return lines, {} if node is None else loader.construct_document(node)
-    finally:
-        loader.dispose()
-
-
-def _lines(node: yaml.Node | None, key: Key, path: Path, above: frozenset[int]) -> Iterator[tuple[Key, int]]:
-    """(key, line) of everything in the tree; raises TaskError on a key given twice, and on a loop of aliases."""
-    if isinstance(node, yaml.ScalarNode) or node is None:
-        return
-    if id(node) in above:
-        raise TaskError(f"{_shown(path)}:{node.start_mark.line + 1}: a YAML alias that contains itself")
-    seen: dict[str, int] = {}
-    for name, marked, child in _children(node):
-        line = marked.start_mark.line + 1
-        if name in seen:
-            raise TaskError(f"{_shown(path)}:{line}: the key '{name}' is there twice, first on line {seen[name]}")
-        seen[name] = line
-        yield (*key, name), line
-        yield from _lines(child, (*key, name), path, above | {id(node)})
-
-
-def _children(node: yaml.Node) -> Iterator[tuple[Any, yaml.Node, yaml.Node]]:
-    """(key or position, the node that marks its line, the child) of a mapping or a list."""
-    for i, item in enumerate(node.value):
-        if isinstance(node, yaml.MappingNode):
-            yield (item[0].value if isinstance(item[0], yaml.ScalarNode) else i, *item)
-        else:
-            yield i, item, item
-
-
-def _complaint(error: yaml.YAMLError) -> str:
-    """``:line:column: what is wrong`` of broken YAML."""
-    mark = getattr(error, "problem_mark", None)
-    if mark is None:
-        return f": is not YAML: {getattr(error, 'reason', None) or str(error).splitlines()[0]}"
-    problem = getattr(error, "problem", None) or getattr(error, "context", None) or "is not YAML"
-    return f":{mark.line + 1}:{mark.column + 1}: broken YAML: {problem}"
-
-
-def _reason(error: OSError | UnicodeDecodeError) -> str:
-    return "it is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else error.strerror or str(error)
-
-
-def _shown(path: Path) -> str:
-    """The path as a person would type it: relative where it lies below the working folder."""
-    return str(path.relative_to(Path.cwd())) if path.is_absolute() and path.is_relative_to(Path.cwd()) else str(path)
-
-
-def _brief(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."

@@ -90,3 +90,24 @@ def command(monkeypatch, capsys, registries, tmp_path):
         return Said(int(ended.value.code or 0), *capsys.readouterr())
 
     return run
+
+
+@pytest.fixture
+def evaluate_here(monkeypatch, tmp_path):
+    """The library `evaluate` without a network, with its caches in the test's folder; loaded scripts are forgotten."""
+    import sys
+
+    import evaluate
+
+    monkeypatch.setattr(evaluate.config, "HF_EVALUATE_OFFLINE", True)
+    monkeypatch.setattr(evaluate.config, "HF_MODULES_CACHE", tmp_path / "modules")
+    monkeypatch.setattr(evaluate.config, "HF_METRICS_CACHE", tmp_path / "metrics")
+    monkeypatch.setattr(sys, "path", list(sys.path))
+
+    def forget():
+        for name in [n for n in sys.modules if n.partition(".")[0] == "evaluate_modules"]:
+            del sys.modules[name]
+
+    forget()
+    yield evaluate
+    forget()

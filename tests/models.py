@@ -66,3 +66,68 @@ def tokenizer(words: Sequence[str]):
     inner = Tokenizer(WordLevel({word: i for i, word in enumerate((*words, EOS))}, unk_token=EOS))
     inner.pre_tokenizer = WhitespaceSplit()
     return PreTrainedTokenizerFast(tokenizer_object=inner, bos_token=EOS, eos_token=EOS, pad_token=EOS, unk_token=EOS)
+
+
+def tiny_classifier(folder: Path, kind: str = "Bert", labels: Sequence[str] = ("sad", "glad", "mad"), **config) -> Path:
+    """Save a random classifier that reads at most 24 tokens; `kind` is transformers' prefix of the architecture."""
+    return _save_reader(
+        folder, f"{kind}ForSequenceClassification", kind, {"id2label": dict(enumerate(labels)), **config}
+    )
+
+
+def tiny_encoder(folder: Path) -> Path:
+    """Save a random BERT without a head."""
+    return _save_reader(folder, "BertModel", "Bert", {})
+
+
+def _save_reader(folder: Path, network: str, kind: str, config: dict) -> Path:
+    import torch
+    import transformers
+
+    shape = {
+        "Bert": {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32},
+        "DistilBert": {"dim": 16, "n_layers": 2, "n_heads": 2, "hidden_dim": 32},
+        "GPT2": {"n_embd": 16, "n_layer": 2, "n_head": 2},
+        "XLNet": {"d_model": 16, "n_layer": 2, "n_head": 2, "d_inner": 32},
+    }
+    shape["Roberta"] = shape["Bert"]
+    words = (*READER, *NOUNS)
+    given = {"vocab_size": len(words), "initializer_range": 0.3, "pad_token_id": 0}
+    if kind != "XLNet":
+        given["max_position_embeddings"] = 24
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        made = getattr(transformers, network)(
+            getattr(transformers, f"{kind}Config")(**{**shape[kind], **given, **config})
+        )
+    made.save_pretrained(str(folder))
+    bare = kind == "GPT2"
+    tokens = reader_tokenizer(words, bare)
+    if made.config.pad_token_id is None:
+        tokens.pad_token = None
+    if kind == "Bert":
+        tokens.model_input_names = ["input_ids", "token_type_ids", "attention_mask"]
+    tokens.save_pretrained(str(folder))
+    return folder
+
+
+READER = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
+
+
+def reader_tokenizer(words: Sequence[str], bare: bool = False):
+    """One token a word between [CLS] and [SEP], and a second text before another [SEP]; `bare`: words alone."""
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from tokenizers.pre_tokenizers import WhitespaceSplit
+    from tokenizers.processors import TemplateProcessing
+    from transformers import PreTrainedTokenizerFast
+
+    inner = Tokenizer(WordLevel({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
+    inner.pre_tokenizer = WhitespaceSplit()
+    if not bare:
+        inner.post_processor = TemplateProcessing(
+            single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+        )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=inner, pad_token="[PAD]", unk_token="[UNK]", bos_token="[CLS]", eos_token="[SEP]"
+    )

@@ -283,6 +283,45 @@ def test_validate_goes_on_after_a_broken_task(command):
     assert said.err.startswith("alignbench: broken.yaml:2:1: broken YAML: ")
 
 
+def test_a_run_file_and_the_file_that_a_run_leaves(command):
+    """The second run is of the file that the first wrote: the same rows, and nothing is drawn."""
+    Path("run.yaml").write_text("model: exact\naligner: rejection\ntasks: little.yaml\nseed: [0, 1]\nbatch_size: 7\n")
+    said = command("run", "--config", "run.yaml", "--output_path", "out")
+    assert said.code == 0, said.err
+    assert "seed 0" not in said.out and "|seeds:0,1|" in said.out
+    [saved] = Path("out").glob("config_*.yaml")
+    before = table()
+    again = command("run", "--config", saved)
+    assert again.code == 0 and "nothing was drawn" in again.err and list(Path("out").glob("config_*.yaml")) == [saved]
+    same(table(), before)
+    of_run = json.loads(next(Path("out/exact").glob("run_*.json")).read_text())["config"]["job"]
+    assert of_run["seed"] == [0, 1] and of_run["model"] == [{"name": "exact"}]
+    assert json.loads(next(Path("out/exact").glob("results_*.json")).read_text())["config"]["batch_size"] == 7
+
+
+def test_a_leaderboard_of_several_seeds_is_scored_again_alike(command):
+    command(*BASIC)
+    assert command(*BASIC, "--seed", "0,1,2").code == 0
+    before = table()
+    assert set(before.seeds.dropna()) == {3} and command("score", "out").code == 0
+    order = ["task", "generator", "metric", "part", "seed"]
+    same(*(t.sort_values(order).reset_index(drop=True) for t in (table(), before)))
+
+
+def test_the_environment_is_read_and_a_misspelt_variable_is_told(command, monkeypatch):
+    monkeypatch.setenv("ALIGNBENCH_DRAWS", "5")
+    monkeypatch.setenv("ALIGNBENCH_DEVCIE", "cpu")
+    said = command(*BASIC, "--dry_run")
+    assert said.code == 0 and "2 prompts × 5 draws" in said.out
+    assert "alignbench: ALIGNBENCH_DEVCIE is not read. Did you mean 'ALIGNBENCH_DEVICE'?" in said.err
+
+
+def test_a_glob_without_a_match_beside_a_good_model(command):
+    said = command(*BASIC, "--model", "hf:pretrained=ckpts/step-*")
+    assert said.code == 2 and len(said.err.splitlines()) == 1 and "exact (base)" in said.out
+    assert "ckpts/step-*: matches nothing" in said.err
+
+
 # --- what bad input gets ----------------------------------------------------------------------------------------------
 
 
@@ -308,6 +347,8 @@ def test_validate_goes_on_after_a_broken_task(command):
         (("--gen_kwargs", "temperature=0"), "temperature=0: must be above 0"),
         (("--gen_kwargs", "top_p=2"), "top_p=2: must be in (0, 1]"),
         (("--seed", "9" * 20), "must be a whole number >= 0 and below 2^63"),
+        (("--seed", "0,x"), "--seed 0,x: must be a whole number >= 0"),
+        (("--config", "nowhere.yaml"), "nowhere.yaml: cannot be read: No such file or directory"),
         (("--include_path", "nowhere"), "nowhere: no such file or folder"),
         (("--batch_size", "many"), "--batch_size many: must be 'auto' or a whole number >= 1"),
         (("--batch_size", "0"), "--batch_size 0: must be 'auto' or a whole number >= 1"),
@@ -396,12 +437,13 @@ def test_a_prompt_longer_than_the_window_is_found_before_sampling(command, task,
             "context window of 8")  # fmt: skip
 
 
-def test_two_tokenizers_are_refused_before_sampling(command, tiny_gpt2, tmp_path, monkeypatch):
-    monkeypatch.setattr(Law, "sample", _never)
+def test_two_tokenizers_are_refused_and_the_base_goes_on(command, tiny_gpt2, tmp_path):
     other = save_gpt2(tmp_path / "other", vocab=20)
     words = ("--model", "hf", "--model_args", f"pretrained={tiny_gpt2}", "--model_args", f"pretrained={other}")
     said = command("run", *words, "--tasks", "little.yaml", "--output_path", "out")
-    refused(said, "have different tokenizers: a KL divergence between them is not defined")
+    assert said.code == 2 and len(said.err.splitlines()) == 1
+    assert "have different tokenizers: a KL divergence between them is not defined" in said.err
+    assert set(table().generator) <= {"tiny-gpt2", "draws of p"}
 
 
 def test_two_models_of_one_tokenizer_are_two_rows(command, tiny_gpt2, tiny_llama):

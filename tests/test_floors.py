@@ -17,12 +17,12 @@ import alignbench
 
 ROOT = Path(alignbench.__file__).parent
 FLOORS = {
-    0: ("types", "errors", "registry", "spec", "seeds", "stats"),
-    1: ("target", "sources", "generators"),
+    0: ("types", "errors", "registry", "spec", "yamlfile", "seeds", "stats"),
+    1: ("target", "sources", "records", "generators"),
     2: ("features", "metrics", "aligners"),
-    3: ("task", "testing", "truth"),
+    3: ("task", "prompts", "testing", "truth"),
     4: ("store", "evidence", "engines"),
-    5: ("run", "results", "reports", "selfcheck", "modelcheck"),
+    5: ("config", "run", "results", "reports", "selfcheck", "modelcheck"),
     6: ("integrations",),
     7: ("cli", "__main__"),
 }

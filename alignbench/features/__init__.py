@@ -1,8 +1,8 @@
 """Features: what is measured of one draw, as a number or a category.
 
 Lives here: functions (prompts, draws) → (B,) array, registered with `@feature`, and their binding to parameters.
-May import: floors 0 and 1 (never metrics or aligners, never torch; a classifier is loaded in
-`generators/classifier.py` and handed in).
+May import: floors 0 and 1 (never metrics or aligners, never torch; a feature that needs a model asks
+`generators/classifier.py` for it at its first value, as `models.py` does, so that tasks are read without torch).
 
 To add one, write a function in a file of this folder and import the file below:
 
@@ -14,10 +14,12 @@ To add one, write a function in a file of this folder and import the file below:
 Declarations: `version` (raise it whenever a value can change: it is part of every task's hash), `range` (lowest and
 highest value, infinity allowed: rejection needs it), `categories` (a tuple, or a function of the parameters; the
 function then returns codes, −1 = none of them), `check` (called with the parameters before anything is sampled;
-raises UsageError). Parameters are keyword-only; their type hints are checked.
+raises UsageError), `identity` (a function of the parameters: what of them the values depend on, for the task's hash;
+default: all. A device does not belong there; the fingerprint of a folder of weights does, its path does not).
+Parameters are keyword-only; their type hints are checked.
 """
 
-from alignbench.features import pronouns, shape, words
+from alignbench.features import models, pronouns, shape, words
 from alignbench.features.binding import BoundFeature, bind
 
-__all__ = ["BoundFeature", "bind", "pronouns", "shape", "words"]
+__all__ = ["BoundFeature", "bind", "models", "pronouns", "shape", "words"]

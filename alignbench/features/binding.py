@@ -54,11 +54,12 @@ class BoundFeature:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What the values depend on: name, version, parameters, and what each code stands for."""
+        """What the values depend on: name, version, parameters or their `identity`, and what codes stand for."""
+        told = feature.find(self.name).meta.get("identity", dict)
         return {
             "feature": self.name,
             "version": self.version,
-            "params": dict(self.params),
+            "params": told(**self.params),
             "categories": list(self.categories),
         }
 

@@ -6,7 +6,8 @@ loop. `hf.py` loads a transformer, `adapters.py` what was trained on top of it, 
 `graphs.py` that on a GPU; `budget.py` says how many rows fit, `precision.py` which dtype, `replicas.py` shares rows
 among GPUs. `exact.py` and `hidden.py` are small worlds. What is known exactly: `automaton.py` and `pattern.py` say
 which draws are kept, `steered.py` decodes so that they are, `dynamic.py` sums over all draws, `worlds.py` puts them
-together; `words.py` is what they share. Estimators and aligners are proven against these in the tests.
+together; `words.py` is what they share. `classifier.py` is what only reads texts, for features. Estimators and
+aligners are proven against these in the tests.
 
 To add a generator, write a file with a factory `@generator def mine(*, batch_size, device, dtype, **model_args)` that
 returns anything with the `Sampler` protocol (`alignbench.types`); with `log_prob` too its divergences are measured. A

@@ -2,9 +2,11 @@
 
 Lives here: one file per family of metrics, and `measure`, which asks a metric only what the evidence can answer;
 `prompts.py` gives any metric intervals over prompts, `black_box.py` bounds where there is no density; `ngrams.py` is
-the table of n-grams that `diversity.py` and `self_bleu.py` count, built once for a set of texts.
-May import: floors 0 and 1 (`stats`, `types`, `errors`, `registry`), numpy, scipy and, inside a function, scikit-learn;
-never torch, pandas, a feature or an aligner. A metric is pure: it reruns for ever from stored draws.
+the table of n-grams that `diversity.py` and `self_bleu.py` count, built once for a set of texts; `evaluate_module.py`
+is the bridge from `evaluate`, whose way back is in `alignbench/integrations/`.
+May import: floors 0 and 1 (`stats`, `types`, `errors`, `registry`), numpy, scipy and, inside a function, scikit-learn,
+sacrebleu, rouge-score and evaluate; never torch, pandas, a feature or an aligner. A metric is pure: it reruns for ever
+from stored draws.
 To add one: a function ``(evidence, *, …)`` with ``@metric(needs={"log_gen"}, better="lower")`` in a file of its own,
 imported below (a plug-in's file is found by `--include_path`). `needs` names entries of `CAPABILITIES`; `better` is
 "lower", "higher" or "", or a mapping from parts (or the beginnings of parts) to these; `parts` names the parts of a
@@ -91,10 +93,14 @@ from alignbench.metrics import (  # noqa: E402
     distance,
     diversity,
     entropy,
+    evaluate_module,
     fitted,
     fluency,
+    labels,
     length,
     mauve,
+    means,
+    references,
     satisfaction,
     winning,
 )
@@ -107,12 +113,16 @@ __all__ = [
     "distance",
     "diversity",
     "entropy",
+    "evaluate_module",
     "fitted",
     "fluency",
+    "labels",
     "lacking",
     "length",
     "mauve",
+    "means",
     "measure",
+    "references",
     "satisfaction",
     "winning",
 ]

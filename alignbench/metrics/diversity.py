@@ -2,41 +2,96 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import zlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
+from itertools import islice
 
 import numpy as np
 
-from alignbench.metrics.ngrams import NGrams, distinct_share, ngrams, words_of
+from alignbench.metrics.ngrams import (
+    WORD,
+    NGrams,
+    distinct_share,
+    entropy_in_blocks,
+    ngrams,
+    similarities,
+    vendi_score,
+    words_of,
+)
 from alignbench.metrics.parameters import at_least
 from alignbench.metrics.self_bleu import leave_one_out
 from alignbench.registry import metric
-from alignbench.stats.intervals import mean_over_prompts, normal, on_logit_scale, spread_or_none, without_interval
+from alignbench.stats.intervals import (
+    mean_over_prompts,
+    moved,
+    normal,
+    on_logit_scale,
+    spread_or_none,
+    without_interval,
+)
 from alignbench.stats.jackknife import strata
 from alignbench.types import Array, Estimate, Evidence
 
 FEWEST = 5  # blocks in all that an interval needs: from 4, their standard deviation is known to a factor of 4 at best
+ORDERS = (1, 2, 3)
 
 
-@metric(
-    needs={"own"},
-    better="",
-    parts=("distinct_1", "distinct_2", "distinct_3"),
-    check=at_least(draws=1, words=1),
-)
+@metric(needs={"own"}, better="", parts=("distinct_1", "distinct_2", "distinct_3"), check=at_least(draws=1, words=1))
 def distinct(evidence: Evidence, *, draws: int = 8, words: int = 16) -> dict[str, Estimate]:
     """Distinct-1, -2, -3: share of distinct n-grams in blocks of `draws` draws of one prompt, `words` words each.
 
     Draws with fewer words are left out. Source: Li et al., A diversity-promoting objective function (2016).
     """
-    blocks = _blocks(evidence, draws, words)
-    return {
-        f"distinct_{n}": _over_blocks(blocks, partial(distinct_share, n=n))
-        if words >= n
-        else Estimate.missing(f"{words} words have no {n}-gram")
-        for n in (1, 2, 3)
-    }
+    blocks = blocks_of(evidence.own.draws.texts, evidence.own.draws.prompt, draws, words)
+    return {f"distinct_{n}": _of_order(blocks, distinct_share, n, words, 1.0) for n in ORDERS}
+
+
+@metric(needs={"own"}, better="", parts=("1", "2", "3"), check=at_least(draws=1, words=1), opt_in=True)
+def ngram_entropy(evidence: Evidence, *, draws: int = 8, words: int = 16) -> dict[str, Estimate]:
+    """Entropy in nats of the 1-, 2- and 3-grams of words in blocks of `draws` draws of one prompt, `words` words each.
+
+    −Σ f log f of the shares f of a block's n-grams, not corrected for its size, which is fixed: at most the log of the
+    number of n-grams in a block. Blocks as in `distinct`. Source: Zhang et al., Generating informative and diverse
+    conversational responses via adversarial information maximization (2018), Ent-n.
+    """
+    blocks = blocks_of(evidence.own.draws.texts, evidence.own.draws.prompt, draws, words)
+    size = {n: max(draws * (words - n + 1), 1) for n in ORDERS}
+    return {str(n): _of_order(blocks, entropy_in_blocks, n, words, float(np.log(size[n]))) for n in ORDERS}
+
+
+@metric(needs={"own"}, better="", check=at_least(draws=2), opt_in=True)
+def unique_share(evidence: Evidence, *, draws: int = 8) -> Estimate:
+    """Share of draws whose whole text, but for white space, no other draw of its block of `draws` draws has.
+
+    Blocks of consecutive draws of one prompt, since the share falls with the number of draws.
+    """
+    blocks = blocks_of(evidence.own.draws.texts, evidence.own.draws.prompt, draws)
+    return over_blocks(blocks, _unique)
+
+
+@metric(needs={"own"}, better="", check=at_least(draws=2, words=2), opt_in=True)
+def vendi(evidence: Evidence, *, draws: int = 8, words: int = 16) -> Estimate:
+    """Vendi score, 1 to `draws`: the effective number of unlike texts in a block of `draws` draws, by words.
+
+    The exponential of the entropy of the eigenvalues of K/`draws`; K is the mean of the cosines of counts of words and
+    of pairs of words. Blocks as in `distinct`. Source: Friedman and Dieng, The Vendi score (2023).
+    """
+    blocks = blocks_of(evidence.own.draws.texts, evidence.own.draws.prompt, draws, words)
+    return over_blocks(blocks, lambda b: vendi_score(similarities(b.table, (1, 2))), (1.0, float(draws)))
+
+
+@metric(needs={"own"}, better="", check=at_least(draws=1, words=1), opt_in=True)
+def compression_ratio(evidence: Evidence, *, draws: int = 8, words: int = 16) -> Estimate:
+    """Compression ratio: bytes of UTF-8 of a block's texts over their bytes after gzip's DEFLATE; low where diverse.
+
+    Texts end after their `words`-th word and are joined by line breaks; level 9, 18 bytes of gzip's frame counted.
+    Blocks as in `distinct`: the ratio grows with the number of texts.
+    Source: Shaib et al., Standardizing the measurement of text diversity (2024).
+    """
+    blocks = blocks_of(evidence.own.draws.texts, evidence.own.draws.prompt, draws, words)
+    return over_blocks(blocks, partial(_compressed, words=words), None)
 
 
 @metric(needs={"own"}, better="", check=at_least(draws=2, words=1))
@@ -46,58 +101,107 @@ def self_bleu(evidence: Evidence, *, draws: int = 8, words: int = 16) -> Estimat
     Blocks as in `distinct`; sacrebleu's sentence BLEU with exponential smoothing and effective order, on words.
     Source: Zhu et al., Texygen (2018); Post, A call for clarity in reporting BLEU scores (2018).
     """
-    return _over_blocks(_blocks(evidence, draws, words), _mean_self_bleu, top=100.0)
+    return self_bleu_in(blocks_of(evidence.own.draws.texts, evidence.own.draws.prompt, draws, words))
 
 
 @dataclass(frozen=True)
 class Blocks:
-    """Blocks of as many draws of one prompt, cut to as many words."""
+    """Blocks of as many texts of one prompt."""
 
     prompt: Array  # (K,) the prompt of each block
-    table: NGrams  # of the texts in blocks, by block
+    texts: tuple[str, ...]  # block by block, as they are
+    cut: tuple[Sequence[str], ...]  # their first words; empty where whole texts are compared
     note: str  # what they are made of, and what is in none
 
+    @cached_property
+    def table(self) -> NGrams:
+        """The n-grams of the cut texts, by block."""
+        return ngrams(self.cut, np.repeat(np.arange(self.prompt.size), len(self.cut) // max(self.prompt.size, 1)))
 
-def _blocks(evidence: Evidence, draws: int, words: int) -> Blocks:
-    """Consecutive draws that are long enough, `draws` a block, cut to `words` words."""
-    texts = [words_of(text) for text in evidence.own.draws.texts]
-    long = np.array([len(t) for t in texts]) >= words
-    rows = [rows[long[rows]] for rows, _ in strata(evidence.own.draws.prompt)]
-    kept = np.concatenate([np.zeros(0, int), *(r[: r.size // draws * draws] for r in rows)])
-    prompt = evidence.own.draws.prompt[kept[::draws]]
-    table = ngrams([texts[i][:words] for i in kept], np.repeat(np.arange(prompt.size), draws))
-    return Blocks(prompt, table, "; ".join(_notes(evidence, long, prompt, draws, words)))
+    def __iter__(self) -> Iterator[tuple[str, ...]]:
+        size = len(self.texts) // max(self.prompt.size, 1)
+        return (self.texts[k * size : (k + 1) * size] for k in range(self.prompt.size))
 
 
-def _mean_self_bleu(table: NGrams) -> Array:
-    """(K,) mean Self-BLEU of each block; all have as many texts."""
-    return np.asarray(np.bincount(table.block, leave_one_out(table)) / np.bincount(table.block))
+def blocks_of(texts: Sequence[str], prompt: Array, size: int, words: int = 0, what: str = "draws") -> Blocks:
+    """Consecutive texts of a prompt that have `words` words, `size` a block; `what` they are called in the note."""
+    cut = [words_of(text) for text in texts] if words else []
+    long = np.array([len(t) for t in cut]) >= words if words else np.ones(len(texts), bool)
+    rows = [rows[long[rows]] for rows, _ in strata(prompt)]
+    kept = np.concatenate([np.zeros(0, int), *(r[: r.size // size * size] for r in rows)])
+    filled = np.asarray(prompt)[kept[::size]]
+    note = f"blocks of {size} {what}{f' of {words} words' if words else ''}"
+    if not long.all():
+        note += f"; {(~long).sum()} of {long.size} {what} shorter than {words} words left out"
+    note = "; ".join([note, *_gaps(np.asarray(prompt), filled, int(long.sum()) - kept.size, what)])
+    return Blocks(filled, tuple(texts[i] for i in kept), tuple(cut[i][:words] for i in kept) if words else (), note)
 
 
-def _over_blocks(blocks: Blocks, score: Callable[[NGrams], Array], top: float = 1.0) -> Estimate:
-    """Mean over prompts of the mean `score` (0 to `top`) of their blocks, with blocks as units."""
+def _gaps(prompt: Array, filled: Array, rest: int, what: str) -> Iterator[str]:
+    """How many texts and prompts are in no block, and the number of blocks."""
+    if rest:
+        yield f"{rest} of {prompt.size} {what} fill no block"
+    drawn = np.unique(prompt).size
+    lost = drawn - np.unique(filled).size
+    if lost and filled.size:
+        yield f"{lost} of {drawn} prompts have no block"
+    yield f"{filled.size} block{'' if filled.size == 1 else 's'}"
+
+
+def self_bleu_in(blocks: Blocks) -> Estimate:
+    """Mean Self-BLEU, 0 to 100, of blocks of texts."""
+    return over_blocks(blocks, lambda b: _block_means(b.table, leave_one_out(b.table)), (0.0, 100.0))
+
+
+def _of_order(blocks: Blocks, score: Callable[[NGrams, int], Array], n: int, words: int, top: float) -> Estimate:
+    """Mean `score`, 0 to `top`, of the n-grams of blocks of texts of `words` words."""
+    if words < n:
+        return Estimate.missing(f"{words} words have no {n}-gram")
+    return over_blocks(blocks, lambda b: score(b.table, n), (0.0, top))
+
+
+def _block_means(table: NGrams, values: Array) -> Array:
+    """(K,) means of the `values` (N,) of each block's texts; all have as many."""
+    return np.asarray(np.bincount(table.block, values) / np.bincount(table.block))
+
+
+def _unique(blocks: Blocks) -> Array:
+    """(K,) share of the texts of each block that are there once."""
+    return np.array([_once([" ".join(text.split()) for text in texts]) for texts in blocks])
+
+
+def _once(texts: Sequence[str]) -> float:
+    return sum(texts.count(text) == 1 for text in texts) / len(texts)
+
+
+def _compressed(blocks: Blocks, words: int) -> Array:
+    """(K,) bytes of each block over its bytes after gzip."""
+    raw = ["\n".join(_first(text, words) for text in texts).encode("utf-8", "surrogatepass") for texts in blocks]
+    return np.array([len(one) / len(zlib.compress(one, 9, 31)) for one in raw])
+
+
+def _first(text: str, words: int) -> str:
+    """The text up to the end of its `words`-th word."""
+    return text[: [found.end() for found in islice(WORD.finditer(text), words)][-1]]
+
+
+def over_blocks(
+    blocks: Blocks, score: Callable[[Blocks], Array], limits: tuple[float, float] | None = (0.0, 1.0)
+) -> Estimate:
+    """Mean over prompts of the mean `score` of their blocks, which lies within `limits`, with blocks as units."""
     count = blocks.prompt.size
     if count < 2:
         return Estimate.missing(f"{blocks.note}: at least 2 are needed", n=count)
-    answer = spread_or_none(_mean(blocks.prompt, score(blocks.table)), "no interval: the blocks do not differ")
+    answer = spread_or_none(_mean(blocks.prompt, score(blocks)), "no interval: the blocks do not differ")
     if answer.stderr is not None and count < FEWEST:
         answer = without_interval(replace(answer, note=""), f"no interval: fewer than {FEWEST} blocks")
-    return replace(on_logit_scale(answer, top), note=blocks.note).noted(answer.note)
+    return replace(answer if limits is None else _within(answer, *limits), note=blocks.note).noted(answer.note)
 
 
-def _notes(evidence: Evidence, long: Array, prompt: Array, draws: int, words: int) -> Iterator[str]:
-    """What the blocks are made of, and how many draws and prompts are in none; the number of blocks comes last."""
-    yield f"blocks of {draws} draws of {words} words"
-    short, rest = int((~long).sum()), int(long.sum()) - draws * prompt.size
-    if short:
-        yield f"{short} of {long.size} draws shorter than {words} words left out"
-    if rest:
-        yield f"{rest} of {long.size} draws fill no block"
-    drawn = np.unique(evidence.own.draws.prompt).size
-    lost = drawn - np.unique(prompt).size
-    if lost and prompt.size:
-        yield f"{lost} of {drawn} prompts have no block"
-    yield f"{prompt.size} block{'' if prompt.size == 1 else 's'}"
+def _within(answer: Estimate, low: float, high: float) -> Estimate:
+    """The same with limits between `low` and `high`, symmetric on the logit scale."""
+    value = float(answer.value or 0.0)
+    return moved(on_logit_scale(moved(answer, value - low), high - low), value)
 
 
 def _mean(prompt: Array, values: Array) -> Estimate:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -113,8 +114,11 @@ def _references(evidence: Evidence) -> Texts | str:
     lost = [c for c in drawn if not evidence.references[c]]
     if lost:
         return f"no reference texts for prompt {lost[0]}"
-    texts = [text for c in drawn for text in evidence.references[c]]
-    prompt = np.repeat(drawn, [len(evidence.references[c]) for c in drawn])
+    count = Counter(tuple(evidence.references[c]) for c in drawn)
+    if len(set(count.values())) > 1:
+        return "some prompts share their references and others do not: give all the same, or each its own"
+    texts = [text for references in count for text in references]
+    prompt = np.repeat(np.arange(len(count)), list(map(len, count)))  # a list that prompts share was drawn once
     return texts, _unbinned(prompt, np.ones(prompt.size))
 
 

@@ -1,4 +1,4 @@
-"""Words and n-grams of many texts at once, as numbers: what distinct-n and Self-BLEU count."""
+"""Words and n-grams of many texts at once, as numbers: what the measures of diversity count."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from itertools import chain
 
 import numpy as np
+from scipy.sparse import csr_array
+from scipy.special import xlogy
 
 from alignbench.types import Array
 
@@ -78,3 +80,40 @@ def distinct_share(table: NGrams, n: int) -> Array:
     block = np.zeros(table.grams[n - 1].max(initial=-1) + 1, int)
     block[table.grams[n - 1]] = table.block[table.text(n)]
     return np.asarray(np.bincount(block, minlength=every.size) / every)
+
+
+def entropy_in_blocks(table: NGrams, n: int) -> Array:
+    """(K,) entropy in nats of the shares of each block's n-grams; each block must have one."""
+    every = np.bincount(table.block, table.each(n))
+    grams = table.grams[n - 1]
+    block = np.zeros(grams.max(initial=-1) + 1, int)
+    block[grams] = table.block[table.text(n)]
+    share = np.bincount(grams) / every[block]
+    return np.asarray(np.bincount(block, -share * np.log(share), every.size))
+
+
+def similarities(table: NGrams, orders: Sequence[int]) -> Array:
+    """(K, D, D) mean over `orders` of the cosines of the counts of n-grams of each two of a block's D texts.
+
+    The texts stand block by block, all blocks have as many, and each text must have an n-gram of each order.
+    """
+    count, size = int(table.block[-1]) + 1, int((table.block == 0).sum())
+    total = np.zeros((count, size, size))
+    for n in orders:
+        grams = table.grams[n - 1]
+        counts = csr_array((np.ones(grams.size), (table.text(n), grams)))
+        counts.sum_duplicates()
+        length = np.sqrt(counts.multiply(counts).sum(axis=1))
+        dots = (counts @ counts.T).tocoo()  # texts of different blocks share no n-gram
+        row, col = dots.coords
+        total[table.block[row], row % size, col % size] += dots.data / (length[row] * length[col])
+    return np.asarray(total / len(orders))
+
+
+def vendi_score(kernel: Array) -> Array:
+    """(K,) the exponential of the entropy of the eigenvalues of kernel/D, for (K, D, D) kernels with diagonal 1.
+
+    Source: Friedman and Dieng, The Vendi score: a diversity evaluation metric for machine learning (2023), eq. 1.
+    """
+    share = np.maximum(np.linalg.eigvalsh(kernel / kernel.shape[-1]), 0.0)  # below 0 by rounding alone
+    return np.asarray(np.exp(-xlogy(share, share).sum(axis=-1)))

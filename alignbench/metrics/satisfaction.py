@@ -6,12 +6,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from alignbench.errors import unknown
 from alignbench.registry import metric
 from alignbench.stats.intervals import (
     LEVEL,
     influence_of_ratio,
     mean_over_prompts,
     moved,
+    scaled,
     score_limits,
     share,
     spread_or_none,
@@ -20,6 +22,7 @@ from alignbench.stats.jackknife import strata
 from alignbench.types import Array, Estimate, Evidence, Wanted
 
 MEAN_OF_SIZES = "mean of |reached − wanted|"
+HALF = "half the sum of |reached − wanted|"
 FOLDED = "limits: those of the error, folded at 0"
 TWO_VALUED = "limits as for a feature of 0 and 1"
 
@@ -65,6 +68,41 @@ def moment_error(evidence: Evidence) -> dict[str, Estimate]:
         feature = absent[0].partition(".")[0]
         return {"": Estimate.missing(f"no own draw falls in a listed category of {feature}")} | parts
     return {"": _mean_size(evidence, [r for r in reached.values() if r is not None])} | parts
+
+
+@metric(needs={"own"}, better="lower", opt_in=True)
+def calibration(evidence: Evidence, *, feature: str | None = None) -> dict[str, Estimate]:
+    """Mean |share reached − share wanted| of the categories of each `distribution` asked for, and total variation.
+
+    Parts: mae.<feature>, tv.<feature> (half the sum of the sizes), and mae, the mean over all categories of all these
+    features where there are several. Shares as in `satisfaction`, intervals as in `moment_error`. `feature`: only
+    that one. Raises UsageError where the target asks for no distribution of it.
+    """
+    asked = list(dict.fromkeys(w.feature for w in evidence.fit.wanted if w.kind == "distribution"))
+    if feature is not None and feature not in asked:
+        raise unknown("distribution of the feature", feature, asked, "metric 'calibration'")
+    if not asked:
+        return {"": Estimate.missing("the target asks for no distribution")}
+    parts: dict[str, Estimate] = {}
+    reached = {name: _shares(evidence, name) for name in (asked if feature is None else [feature])}
+    if len(reached) > 1:
+        parts["mae"] = _calibrated(evidence, [r for shares in reached.values() for r in shares])
+    for name, shares in reached.items():
+        parts[f"mae.{name}"] = mean = _calibrated(evidence, shares)
+        parts[f"tv.{name}"] = replace(scaled(mean, len(shares) / 2), note=mean.note.replace(MEAN_OF_SIZES, HALF))
+    return parts
+
+
+def _shares(evidence: Evidence, feature: str) -> list[Reached | None]:
+    asked = [w for w in evidence.fit.wanted if w.kind == "distribution" and w.feature == feature]
+    return [_share(evidence, w) for w in asked]
+
+
+def _calibrated(evidence: Evidence, reached: list[Reached | None]) -> Estimate:
+    present = [r for r in reached if r is not None]
+    if len(present) < len(reached):
+        return Estimate.missing("no own draw falls in a listed category", n=len(evidence.own.draws))
+    return _mean_size(evidence, present)
 
 
 def _values(evidence: Evidence, feature: str) -> Array:

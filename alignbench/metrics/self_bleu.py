@@ -36,6 +36,27 @@ def leave_one_out(table: NGrams) -> Array:
     return brevity(table.length, closest(table.block, table.length)) * precision(correct, total)
 
 
+def against(table: NGrams, own: Array) -> Array:
+    """(M,) sentence BLEU, 0 to 100, of each text that is `own` (N,) bool against all of its block that are not.
+
+    Scored as in `leave_one_out`; each block with an own text must have one that is not.
+    """
+    correct = np.stack([_among(table, own, n) for n in ORDERS])
+    total = np.stack([table.each(n)[own] for n in ORDERS])
+    nearest = _nearest((table.block[own], table.length[own]), (table.block[~own], table.length[~own]))
+    return brevity(table.length[own], nearest) * precision(correct, total)
+
+
+def _among(table: NGrams, own: Array, n: int) -> Array:
+    """(M,) n-grams of each own text that the others of its block have, each counted as often as in one at most."""
+    grams, texts = table.grams[n - 1], table.length.size
+    cell, count = np.unique(grams * texts + table.text(n), return_counts=True)
+    gram, text = np.divmod(cell, max(texts, 1))
+    mine, most = own[text], np.zeros(grams.max(initial=-1) + 1, int)
+    np.maximum.at(most, gram[~mine], count[~mine])
+    return np.bincount(text[mine], np.minimum(count, most[gram])[mine], texts)[own]
+
+
 def matched(table: NGrams, n: int) -> Array:
     """(N,) n-grams of each text that the others of its block have, each counted as often as in one other at most."""
     grams, texts = table.grams[n - 1], table.length.size
@@ -75,6 +96,22 @@ def closest(block: Array, length: Array) -> Array:
     answer = np.empty_like(ranked)
     answer[order] = np.where(below <= above, ranked - below, ranked + above)
     return answer
+
+
+def _nearest(own: tuple[Array, Array], others: tuple[Array, Array]) -> Array:
+    """(M,) the length of `others` nearest to each own one in its block, the shorter of two as near.
+
+    Both are (block, length); each own block has others.
+    """
+    order = np.lexsort((others[1], others[0]))
+    block, length = others[0][order], others[1][order].astype(float)
+    wide = int(max(own[1].max(initial=0), others[1].max(initial=0))) + 1
+    at = np.searchsorted(block * wide + length, own[0] * wide + own[1])
+    sides = []
+    for side in (at - 1, at):  # of texts sorted by length within blocks, the last that is shorter and the next
+        row = np.clip(side, 0, length.size - 1)
+        sides.append(np.where((row == side) & (block[row] == own[0]), length[row], np.inf))
+    return np.asarray(np.where(np.abs(own[1] - sides[0]) <= np.abs(sides[1] - own[1]), *sides))
 
 
 def brevity(length: Array, reference: Array) -> Array:

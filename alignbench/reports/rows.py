@@ -16,6 +16,9 @@ COLUMNS = (
     "draws", "judge", "signature", "measured", "seconds", "exact", "ci_over",
 )  # fmt: skip
 """`*_id` are 8 hex digits of an identity ("" where it is not known), `draws` is per prompt, `judge` "" is the base."""
+RARE = {"step": "Int64", "seeds": "Int64", "seed_sd": "float64"}
+"""Columns that are there where some row says something: a checkpoint's training step; the number of seeds that a mean
+is over, and the standard deviation between them (see `seeds.with_means`)."""
 LATER = ("generator_id", "base_id", "target_id", "draws", "judge", "measured", "exact", "ci_over")
 """Columns that older files lack."""
 NUMBERS = ("value", "stderr", "ci_low", "ci_high", "ess", "seconds", "exact")
@@ -26,18 +29,24 @@ WORDS = tuple(name for name in COLUMNS if name not in NUMBERS + COUNTS)
 def tidy(rows: pd.DataFrame) -> pd.DataFrame:
     """`rows` with the columns of `COLUMNS` first and their types settled: floats, nullable integers, else text.
 
-    A missing number is NaN, a missing word is empty; so are all of a column of `LATER` that is absent. Raises
-    StoreError on other absent columns.
+    A missing number is NaN, a missing word is empty; so are all of a column of `LATER` that is absent. A column of
+    `RARE` without a number is left out. Raises StoreError on other absent columns.
     """
     absent = [name for name in COLUMNS if name not in rows and name not in LATER]
     if absent:
         raise StoreError(f"not a results table: it lacks the columns {', '.join(absent)}")
-    extra = [name for name in rows if name not in COLUMNS]
-    table = rows.reindex(columns=[*COLUMNS, *extra]).reset_index(drop=True)
+    rare = {name: kind for name, kind in RARE.items() if name in rows and rows[_witness(name)].notna().any()}
+    extra = [name for name in rows if name not in COLUMNS and name not in RARE]
+    table = rows.reindex(columns=[*COLUMNS, *rare, *extra]).reset_index(drop=True)
     words = {name: table[name].astype(object).where(table[name].notna(), "").astype(str) for name in WORDS}
-    table = table.assign(**words).astype(dict.fromkeys(NUMBERS, "float64") | dict.fromkeys(COUNTS, "Int64"))
+    table = table.assign(**words).astype(dict.fromkeys(NUMBERS, "float64") | dict.fromkeys(COUNTS, "Int64") | rare)
     table.attrs = dict(rows.attrs)
     return table
+
+
+def _witness(name: str) -> str:
+    """The column that says whether a rare one is wanted: means have a spread column even where none has a spread."""
+    return "seeds" if name == "seed_sd" else name
 
 
 def write_rows(path: Path, rows: pd.DataFrame) -> None:
@@ -51,7 +60,7 @@ def read_rows(path: Path) -> pd.DataFrame:
     try:
         data = io.BytesIO(path.read_bytes())
         rows = pd.read_csv(data, encoding="utf-8", dtype=str, keep_default_na=False, na_filter=False)
-        return tidy(rows.assign(**{name: _numbers(rows[name]) for name in (*NUMBERS, *COUNTS) if name in rows}))
+        return tidy(rows.assign(**{name: _numbers(rows[name]) for name in (*NUMBERS, *COUNTS, *RARE) if name in rows}))
     except (OSError, ValueError, StoreError) as error:
         reason = " ".join(str(error).split())
         raise StoreError(f"{path}: cannot be read as results: {reason}") from error
@@ -59,6 +68,6 @@ def read_rows(path: Path) -> pd.DataFrame:
 
 def _numbers(words: pd.Series) -> pd.Series:
     """Exactly the numbers that were written: Python's own reading of them, which is correct to the last bit."""
-    read = int if words.name in COUNTS else float
-    values = [read(word) if word else None for word in words]
-    return pd.Series(values, index=words.index, dtype="Int64" if words.name in COUNTS else "float64")
+    kind = "Int64" if words.name in COUNTS else RARE.get(str(words.name), "float64")
+    values = [(int if kind == "Int64" else float)(word) if word else None for word in words]
+    return pd.Series(values, index=words.index, dtype=kind)

@@ -14,6 +14,7 @@ import pandas as pd
 from alignbench.errors import unknown
 from alignbench.reports.numbers import MISSING, plain, spell
 from alignbench.reports.rows import tidy
+from alignbench.reports.seeds import joined_targets, key_of, newest, whose, with_means
 from alignbench.types import CEILING, PRIMARY
 
 COMPACT = (
@@ -32,7 +33,8 @@ RESIDUE = 1e-12  # what summing in float64 leaves of an exact 0
 TURNS = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
 WHO = ("generator", "aligner", "generator_id", "seed", "draws")
 """What tells the rows of a table apart."""
-REMARKS = {3: "seed {}", 4: "{} draws", 2: "#{}"}
+SEED = WHO.index("seed")
+REMARKS = {SEED: "seed {}", 4: "{} draws", 2: "#{}"}
 """Position in `WHO` → what a label says where names alone do not tell rows apart, in this order."""
 
 Record = Mapping[str, Any]
@@ -145,8 +147,10 @@ def leaderboard(
     """
     told = rows.attrs.get("primary")
     first = primary if primary is not None else told if isinstance(told, Mapping) else {}
-    rows = tidy(rows)
+    rows = with_means(tidy(rows))
     records: list[dict[str, Any]] = [{str(k): v for k, v in r.items()} for r in rows.to_dict("records")]
+    targets = joined_targets(records)
+    records = [{**r, "target_id": targets[r["target_id"]]} for r in records]
     _check_metrics(metrics or (), records)
     groups: dict[_Setting, list[Record]] = {}
     for record in records:
@@ -201,15 +205,11 @@ def _digits(setting: _Setting, all_of_task: Sequence[tuple[_Setting, str]]) -> s
 
 
 def _check_metrics(metrics: Sequence[str], records: Sequence[Record]) -> None:
-    keys = {_key(r) for r in records}
+    keys = {key_of(r) for r in records}
     known = keys | {r["metric"] for r in records}
     for name in metrics:
         if not _chosen(list(keys), _patterns([name])):
             raise unknown("metric", name, known)
-
-
-def _key(record: Record) -> str:
-    return ".".join(filter(None, (record["metric"], record["part"])))
 
 
 def _patterns(metrics: Sequence[str]) -> list[str]:
@@ -245,10 +245,10 @@ class _Footnotes:
 
 def _table(group: Sequence[Record], metrics: Sequence[str] | None, primary: str, remark: str) -> Table:
     patterns = (primary, *COMPACT) if metrics is None else _patterns(metrics)
-    keys = _chosen(list(dict.fromkeys(_key(r) for r in group)), patterns)
+    keys = _chosen(list(dict.fromkeys(key_of(r) for r in group)), patterns)
     if metrics is None:
-        keys = [key for key in keys if key == primary or any(_says_something(r) for r in group if _key(r) == key)]
-    better = {_key(r): r["better"] for r in reversed(group) if r["better"]}
+        keys = [key for key in keys if key == primary or any(_says_something(r) for r in group if key_of(r) == key)]
+    better = {key_of(r): r["better"] for r in reversed(group) if r["better"]}
     lines = _sorted(_lines(group), primary, better.get(primary, "lower"))
     footnotes = _Footnotes()
     shared = {key: _shared_notes(lines, key) for key in keys}
@@ -290,25 +290,24 @@ def _with_exact(column: Column, lines: Sequence[_Line]) -> list[Column]:
 
 
 def _lines(group: Sequence[Record]) -> list[_Line]:
-    """The rows by generator, its digits, aligner, seed and draws; where one was measured again, the newest counts."""
+    """The rows by generator, its digits, aligner, seed and draws; where one was measured again, the newest counts.
+
+    A mean over seeds stands for the rows that it is of.
+    """
     found: dict[tuple[str, ...], list[Record]] = {}
+    means = {whose(record) for record in group if _is_mean(record)}
     for record in group:
+        if whose(record) in means and not _is_mean(record):
+            continue
         who = tuple("" if pd.isna(record[name]) else str(record[name]) for name in WHO)
         found.setdefault(who, []).append(record)
-    lines = [_line(who, _newest(records)) for who, records in found.items()]
+    lines = [_line(who, newest(records)) for who, records in found.items()]
     for name in dict.fromkeys(line.label for line in lines):
         same = [line for line in lines if line.label == name]
-        for line, remark in zip(same, _differences([line.who for line in same]), strict=True):
+        for line, remark in zip(same, _differences([line.who for line in same], bool(means)), strict=True):
             remarks = ", ".join(filter(None, (line.mark, *remark)))
             line.label = f"{name} ({remarks})" if remarks else name
     return lines
-
-
-def _newest(records: Sequence[Record]) -> dict[str, Record]:
-    """Key → record of the measurement that was made last (of those of one time, the one that comes last)."""
-    order = list(dict.fromkeys((r["measured"], r["run_id"]) for r in records))
-    last = max(reversed(order), key=lambda when: when[0])
-    return {_key(r): r for r in records if (r["measured"], r["run_id"]) == last}
 
 
 def _line(who: tuple[str, ...], records: dict[str, Record]) -> _Line:
@@ -321,9 +320,16 @@ def _line(who: tuple[str, ...], records: dict[str, Record]) -> _Line:
     return _Line(generator, aligner, plain_text(name), mark, records, who)
 
 
-def _differences(rows: Sequence[tuple[str, ...]]) -> list[list[str]]:
-    """For each of some rows of one name, the fewest remarks (seed, draws, digits) that tell them apart."""
-    chosen: list[int] = []
+def _is_mean(record: Record) -> bool:
+    return not pd.isna(record.get("seeds"))
+
+
+def _differences(rows: Sequence[tuple[str, ...]], means: bool) -> list[list[str]]:
+    """For each of some rows of one name, the fewest remarks (seed, draws, digits) that tell them apart.
+
+    Beside `means` over seeds, a row of one seed always says which.
+    """
+    chosen = [SEED] if means else []
     for i in REMARKS:
         if len({tuple(who[j] for j in (*chosen, i)) for who in rows}) > len(
             {tuple(who[j] for j in chosen) for who in rows}

@@ -99,19 +99,20 @@ def mauve(p: Binned, q: Binned, c: float = SCALING) -> Estimate:
     """MAUVE, 0 to 1, of the laws of two independent sets of draws in the same buckets, mean over the ways to make them.
 
     The delta interval is for the score of as many draws in these buckets: what finite draws take off the score, even
-    where the laws are one, is not corrected; see `of_one_law`.
+    where the laws are one, is not corrected; see `of_one_law`. The note tells how much the ways differ, which the
+    interval does not hold.
     """
     size = int(max(p.bucket.max(), q.bucket.max())) + 1
     ways = p.bucket.shape[1]
-    value, slope_p, slope_q = 0.0, np.zeros(p.prompt.size), np.zeros(q.prompt.size)
+    areas, slope_p, slope_q = np.zeros(ways), np.zeros(p.prompt.size), np.zeros(q.prompt.size)
     for way in range(ways):
-        area, (by_p, by_q) = area_and_slopes(p.histogram(way, size), q.histogram(way, size), c)
-        value += area / ways
+        areas[way], (by_p, by_q) = area_and_slopes(p.histogram(way, size), q.histogram(way, size), c)
         slope_p += by_p[p.bucket[:, way]] / ways
         slope_q += by_q[q.bucket[:, way]] / ways
     variances = np.concatenate([p.variances(slope_p), q.variances(slope_q)])
     df = satterthwaite(variances, np.concatenate([p.worth, q.worth]))
-    found = normal(value, float(variances.sum()), n=q.prompt.size, df=df)
+    note = f"standard deviation between {ways} clusterings {areas.std(ddof=1):.2g}" if ways > 1 else "one clustering"
+    found = normal(float(areas.mean()), float(variances.sum()), n=q.prompt.size, df=df, note=note)
     if found.stderr is None:
         return found.noted("no interval: some prompt has one independent draw")
     return on_logit_scale(spread_or_none(found))

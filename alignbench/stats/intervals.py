@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from scipy.special import betaincinv, expit, logit, ndtri, stdtrit
@@ -15,6 +16,7 @@ Z95 = 1.959963984540054
 Transform = Callable[[Array], Array]
 LEVEL = 0.95
 FLAT = "no interval: the draws do not differ"
+BETWEEN = "some prompt has one independent draw: the interval takes the spread between prompts (conservative)"
 ROUNDING = 1e-12  # of the value (or of 1): a standard error this small is rounding
 
 
@@ -171,8 +173,7 @@ def mean_over_prompts(prompt: Array, values: Array, group: Array | None = None, 
     if means.size == 1:
         return Estimate(float(means[0]), n=values.size, note="one independent draw: no interval")
     between = float(means.var(ddof=1)) / means.size
-    note = "some prompt has one independent draw: the interval takes the spread between prompts (conservative)"
-    return normal(means.mean(), between, n=values.size, df=means.size - 1, note=note, level=level)
+    return normal(means.mean(), between, n=values.size, df=means.size - 1, note=BETWEEN, level=level)
 
 
 def _spread(prompt: Array, values: Array, group: Array | None) -> list[tuple[float, float, int]]:
@@ -184,6 +185,36 @@ def _spread(prompt: Array, values: Array, group: Array | None) -> list[tuple[flo
         variance = float((off**2).sum()) / rows.size**2 * units / (units - 1) if units > 1 else np.inf
         answer.append((mean, variance, units))
     return answer
+
+
+def of_totals(prompt: Array, columns: Array, theta: Callable[[Array], Array], group: Array | None = None) -> Estimate:
+    """θ of the totals of `columns` (B, K) over all draws; jackknife interval, stratified by prompt, clustered by group.
+
+    `theta` maps (R, K) totals to (R,). The other units of its prompt stand for one that is left out, so that prompts
+    keep their shares; where some prompt has a single unit, the units of all prompts stand for each other.
+    Source: Jones, Jackknife estimation of functions of stratum means (1974).
+    """
+    columns = np.asarray(columns, float)
+    parts, note = [unit_sums(columns[rows], unit) for rows, unit in strata(prompt, group)], ""
+    if min(map(len, parts)) < 2:
+        parts, note = [np.concatenate(parts)], BETWEEN
+    sums = columns.sum(axis=0)
+    value = float(theta(sums[None])[0])
+    if len(parts[0]) < 2:
+        return Estimate(value, n=len(columns), note="one independent draw: no interval")
+    variances = np.array([_by_leaving_out(sums, part, theta) for part in parts])
+    if not np.isfinite(variances).all():
+        return Estimate(value, n=len(columns), note="no interval: it cannot be had without some draw")
+    df = satterthwaite(variances, np.array([len(part) for part in parts]))
+    return spread_or_none(normal(value, float(variances.sum()), n=len(columns), df=df, note=note))
+
+
+def _by_leaving_out(sums: Array, units: Array, theta: Callable[[Array], Array]) -> float:
+    """What the (U, K) sums of one prompt's units add to the variance of θ of all sums (K,)."""
+    count, mine = len(units), units.sum(axis=0)
+    with np.errstate(divide="ignore", invalid="ignore"):  # of what cannot be had without some unit: no variance
+        without = theta(sums - mine + (mine - units) * count / (count - 1))
+    return float(((without - without.mean()) ** 2).sum()) * (count - 1) / count
 
 
 def ratio_over_prompts(
@@ -213,6 +244,13 @@ def moved(error: Estimate, value: float) -> Estimate:
     low = None if error.ci_low is None else error.ci_low + shift
     high = None if error.ci_high is None else error.ci_high + shift
     return replace(error, value=value, ci_low=low, ci_high=high)
+
+
+def scaled(estimate: Estimate, factor: float) -> Estimate:
+    """`factor` > 0 times the estimate, with its error and limits."""
+    numbers = {name: getattr(estimate, name) for name in ("value", "stderr", "ci_low", "ci_high")}
+    larger: dict[str, Any] = {name: x if x is None else factor * x for name, x in numbers.items()}
+    return replace(estimate, **larger)
 
 
 def share(prompt: Array, hit: Array, group: Array | None = None, level: float = LEVEL) -> Estimate:

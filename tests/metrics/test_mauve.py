@@ -1,5 +1,6 @@
 """MAUVE of texts: which laws it tells apart, by weights as by draws, and where it refuses."""
 
+import re
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -57,7 +58,7 @@ def test_weights_make_draws_of_p():
     own = [line for line in texts(FLAT, 1200, 2) if int(line.split()[0][1:]) < 10]
     hard = measured(evidence(own, ref, np.where(kept, 0.0, -np.inf)))
     assert one_law(hard.note)[0] <= hard.value <= one_law(hard.note)[1]
-    base = measured(evidence(own, ref), clusters=int(hard.note.split("; ")[1].split()[0]))
+    base = measured(evidence(own, ref), clusters=int(re.search(r"(\d+) clusters;", hard.note)[1]))
     assert base.value < hard.value  # planted: the base's draws as they are
     law = np.repeat([0.3, 0.7], 600)
     assert measured(evidence(own, ref, np.where(kept, np.log(law), -np.inf))).value == pytest.approx(hard.value)
@@ -124,3 +125,31 @@ def test_the_work_is_linear_in_the_draws(monkeypatch):
     measured(evidence(lines, lines), seeds=2)
     assert len(split) == 20_000
     assert points == [(5_000, 500)] * 2
+
+
+def test_clusterings_are_averaged_and_their_spread_is_told():
+    e = evidence(texts(FLAT, 60, 0), texts(STEEP, 60, 1))
+    averaged, alone = measured(e, seeds=2), measured(e, seeds=1)
+    ways = room._clusters
+    each = []
+    for seed in range(2):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(room, "_clusters", lambda t, s, k, seeds, way=seed: ways(t, s, k, 2)[:, way : way + 1])
+            each.append(measured(e, seeds=1).value)
+    assert averaged.value == pytest.approx(np.mean(each))
+    assert f"standard deviation between 2 clusterings {np.std(each, ddof=1):.2g}" in averaged.note
+    assert alone.value == each[0] and "one clustering" in alone.note
+
+
+def test_a_corpus_that_prompts_share_counts_once():
+    """Planted: one corpus for two prompts taken for twice as many draws, whose interval is too narrow."""
+    human, own = texts(STEEP, 150, 3), texts(STEEP, 300, 0)
+    shared = measured(evidence(own, own, references=[human, human]), against="references", clusters=15)
+    alone = room._references(evidence(own, own, references=[human, human]))
+    assert len(alone[0]) == 150 and alone[1].worth.tolist() == [150]
+    twice = measured(evidence(own, own, references=[human, human[::-1]]), against="references", clusters=15)
+    assert shared.stderr > 1.1 * twice.stderr
+    odd = replace(evidence(own, own), references=[human, human], prompts=["a", "b"])
+    three = replace(odd.own, draws=replace(odd.own.draws, prompt=np.arange(300) % 3))
+    odd = replace(odd, own=three, prompts=["a", "b", "c"], references=[human, human, own])
+    assert "some prompts share their references" in measured(odd, against="references").note

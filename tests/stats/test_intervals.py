@@ -12,7 +12,9 @@ from alignbench.stats.intervals import (
     mean_over_prompts,
     monotone,
     mover,
+    of_totals,
     ratio_over_prompts,
+    scaled,
     share,
     spread_or_none,
     total,
@@ -165,3 +167,39 @@ def test_a_chance_from_trials_until_hits_is_unbiased_and_covered():
     assert values.mean() == pytest.approx(0.6, abs=4 * values.std() / math.sqrt(2000))
     assert (5 / trials).mean() > 0.63  # planted: the plug-in
     assert ((lows <= 0.6) & (highs >= 0.6)).mean() >= 0.945
+
+
+def mean_of(totals):
+    return totals[:, 1] / totals[:, 0]
+
+
+def test_totals_of_a_mean_are_the_stratified_mean():
+    rng = np.random.default_rng(0)
+    prompt, group = np.repeat([0, 1, 2], 20), np.repeat(np.arange(30), 2)
+    values = rng.normal(size=60) + 5 * prompt
+    columns = np.stack([np.ones(60), values], axis=1)
+    for clusters in (None, group):
+        found, exact = of_totals(prompt, columns, mean_of, clusters), mean_over_prompts(prompt, values, clusters)
+        assert (found.value, found.stderr) == pytest.approx((exact.value, exact.stderr))
+        assert (found.ci_low, found.ci_high) == pytest.approx((exact.ci_low, exact.ci_high))
+    unstratified = of_totals(np.zeros(60, int), columns, mean_of)
+    assert unstratified.stderr > 3 * found.stderr  # planted: prompts not kept apart
+
+
+def test_totals_without_spread_or_with_too_few_draws():
+    columns = np.ones((8, 2))
+    assert of_totals(np.arange(8) // 4, columns, mean_of).note == FLAT
+    alone = of_totals(np.zeros(1, int), columns[:1], mean_of)
+    assert alone.value == 1 and alone.note == "one independent draw: no interval"
+    between = of_totals(np.arange(8), np.stack([np.ones(8), np.arange(8.0)], axis=1), mean_of)
+    assert (
+        between.stderr == pytest.approx(np.arange(8).std(ddof=1) / math.sqrt(8)) and "between prompts" in between.note
+    )
+    rare = of_totals(np.arange(3), np.array([[1.0, 1], [0, 0], [0, 0]]), mean_of)
+    assert rare.value == 1 and rare.ci_low is None and "without some draw" in rare.note
+
+
+def test_a_larger_estimate():
+    half = Estimate(1.0, 0.1, 0.8, 1.2, n=3, note="x")
+    assert scaled(half, 3.0) == Estimate(3.0, 0.1 * 3, 0.8 * 3, 1.2 * 3, n=3, note="x")
+    assert scaled(Estimate.missing("x"), 2.0) == Estimate.missing("x")

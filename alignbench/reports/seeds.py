@@ -1,0 +1,146 @@
+"""Rows of several seeds: beside them the mean over the seeds, and how far these lie apart."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import isinf, isnan, sqrt
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from alignbench.reports.rows import tidy
+from alignbench.stats.intervals import normal, spread_or_none
+from alignbench.types import Estimate
+
+Record = Mapping[str, Any]
+SETTING = ("task", "task_hash", "base_id", "base", "judge", "ci_over")
+NUMBERS = ("value", "stderr", "ci_low", "ci_high", "n", "ess", "note")
+
+
+def with_means(rows: pd.DataFrame) -> pd.DataFrame:
+    """Tidy `rows` and a row for the mean over seeds of everything that was measured on more than one.
+
+    Such a row has no `seed`; `seeds` counts them, `seed_sd` is the standard deviation between them, and its interval is
+    Student's t with seeds − 1 degrees: seeds share no draws, no reference draws and no λ. Where a seed gave no number,
+    or some but not all gave ∞, there is no mean and the note says so. Mean rows that are there already are made anew.
+    """
+    single = rows[rows["seeds"].isna()] if "seeds" in rows else rows
+    if single["seed"].nunique() < 2:
+        return single
+    found: dict[tuple[str, ...], dict[int, list[Record]]] = {}
+    records = single[single["seed"].notna()].to_dict("records")
+    for record in ({str(name): value for name, value in r.items()} for r in records):
+        who = (*(record[name] for name in SETTING), *whose(record))
+        found.setdefault(who, {}).setdefault(int(record["seed"]), []).append(record)
+    means = [row for by_seed in found.values() if len(by_seed) > 1 for row in _means(by_seed)]
+    return tidy(pd.concat([single.astype(object), pd.DataFrame(means)], ignore_index=True)) if means else single
+
+
+def whose(record: Record) -> tuple[str, ...]:
+    """What tells the generators of a table apart, but for the seed: an aligner makes another one of each λ."""
+    return (record["generator"], record["aligner"], str(record["draws"]),
+            "" if record["aligner"] else record["generator_id"])  # fmt: skip
+
+
+def key_of(record: Record) -> str:
+    """`metric.part`, or the metric alone."""
+    return ".".join(filter(None, (record["metric"], record["part"])))
+
+
+def newest(records: Sequence[Record]) -> dict[str, Record]:
+    """Key → record of the measurement that was made last (of those of one time, the one that comes last)."""
+    order = list(dict.fromkeys((r["measured"], r["run_id"]) for r in records))
+    last = max(reversed(order), key=lambda when: when[0])
+    return {key_of(r): r for r in records if (r["measured"], r["run_id"]) == last}
+
+
+def joined_targets(records: Sequence[Record]) -> dict[str, str]:
+    """target_id → the name of all that differ from it by the seed alone, as the rows of means say."""
+    families: dict[str, dict[str, None]] = {}
+    for record in records:
+        ids = dict.fromkeys(record["target_id"].split("+"))
+        joined = {i: None for known in ids for i in families.get(known, {known: None})}
+        families |= dict.fromkeys(joined, joined)
+    names = {known: "+".join(family) for known, family in families.items()}
+    return {r["target_id"]: names[r["target_id"].partition("+")[0]] for r in records}
+
+
+def _means(by_seed: Mapping[int, Sequence[Record]]) -> list[dict[str, Any]]:
+    """The rows of the means of one generator, from its records by seed."""
+    latest = {seed: newest(by_seed[seed]) for seed in sorted(by_seed)}
+    keys = dict.fromkeys(key for records in latest.values() for key in records)
+    return [_mean({seed: records.get(key) for seed, records in latest.items()}) for key in keys]
+
+
+def _mean(by_seed: Mapping[int, Record | None]) -> dict[str, Any]:
+    """The row of one mean; None stands for a seed in which the number was not reported."""
+    records = [r for r in by_seed.values() if r is not None]
+    estimate, spread = _estimate(list(by_seed), list(by_seed.values()))
+    exact = [_number(r["exact"]) for r in records]
+    numbers = {name: getattr(estimate, name) for name in NUMBERS}
+    return {
+        **{name: _common(name, records) for name in ("run_id", "generator_id")},
+        **{k: v for k, v in records[0].items() if k not in ("run_id", "generator_id")}, **numbers,
+        "target_id": "+".join(dict.fromkeys(r["target_id"] for r in records)),
+        "seed": None, "seeds": len(by_seed), "seed_sd": spread, "signature": _signature(list(by_seed), records),
+        "measured": max(r["measured"] for r in records), "seconds": sum(r["seconds"] for r in records),
+        "exact": None if None in exact else float(np.mean(np.array(exact, dtype=float))),
+    }  # fmt: skip
+
+
+def _common(name: str, records: Sequence[Record]) -> str:
+    return records[0][name] if all(r[name] == records[0][name] for r in records) else ""
+
+
+def _signature(seeds: Sequence[int], records: Sequence[Record]) -> str:
+    """The parts that all seeds share, and the seeds; λ is not among them where it was fitted to each."""
+    parts = [r["signature"].split("|") for r in records]
+    kept = [p for p in parts[0] if p.startswith("seed:") or all(p in other for other in parts)]
+    told = "seeds:" + ",".join(map(str, seeds))
+    return "|".join(told if p.startswith("seed:") else p for p in kept)
+
+
+def _estimate(seeds: Sequence[int], records: Sequence[Record | None]) -> tuple[Estimate, float | None]:
+    """The mean of independent values, one a seed, with Student's t; and their standard deviation, divisor seeds − 1."""
+    count = len(seeds)
+    n = int(sum(_number(r["n"]) or 0 for r in records if r is not None))
+    found = [None if r is None else _number(r["value"]) for r in records]
+    values = [v for v in found if v is not None]
+    infinite = [v for v in values if isinf(v)]
+    if len(values) < count or 0 < len(infinite) < count or len(set(infinite)) > 1:
+        return Estimate(None, n=n, note=f"no mean over {count} seeds: {_why_not(records, len(infinite))}"), None
+    if infinite:
+        return Estimate(infinite[0], n=n, note=f"the same in each of {count} seeds").noted(_notes(records)), None
+    spread = float(np.std(values, ddof=1))
+    note = f"mean of {count} seeds ({', '.join(map(str, seeds))}), interval by Student's t over them"
+    mean = normal(float(np.mean(values)), (spread / sqrt(count)) ** 2, n=n, df=count - 1, note=note)
+    if {r["stderr"] for r in records if r is not None} != {0.0}:  # else exact in each, and so is the mean
+        mean = spread_or_none(mean, "no interval: the seeds do not differ")
+    return mean.noted(_notes(records)), spread
+
+
+def _why_not(records: Sequence[Record | None], infinite: int) -> str:
+    """In how many seeds there was ∞, only a bound, or nothing, with the first reason for that."""
+    absent = [r for r in records if r is not None and _number(r["value"]) is None]
+    bounds = [r for r in absent if _number(r["ci_low"]) is not None or _number(r["ci_high"]) is not None]
+    empty = [str(r["note"]).replace("; ", ", ") or "no reason was given" for r in absent if r not in bounds]
+    unreported = sum(r is None for r in records)
+    said = {
+        f"∞ in {infinite}": infinite, f"a bound alone in {len(bounds)}": len(bounds),
+        f"missing in {len(empty)} ({empty[0] if empty else ''})": len(empty),
+        f"not reported in {unreported}": unreported,
+    }  # fmt: skip
+    return ", ".join(text for text, many in said.items() if many)
+
+
+def _notes(records: Sequence[Record | None]) -> str:
+    """The parts of notes that all seeds have, and whether some have others."""
+    parts = [list(filter(None, str(r["note"]).split("; "))) for r in records if r is not None]
+    shared = [p for p in parts[0] if all(p in other for other in parts)]
+    more = ["notes differ by seed: see their rows"] if any(len(p) > len(shared) for p in parts) else []
+    return "; ".join(shared + more)
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None or pd.isna(value) or isnan(value) else float(value)
