@@ -1,9 +1,10 @@
-"""Tiny random causal language models on disk, as `save_pretrained` saves real ones; no network."""
+"""Tiny random language models on disk, as `save_pretrained` saves real ones; no network."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 EOS = "</s>"
 NOUNS = ("rain", "sun", "wind", "snow", "cloud", "fog", "she", "he", "her", "his", "nurse", "said", "that", "the")
@@ -32,6 +33,35 @@ def tiny_llama(folder: Path, vocab: int | Sequence[str] = VOCAB, *, seed: int = 
         num_attention_heads=2, num_key_value_heads=1, initializer_range=0.3, **_ends(size),
     )  # fmt: skip
     return _save(LlamaForCausalLM, config, folder, words_of(vocab), seed)
+
+
+def tiny_t5(folder: Path, vocab: int | Sequence[str] = VOCAB, *, seed: int = 0, **config: Any) -> Path:
+    """Save a random T5 (relative positions; the decoder starts with the pad, which is no EOS here) into `folder`."""
+    from transformers import T5Config, T5ForConditionalGeneration
+
+    size = len(words_of(vocab)) + 1
+    made = T5Config(**{
+        "vocab_size": size, "d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 2, "num_heads": 2, "dropout_rate": 0.0,
+        "relative_attention_num_buckets": 8, "relative_attention_max_distance": 16, "initializer_factor": 1.0,
+        "eos_token_id": size - 1, "pad_token_id": 0, "decoder_start_token_id": 0, **config,
+    })  # fmt: skip
+    return _save(T5ForConditionalGeneration, made, folder, words_of(vocab), seed)
+
+
+def tiny_bart(folder: Path, vocab: int | Sequence[str] = VOCAB, *, seed: int = 0, window: int = 64,
+              **config: Any) -> Path:  # fmt: skip
+    """Save a random BART (learned positions; starts with its EOS, which is its pad too) into `folder`."""
+    from transformers import BartConfig, BartForConditionalGeneration
+
+    size = len(words_of(vocab)) + 1
+    made = BartConfig(**{
+        "vocab_size": size, "max_position_embeddings": window, "d_model": 16, "encoder_layers": 2, "decoder_layers": 2,
+        "encoder_attention_heads": 2, "decoder_attention_heads": 2, "encoder_ffn_dim": 32, "decoder_ffn_dim": 32,
+        "init_std": 0.3, "dropout": 0.0,
+        "decoder_start_token_id": size - 1, "forced_eos_token_id": size - 1, **_ends(size),
+        **config,
+    })  # fmt: skip
+    return _save(BartForConditionalGeneration, made, folder, words_of(vocab), seed)
 
 
 def words_of(vocab: int | Sequence[str]) -> tuple[str, ...]:

@@ -403,7 +403,7 @@ def test_a_folder_without_a_model(command, tmp_path):
     refused(command(*words, "pretrained=./empty"), "./empty: no model in this folder (config.json is missing)")
     refused(command(*words, "pretrained=./nowhere"), "./nowhere: no such folder")
     refused(command(*words, "pretrained=x.gguf"), "x.gguf: no such file")
-    refused(command(*words, "pretrained=./broken"), "./broken: cannot be loaded as a causal language model: ")
+    refused(command(*words, "pretrained=./broken"), "./broken: cannot be loaded as a language model: ")
     refused(command(*words, "pretrained=./empty,dtype=float31"), "dtype 'float31'. Did you mean 'float32'?")
     refused(command(*words, "pretrained=./empty", "--device", "gpu"), "device 'gpu'")
 
@@ -415,7 +415,7 @@ def test_pickled_weights_are_not_loaded(command, tmp_path):
     (folder / "model.safetensors").unlink()
     torch.save({}, folder / "pytorch_model.bin")
     words = ("run", "--model", "hf", "--model_args", f"pretrained={folder}", "--tasks", "little.yaml")
-    refused(command(*words), "cannot be loaded as a causal language model: ")
+    refused(command(*words), "cannot be loaded as a language model: ")
 
 
 def test_broken_yaml_has_its_line(command, task):

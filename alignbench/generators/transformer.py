@@ -1,4 +1,4 @@
-"""A causal transformer as next-token distributions: its tokenizer, its forward passes, its states.
+"""A causal transformer as next-token distributions: its forward passes, its states.
 
 Two ways through the network. Where its layers keep plain keys and values (`slots.Trial`), sampling and scoring write
 them in place and compute a prompt once for all its draws; any other network is run as transformers runs it.
@@ -6,94 +6,40 @@ them in place and compute a prompt once for all its draws; any other network is 
 
 from __future__ import annotations
 
-import copy
 import inspect
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from hashlib import sha256
 from typing import Any
 
 import numpy as np
 import torch
-from jinja2 import TemplateError
 
 from alignbench.errors import UsageError
-from alignbench.generators.base import Decoder, Positions, Vocab
-from alignbench.generators.budget import Budget, bucket, ran_out
+from alignbench.generators.base import Decoder, Positions
+from alignbench.generators.budget import bucket
+from alignbench.generators.pretrained import CHUNK_BYTES, TOGETHER, Pretrained, fork, normalised, shown
 from alignbench.generators.sampling import CACHED, Stepwise
-from alignbench.generators.slots import Logits, Slots, Trial, agree, apart, forced
+from alignbench.generators.slots import Logits, Slots, Trial, apart, forced
 from alignbench.types import Array, Draws
-
-CHUNK_BYTES = 512 * 2**20
-"""Most memory of the logits of one pass, with the copies that their reduction makes, where they are made whole."""
-TOGETHER = {"cpu": 4096, "cuda": 32768}
-"""Tokens in one teacher-forced pass: on a CPU more are no faster, and their activations leave the cache."""
 
 
 @dataclass(eq=False)
-class HFModel:
+class HFModel(Pretrained):
     """A causal language model of transformers with its tokenizer, as raw next-token distributions.
 
     Position ids are explicit; pad tokens are masked and never scored, so that a pad id that is also an EOS id costs no
-    EOS term. `batch_size` is the most rows side by side, `budget` the memory they may take.
+    EOS term.
     """
 
-    network: Any
-    tokenizer: Any
-    name: str
-    weights: str  # identity of the weights
-    batch_size: int = 64
-    chat: bool = False
-    system: str | None = None
-    budget: Budget = field(default_factory=Budget)
-    replicas: tuple[HFModel, ...] = ()  # copies on other devices
     _idle: Slots | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        self.network.eval()
+        super().__post_init__()
         accepted = inspect.signature(self.network.forward).parameters
         self._positions = "position_ids" in accepted
         self._keep = "logits_to_keep" in accepted
-
-    @property
-    def device(self) -> torch.device:
-        """Where the weights are."""
-        return torch.device(self.network.device)
-
-    @cached_property
-    def vocab(self) -> Vocab:
-        """Tokens of the network's output layer (ids the tokenizer does not name are "<id>"), and all its EOS ids."""
-        size = self.network.get_output_embeddings().weight.shape[0]
-        names = [f"<{i}>" for i in range(size)]
-        for token, i in self.tokenizer.get_vocab().items():
-            if i < size:
-                names[i] = token
-        return Vocab(tuple(names), frozenset(i for i in self._eos_ids() if i < size))
-
-    def identity(self) -> Mapping[str, Any]:
-        """Weights, tokenizer, dtype and rendering."""
-        template = str(self.tokenizer.chat_template) if self.chat else ""
-        return {
-            "kind": "hf",
-            "weights": self.weights,
-            "vocab": self.vocab.fingerprint,
-            "dtype": str(self.network.dtype).removeprefix("torch."),
-            "chat": sha256(template.encode()).hexdigest()[:12] if self.chat else "",
-            "system": self.system or "",
-        }
-
-    def render(self, prompt: str) -> str:
-        """The prompt, in the tokenizer's chat template if the model was loaded with it."""
-        if not self.chat:
-            return prompt
-        system = [{"role": "system", "content": self.system}] if self.system else []
-        turns = [*system, {"role": "user", "content": prompt}]
-        try:
-            return str(self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
-        except TemplateError as error:
-            raise UsageError(f"{self.name}: its chat template refuses the conversation: {error}") from error
 
     def start(self, rendered: Sequence[str], *, max_tokens: int) -> HFState:
         """See `Model.start`."""
@@ -103,7 +49,7 @@ class HFModel:
         ids, mask = self._left_padded(encoded)
         positions = (mask.cumsum(1) - 1).clamp(min=0)
         out = self._forward(ids, mask, positions, use_cache=True, keep=1)
-        return HFState(self, out.past_key_values, mask, positions[:, -1] + 1, _normalised(out.logits[:, -1]))
+        return HFState(self, out.past_key_values, mask, positions[:, -1] + 1, normalised(out.logits[:, -1]))
 
     def decoder(self, rows: int, width: int) -> Slots | Stepwise:
         """Slots for at most `rows` rows of `width` tokens; its states where the network cannot be run by slots."""
@@ -139,17 +85,8 @@ class HFModel:
 
     def refuse_unrunnable(self) -> None:
         """Raise UsageError where neither way is right: no keys and values by row, or a row that sees its padding."""
-        if self.trial.works:
-            return
-        kind = f"{self.name}: a network of kind '{self.network.config.model_type}' cannot be run here:"
-        try:
-            gap = self._padding_gap()
-        except Exception as error:  # whatever a network's own code raises
-            if ran_out(error):
-                raise
-            raise UsageError(f"{kind} it keeps no keys and values that rows can be picked from") from error
-        if not agree(gap, self.network.dtype):
-            raise UsageError(f"{kind} what it says of a prompt depends on the prompts beside it, or on what follows")
+        if not self.trial.works:
+            super().refuse_unrunnable()
 
     def _padding_gap(self) -> torch.Tensor:
         """Nats between two rows side by side, token by token, and each alone and whole."""
@@ -161,7 +98,7 @@ class HFModel:
         for i, ids in enumerate(encoded):
             with torch.inference_mode():
                 whole = self.network(input_ids=torch.tensor([[*ids, said[i]]], device=self.device)).logits[0, -2:]
-            gaps.append(apart(_normalised(whole), found[i]))
+            gaps.append(apart(normalised(whole), found[i]))
         return torch.cat(gaps)
 
     def _row_bytes(self, width: int) -> int:
@@ -205,21 +142,16 @@ class HFModel:
         positions = (mask.cumsum(1) - 1).clamp(min=0)
         logits = self._forward(ids, mask, positions, use_cache=False, keep=width).logits
         inside = torch.as_tensor(np.arange(width) < draws.length[:, None], device=self.device)
-        return _normalised(logits[:, -width:][inside])
+        return normalised(logits[:, -width:][inside])
 
     def encode(self, rendered: str, max_tokens: int) -> list[int]:
         """Token ids that condition the model; an empty prompt becomes BOS. Raises UsageError where it cannot fit."""
-        ids = list(self.tokenizer(rendered, add_special_tokens=not self.chat)["input_ids"])
-        shown = f"prompt '{rendered[:40]}{'…' if len(rendered) > 40 else ''}'"
-        if not ids:
-            if self.tokenizer.bos_token_id is None:
-                raise UsageError(f"{self.name}: {shown} is empty and the tokenizer has no BOS token to stand for it")
-            ids = [self.tokenizer.bos_token_id]
+        ids = self._ids(rendered)
         window = getattr(self.network.config.get_text_config(), "max_position_embeddings", None)
         if window and len(ids) + max_tokens > window:
             raise UsageError(
-                f"{self.name}: {shown} has {len(ids)} tokens; with max_tokens {max_tokens} that is more than the "
-                f"model's context window of {window}"
+                f"{self.name}: {shown(rendered)} has {len(ids)} tokens; with max_tokens {max_tokens} that is more than "
+                f"the model's context window of {window}"
             )
         return ids
 
@@ -232,17 +164,6 @@ class HFModel:
             whole = self._text([*prompt, *(int(i) for i in ids)])
             texts.append(whole[len(before) :] if whole.startswith(before) else self._text([int(i) for i in ids]))
         return texts
-
-    def _text(self, ids: list[int]) -> str:
-        kept = [i for i in ids if i < len(self.tokenizer)]
-        return str(self.tokenizer.decode(kept, skip_special_tokens=True, clean_up_tokenization_spaces=False))
-
-    def _eos_ids(self) -> set[int]:
-        for owner in (self.network.generation_config, self.network.config, self.tokenizer):
-            ids = getattr(owner, "eos_token_id", None)
-            if ids is not None:
-                return set(ids) if isinstance(ids, (list, tuple)) else {int(ids)}
-        return set()
 
     def _left_padded(self, encoded: Sequence[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
         width = max(map(len, encoded))
@@ -259,11 +180,6 @@ class HFModel:
             more["logits_to_keep"] = keep
         with torch.inference_mode():
             return self.network(input_ids=ids, attention_mask=mask, **more)
-
-
-def _normalised(logits: torch.Tensor) -> torch.Tensor:
-    """Nats in float32: half precision would round log-probabilities to 0.03 nats."""
-    return logits.float().log_softmax(-1)
 
 
 @dataclass(frozen=True)
@@ -298,22 +214,13 @@ class HFState:
     def extend(self, tokens: torch.Tensor) -> HFState:
         """See `State.extend`."""
         mask = torch.cat([self.mask, torch.ones_like(self.mask[:, :1])], 1)
-        cache = _forked(self.cache)
+        cache = fork(self.cache)
         out = self.model._forward(tokens[:, None], mask, self.position[:, None], keep=1, use_cache=True,
                                   past_key_values=cache)  # fmt: skip
-        return HFState(self.model, out.past_key_values, mask, self.position + 1, _normalised(out.logits[:, -1]))
+        return HFState(self.model, out.past_key_values, mask, self.position + 1, normalised(out.logits[:, -1]))
 
     def select(self, rows: torch.Tensor) -> HFState:
         """See `State.select`."""
-        cache = _forked(self.cache)
+        cache = fork(self.cache)
         cache.batch_select_indices(rows)
         return HFState(self.model, cache, self.mask[rows], self.position[rows], self.log_probs[rows])
-
-
-def _forked(cache: Any) -> Any:
-    """A cache that can be grown without touching `cache`; growing layers replace their tensors, others are copied."""
-    from transformers.cache_utils import DynamicLayer
-
-    fork = copy.copy(cache)
-    fork.layers = [copy.copy(x) if type(x) is DynamicLayer else copy.deepcopy(x) for x in cache.layers]
-    return fork

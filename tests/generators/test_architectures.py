@@ -16,7 +16,7 @@ from models import tiny_llama, tokenizer
 
 from alignbench import testing
 from alignbench.errors import UsageError
-from alignbench.generators import slots, transformer
+from alignbench.generators import encoder_decoder, slots, transformer
 from alignbench.generators.hf import hf
 from alignbench.generators.sampling import Stepwise
 from alignbench.seeds import Seed
@@ -95,6 +95,28 @@ RUN = {
 }  # fmt: skip
 """Name → class, config, and whether it goes by slots."""
 
+PAIR = {**RANGE, "init_std": 0.3, "d_model": 16, "encoder_layers": 2, "decoder_layers": 2,
+        "encoder_attention_heads": 2, "decoder_attention_heads": 2, "encoder_ffn_dim": 32, "decoder_ffn_dim": 32,
+        "max_position_embeddings": 64, "decoder_start_token_id": 3}  # fmt: skip
+T5 = {**RANGE, "d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 2, "num_heads": 2, "decoder_start_token_id": 3,
+      "relative_attention_num_buckets": 8, "relative_attention_max_distance": 16}  # fmt: skip
+LED = {**{k: v for k, v in PAIR.items() if k != "max_position_embeddings"}, "attention_window": 4,
+       "max_encoder_position_embeddings": 64, "max_decoder_position_embeddings": 32}  # fmt: skip
+GEMMAS = {"encoder": GEMMA, "decoder": {**GEMMA, "cross_attention_hidden_size": 16}, "vocab_size": 4, **ENDS}
+PAIRS = {
+    "mT5": ("MT5ForConditionalGeneration", T5, (np.inf, np.inf)),
+    "UMT5": ("UMT5ForConditionalGeneration", T5, (np.inf, np.inf)),
+    "LongT5": ("LongT5ForConditionalGeneration", {**T5, "local_radius": 4}, (np.inf, np.inf)),
+    "T5Gemma": ("T5GemmaForConditionalGeneration", {**GEMMAS, "decoder_start_token_id": 3}, (64, 64)),
+    "mBART": ("MBartForConditionalGeneration", PAIR, (64, 64)),
+    "Marian": ("MarianMTModel", {**PAIR, "pad_token_id": 2, "decoder_start_token_id": 2}, (64, 64)),
+    "Pegasus": ("PegasusForConditionalGeneration", PAIR, (64, 64)),
+    "Blenderbot": ("BlenderbotForConditionalGeneration", PAIR, (64, 64)),
+    "LED": ("LEDForConditionalGeneration", LED, (64, 32)),
+    "M2M100": ("M2M100ForConditionalGeneration", {**PAIR, "pad_token_id": 1}, (64, 64)),
+}
+"""Encoder–decoders: name → class, config, windows of encoder and decoder."""
+
 REFUSED = {
     "Mamba": ("MambaForCausalLM", {**RANGE, "hidden_size": 16, "num_hidden_layers": 2, "state_size": 4}),
     "RWKV": (
@@ -103,6 +125,7 @@ REFUSED = {
     ),
     "LFM2": ("Lfm2ForCausalLM", {**SHARED, "layer_types": ["conv", "full_attention"]}),
     "GPT-1": ("OpenAIGPTLMHeadModel", GPT),
+    "Switch Transformers": ("SwitchTransformersForConditionalGeneration", {**T5, "num_experts": 2}),
     "BERT, which looks at what follows": ("BertLMHeadModel", USUAL),
 }
 
@@ -143,6 +166,26 @@ def test_every_law_holds_for_the_family(name, tmp_path):
     scores_are_those_of_a_plain_forward_pass(law)
     if "attn_implementation" in config:
         assert law.model.network.config._attn_implementation == config["attn_implementation"]
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_laws_hold_for_the_encoder_decoder(name, tmp_path):
+    """All but the slow count of frequencies; a draw with M2M100's pad inside has no one probability, hence none."""
+    kind, config, windows = PAIRS[name]
+    law = hf(pretrained=str(saved(tmp_path, kind, config)))
+    case = testing.Case(law, PROMPTS, 3)
+    for one in (testing.batch_size_changes_nothing, testing.rescoring_is_sampling, testing.probabilities_sum_to_one,
+                testing.states_stay_as_they_were):  # fmt: skip
+        one(case)
+    assert law.model.never == ([1] if name == "M2M100" else [])
+    assert (law.model._window("encoder"), law.model._window("decoder")) == windows
+
+
+def test_planted_pad_that_m2m100_may_say_is_refused(tmp_path, monkeypatch):
+    kind, config, _ = PAIRS["M2M100"]
+    monkeypatch.setattr(encoder_decoder, "UNSAID", ())
+    with pytest.raises(UsageError, match="kind 'm2m_100' cannot be run here: what it says of a prompt depends on the"):
+        hf(pretrained=str(saved(tmp_path, kind, config)))
 
 
 @pytest.mark.parametrize("name", REFUSED)

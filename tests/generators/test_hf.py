@@ -442,7 +442,7 @@ def test_the_commit_of_a_revision_is_the_identity(hub, arguments, commit):
 def test_a_hub_model_of_pickles_is_one_line(hub):
     pickled(hub / "snapshots" / ("a" * 40))
     assert refused(pretrained="me/tiny") == (
-        "me/tiny: cannot be loaded as a causal language model: it has no safetensors; convert them to safetensors, "
+        "me/tiny: cannot be loaded as a language model: it has no safetensors; convert them to safetensors, "
         "or have them read with use_safetensors=false"
     )
     assert hf(pretrained="me/tiny", use_safetensors=False).identity()["model"]["weights"] == f"me/tiny@{'a' * 40}"
@@ -454,13 +454,13 @@ def test_a_folder_has_no_revisions(folder):
 
 def test_a_hub_id_that_cannot_be_reached_is_one_line():
     assert refused(pretrained="nobody-at-all/no-such-model").startswith(
-        "nobody-at-all/no-such-model: cannot be loaded as a causal language model: "
+        "nobody-at-all/no-such-model: cannot be loaded as a language model: "
     )
 
 
 def test_broken_weights_and_config_are_one_line(folder):
     (folder / "model.safetensors").write_bytes(b"\0" * 100)
-    assert "cannot be loaded as a causal language model" in refused(pretrained=folder)
+    assert "cannot be loaded as a language model" in refused(pretrained=folder)
     (folder / "config.json").write_text("{not json")
     assert str(folder) in refused(pretrained=folder)
     (folder / "config.json").write_text('{"model_type": "no-such-kind"}')

@@ -167,7 +167,7 @@ def test_a_missing_module_is_named(folder, monkeypatch):
 
 def test_a_scheme_for_gpus_only_is_one_line(folder):
     assert refused(pretrained=said_quantised(folder, quant_method="higgs"), device="cpu").startswith(
-        f"{folder}: cannot be loaded as a causal language model: HIGGS quantization is only supported on GPU"
+        f"{folder}: cannot be loaded as a language model: HIGGS quantization is only supported on GPU"
     )
 
 
@@ -229,6 +229,6 @@ def test_heads_that_were_cut_out_are_one_line(tmp_path):
         weights[name] = weights[name][..., :24].contiguous()
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     assert refused(pretrained=folder) == (
-        f"{folder}: cannot be loaded as a causal language model: 2 of its weights are missing or misshapen, "
+        f"{folder}: cannot be loaded as a language model: 2 of its weights are missing or misshapen, "
         "the first is transformer.h.0.attn.c_attn.bias; its config prunes heads, which transformers 5 cannot"
     )
