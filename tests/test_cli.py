@@ -415,7 +415,7 @@ def test_pickled_weights_are_not_loaded(command, tmp_path):
     (folder / "model.safetensors").unlink()
     torch.save({}, folder / "pytorch_model.bin")
     words = ("run", "--model", "hf", "--model_args", f"pretrained={folder}", "--tasks", "little.yaml")
-    refused(command(*words), "cannot be loaded as a language model: ")
+    refused(command(*words), "its weights are a pickle (pytorch_model.bin); ")
 
 
 def test_broken_yaml_has_its_line(command, task):

@@ -15,7 +15,7 @@ import pytest
 
 from alignbench import sources
 from alignbench.errors import SourceError, Unsupported, UsageError
-from alignbench.sources import Source, cache_folder, fetch, fingerprint_folder, parse, sha256_file
+from alignbench.sources import PICKLES, Source, cache_folder, fetch, fingerprint_folder, parse, sha256_file
 
 WORDS = b"weights " * 1000
 DIGEST = sha256(WORDS).hexdigest()
@@ -360,6 +360,9 @@ def test_a_folder_without_weights_is_refused(tmp_path: Path) -> None:
         fingerprint_folder(tmp_path)
     with pytest.raises(UsageError, match="no such model folder"):
         fingerprint_folder(tmp_path / "nowhere")
+    first = fingerprint_folder(tmp_path, PICKLES)
+    (tmp_path / "pytorch_model.bin").write_bytes(b"another pickle")
+    assert fingerprint_folder(tmp_path, PICKLES) != first
 
 
 @pytest.mark.slow

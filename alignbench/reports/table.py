@@ -20,12 +20,17 @@ from alignbench.types import CEILING, PRIMARY
 COMPACT = (
     "satisfaction.always", "satisfaction.share.*", "satisfaction.moment.*", "satisfaction.reward.*", "moment_error",
     "divergence.kl_target", "divergence.kl_reverse", "divergence.kl_base", "divergence.tv",
-    "perplexity", "distinct.distinct_2", "self_bleu", "mauve",
-    "acceptance.rate",
-    "cost.tokens_per_second", "cost.proposals_per_draw",
+    "perplexity", "distinct.distinct_2", "self_bleu", "features.*",
 )  # fmt: skip
 """What a leaderboard shows unless asked, after the primary metric."""
-SHORT = ("divergence", "satisfaction", "cost")
+COST = ("acceptance.rate", "cost.tokens_per_second", "cost.proposals_per_draw")
+"""What it shows last."""
+EVERY_TASK = (
+    "acceptance", "bits_per_byte", "cost", "distinct", "divergence", "entropy", "features", "length", "moment_error",
+    "perplexity", "satisfaction", "self_bleu", "target", "win_rate",
+)  # fmt: skip
+"""The metrics that a task has without naming them; any other was asked for by name, and is shown between the two."""
+SHORT = ("divergence", "satisfaction", "features", "cost")
 """Metrics whose parts are known by their own names."""
 ARROWS = {"higher": "↑", "lower": "↓"}
 NORMAL_95 = 1.959963984540054
@@ -244,7 +249,8 @@ class _Footnotes:
 
 
 def _table(group: Sequence[Record], metrics: Sequence[str] | None, primary: str, remark: str) -> Table:
-    patterns = (primary, *COMPACT) if metrics is None else _patterns(metrics)
+    asked = dict.fromkeys(r["metric"] for r in group if r["metric"] not in EVERY_TASK)
+    patterns = (primary, *COMPACT, *_patterns(list(asked)), *COST) if metrics is None else _patterns(metrics)
     keys = _chosen(list(dict.fromkeys(key_of(r) for r in group)), patterns)
     if metrics is None:
         keys = [key for key in keys if key == primary or any(_says_something(r) for r in group if key_of(r) == key)]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from models import tiny_gpt2
+from safetensors.torch import load_file
 
 from alignbench import sources
 from alignbench.errors import UsageError
@@ -71,6 +73,46 @@ def test_every_eos_of_the_generation_config_ends_a_draw(folder):
     assert one.vocab.fingerprint != law.vocab.fingerprint
 
 
+def ends_are_charged(law, prompt="sun"):
+    """Each finished draw's log-probability has the term of the EOS id that ended it; one forward pass tells."""
+    draws = collect(law.sample([prompt], rows_of(1, 200), max_tokens=4, seed=Seed()))
+    said = law.model.encode(prompt, 4)
+    for row in np.flatnonzero(draws.finished)[:40]:
+        ids = draws.tokens[row, : draws.length[row]].tolist()
+        assert ids[-1] in law.vocab.eos and not law.vocab.eos & set(ids[:-1])
+        with torch.no_grad():
+            steps = law.model.network(torch.tensor([said + ids])).logits[0, len(said) - 1 : -1].log_softmax(-1)
+        np.testing.assert_allclose(steps[torch.arange(len(ids)), ids].sum(), draws.log_prob[row], atol=1e-4)
+    return {int(draws.tokens[row, draws.length[row] - 1]) for row in np.flatnonzero(draws.finished)}
+
+
+def test_both_ends_of_two_are_charged(folder):
+    edit(folder / "generation_config.json", eos_token_id=[EOS_ID, 0])
+    law = hf(pretrained=str(folder))
+    assert ends_are_charged(law) == {EOS_ID, 0}
+    law.model.tokenizer.eos_token = "sun"
+    assert ends_are_charged(law) == {EOS_ID, 0}, "the generation config has the word, not the tokenizer"
+
+
+def test_planted_end_that_is_not_charged(folder, monkeypatch):
+    """A second EOS that is taken for padding: its term is lost."""
+    edit(folder / "generation_config.json", eos_token_id=[EOS_ID, 0])
+    law = hf(pretrained=str(folder))
+    right = type(law).sample
+
+    def lost(self, *args, **kwargs):
+        for draws in right(self, *args, **kwargs):
+            last = draws.tokens[np.arange(len(draws)), draws.length - 1]
+            term = np.where(
+                draws.finished & (last == 0), draws.token_log_prob[np.arange(len(draws)), draws.length - 1], 0
+            )
+            yield replace(draws, log_prob=draws.log_prob - term)
+
+    monkeypatch.setattr(type(law), "sample", lost)
+    with pytest.raises(AssertionError):
+        ends_are_charged(law)
+
+
 def test_without_a_generation_config_the_model_s_own_eos_counts(folder):
     (folder / "generation_config.json").unlink()
     assert hf(pretrained=str(folder)).vocab.eos == {EOS_ID}
@@ -106,13 +148,8 @@ def test_a_prompt_must_fit_the_window_with_its_draw(folder):
 
 
 def test_special_tokens_that_the_tokenizer_adds_condition_the_model(folder):
-    from tokenizers.processors import TemplateProcessing
-    from transformers import AutoTokenizer
-
     plain = hf(pretrained=str(folder))
-    tokenizer = AutoTokenizer.from_pretrained(str(folder))
-    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="</s> $A", special_tokens=[("</s>", EOS_ID)])
-    tokenizer.save_pretrained(str(folder))
+    with_bos(folder)
     law = hf(pretrained=str(folder))
     assert law.model.encode("rain sun", 4) == [EOS_ID, 0, 1]
     assert plain.model.encode("rain sun", 4) == [0, 1]
@@ -149,6 +186,73 @@ def test_a_template_that_refuses_the_conversation_is_one_line(folder):
     law = hf(pretrained=str(folder), apply_chat_template=True, system_instruction="snow")
     with pytest.raises(UsageError, match=r"tiny: its chat template refuses .*: System role not supported"):
         law.check(["rain"], 4)
+
+
+NAMED = {"default": TEMPLATE, "tool_use": TEMPLATE.replace("he{%", "she{%")}
+
+
+def test_one_of_several_templates_by_name(folder):
+    """As lm-eval takes it: true is the default, a name is that one."""
+    retokenised(folder, chat_template=NAMED)
+    default, named, same = (hf(pretrained=str(folder), apply_chat_template=on) for on in (True, "tool_use", "default"))
+    assert (default.render("rain"), named.render("rain")) == ("user rain he", "user rain she")
+    assert default.identity() == same.identity() != named.identity()
+
+
+def test_an_unknown_template_is_one_line(folder):
+    retokenised(folder, chat_template=NAMED)
+    assert refused(pretrained=folder, apply_chat_template="tool_us") == (
+        f"{folder}: apply_chat_template=tool_us: no such chat template. Did you mean 'tool_use'? "
+        "Known: default, tool_use."
+    )
+    (folder / "chat_template.jinja").unlink()  # where transformers keeps the default
+    assert refused(pretrained=folder, apply_chat_template=True).endswith(
+        "apply_chat_template=default: no such chat template. Known: tool_use."
+    )
+
+
+def with_bos(folder):
+    """A tokenizer that puts BOS before every text."""
+    from tokenizers.processors import TemplateProcessing
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(str(folder))
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="</s> $A", special_tokens=[("</s>", EOS_ID)])
+    tokenizer.save_pretrained(str(folder))
+
+
+def test_the_template_s_bos_is_not_doubled(folder):
+    with_bos(folder)
+    retokenised(folder, chat_template="{{ bos_token }} {{ messages[0]['content'] }}")
+    chat, plain = (hf(pretrained=str(folder), apply_chat_template=on) for on in (True, False))
+    assert chat.model.encode(chat.render("rain sun"), 4) == [EOS_ID, 0, 1]
+    assert plain.model.encode(plain.render("rain sun"), 4) == [EOS_ID, 0, 1]
+
+
+def test_a_chat_model_s_draws_are_those_of_the_rendered_text(folder):
+    """The prompt that rows name stays the task's own: what the model reads is made from it."""
+    retokenised(folder, chat_template="she {{ messages[0]['content'] }} he")
+    chat, plain = (hf(pretrained=str(folder), apply_chat_template=on) for on in (True, False))
+    one, other = (
+        collect(law.sample([prompt], rows_of(1, 16), max_tokens=4, seed=Seed()))
+        for law, prompt in ((chat, "rain"), (plain, "she rain he"))
+    )
+    np.testing.assert_array_equal(one.tokens, other.tokens)
+    np.testing.assert_allclose(chat.log_prob(["rain"], one), plain.log_prob(["she rain he"], one), atol=1e-5)
+    assert np.abs(plain.log_prob(["rain"], one) - one.log_prob).max() > 0.01, "planted: scored without its template"
+
+
+def test_samples_name_the_prompt_as_the_task_has_it(folder, command, tmp_path):
+    retokenised(folder, chat_template="she {{ messages[0]['content'] }} he")
+    (tmp_path / "t.yaml").write_text(
+        "name: t\nversion: 1\nsummary: s\nprompts: [rain]\nmax_tokens: 3\ndraws: 8\nmetrics: [length]\n"
+        "features: {sunny: {feature: contains_any, words: [sun]}}\ntarget: [{feature: sunny, always: true}]\n"
+    )
+    done = command("run", "--model", "hf", "--model_args", f"pretrained={folder}", "--apply_chat_template",
+                   "--tasks", "t.yaml", "--output_path", "out", "--log_samples")  # fmt: skip
+    assert done.code == 0, done.err
+    [samples] = (tmp_path / "out").rglob("samples_t_*.jsonl")
+    assert {json.loads(line)["doc"]["prompt"] for line in samples.read_text().splitlines()} == {"rain"}
 
 
 # --- text
@@ -266,6 +370,86 @@ def test_no_pickle_is_ever_loaded(folder, tmp_path):
     torch.save(_Payload(marker), folder / "pytorch_model.bin")
     assert str(folder) in refused(pretrained=folder)
     assert not marker.exists()
+
+
+def pickled(folder, payload=None):
+    """The folder with its weights as transformers pickled them before safetensors."""
+    weights = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    torch.save(weights if payload is None else payload, folder / "pytorch_model.bin")
+    return folder
+
+
+def test_a_pickle_is_read_only_when_asked(folder):
+    safe = hf(pretrained=str(folder))
+    assert refused(pretrained=pickled(folder)) == (
+        f"{folder}: its weights are a pickle (pytorch_model.bin); convert them to safetensors, "
+        "or have them read with use_safetensors=false"
+    )
+    law = hf(pretrained=str(folder), use_safetensors=False)
+    for name, weight in safe.model.network.state_dict().items():
+        assert torch.equal(law.model.network.state_dict()[name], weight)
+    first = law.identity()
+    weights = torch.load(folder / "pytorch_model.bin", weights_only=True)
+    torch.save({k: v + 1 for k, v in weights.items()}, folder / "pytorch_model.bin")
+    assert hf(pretrained=str(folder), use_safetensors=False).identity() != first, "the pickle's bytes are its identity"
+
+
+def test_where_there_are_safetensors_the_flag_changes_nothing(folder):
+    assert hf(pretrained=str(folder)).identity() == hf(pretrained=str(folder), use_safetensors=False).identity()
+
+
+def test_a_hostile_pickle_runs_nothing_even_when_asked(folder, tmp_path):
+    marker = tmp_path / "pickle was run"
+    pickled(folder, _Payload(marker))
+    assert str(folder) in refused(pretrained=folder, use_safetensors=False)
+    assert not marker.exists()
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """A hub's cache with two commits of me/tiny: main, and v2."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    home = tmp_path / "hub/models--me--tiny"
+    (home / "refs").mkdir(parents=True)
+    for seed, (ref, commit) in enumerate({"main": "a" * 40, "v2": "b" * 40}.items()):
+        tiny_gpt2(home / "snapshots" / commit, WORDS, seed=seed)
+        (home / "refs" / ref).write_text(commit)
+    return home
+
+
+@pytest.mark.parametrize(
+    ("arguments", "commit"),
+    [
+        ({"pretrained": "me/tiny"}, "a"), ({"pretrained": "me/tiny", "revision": "v2"}, "b"),
+        ({"pretrained": "me/tiny", "revision": "b" * 40}, "b"), ({"pretrained": "hf:me/tiny@v2"}, "b"),
+    ],
+)  # fmt: skip
+def test_the_commit_of_a_revision_is_the_identity(hub, arguments, commit):
+    template = f"{commit} {{{{ messages[0]['content'] }}}}"
+    for each in "ab":
+        edit(hub / "snapshots" / (each * 40) / "config.json", embd_pdrop=ord(each) / 1000)
+        retokenised(hub / "snapshots" / (each * 40), chat_template=template.replace(commit, each, 1))
+    law = hf(**arguments, apply_chat_template=True)
+    assert law.name == "me/tiny"
+    assert law.identity()["model"]["weights"] == f"me/tiny@{commit * 40}"
+    want = load_file(hub / "snapshots" / (commit * 40) / "model.safetensors")["transformer.h.0.mlp.c_fc.weight"]
+    assert torch.equal(law.model.network.state_dict()["transformer.h.0.mlp.c_fc.weight"], want)
+    assert law.model.network.config.embd_pdrop == ord(commit) / 1000
+    assert law.render("rain") == f"{commit} rain"
+
+
+def test_a_hub_model_of_pickles_is_one_line(hub):
+    pickled(hub / "snapshots" / ("a" * 40))
+    assert refused(pretrained="me/tiny") == (
+        "me/tiny: cannot be loaded as a language model: it has no safetensors; convert them to safetensors, "
+        "or have them read with use_safetensors=false"
+    )
+    assert hf(pretrained="me/tiny", use_safetensors=False).identity()["model"]["weights"] == f"me/tiny@{'a' * 40}"
+
+
+def test_a_folder_has_no_revisions(folder):
+    assert refused(pretrained=folder, revision="v2") == f"{folder}: revision=v2, but only a hub id has revisions"
 
 
 def test_a_hub_id_that_cannot_be_reached_is_one_line():

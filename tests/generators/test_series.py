@@ -118,7 +118,7 @@ def test_a_glob_of_anything_but_checkpoints_is_one_line(here):
         ("ckpt300", 300), ("Step=300", 300), ("model-300", 300), ("ckpts/step-300/model", 300), ("run-1/step-300", 300),
         ("stage1-step300-tokens5B", 300), ("step-2/checkpoint-300", 300), ("step-300.gguf", 300), ("epoch_3", 3),
         ("model", None), ("gpt2", None), ("step-300k", None), ("step-0.5", None), ("llama-7b", None), ("", None),
-        ("footstep-3", 3), ("tiny+adapter-3", 3),
+        ("footstep-3", 3), ("model-300-int8", 300), ("step-300-int8", 300), ("tiny+adapter-3", 3),
     ],
 )  # fmt: skip
 def test_steps(name, step):

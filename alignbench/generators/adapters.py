@@ -1,0 +1,143 @@
+"""PEFT adapters (LoRA and its kin): found, checked against the model they are put on, merged into its weights."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from warnings import catch_warnings, filterwarnings
+
+from alignbench import sources
+from alignbench.errors import UsageError
+
+_LOG = logging.getLogger(__name__)
+
+CONFIG, SAFE, PICKLE = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
+CONVERT = "convert them to safetensors, or have them read with use_safetensors=false"
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """An adapter's folder and what identifies it; `given` is what the user wrote."""
+
+    given: str
+    name: str
+    folder: Path
+    weights: str  # sha256 of its configuration and weights
+
+    @property
+    def trained_on(self) -> str:
+        """The model it was trained on, by its own word."""
+        told = json.loads((self.folder / CONFIG).read_text(encoding="utf-8")).get("base_model_name_or_path")
+        return str(told or "another model")
+
+
+def find(given: str, *, use_safetensors: bool) -> Adapter:
+    """The adapter in a folder, or of a hub id or `hf:` source; raises UsageError where there is none to be read."""
+    try:
+        import peft  # noqa: F401
+    except ImportError:
+        raise UsageError(f"peft={given}: adapters need the package peft: pip install 'alignbench[train]'") from None
+    path = Path(given).expanduser()
+    if path.is_dir():
+        name, folder = path.name or str(path), path
+    elif given.startswith(("/", ".", "~", "pypi:")) or (given.count("/") > 1 and not given.startswith("hf:")):
+        raise UsageError(f"peft={given}: no such folder")
+    else:
+        name, folder = _fetched(given)
+    if not (folder / CONFIG).is_file():
+        raise UsageError(f"peft={given}: no adapter in this folder ({CONFIG} is missing)")
+    return Adapter(
+        given, name, folder, sources.fingerprint_folder(folder, (_weights(given, folder, use_safetensors),), (CONFIG,))
+    )
+
+
+def _weights(given: str, folder: Path, use_safetensors: bool) -> str:
+    """The file that peft will read: safetensors where there is one."""
+    if (folder / SAFE).is_file():
+        return SAFE
+    if use_safetensors and (folder / PICKLE).is_file():
+        raise UsageError(f"peft={given}: its weights are a pickle ({PICKLE}); {CONVERT}")
+    if not (folder / PICKLE).is_file():
+        raise UsageError(f"peft={given}: no weights in this adapter ({SAFE} is missing)")
+    return PICKLE
+
+
+def _fetched(given: str) -> tuple[str, Path]:
+    """Name and folder of a hub adapter, its two files downloaded."""
+    from huggingface_hub import snapshot_download
+
+    source = sources.parse(given) if given.startswith("hf:") else None
+    name, revision = (source.name, source.version) if source else (given, None)
+    try:
+        return name, Path(snapshot_download(name, revision=revision, allow_patterns=[CONFIG, SAFE, PICKLE]))
+    except Exception as error:  # no network, no such repository, no access
+        told = " ".join(str(error).split())
+        raise UsageError(f"peft={given}: no such folder, and not to be had from the hub: {told}") from error
+
+
+def merged(adapter: Adapter, network: Any, base: str) -> Any:
+    """The network with the adapter added to its weights, which is then as fast as without.
+
+    On quantised weights it stays beside them: their grid would round it away. Raises UsageError where it does not fit.
+    """
+    wrapped = _put_on(adapter, network, base)
+    if getattr(network, "is_quantized", False):
+        return wrapped.get_base_model()
+    try:
+        return wrapped.merge_and_unload(safe_merge=True)
+    except Exception as error:
+        raise _refusal(adapter, f"cannot be merged into the weights of {base}: {_line(error)}") from error
+
+
+def _put_on(adapter: Adapter, network: Any, base: str) -> Any:
+    """The network in peft's wrapping, the adapter's weights loaded."""
+    from peft import PeftConfig, PeftModel
+
+    try:
+        config = PeftConfig.from_pretrained(str(adapter.folder))
+    except Exception as error:
+        raise _refusal(adapter, f"cannot be read: {_line(error)}") from error
+    if config.is_prompt_learning or getattr(config, "alora_invocation_tokens", None):
+        raise _refusal(adapter, f"is of kind {config.peft_type.value}, which is not part of any weights; LoRA is")
+    _refuse_other_kind(adapter, network, base)
+    config.inference_mode = True
+    try:
+        with catch_warnings():
+            filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)  # peft's name for it is old
+            wrapped = PeftModel(network, config)
+        loaded = wrapped.load_adapter(str(adapter.folder), "default", torch_device=str(network.device))
+    except Exception as error:
+        shapes = "size mismatch" in str(error)
+        raise _misfit(adapter, base, "its weights have other shapes" if shapes else _line(error)) from error
+    for keys, what in ((loaded.missing_keys, "are missing"), (loaded.unexpected_keys, "have no place there")):
+        if keys:
+            raise _misfit(adapter, base, f"{len(keys)} of its weights {what}, the first is {sorted(keys)[0]}")
+    if Path(adapter.trained_on).name != Path(base).name:
+        _LOG.info(f"peft={adapter.given}: trained on '{adapter.trained_on}', put on {base}, which it fits")
+    return wrapped
+
+
+def _refuse_other_kind(adapter: Adapter, network: Any, base: str) -> None:
+    """Refuse another architecture where the model it was trained on is on this disk."""
+    told = Path(adapter.trained_on).expanduser() / "config.json"
+    kind = json.loads(told.read_text(encoding="utf-8")).get("model_type") if told.is_file() else None
+    if kind not in (None, network.config.model_type):
+        raise _misfit(adapter, base, f"it is for a network of kind '{kind}', not '{network.config.model_type}'")
+
+
+def _misfit(adapter: Adapter, base: str, why: str) -> UsageError:
+    return _refusal(
+        adapter, f"does not fit {base}: {why}; it was trained on '{adapter.trained_on}': give that as pretrained="
+    )
+
+
+def _refusal(adapter: Adapter, what: str) -> UsageError:
+    return UsageError(f"peft={adapter.given}: this adapter {what}")
+
+
+def _line(error: BaseException) -> str:
+    """The first sentence of what peft says."""
+    return (" ".join(str(error).split()) or type(error).__name__).split(". ")[0]
