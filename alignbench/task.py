@@ -48,7 +48,7 @@ class Task:
 
     @cached_property
     def hash(self) -> str:
-        """Digest of what the numbers depend on: prompts, features, target, max_tokens and the task's own base.
+        """Digest of what the numbers depend on: prompts, features, target, max_tokens, base and references, where given.
 
         Not the name, version, summary, metrics, ci_over, proposals or number of draws.
         """
@@ -58,6 +58,7 @@ class Task:
             "target": self.target.identity,
             "max_tokens": self.max_tokens,
             "base": self.base,
+            **({} if self.references is None else {"references": self.references}),
         }
         text = json.dumps(parts, sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=str)
         return sha256(text.encode()).hexdigest()
@@ -264,7 +265,7 @@ def _metric_spec(page: Page, item: Any) -> Mapping[str, Any]:
         return {}
     if "evaluate" not in item or "metric" in item:
         return item
-    path = page.path.parent / str(item["evaluate"])  # beside the task, where there is such a file
+    path = (page.path.parent / str(item["evaluate"])).resolve()  # beside the task, wherever `score` is called from
     rest = {k: v for k, v in item.items() if k != "evaluate"}
     return {"metric": "evaluate", "path": str(path) if path.exists() else item["evaluate"], **rest}
 

@@ -160,12 +160,13 @@ def _without(module: Any, inputs: Inputs, options: Mapping[str, Any], rows: Arra
 
 def _jackknifed(value: float, without: list[float], n: int) -> Estimate:
     """The number with the interval of a jackknife that leaves out a group at a time, Student's t."""
-    count, off = len(without), np.asarray(without) - value
+    count = len(without)
     if not count:
         return Estimate(value, n=n, note="no interval: 'groups' is 0")
     if count < FEWEST:
         return Estimate(value, n=n, note=f"no interval: fewer than {FEWEST} groups of draws")
-    if not np.isfinite(off).all():
+    if not np.isfinite(without).all():
         return Estimate(value, n=n, note="no interval: without some draws it cannot be had")
+    off = np.asarray(without) - np.mean(without)  # not `value`: a sum over draws, as a count, is smaller without any
     found = normal(value, float((off**2).sum()) * (count - 1) / count, n=n, df=count - 1)
     return spread_or_none(found).noted(f"{count} groups of draws left out in turn")

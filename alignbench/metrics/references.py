@@ -17,7 +17,7 @@ from alignbench.metrics.ngrams import ngrams, words_of
 from alignbench.metrics.parameters import at_least
 from alignbench.metrics.self_bleu import against
 from alignbench.registry import metric
-from alignbench.stats.intervals import mean_over_prompts, of_totals, on_logit_scale, spread_or_none
+from alignbench.stats.intervals import mean_over_prompts, of_totals, on_logit_scale, spread_or_none, without_interval
 from alignbench.stats.jackknife import prompts_in
 from alignbench.types import Array, Draws, Estimate, Evidence
 
@@ -137,6 +137,8 @@ def _of_corpus(evidence: Evidence, kind: str, options: Options) -> Estimate:
     scorer.num_refs = -1 if number == "var" else number
     name = scorer._compute_score_from_stats(rows[0].tolist()).name
     answer = on_logit_scale(of_totals(own.prompt, rows, score, own.group), 100.0)
+    if kind == "BLEU" and answer.stderr is not None and not rows[:, 2:6].any(axis=0).all():  # matches by order
+        answer = without_interval(answer, "no interval: some order of n-grams has no match but smoothing's")
     return answer.noted(f"{name}|{scorer.get_signature().format()}")
 
 

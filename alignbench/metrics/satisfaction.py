@@ -24,6 +24,7 @@ from alignbench.types import Array, Estimate, Evidence, Wanted
 MEAN_OF_SIZES = "mean of |reached − wanted|"
 HALF = "half the sum of |reached − wanted|"
 FOLDED = "limits: those of the error, folded at 0"
+BIASED = "biased up where the errors are mere noise"
 TWO_VALUED = "limits as for a feature of 0 and 1"
 
 
@@ -184,10 +185,10 @@ def _mean_size(evidence: Evidence, reached: list[Reached]) -> Estimate:
     value = float(np.mean([abs(p.value or 0.0) for p in parts]))
     n = len(evidence.own.draws)
     named = f"limits: means of the parts', folded at 0, the lower at 1 − 0.05/{free}" if free > 1 else FOLDED
-    note = f"{MEAN_OF_SIZES}; {named}; biased up where the errors are mere noise"
+    note = f"{MEAN_OF_SIZES}; {named}; {BIASED}"
     absent = [p for p in parts if p.stderr is None or p.ci_low is None or p.ci_high is None]
     if absent:
-        return Estimate(value, n=n, note="; ".join(filter(None, (MEAN_OF_SIZES, absent[0].note))))
+        return Estimate(value, n=n, note="; ".join(filter(None, (MEAN_OF_SIZES, BIASED, absent[0].note))))
     wide = parts if free == 1 else [_error(evidence, r, 1 - (1 - LEVEL) / free) for r in reached]
     low = float(np.mean([max(0.0, p.ci_low or 0.0, -(p.ci_high or 0.0)) for p in wide]))
     high = float(np.mean([max(abs(p.ci_low or 0.0), abs(p.ci_high or 0.0)) for p in parts]))

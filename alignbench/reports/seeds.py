@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from alignbench.metrics.satisfaction import BIASED
 from alignbench.reports.rows import tidy
-from alignbench.stats.intervals import normal, spread_or_none
+from alignbench.stats.intervals import normal, spread_or_none, without_interval
 from alignbench.types import Estimate
 
 Record = Mapping[str, Any]
@@ -23,7 +24,8 @@ def with_means(rows: pd.DataFrame) -> pd.DataFrame:
     """Tidy `rows` and a row for the mean over seeds of everything that was measured on more than one.
 
     Such a row has no `seed`; `seeds` counts them, `seed_sd` is the standard deviation between them, and its interval is
-    Student's t with seeds − 1 degrees: seeds share no draws, no reference draws and no λ. Where a seed gave no number,
+    Student's t with seeds − 1 degrees: seeds share no draws, no reference draws and no λ. A mean of sizes of errors is
+    biased up in each seed alike, which no spread shows: its lower limit is the mean of the seeds' own. Where a seed gave no number,
     or some but not all gave ∞, there is no mean and the note says so. Mean rows that are there already are made anew.
     """
     single = rows[rows["seeds"].isna()] if "seeds" in rows else rows
@@ -118,8 +120,19 @@ def _estimate(seeds: Sequence[int], records: Sequence[Record | None]) -> tuple[E
     if {r["stderr"] for r in records if r is not None} != {0.0}:  # else exact in each, and so is the mean
         mean = spread_or_none(mean, "no interval: the seeds do not differ")
     how = "interval by Student's t over them" if mean.stderr else ""
+    if mean.stderr and all(BIASED in str(r["note"]) for r in records if r is not None):
+        mean = _biased(mean, [_number(r["ci_low"]) for r in records if r is not None])
+        how = f"{how}, but for the lower limit, the mean of theirs" if mean.stderr else ""
     told = "; ".join(filter(None, (f"mean of {count} seeds ({', '.join(map(str, seeds))})", how, mean.note)))
     return replace(mean, note=told).noted(_notes(records)), spread
+
+
+def _biased(mean: Estimate, lows: Sequence[float | None]) -> Estimate:
+    """The mean of sizes of errors with the mean of the seeds' lower limits; without an interval where some has none."""
+    known = [low for low in lows if low is not None]
+    if len(known) < len(lows):
+        return without_interval(mean, "no interval: some seed has none, and a mean of sizes is biased up in each")
+    return replace(mean, ci_low=float(np.mean(known)))
 
 
 def _why_not(records: Sequence[Record | None], infinite: int) -> str:

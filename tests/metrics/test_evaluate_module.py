@@ -95,6 +95,15 @@ def test_the_interval_covers_a_ratio(monkeypatch):
     assert 0.91 * 200 <= held < 200
 
 
+def test_the_interval_of_a_count_is_that_of_a_sum(module):
+    """Planted bug: squares of what a group takes away, not of its distance from their mean, are 20 times as wide."""
+    e = drawn(0)
+    answer = measured(e, module('{"total": sum(map(len, predictions))}', name="Total"))["total"]
+    mean = mean_over_prompts(e.own.draws.prompt, np.array([len(t) for t in e.own.draws.texts]))
+    assert answer.value == pytest.approx(mean.value * len(e.own.draws))
+    assert answer.stderr == pytest.approx(mean.stderr * len(e.own.draws), rel=0.5)
+
+
 def test_references_and_sources_as_the_module_asks(module):
     e = drawn(0, references=[["r1", "r2"], ["s1", "s2"]], prompts=["P", "Q"])
     seen = "sum(len(r) for r in references) + len(references[0][0])"

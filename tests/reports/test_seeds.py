@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from alignbench.metrics.satisfaction import BIASED
 from alignbench.reports.rows import COLUMNS, read_rows, tidy, write_rows
 from alignbench.reports.seeds import joined_targets, with_means
 from alignbench.reports.table import leaderboard
@@ -43,6 +44,14 @@ def test_a_mean_over_seeds_is_students(rows: pd.DataFrame) -> None:
     assert mean["stderr"] == pytest.approx(0.15 / np.sqrt(3)) != pytest.approx(np.std(list(VALUES.values())) / 3**0.5)
     assert mean["n"] == 3 * 128 and mean["note"] == "mean of 3 seeds (0, 1, 2); interval by Student's t over them"
     assert mean["signature"] == "alignbench|seeds:0,1,2|version:1" and mean["target_id"] == "t0+t1+t2"
+
+
+def test_what_is_biased_in_each_seed_is_not_told_from_zero_by_many(rows: pd.DataFrame) -> None:
+    """Sizes of errors that are 0 in truth, all about 0.03. Planted bug: Student's lower limit is far above 0."""
+    sizes = [{"value": v, "ci_low": 0.0, "ci_high": 2 * v, "note": BIASED} for v in (0.02, 0.03, 0.04, 0.03)]
+    mean = mean_of(with_means(seeds(rows, *sizes, numbers=(0, 1, 2, 3))))
+    assert mean["ci_low"] == 0.0 and mean["ci_high"] > mean["value"] == pytest.approx(0.03)
+    assert mean["value"] - 3.2 * mean["stderr"] > 0 and "the lower limit, the mean of theirs" in mean["note"]
 
 
 @pytest.mark.parametrize(
