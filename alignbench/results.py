@@ -10,7 +10,7 @@ import re
 import sys
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -99,11 +99,20 @@ Asked = Sequence[tuple[str, Mapping[str, Any]]] | None
 """Metrics and their parameters; None for all that are registered, but those that are opt-in."""
 
 
-def measure(asked: Asked, key: RowKey, evidence: Evidence) -> list[Row]:
-    """The rows of the metrics `asked` for."""
+def measure(
+    asked: Asked, key: RowKey, evidence: Evidence, failed: Callable[[AlignbenchError], None] | None = None
+) -> list[Row]:
+    """The rows of the metrics `asked` for; one that fails is `failed`'s to tell, else raises, and the others go on."""
     rows = []
     for name, params in asked if asked is not None else [(n, {}) for n, entry in registry.items() if not entry.opt_in]:
-        for part, estimate in _numbers(name, evidence, key.ci_over, params).items():
+        try:
+            numbers = _numbers(name, evidence, key.ci_over, params)
+        except AlignbenchError as error:
+            if failed is None:
+                raise
+            failed(error)
+            continue
+        for part, estimate in numbers.items():
             full = f"{name}.{part}" if part else name
             exact = None if params.get("at") == "asked" else (evidence.truth or {}).get(full)  # truth is at λ̂
             told = estimate.noted(_left_out(evidence))
@@ -354,20 +363,25 @@ class Rescored:
     primary: dict[str, str] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
 
+    def fail(self, error: AlignbenchError) -> None:
+        """Note a failure, once."""
+        if str(error) not in self.failures:
+            self.failures.append(str(error))
+
 
 def rescore(folder: Path) -> Rescored:
     """Every metric recomputed from the evidence in an output folder; no model is needed.
 
-    A damaged file is told and left out. Raises StoreError where there is no evidence at all.
+    A damaged file, and a metric that fails, is told and left out. Raises StoreError where there is no evidence at all.
     """
     found = Rescored()
     for path in evidence_files(folder):
         try:
             evidence, key = _read_evidence(path)
             asked, found.primary[key.task] = _remembered(folder, key.task)
-            found.rows += measure(asked, key, evidence)
+            found.rows += measure(asked, key, evidence, found.fail)
         except AlignbenchError as error:
-            found.failures.append(str(error))
+            found.fail(error)
     if not found.rows and not found.failures:
         raise StoreError(f"{folder}: holds no results (no */evidence_*.npz); give the --output_path of a run")
     return found

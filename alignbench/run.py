@@ -260,6 +260,9 @@ class _Run:
         for name in self.job.supplied:
             if specs and name not in taken:
                 raise UsageError(f"--{name}: none of {', '.join(s.name for s in specs)} takes it")
+        sized = self.job.draws if isinstance(self.job.draws, Mapping) else {}
+        for name in sized.keys() - self.sizes.keys() if not self.outcome.failures else ():  # else it may be a broken one's
+            raise unknown("task", name, self.sizes, "draws")
         if tasks and all(task.base for task in tasks) and (self.job.gen_kwargs or self.job.judge or self.job.base):
             raise UsageError("--base, --gen_kwargs and --judge have no effect: each of these tasks brings its own base")
         if tasks and all(task.base for task in tasks) and self.job.models:
@@ -439,12 +442,20 @@ class _Run:
         if candidate.recipe is not None:
             generator = aligned(candidate.recipe, bench)
         evidence, key = self._evidence(writer, bench, candidate, generator)
-        rows = results.measure(bench.task.metrics, key, evidence)
+        rows = self._measured(bench, candidate.label, key, evidence)
         if self.job.log_samples:
             writer.samples(evidence)
         if writer.new:
             writer.finish(rows, evidence)
         return rows
+
+    def _measured(self, bench: Bench, label: str, key: RowKey, evidence: Evidence) -> list[Row]:
+        """The rows of the task's metrics; one that fails is told, and the others go on."""
+
+        def failed(error: AlignbenchError) -> None:
+            self.outcome.fail(f"{bench.task.name}: {label}: {error}", error)
+
+        return results.measure(bench.task.metrics, key, evidence, failed)
 
     def _writer(self, bench: Bench, candidate: Candidate) -> results.Writer:
         return results.Writer(
@@ -461,7 +472,10 @@ class _Run:
         named = [identity, identity_of(bench.base), *([identity_of(bench.judge)] if bench.judge else [])]
         found = writer.stored(wanted) if all(i is not None for i in named) else None
         if found is not None:
-            return found[0], writer.key(identity, found[1])
+            key = writer.key(identity, found[1])
+            if key != found[1]:  # `score` is to give the rows of this run: its ci_over, version, step
+                writer.store(wanted, found[0], key)
+            return found[0], key
         with writer.running():
             bench.check(generator)
             evidence = bench.measure(candidate.label, generator)
@@ -480,7 +494,7 @@ class _Run:
         found = writer.stored(wanted)
         key = writer.key(CEILING, found[1] if found else None)
         writer.store(wanted, evidence, key)
-        return results.measure(bench.task.metrics, key, evidence)
+        return self._measured(bench, CEILING, key, evidence)
 
 
 def none_of_p(bench: Bench) -> str:

@@ -349,7 +349,8 @@ def test_a_feature_that_returns_nonsense_fails_its_task_alone(task, registries):
         text = TASK.replace("windy: {feature: contains_any, words: [wind]}", mine)
         (task.parent / f"{name}.yaml").write_text(text.replace("little", name))
     outcome = run(Job(("short.yaml", "nan.yaml", "little.yaml"), (Spec("exact"),)))
-    assert outcome.failures[0] == "short: exact: feature 'sometimes' returned shape (119,) for 120 draws"
+    assert outcome.failures[0].startswith("short: exact: feature 'sometimes' returned 119 values for 120 draws; the first "
+                                          "without a value is draw 59 of prompt 1: ")  # fmt: skip
     assert outcome.failures[1].startswith("nan: exact: feature 'sometimes' returned nan, outside the finite numbers, "
                                           "for draw 0 of prompt 0: ")  # fmt: skip
     assert len(outcome.failures) == 2 and {r.key.task for r in outcome.rows} == {"little"}
@@ -406,3 +407,39 @@ def test_a_metric_that_fails_on_draws_of_p_does_not_end_the_run(task, registries
     outcome = run(Job(("little.yaml",), (Spec("exact"),)))
     assert outcome.failures[0].startswith("little: draws of p: metric 'picky' failed: ValueError: no")
     assert len(outcome.failures) == 1 and {r.key.generator for r in outcome.rows} == {"exact"}
+
+
+def test_a_metric_that_fails_leaves_the_others_of_its_row(task, registries):
+    @alignbench.metric
+    def broken(evidence):
+        """Fails."""
+        raise ValueError("no")
+
+    task.write_text(TASK.replace("[satisfaction, divergence]", "[satisfaction, broken, divergence]"))
+    job = Job(("little.yaml",), (Spec("exact"),), output_path=Path("out"))
+    outcome, again = run(job), rescore(Path("out"))
+    assert {(r.key.generator, r.metric) for r in outcome.rows} == {
+        (who, metric) for who in ("exact", "draws of p") for metric in ("satisfaction", "divergence")
+    }
+    assert len(outcome.failures) == 2 and outcome.exit_code == 1
+    assert len(again.rows) == len(outcome.rows)
+    assert len(again.failures) == 1 and again.failures[0].startswith("metric 'broken' failed: ValueError: no")
+
+
+def test_an_edited_reference_is_measured_anew_and_another_ci_over_is_rescored(task):
+    """Planted bugs: evidence found again with the old references; `score` with the intervals of an earlier run."""
+    asked = TASK.replace("[satisfaction, divergence]", "[satisfaction, chrf]")
+    job = Job(("little.yaml",), (Spec("exact"),), output_path=Path("out"))
+    found = []
+    for more in ("references: [[sun], [rain]]", "references: [[snow], [snow]]"):
+        task.write_text(f"{asked}\n{more}\n")
+        found.append([r.estimate.value for r in run(job).rows if r.metric == "chrf"])
+    assert len(found[0]) == 2 and found[0] != found[1]
+    task.write_text(f"{asked}\nreferences: [[snow], [snow]]\nci_over: prompts_like_these\n")
+    rows, again = run(job).rows, rescore(Path("out")).rows
+    assert {row.key.ci_over for row in rows} == {"prompts_like_these"} and all(row in again for row in rows)
+
+
+def test_draws_for_a_task_that_is_not_run_are_refused():
+    with pytest.raises(UsageError, match=r"^draws: unknown task 'litle'\. Did you mean 'little'\?"):
+        run(Job(("little.yaml",), (Spec("exact"),), draws={"litle": 3}))
