@@ -73,7 +73,21 @@ def pareto_k(prompt: Array, r: Array) -> float:
         return -np.inf
     if top[-1] - top[top.size // 4] > UNDERFLOW:
         return np.inf
-    return float(array_stats.psislw(-logs)[1])  # it takes minus the log-weights
+    if top[top.size // 4] - top[0] <= TIE:  # an atom at the threshold: arviz divides by the exceedances' quarter
+        logs = _above_an_atom(top)
+    return float(array_stats.psislw(-logs)[1]) if logs.size else -np.inf  # it takes minus the log-weights
+
+
+def _above_an_atom(top: Array) -> Array:
+    """Log-weights whose tail, by arviz's count, is what lies above the lowest of `top`; none where that is too little.
+
+    A score that is 0 for many draws gives such an atom. Draws at a threshold do not exceed it.
+    """
+    above = top[top - top[0] > TIE]
+    if above.size < 5:
+        return above[:0]
+    whole = 5 * above.size if above.size <= 45 else int(np.ceil((above.size / 3) ** 2))  # tail: n/5, 3√n from 225 on
+    return np.concatenate([np.full(whole - above.size, top[0]), above])
 
 
 def few_carriers(influence: Array) -> str:
