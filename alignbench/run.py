@@ -261,8 +261,9 @@ class _Run:
             if specs and name not in taken:
                 raise UsageError(f"--{name}: none of {', '.join(s.name for s in specs)} takes it")
         sized = self.job.draws if isinstance(self.job.draws, Mapping) else {}
-        for name in sized.keys() - self.sizes.keys() if not self.outcome.failures else ():  # else it may be a broken one's
-            raise unknown("task", name, self.sizes, "draws")
+        strange = [name for name in sized if name not in self.sizes]
+        if strange and not self.outcome.failures:  # else it may be the name of a task that cannot be loaded
+            raise unknown("task", strange[0], self.sizes, "draws")
         if tasks and all(task.base for task in tasks) and (self.job.gen_kwargs or self.job.judge or self.job.base):
             raise UsageError("--base, --gen_kwargs and --judge have no effect: each of these tasks brings its own base")
         if tasks and all(task.base for task in tasks) and self.job.models:

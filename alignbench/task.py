@@ -48,7 +48,7 @@ class Task:
 
     @cached_property
     def hash(self) -> str:
-        """Digest of what the numbers depend on: prompts, features, target, max_tokens, base and references, where given.
+        """Digest of what the numbers depend on: prompts, features, target, max_tokens, base, references.
 
         Not the name, version, summary, metrics, ci_over, proposals or number of draws.
         """

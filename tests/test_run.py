@@ -349,8 +349,8 @@ def test_a_feature_that_returns_nonsense_fails_its_task_alone(task, registries):
         text = TASK.replace("windy: {feature: contains_any, words: [wind]}", mine)
         (task.parent / f"{name}.yaml").write_text(text.replace("little", name))
     outcome = run(Job(("short.yaml", "nan.yaml", "little.yaml"), (Spec("exact"),)))
-    assert outcome.failures[0].startswith("short: exact: feature 'sometimes' returned 119 values for 120 draws; the first "
-                                          "without a value is draw 59 of prompt 1: ")  # fmt: skip
+    assert outcome.failures[0].startswith("short: exact: feature 'sometimes' returned 119 values for 120 draws; the "
+                                          "first without a value is draw 59 of prompt 1: ")  # fmt: skip
     assert outcome.failures[1].startswith("nan: exact: feature 'sometimes' returned nan, outside the finite numbers, "
                                           "for draw 0 of prompt 0: ")  # fmt: skip
     assert len(outcome.failures) == 2 and {r.key.task for r in outcome.rows} == {"little"}

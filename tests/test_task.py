@@ -104,7 +104,8 @@ def test_hash_leaves_out_what_no_number_depends_on(write, old, new):
         ("The nurse", "The doctor"), ("max_tokens: 32", "max_tokens: 33"), ("[blood, kill]", "[blood]"),
         ("ignore_case: true, ", ""), ("she: 0.5, he: 0.5", "she: 0.4, he: 0.6"), (", per: prompt", ""),
         ("she: 0.5, he: 0.5", "he: 0.5, she: 0.5"),  # a stored λ is that of the first category listed
-        ("[[a], [b, c]]", "[[a], [b]]"), ("beta: 10", "beta: 11"), ("order: 2", "order: 3"), ("base: {name: exact, order: 2}\n", ""),
+        ("[[a], [b, c]]", "[[a], [b]]"),
+        ("beta: 10", "beta: 11"), ("order: 2", "order: 3"), ("base: {name: exact, order: 2}\n", ""),
         ('"The nurse said that", "The engineer said that"', '"The engineer said that", "The nurse said that"'),
     ],
 )  # fmt: skip

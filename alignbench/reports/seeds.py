@@ -25,8 +25,9 @@ def with_means(rows: pd.DataFrame) -> pd.DataFrame:
 
     Such a row has no `seed`; `seeds` counts them, `seed_sd` is the standard deviation between them, and its interval is
     Student's t with seeds − 1 degrees: seeds share no draws, no reference draws and no λ. A mean of sizes of errors is
-    biased up in each seed alike, which no spread shows: its lower limit is the mean of the seeds' own. Where a seed gave no number,
-    or some but not all gave ∞, there is no mean and the note says so. Mean rows that are there already are made anew.
+    biased up in each seed alike, which no spread shows: its lower limit is the mean of the seeds' own. Where a seed
+    gave no number, or some but not all gave ∞, there is no mean and the note says so. Mean rows that are there already
+    are made anew.
     """
     single = rows[rows["seeds"].isna()] if "seeds" in rows else rows
     if single["seed"].nunique() < 2:

@@ -52,7 +52,7 @@ def test_bleu_is_sacrebleus(options):
 
 
 def test_bleu_without_a_match_of_some_order_has_no_interval():
-    """Smoothing stands for the 4-grams there: of 19 such samples of 192 draws none had limits that covered the truth."""
+    """Smoothing stands for the 4-grams there: of 19 such samples of 192 draws none had limits that held the truth."""
     e = of_texts(["the cat sat x by", "the cat sat y on"] * 8, np.arange(16) // 8, [["the cat sat by a mat"]] * 2)
     answer = metrics.measure("bleu", e)[""]
     assert answer.value > 0 and answer.ci_low is None
