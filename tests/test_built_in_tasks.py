@@ -14,7 +14,7 @@ WORDS = (
 )  # fmt: skip
 FOR_READERS = ("translation_terms", "summary_entities")
 """Tasks for encoder-decoder networks."""
-UNREACHED = ("augmentation", "dialogue_reply", "occupation_fairness")
+UNREACHED = ("dialogue_reply", "occupation_fairness")
 """Tasks whose moments the draws of such a network cannot be given: one line says so."""
 
 

@@ -156,5 +156,5 @@ def test_a_damaged_dataset_is_a_failure_of_the_world():
 def test_evaluate_is_short_for_the_metric_of_that_name():
     Path("mine.py").touch()
     made = task("[a]", "metrics: [{evaluate: mine.py}, distinct]")
-    assert dict(made.metrics)["evaluate"] == {"path": "mine.py"}
+    assert dict(made.metrics)["evaluate"] == {"path": str(Path("mine.py").resolve())}  # from wherever `score` is called
     assert dict(task("[a]", "metrics: [{evaluate: exact_match}]").metrics)["evaluate"] == {"path": "exact_match"}

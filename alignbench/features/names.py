@@ -11,7 +11,8 @@ from alignbench.features.words import words_of
 from alignbench.registry import feature
 from alignbench.types import Array, Draws
 
-_BEFORE = re.compile(r"(?:^|[.!?…:\n][\"'”’»)\]]*)\s*[\"'“‘«(\[]*$")
+_MARKS = frozenset("\"'“”‘’«»()[]")
+_ENDS = frozenset(".!?…:\n")
 
 
 def names_of(text: str) -> list[str]:
@@ -23,9 +24,16 @@ def names_of(text: str) -> list[str]:
     for word in words_of(text):
         begin = text.index(word, end)
         end = begin + len(word)
-        if word[0].isupper() and word.split("'")[0].split("’")[0] != "I" and not _BEFORE.search(text[:begin][-8:]):
+        if word[0].isupper() and word.split("'")[0].split("’")[0] != "I" and not _begins(text, begin):
             found.append(_plain(word))
     return found
+
+
+def _begins(text: str, place: int) -> bool:
+    """Whether a sentence begins at a place: nothing is before it, or an end, but for white space and quotes."""
+    while place and (text[place - 1] in _MARKS or (text[place - 1].isspace() and text[place - 1] != "\n")):
+        place -= 1
+    return place == 0 or text[place - 1] in _ENDS
 
 
 def _plain(word: str) -> str:

@@ -27,6 +27,7 @@ def values(texts, spec, prompts=(PROMPT,), prompt=None):
         ('He said: "Paris is far." Then I left (Bob too).', ["bob"]),
         ("In Kent in Kent", ["kent", "kent"]),
         ("old\nNew York", ["york"]),
+        ("He met         Anna and ((((((((  Bob.", ["anna", "bob"]),
     ],
 )
 def test_names_are_capitalised_words_inside_a_sentence(text, names):
