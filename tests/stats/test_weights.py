@@ -105,6 +105,20 @@ def test_an_atom_at_the_threshold_leaves_the_tail_above_it(size):
     assert pareto_k(where, few) == -np.inf
 
 
+def test_every_size_and_every_tie_has_an_answer():
+    """arviz raises on tails of fewer than 5, and divides by 0 where they tie: warnings are errors here."""
+    rng = np.random.default_rng(0)
+    for size in (*range(1, 60), 224, 225, 226, 300):
+        where = np.zeros(size, int)
+        for r in (
+            rng.normal(size=size),
+            np.round(rng.normal(size=size), 1),
+            rng.normal(size=size) * (rng.random(size) < 0.6),
+        ):
+            assert np.isnan(pareto_k(where, r)) == (size < 25)
+    assert refusal(where[:24], rng.normal(size=24), 1.0, 1.0).startswith("24 weights are too few to tell")
+
+
 def test_a_flat_tail_does_not_raise():
     r = np.minimum(np.random.default_rng(0).normal(size=400), 0.2)
     assert pareto_k(ONE, r) == -np.inf
