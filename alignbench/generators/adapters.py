@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,8 @@ def _fetched(given: str) -> tuple[str, Path]:
     from huggingface_hub import snapshot_download
 
     source = sources.parse(given) if given.startswith("hf:") else None
+    if source and source.file:
+        raise UsageError(f"peft={given}: names one file; an adapter is a repository: hf:{source.name}@{source.version}")
     name, revision = (source.name, source.version) if source else (given, None)
     try:
         return name, Path(snapshot_download(name, revision=revision, allow_patterns=[CONFIG, SAFE, PICKLE]))
@@ -86,10 +89,25 @@ def merged(adapter: Adapter, network: Any, base: str) -> Any:
     wrapped = _put_on(adapter, network, base)
     if getattr(network, "is_quantized", False):
         return wrapped.get_base_model()
+    _untie(wrapped)
     try:
         return wrapped.merge_and_unload(safe_merge=True)
     except Exception as error:
         raise _refusal(adapter, f"cannot be merged into the weights of {base}: {_line(error)}") from error
+
+
+def _untie(wrapped: Any) -> None:
+    """Give layers that the adapter is on weights of their own: merging into shared ones would change other layers too.
+
+    Such are the output layer and the embeddings of most small models.
+    """
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from torch.nn import Parameter
+
+    owners = Counter(id(weight) for _, weight in wrapped.named_parameters(remove_duplicate=False))
+    for layer in [x.get_base_layer() for x in wrapped.modules() if isinstance(x, BaseTunerLayer)]:
+        if owners[id(layer.weight)] > 1:
+            layer.weight = Parameter(layer.weight.detach().clone(), requires_grad=False)
 
 
 def _put_on(adapter: Adapter, network: Any, base: str) -> Any:

@@ -61,15 +61,22 @@ class Pretrained:
 
     def identity(self) -> Mapping[str, Any]:
         """Weights, tokenizer, dtype and rendering."""
-        template = str(self.tokenizer.chat_template) if self.chat else ""
         return {
             "kind": "hf",
             "weights": self.weights,
             "vocab": self.vocab.fingerprint,
             "dtype": str(self.network.dtype).removeprefix("torch."),
-            "chat": sha256(template.encode()).hexdigest()[:12] if self.chat else "",
+            "chat": self._chat_fingerprint() if self.chat else "",
             "system": self.system or "",
         }
+
+    def _chat_fingerprint(self) -> str:
+        """12 hex digits of the template and of what it makes of one prompt: some templates write today's date."""
+        try:
+            rendered = self.render("rain")
+        except UsageError:  # it refuses every conversation, or this one
+            rendered = ""
+        return sha256(f"{self.tokenizer.chat_template}\0{rendered}".encode()).hexdigest()[:12]
 
     def render(self, prompt: str) -> str:
         """The prompt, in the tokenizer's chat template if the model was loaded with it."""
