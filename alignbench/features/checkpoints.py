@@ -16,7 +16,8 @@ from alignbench.sources import Source
 
 _LOG = logging.getLogger(__name__)
 
-SMALL_FILES = ["config.json", "modules.json", "sentence_bert_config.json", "1_Pooling/config.json"]
+SMALL_FILES = ["config.json", "modules.json", "sentence_bert_config.json", "config_sentence_transformers.json",
+               "1_Pooling/config.json"]  # fmt: skip
 COMMIT = re.compile("[0-9a-f]{40}")
 PARTS = {"Transformer", "Pooling", "Normalize"}
 """The modules of sentence-transformers that an encoder may have; normalising changes no cosine."""
@@ -108,7 +109,7 @@ def recipe_of(source: Source) -> tuple[str, int | None]:
     """How a sentence encoder makes one vector of a text: pooling (mean or cls), and the most tokens that it reads.
 
     From the files of sentence-transformers; a plain checkpoint has none and gets the mean. Raises UsageError for a
-    pooling or a module that is not known here.
+    pooling, a module or a change of the texts that is not known here.
     """
     folder = folder_of(source)
     if not (folder / "modules.json").is_file():
@@ -124,8 +125,14 @@ def recipe_of(source: Source) -> tuple[str, int | None]:
         raise UsageError(
             f"{source}: pools by {'+'.join(map(str, modes)) or 'nothing'}; only mean and cls are supported"
         )
-    limits = folder / "sentence_bert_config.json"
-    return mode, _json(source, limits).get("max_seq_length") if limits.is_file() else None
+    limits, prompts = (
+        _json(source, folder / name) if (folder / name).is_file() else {}
+        for name in ("sentence_bert_config.json", "config_sentence_transformers.json")
+    )
+    if limits.get("do_lower_case") or prompts.get("default_prompt_name"):
+        what = "lower-cases its texts" if limits.get("do_lower_case") else "puts a prompt of its own before its texts"
+        raise UsageError(f"{source}: {what}, which is not supported")
+    return mode, limits.get("max_seq_length")
 
 
 def _json(source: Source, path: Path) -> Any:

@@ -105,7 +105,8 @@ def _untie(wrapped: Any) -> None:
     from torch.nn import Parameter
 
     owners = Counter(id(weight) for _, weight in wrapped.named_parameters(remove_duplicate=False))
-    for layer in [x.get_base_layer() for x in wrapped.modules() if isinstance(x, BaseTunerLayer)]:
+    layers: list[Any] = [x for x in wrapped.modules() if isinstance(x, BaseTunerLayer)]
+    for layer in [x.get_base_layer() for x in layers]:
         if owners[id(layer.weight)] > 1:
             layer.weight = Parameter(layer.weight.detach().clone(), requires_grad=False)
 

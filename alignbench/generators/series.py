@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from glob import has_magic
 from pathlib import Path
+from typing import TypeGuard
 
 from alignbench.errors import UsageError
 from alignbench.spec import Spec
@@ -35,7 +36,7 @@ def expand(spec: Spec) -> list[Spec]:
     return found
 
 
-def _is_glob(given: object) -> bool:
+def _is_glob(given: object) -> TypeGuard[str]:
     """A pattern of local paths: neither a path that exists nor a pinned source, whose "?sha256=" is no pattern."""
     if not isinstance(given, str) or given.startswith(("pypi:", "hf:")):
         return False

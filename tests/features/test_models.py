@@ -226,6 +226,18 @@ def test_an_unknown_pooling_is_one_line_before_anything_is_drawn(sentences, pool
         bind({"feature": "embedding_similarity", "to": ["a"], "pretrained": sentences(pooling, parts)})
 
 
+def test_texts_that_the_encoder_would_change_are_refused(sentences):
+    with pytest.raises(UsageError, match="lower-cases its texts, which is not supported"):
+        checkpoints.recipe_of(checkpoints.source_of(sentences({"pooling_mode": "mean"}, do_lower_case=True)))
+    folder = sentences({"pooling_mode": "mean"}, do_lower_case=False)
+    prompts = Path(folder) / "config_sentence_transformers.json"
+    prompts.write_text(json.dumps({"prompts": {"query": "query: "}, "default_prompt_name": None}))
+    assert checkpoints.recipe_of(checkpoints.source_of(folder)) == ("mean", None)
+    prompts.write_text(json.dumps({"prompts": {"query": "query: "}, "default_prompt_name": "query"}))
+    with pytest.raises(UsageError, match="puts a prompt of its own before its texts, which is not supported"):
+        checkpoints.recipe_of(checkpoints.source_of(folder))
+
+
 def refused(spec, kind=UsageError):
     with pytest.raises(kind) as error:
         bind({"device": "cpu", **spec}, "t.yaml:3")
