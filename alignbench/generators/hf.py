@@ -133,9 +133,13 @@ def _auto_class(folder: str, **options: Any) -> Any:
 
 def _network(folder: str, **options: Any) -> Any:
     """The network with all its weights; raises ValueError where transformers would make some up."""
+    from transformers import GenerationConfig
+
     network, found = _auto_class(folder, **options).from_pretrained(
         folder, output_loading_info=True, ignore_mismatched_sizes=True, **options
     )  # fmt: skip
+    if (Path(folder) / "generation_config.json").is_file():
+        GenerationConfig.from_pretrained(folder)  # transformers goes on without one that it cannot read, and its EOS
     if getattr(network, "_hf_peft_config_loaded", False):
         raise ValueError("it is an adapter; give its model as pretrained= and this as peft=")
     absent = sorted({*found["missing_keys"], *(key[0] for key in found["mismatched_keys"])})

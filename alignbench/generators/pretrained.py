@@ -10,7 +10,6 @@ from hashlib import sha256
 from typing import Any
 
 import torch
-from jinja2 import TemplateError
 from transformers.cache_utils import DynamicLayer, EncoderDecoderCache
 
 from alignbench.errors import UsageError
@@ -86,7 +85,7 @@ class Pretrained:
         turns = [*system, {"role": "user", "content": prompt}]
         try:
             return str(self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
-        except TemplateError as error:
+        except Exception as error:  # a template is a program of its own
             raise UsageError(f"{self.name}: its chat template refuses the conversation: {error}") from error
 
     def refuse_unrunnable(self) -> None:

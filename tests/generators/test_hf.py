@@ -182,10 +182,14 @@ def test_a_system_prompt_that_nothing_would_say_is_refused(folder):
     assert "--system_instruction needs --apply_chat_template" in refused(pretrained=folder, system_instruction="snow")
 
 
-def test_a_template_that_refuses_the_conversation_is_one_line(folder):
-    retokenised(folder, chat_template="{{ raise_exception('System role not supported') }}")
+@pytest.mark.parametrize(
+    ("template", "told"),
+    [("{{ raise_exception('System role not supported') }}", "System role not supported"), ("{{ 1 + 'one' }}", "unsup")],
+)
+def test_a_template_that_refuses_the_conversation_is_one_line(folder, template, told):
+    retokenised(folder, chat_template=template)
     law = hf(pretrained=str(folder), apply_chat_template=True, system_instruction="snow")
-    with pytest.raises(UsageError, match=r"tiny: its chat template refuses .*: System role not supported"):
+    with pytest.raises(UsageError, match=rf"tiny: its chat template refuses .*: {told}"):
         law.check(["rain"], 4)
 
 
@@ -492,6 +496,12 @@ def test_a_hub_id_that_cannot_be_reached_is_one_line():
     assert refused(pretrained="nobody-at-all/no-such-model").startswith(
         "nobody-at-all/no-such-model: cannot be loaded as a language model: the hub cannot be reached, and it is not "
     )
+
+
+def test_a_broken_generation_config_is_not_passed_over(folder):
+    """transformers would take its EOS ids from elsewhere, and say nothing."""
+    (folder / "generation_config.json").write_text('{"eos_token_id": [0, ')
+    assert "generation_config.json' is not a valid JSON file" in refused(pretrained=folder)
 
 
 def test_broken_weights_and_config_are_one_line(folder):
