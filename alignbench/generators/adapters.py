@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,8 +78,10 @@ def _fetched(given: str) -> tuple[str, Path]:
     try:
         return name, Path(snapshot_download(name, revision=revision, allow_patterns=[CONFIG, SAFE, PICKLE]))
     except Exception as error:  # no network, no such repository, no access
-        told = " ".join(str(error).split())
-        raise UsageError(f"peft={given}: no such folder, and not to be had from the hub: {told}") from error
+        raise UsageError(
+            f"peft={given}: no such folder, and not to be had from the hub ({_line(error)}). Run once where the "
+            "hub can be reached, or give the folder of a local copy"
+        ) from error
 
 
 def merged(adapter: Adapter, network: Any, base: str) -> Any:
@@ -142,7 +145,9 @@ def _put_on(adapter: Adapter, network: Any, base: str) -> Any:
 def _refuse_other_kind(adapter: Adapter, network: Any, base: str) -> None:
     """Refuse another architecture where the model it was trained on is on this disk."""
     told = Path(adapter.trained_on).expanduser() / "config.json"
-    kind = json.loads(told.read_text(encoding="utf-8")).get("model_type") if told.is_file() else None
+    kind = None
+    with suppress(OSError, ValueError, AttributeError):  # not there, or no configuration: its shapes will tell
+        kind = json.loads(told.read_text(encoding="utf-8")).get("model_type")
     if kind not in (None, network.config.model_type):
         raise _misfit(adapter, base, f"it is for a network of kind '{kind}', not '{network.config.model_type}'")
 

@@ -174,6 +174,13 @@ def elsewhere(adapter):
     path.write_text(json.dumps(json.loads(path.read_text()) | {"base_model_name_or_path": "someone/model"}))
 
 
+def test_the_model_it_was_trained_on_may_lie_broken_beside(here):
+    config = json.loads(Path("tuned/adapter_config.json").read_text())
+    Path("tuned/adapter_config.json").write_text(json.dumps(config | {"base_model_name_or_path": "gpt2"}))
+    Path("gpt2/config.json").write_text("{")
+    assert hf(pretrained="llama", peft="tuned").name == "llama+tuned"
+
+
 def test_modules_that_the_model_has_not(here):
     elsewhere("tuned-gpt2")
     assert refused(pretrained="llama", peft="tuned-gpt2") == (
@@ -233,7 +240,7 @@ def test_a_folder_without_an_adapter(here):
 
 def test_a_hub_adapter_that_cannot_be_had(here):
     assert refused(pretrained="llama", peft="nobody/nothing").startswith(
-        "peft=nobody/nothing: no such folder, and not to be had from the hub: "
+        "peft=nobody/nothing: no such folder, and not to be had from the hub ("
     )
 
 

@@ -494,7 +494,7 @@ def test_a_folder_has_no_revisions(folder):
 
 def test_a_hub_id_that_cannot_be_reached_is_one_line():
     assert refused(pretrained="nobody-at-all/no-such-model").startswith(
-        "nobody-at-all/no-such-model: cannot be loaded as a language model: the hub cannot be reached, and it is not "
+        "nobody-at-all/no-such-model: cannot be loaded as a language model: no such folder, and the hub cannot be "
     )
 
 
