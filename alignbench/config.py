@@ -10,9 +10,9 @@ import yaml
 from pydantic import Field
 
 from alignbench import yamlfile
-from alignbench.errors import UsageError, did_you_mean
+from alignbench.errors import UsageError, brief, did_you_mean
 from alignbench.spec import Dumper, Spec, parse_arguments, parse_scalar, parse_spec
-from alignbench.yamlfile import Page, Strict, brief
+from alignbench.yamlfile import Page, Strict
 
 if TYPE_CHECKING:
     from alignbench.run import Job

@@ -18,6 +18,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 
 class AlignbenchError(Exception):
@@ -73,6 +74,12 @@ def unknown(kind: str, name: str, known: Iterable[str], where: str = "") -> Unkn
     """The error for an unknown `kind` called `name`, found at `where`."""
     place = f"{where}: " if where else ""
     return UnknownName(f"{place}unknown {kind} '{name}'.{did_you_mean(name, known)}")
+
+
+def brief(value: Any) -> str:
+    """A value as Python writes it, on one line of at most 60 characters."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 @contextmanager

@@ -11,9 +11,9 @@ from typing import Any
 from pydantic import Field
 
 from alignbench import records, sources
-from alignbench.errors import SourceError, UsageError
+from alignbench.errors import SourceError, UsageError, brief
 from alignbench.records import Record
-from alignbench.yamlfile import Key, Page, Strict, brief
+from alignbench.yamlfile import Key, Page, Strict
 
 _LOG = logging.getLogger(__name__)
 

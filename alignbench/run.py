@@ -15,7 +15,7 @@ import numpy as np
 
 from alignbench import results
 from alignbench.config import page_of, words_of
-from alignbench.errors import AlignbenchError, RunError, Unsupported, UsageError, unknown
+from alignbench.errors import AlignbenchError, RunError, Unsupported, UsageError, brief, unknown
 from alignbench.evidence import Bench, Progress, identity_of
 from alignbench.generators.law import Law
 from alignbench.generators.series import STEP, expand, step_of
@@ -488,7 +488,7 @@ def none_of_p(bench: Bench) -> str:
     ref = bench.ref
     if ref.log_target is None or np.isfinite(ref.log_target).any():
         return ""
-    some = ", ".join(repr(prompt) for prompt in bench.prompts[:3]) + (", …" if len(bench.prompts) > 3 else "")
+    some = ", ".join(map(brief, bench.prompts[:3])) + (", …" if len(bench.prompts) > 3 else "")
     return (
         f"{bench.task.name}: none of the {len(ref.draws)} reference draws is a draw of p, for any of its "
         f"{len(bench.prompts)} prompts ({some}): divergences are bounds or missing; raise --draws, or give the task "

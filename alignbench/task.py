@@ -13,14 +13,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from alignbench.errors import TaskError, UsageError, did_you_mean, unknown
+from alignbench.errors import TaskError, UsageError, brief, did_you_mean, unknown
 from alignbench.features import BoundFeature, bind
 from alignbench.prompts import Prompts, read_prompts, read_references, with_fields
 from alignbench.registry import aligner, generator, metric
 from alignbench.spec import Spec, parse_spec
 from alignbench.target import Constraint, Kind, Target
 from alignbench.types import CiOver
-from alignbench.yamlfile import Page, Strict, brief, read, shown
+from alignbench.yamlfile import Page, Strict, read, shown
 
 Name = Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
 

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from alignbench.errors import TaskError, UsageError, did_you_mean
+from alignbench.errors import TaskError, UsageError, brief, did_you_mean
 from alignbench.spec import Loader
 
 Key = tuple[str | int, ...]
@@ -149,9 +149,3 @@ def reason_of(error: OSError | UnicodeDecodeError) -> str:
 def shown(path: Path) -> str:
     """The path as a person would type it: relative where it lies below the working folder."""
     return str(path.relative_to(Path.cwd())) if path.is_absolute() and path.is_relative_to(Path.cwd()) else str(path)
-
-
-def brief(value: Any) -> str:
-    """A value as Python writes it, at most 60 characters."""
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."

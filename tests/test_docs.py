@@ -59,9 +59,9 @@ PARTS = {
 @pytest.mark.parametrize("name", PARTS)
 def test_generated_parts_of_the_readme_are_current(name):
     text = README.read_text(encoding="utf-8")
-    place = re.compile(rf"(<!-- {name}:start -->\n)(.*?)(\n<!-- {name}:end -->)", re.DOTALL)
+    place = re.compile(rf"(<!-- {name}:start -->\n)(.*?)(<!-- {name}:end -->)", re.DOTALL)
     assert len(place.findall(text)) == 1
-    current = PARTS[name]()
+    current = PARTS[name]() + "\n"
     if os.environ.get("ALIGNBENCH_REGENERATE"):
         README.write_text(place.sub(lambda found: found[1] + current + found[3], text), encoding="utf-8")
     else:

@@ -9,6 +9,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from alignbench import config
 from alignbench.cli import app
 from alignbench.reports.rows import read_rows
 from alignbench.task import load_task
@@ -62,6 +63,21 @@ def test_the_task_in_the_readme_is_a_task(tmp_path):
     task = load_task(tmp_path / "stormy.yaml")
     assert task.name == yaml.safe_load(text)["name"]
     assert [w.value for w in task.target.wanted()] == [1.0, 0.5, 0.5]
+
+
+def test_the_run_file_in_the_readme_is_one(tmp_path):
+    text = re.search(r"```yaml\n(# run.yaml.*?)```", README, re.DOTALL).group(1)
+    (tmp_path / "run.yaml").write_text(text, encoding="utf-8")
+    assert config.read(tmp_path / "run.yaml").keys() == yaml.safe_load(text).keys()
+
+
+def test_the_metric_in_the_readme_is_one_of_evaluate(evaluate_here):
+    code = re.search(r"```python\n(from alignbench.integrations.evaluate.*?)```", README, re.DOTALL).group(1)
+    body, _, last = code.strip().rpartition("\n")
+    space: dict = {}
+    exec(body, space)
+    found = eval(last, space)
+    assert found["distinct_1"] > 0
 
 
 @pytest.mark.usefixtures("registries")

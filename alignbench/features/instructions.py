@@ -11,7 +11,7 @@ from unittest.mock import patch
 
 import numpy as np
 
-from alignbench.errors import RunError, UsageError, plain_failures, unknown
+from alignbench.errors import RunError, UsageError, brief, plain_failures, unknown
 from alignbench.registry import feature
 from alignbench.types import Array, Draws
 
@@ -78,19 +78,15 @@ def _need_data(name: str, where: str) -> None:
 def _checks_of(prompt: str, instructions: Mapping[str, Sequence[str]], arguments: Mapping[str, Any]) -> list[Any]:
     """The checks of one prompt, in order; raises UsageError on whatever would make one fail or unrepeatable."""
     if prompt not in instructions:
-        raise UsageError(f"feature 'follows_instructions' has no instructions for the prompt {_short(prompt)}")
+        raise UsageError(f"feature 'follows_instructions' has no instructions for the prompt {brief(prompt)}")
     if prompt not in arguments:
-        raise UsageError(f"has no arguments for the prompt {_short(prompt)}")
-    where, names, values = f"in the prompt {_short(prompt)}", instructions[prompt], arguments[prompt]
+        raise UsageError(f"has no arguments for the prompt {brief(prompt)}")
+    where, names, values = f"in the prompt {brief(prompt)}", instructions[prompt], arguments[prompt]
     if not names or len(names) != len(values):
         raise UsageError(f"{where}: {len(names)} instructions and {len(values)} sets of arguments")
     for name in names:
         _need_data(name, where)
     return [_built(name, value, where) for name, value in zip(names, values, strict=True)]
-
-
-def _short(text: str) -> str:
-    return repr(text if len(text) <= 60 else f"{text[:57]}...")
 
 
 def _check(instructions: Mapping[str, Sequence[str]], arguments: Mapping[str, Any], level: str, strict: bool) -> None:
@@ -130,7 +126,7 @@ def follows_instructions(
 
 def _follows(check: Any, text: str, strict: bool) -> bool:
     """Whether a text follows one instruction; what the check raises becomes one line that names it and the text."""
-    with plain_failures(f"instruction '{check.id}', for the text {_short(text)},", RunError):
+    with plain_failures(f"instruction '{check.id}', for the text {brief(text)},", RunError):
         return any(bool(check.check_following(v)) for v in ([text] if strict else _variants(text)) if v.strip())
 
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from alignbench.errors import RunError, plain_failures
+from alignbench.errors import RunError, brief, plain_failures
 from alignbench.registry import metric
 from alignbench.types import Estimate, Evidence
 
@@ -70,13 +70,8 @@ def measure(name: str, evidence: Evidence, **params: Any) -> dict[str, Estimate]
         answer = entry.thing(evidence, **params)
     parts = {"": answer} if isinstance(answer, Estimate) else answer
     if not isinstance(parts, Mapping) or not all(isinstance(e, Estimate) for e in parts.values()):
-        raise RunError(f"metric '{name}' gave {_brief(answer)}, not an Estimate or a mapping from parts to Estimates")
+        raise RunError(f"metric '{name}' gave {brief(answer)}, not an Estimate or a mapping from parts to Estimates")
     return {str(part): estimate for part, estimate in parts.items()}
-
-
-def _brief(value: Any) -> str:
-    text = " ".join(repr(value).split())
-    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def better(name: str, part: str = "") -> str:

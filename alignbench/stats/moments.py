@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.optimize import linprog, minimize
 
-from alignbench.errors import InfeasibleTarget, RunError, UsageError
+from alignbench.errors import InfeasibleTarget, RunError, UsageError, brief
 from alignbench.stats.intervals import FLAT, Z95, normal, satterthwaite
 from alignbench.stats.weights import SHARES, p_draws, refusal
 from alignbench.types import Array, Estimate
@@ -163,7 +163,7 @@ def require_allowed(log_weight: Array, prompt: Array, prompts: Sequence[str] = (
 
 
 def _called(prompt: int, prompts: Sequence[str]) -> str:
-    return f"{prompt} ('{prompts[prompt]}')" if prompts else str(prompt)
+    return f"{prompt} ({brief(prompts[prompt])})" if prompts else str(prompt)
 
 
 def reachable(phi: Array, prompt: Array) -> tuple[Array, Array]:

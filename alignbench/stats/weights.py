@@ -13,6 +13,8 @@ from alignbench.types import Array
 
 TIE = 1e-6  # nats: ratios closer than this are one value (rounding of two sums of ~100 nats in float64 is 1e-13)
 UNDERFLOW = 700.0  # nats: weights so far below the largest are 0 in float64, and arviz's k̂ is no number then
+SMALL = 225  # weights: of so many arviz takes the largest fifth for the tail, of more 3√n
+TAILED = 25  # weights that a tail of 5 needs
 LOGS = 10.0  # p-draws in all that a KL or a log Z needs
 SHARES = 50.0  # p-draws in all that TV, JS and moments under p need
 # p-draws that a prompt needs on average. A gate on each prompt's own hits lets the lucky prompts pass: 40 prompts that
@@ -64,16 +66,42 @@ def p_draws(prompt: Array, r: Array) -> Array:
 def pareto_k(prompt: Array, r: Array) -> float:
     """Pareto k̂ of the weights, normalised within each prompt and pooled; −inf for a flat (bounded) tail.
 
-    Source: Vehtari, Simpson, Gelman, Yao and Gabry, Pareto smoothed importance sampling (2024).
+    NaN where the tail has fewer than 5 weights (`TAILED` weights in all). Source: Vehtari, Simpson, Gelman, Yao and
+    Gabry, Pareto smoothed importance sampling (2024).
     """
     logs = np.concatenate([_normalised(x) for x in _by_prompt(prompt, r)])
-    logs = logs[np.isfinite(logs)]
-    top = np.sort(logs)[-int(np.ceil(min(0.2 * logs.size, 3 * np.sqrt(logs.size)))) - 1 :]
-    if top.size < 5 or np.ptp(top) <= TIE:  # arviz raises on a flat tail
+    logs = np.sort(logs[np.isfinite(logs)])
+    if logs.size < TAILED:
+        return np.nan
+    tail = logs[-_tail(logs.size) - 1 :]
+    if np.ptp(tail) <= TIE:  # arviz raises on a flat tail
         return -np.inf
-    if top[-1] - top[top.size // 4] > UNDERFLOW:
+    if tail[-1] - tail[tail.size // 4] > UNDERFLOW:
         return np.inf
-    return float(array_stats.psislw(-logs)[1])  # it takes minus the log-weights
+    logs = _without_atom(logs)
+    return float(array_stats.psislw(-logs)[1]) if logs.size else -np.inf  # it takes minus the log-weights
+
+
+def _tail(size: int) -> int:
+    """How many of so many weights arviz takes for the tail: the largest fifth, or 3√n."""
+    return int(3 * size**0.5) if size > SMALL else size // 5
+
+
+def _without_atom(logs: Array) -> Array:
+    """Sorted log-weights, so that a quarter of the tail that arviz takes does not tie with its threshold.
+
+    It divides by the exceedances' lower quarter, which is 0 where a score is the same for many draws. Draws at the
+    threshold do not exceed it: what lies above is the tail then, and fewer than 5 are none.
+    """
+    tail = logs[-_tail(logs.size) :]
+    threshold = logs[-tail.size - 1]
+    if tail[int(tail.size / 4 + 0.5) - 1] - threshold > TIE:
+        return logs
+    above = tail[tail - threshold > TIE]
+    if above.size < 5:
+        return np.zeros(0)
+    whole = 5 * above.size if 5 * above.size <= SMALL else int(np.ceil((above.size / 3) ** 2))
+    return np.append(np.full(whole - above.size, threshold), above)
 
 
 def few_carriers(influence: Array) -> str:
@@ -113,6 +141,8 @@ def refusal(prompt: Array, r: Array, needed: float, per_prompt: float = PER_PROM
 
 def _heavy(prompt: Array, r: Array) -> str:
     k, size = pareto_k(prompt, r), int(np.isfinite(r).sum())
+    if np.isnan(k):
+        return f"{size} weights are too few to tell how heavy their tail is, {TAILED} are needed"
     limit = min(1 - 1 / np.log10(max(size, 11)), 0.7)
     return f"Pareto k̂ = {k:.2f} of the weights is above {limit:.2f}: their mean cannot be trusted" if k >= limit else ""
 

@@ -90,6 +90,35 @@ def test_one_weight_that_is_all_there_is_is_as_heavy_as_can_be():
     assert pareto_k(ONE, np.random.default_rng(0).pareto(0.8, 400) * 100) > 0.7
 
 
+@pytest.mark.parametrize("size", [100, 400, 5000])
+def test_an_atom_at_the_threshold_leaves_the_tail_above_it(size):
+    """A quarter of the tail and more ties with its threshold: arviz alone divides by 0 there."""
+    rng = np.random.default_rng(0)
+    where = np.zeros(size, int)
+    tail = min(size // 5, int(3 * size**0.5))
+    heavy, light = (np.zeros(size) - rng.random(size) for _ in range(2))
+    for r, shape in ((heavy, 1.5), (light, 0.2)):
+        r[: tail + 2] = 0.0
+        r[: tail // 2] = np.log1p(((1 - (np.arange(tail // 2) + 0.5) / (tail // 2)) ** -shape - 1) / shape)
+    assert pareto_k(where, heavy) > 0.7 > pareto_k(where, light)
+    few = np.where(np.arange(size) < 3, 2.0, np.where(np.arange(size) < tail + 2, 0.0, -rng.random(size)))
+    assert pareto_k(where, few) == -np.inf
+
+
+def test_every_size_and_every_tie_has_an_answer():
+    """arviz raises on tails of fewer than 5, and divides by 0 where they tie: warnings are errors here."""
+    rng = np.random.default_rng(0)
+    for size in (*range(1, 60), 224, 225, 226, 300):
+        where = np.zeros(size, int)
+        for r in (
+            rng.normal(size=size),
+            np.round(rng.normal(size=size), 1),
+            rng.normal(size=size) * (rng.random(size) < 0.6),
+        ):
+            assert np.isnan(pareto_k(where, r)) == (size < 25)
+    assert refusal(where[:24], rng.normal(size=24), 1.0, 1.0).startswith("24 weights are too few to tell")
+
+
 def test_a_flat_tail_does_not_raise():
     r = np.minimum(np.random.default_rng(0).normal(size=400), 0.2)
     assert pareto_k(ONE, r) == -np.inf
