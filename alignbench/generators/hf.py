@@ -258,8 +258,8 @@ def _reason(error: Exception) -> str:
         return f"it has no safetensors; {adapters.CONVERT}"
     if "couldn't connect to" in str(error):
         return (
-            "no such folder, and the hub cannot be reached, nor is it in its cache. Run once where it can, or set HF_HOME "
-            "to a folder that already has it, or give a local folder"
+            "no such folder, and the hub cannot be reached, nor is it in its cache. Run once where it can, or set "
+            "HF_HOME to a folder that already has it, or give a local folder"
         )
     code = "; it brings code of its own, which runs only with --trust_remote_code"
     return _first_line(error) + (code if "trust_remote_code" in str(error) else "")
