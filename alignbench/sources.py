@@ -33,7 +33,8 @@ REMEMBERED = 1 << 20  # bytes: smaller files are hashed again, which takes no lo
 STALE = 24 * 3600  # seconds after which what a killed download left behind is swept away
 WEIGHTS = ("*.safetensors", "*.gguf")
 PICKLES = ("pytorch_model*.bin",)
-BESIDE = ("*.json", "*.jinja", "*.model", "*.txt")  # a model's configuration and tokenizer
+BESIDE = ("*.json", "*.jinja", "*.model", "*.txt", "*.spm", "*.tiktoken", "*.py")
+"""A model's configuration, its tokenizer, and the code that it brings."""
 
 PYPI = re.compile(
     r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)(==(?P<version>[A-Za-z0-9][A-Za-z0-9.!+_-]*))?"

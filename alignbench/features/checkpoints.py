@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,9 @@ from alignbench.sources import Source
 
 _LOG = logging.getLogger(__name__)
 
-SMALL_FILES = ["config.json", "modules.json", "sentence_bert_config.json", "1_Pooling/config.json"]
+SMALL_FILES = ["config.json", "modules.json", "sentence_bert_config.json", "config_sentence_transformers.json",
+               "1_Pooling/config.json"]  # fmt: skip
+COMMIT = re.compile("[0-9a-f]{40}")
 PARTS = {"Transformer", "Pooling", "Normalize"}
 """The modules of sentence-transformers that an encoder may have; normalising changes no cosine."""
 
@@ -30,7 +32,9 @@ def source_of(pretrained: str, revision: str | None = None) -> Source:
         source = sources.parse(pretrained)
         if source.file:
             raise UsageError(f"{pretrained}: is one file; a checkpoint is a repository, hf:{source.name}@<revision>")
-        return replace(source, version=revision or source.version)
+        if revision:
+            raise UsageError(f"{pretrained}: names its revision after the @; leave out revision={revision}")
+        return source
     path = Path(pretrained).expanduser()
     local = pretrained.startswith("pypi:") or path.is_dir()
     if local and revision:
@@ -44,7 +48,7 @@ def source_of(pretrained: str, revision: str | None = None) -> Source:
     if not revision:
         raise UsageError(
             f"{pretrained}: neither a folder here nor pinned: a hub checkpoint that a task measures with needs "
-            "revision=<commit, tag or branch>, so that it stays the same"
+            "revision=<commit, tag or branch>, whose commit is part of the task"
         )
     return Source("hf", pretrained, revision)
 
@@ -57,13 +61,18 @@ def _wheel_folder(pretrained: str) -> Source:
 
 
 def identity(source: Source, use_safetensors: bool) -> str:
-    """What the weights are: the fingerprint of a local folder, else the pin as given."""
+    """What the weights are: the fingerprint of a local folder, the commit of a hub repository, the pin of a package."""
     if source.kind == "path":
         weights = sources.WEIGHTS if use_safetensors else sources.PICKLES
         return sources.fingerprint_folder(Path(source.name), weights, (*sources.BESIDE, "1_Pooling/config.json"))
     if source.kind == "hf":
-        return str(source)
+        return f"hf:{source.name}@{commit_of(source)}"
     return f"pypi:{source.name}=={source.version}#{source.file}?sha256={source.sha256}"
+
+
+def commit_of(source: Source) -> str:
+    """The commit that a hub repository's revision stands for now: a branch moves, and a tag may."""
+    return source.version if COMMIT.fullmatch(source.version) else _hub_folder(source).name  # …/snapshots/<commit>
 
 
 def folder_of(source: Source) -> Path:
@@ -100,7 +109,7 @@ def recipe_of(source: Source) -> tuple[str, int | None]:
     """How a sentence encoder makes one vector of a text: pooling (mean or cls), and the most tokens that it reads.
 
     From the files of sentence-transformers; a plain checkpoint has none and gets the mean. Raises UsageError for a
-    pooling or a module that is not known here.
+    pooling, a module or a change of the texts that is not known here.
     """
     folder = folder_of(source)
     if not (folder / "modules.json").is_file():
@@ -116,8 +125,14 @@ def recipe_of(source: Source) -> tuple[str, int | None]:
         raise UsageError(
             f"{source}: pools by {'+'.join(map(str, modes)) or 'nothing'}; only mean and cls are supported"
         )
-    limits = folder / "sentence_bert_config.json"
-    return mode, _json(source, limits).get("max_seq_length") if limits.is_file() else None
+    limits, prompts = (
+        _json(source, folder / name) if (folder / name).is_file() else {}
+        for name in ("sentence_bert_config.json", "config_sentence_transformers.json")
+    )
+    if limits.get("do_lower_case") or prompts.get("default_prompt_name"):
+        what = "lower-cases its texts" if limits.get("do_lower_case") else "puts a prompt of its own before its texts"
+        raise UsageError(f"{source}: {what}, which is not supported")
+    return mode, limits.get("max_seq_length")
 
 
 def _json(source: Source, path: Path) -> Any:

@@ -15,7 +15,7 @@ from pydantic import PositiveInt
 from scipy.special import expit, softmax
 
 from alignbench.errors import UsageError, did_you_mean, unknown
-from alignbench.features.checkpoints import config_of, folder_of, identity, labels_of, recipe_of, source_of
+from alignbench.features.checkpoints import commit_of, config_of, folder_of, identity, labels_of, recipe_of, source_of
 from alignbench.registry import feature
 from alignbench.types import Array, Draws
 
@@ -59,6 +59,8 @@ def _check_label(**params: Any) -> None:
         raise UsageError(
             f"{params['pretrained']}: has no label '{params['label']}'.{did_you_mean(params['label'], labels)}"
         )
+    if labels.count(params["label"]) > 1:
+        raise UsageError(f"{params['pretrained']}: two of its labels are called '{params['label']}'")
     if len(labels) == 1 and config.get("problem_type") != MULTI:
         raise UsageError(f"{params['pretrained']}: has one label, whose probability would be 1: use hf_reward")
 
@@ -82,7 +84,7 @@ def _checkpoint(
     hub = source.kind == "hf"
     return Checkpoint(
         name=source.name,
-        place=source.name if hub else str(folder_of(source)), revision=source.version if hub else None,
+        place=source.name if hub else str(folder_of(source)), revision=commit_of(source) if hub else None,
         weights=identity(source, use_safetensors), use_safetensors=use_safetensors, device=device,
         batch_size=batch_size,
     )  # fmt: skip

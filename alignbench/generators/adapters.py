@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,12 +72,16 @@ def _fetched(given: str) -> tuple[str, Path]:
     from huggingface_hub import snapshot_download
 
     source = sources.parse(given) if given.startswith("hf:") else None
+    if source and source.file:
+        raise UsageError(f"peft={given}: names one file; an adapter is a repository: hf:{source.name}@{source.version}")
     name, revision = (source.name, source.version) if source else (given, None)
     try:
         return name, Path(snapshot_download(name, revision=revision, allow_patterns=[CONFIG, SAFE, PICKLE]))
     except Exception as error:  # no network, no such repository, no access
-        told = " ".join(str(error).split())
-        raise UsageError(f"peft={given}: no such folder, and not to be had from the hub: {told}") from error
+        raise UsageError(
+            f"peft={given}: no such folder, and not to be had from the hub ({_line(error)}). Run once where the "
+            "hub can be reached, or give the folder of a local copy"
+        ) from error
 
 
 def merged(adapter: Adapter, network: Any, base: str) -> Any:
@@ -86,10 +92,26 @@ def merged(adapter: Adapter, network: Any, base: str) -> Any:
     wrapped = _put_on(adapter, network, base)
     if getattr(network, "is_quantized", False):
         return wrapped.get_base_model()
+    _untie(wrapped)
     try:
         return wrapped.merge_and_unload(safe_merge=True)
     except Exception as error:
         raise _refusal(adapter, f"cannot be merged into the weights of {base}: {_line(error)}") from error
+
+
+def _untie(wrapped: Any) -> None:
+    """Give layers that the adapter is on weights of their own: merging into shared ones would change other layers too.
+
+    Such are the output layer and the embeddings of most small models.
+    """
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from torch.nn import Parameter
+
+    owners = Counter(id(weight) for _, weight in wrapped.named_parameters(remove_duplicate=False))
+    layers: list[Any] = [x for x in wrapped.modules() if isinstance(x, BaseTunerLayer)]
+    for layer in [x.get_base_layer() for x in layers]:
+        if owners[id(layer.weight)] > 1:
+            layer.weight = Parameter(layer.weight.detach().clone(), requires_grad=False)
 
 
 def _put_on(adapter: Adapter, network: Any, base: str) -> Any:
@@ -123,7 +145,9 @@ def _put_on(adapter: Adapter, network: Any, base: str) -> Any:
 def _refuse_other_kind(adapter: Adapter, network: Any, base: str) -> None:
     """Refuse another architecture where the model it was trained on is on this disk."""
     told = Path(adapter.trained_on).expanduser() / "config.json"
-    kind = json.loads(told.read_text(encoding="utf-8")).get("model_type") if told.is_file() else None
+    kind = None
+    with suppress(OSError, ValueError, AttributeError):  # not there, or no configuration: its shapes will tell
+        kind = json.loads(told.read_text(encoding="utf-8")).get("model_type")
     if kind not in (None, network.config.model_type):
         raise _misfit(adapter, base, f"it is for a network of kind '{kind}', not '{network.config.model_type}'")
 

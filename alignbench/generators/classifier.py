@@ -18,7 +18,7 @@ import torch
 
 from alignbench.errors import RunError, UsageError
 from alignbench.generators.budget import ran_out
-from alignbench.generators.hf import _device, _first_line
+from alignbench.generators.hf import _device, _first_line, tokenizer_of
 from alignbench.generators.law import whole_rows
 from alignbench.types import Array
 
@@ -215,13 +215,11 @@ def _mask(lengths: torch.Tensor) -> torch.Tensor:
 def _loaded(
     checkpoint: Checkpoint, kind: Any, read: Callable[[Any, torch.Tensor], torch.Tensor], window: int | None = None
 ) -> TextModel:
-    from transformers import AutoTokenizer
-
     device = _device(checkpoint.device)
     auto = checkpoint.batch_size == "auto"
     options = {"revision": checkpoint.revision} if checkpoint.revision else {}
     with _plain_errors(checkpoint.name, kind.__name__):
-        tokenizer = AutoTokenizer.from_pretrained(checkpoint.place, **options)
+        tokenizer = tokenizer_of(checkpoint.place, **options)
         network = _network(checkpoint, kind, **options).to(device)
     network.config.use_cache = False
     return TextModel(

@@ -41,9 +41,9 @@ class HFEncoderDecoder(Pretrained):
         super().__post_init__()
         config = self.network.generation_config
         begins = [getattr(config, f"{name}_token_id", None) for name in ("decoder_start", "forced_bos")]
-        if begins[0] is None:
+        if not isinstance(begins[0], int):
             raise UsageError(
-                f"{self.name}: its generation_config.json names no decoder_start_token_id, the id that the decoder "
+                f"{self.name}: its generation_config.json names no decoder_start_token_id, the one id that the decoder "
                 "begins with; add it there"
             )
         self.prefix = [int(i) for i in begins if i is not None]

@@ -53,11 +53,9 @@ def hf(
     if system_instruction and not apply_chat_template:
         raise UsageError(f"{pretrained}: --system_instruction needs --apply_chat_template, else nothing would say it")
     with _plain_errors(pretrained):
-        from transformers import AutoTokenizer
-
         revision = _commit(folder, revision)
         options = {"trust_remote_code": trust_remote_code, **({"revision": revision} if revision else {})}
-        tokenizer = AutoTokenizer.from_pretrained(folder, **options)
+        tokenizer = tokenizer_of(folder, **options)
         precision = _precision(folder, kind, where, options, auto=dtype == "auto")
         network = _network(folder, use_safetensors=use_safetensors or None, **precision, **options)
     if precision.get("device_map") and others:
@@ -78,6 +76,20 @@ def hf(
     )  # fmt: skip
     model.refuse_unrunnable()
     return Law(replicated(model, others))
+
+
+def tokenizer_of(folder: str, **options: Any) -> Any:
+    """The tokenizer; raises ValueError where its files are not there, and transformers would make up an empty one."""
+    from transformers import AutoTokenizer
+
+    absent = "its tokenizer cannot be made: are the files there (tokenizer.json)?"
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, **options)
+    except ValueError as error:
+        raise ValueError(absent if "backend tokenizer" in str(error) else str(error)) from error
+    if len(set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens)) < 2:  # one is "▁"
+        raise ValueError(absent)
+    return tokenizer
 
 
 def _precision(
@@ -121,9 +133,13 @@ def _auto_class(folder: str, **options: Any) -> Any:
 
 def _network(folder: str, **options: Any) -> Any:
     """The network with all its weights; raises ValueError where transformers would make some up."""
+    from transformers import GenerationConfig
+
     network, found = _auto_class(folder, **options).from_pretrained(
         folder, output_loading_info=True, ignore_mismatched_sizes=True, **options
     )  # fmt: skip
+    if (Path(folder) / "generation_config.json").is_file():
+        GenerationConfig.from_pretrained(folder)  # transformers goes on without one that it cannot read, and its EOS
     if getattr(network, "_hf_peft_config_loaded", False):
         raise ValueError("it is an adapter; give its model as pretrained= and this as peft=")
     absent = sorted({*found["missing_keys"], *(key[0] for key in found["mismatched_keys"])})
@@ -152,8 +168,7 @@ def _locate(pretrained: str, revision: str | None) -> tuple[str, str, str | None
         file = sources.fetch(sources.parse(pretrained), announce=_LOG.info)
         return file.stem, str(convert_gguf(file)), None
     if pretrained.startswith("hf:"):
-        source = sources.parse(pretrained)
-        return source.name, source.name, revision or source.version
+        return _pinned(pretrained, revision)
     if path.suffix == ".gguf":
         if not path.is_file():
             raise UsageError(f"{pretrained}: no such file")
@@ -167,6 +182,16 @@ def _locate(pretrained: str, revision: str | None) -> tuple[str, str, str | None
     if pretrained.startswith(("/", ".", "~")) or pretrained.count("/") > 1:
         raise UsageError(f"{pretrained}: no such folder")
     return pretrained, pretrained, revision
+
+
+def _pinned(pretrained: str, revision: str | None) -> tuple[str, str, str]:
+    """`_locate` for hf:owner/name@revision; raises UsageError where it says more than that."""
+    source = sources.parse(pretrained)
+    if source.file:
+        raise UsageError(f"{pretrained}: names one file; a model is a repository, hf:{source.name}@{source.version}")
+    if revision:
+        raise UsageError(f"{pretrained}: names its revision after the @; leave out revision={revision}")
+    return source.name, source.name, source.version
 
 
 def convert_gguf(file: Path) -> Path:
@@ -231,6 +256,11 @@ def _reason(error: Exception) -> str:
     """What transformers says, in our words where it names an argument that is not ours."""
     if "`use_safetensors=True`" in str(error):
         return f"it has no safetensors; {adapters.CONVERT}"
+    if "couldn't connect to" in str(error):
+        return (
+            "no such folder, and the hub cannot be reached, nor is it in its cache. Run once where it can, or set "
+            "HF_HOME to a folder that already has it, or give a local folder"
+        )
     code = "; it brings code of its own, which runs only with --trust_remote_code"
     return _first_line(error) + (code if "trust_remote_code" in str(error) else "")
 

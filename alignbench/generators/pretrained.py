@@ -10,7 +10,6 @@ from hashlib import sha256
 from typing import Any
 
 import torch
-from jinja2 import TemplateError
 from transformers.cache_utils import DynamicLayer, EncoderDecoderCache
 
 from alignbench.errors import UsageError
@@ -61,15 +60,22 @@ class Pretrained:
 
     def identity(self) -> Mapping[str, Any]:
         """Weights, tokenizer, dtype and rendering."""
-        template = str(self.tokenizer.chat_template) if self.chat else ""
         return {
             "kind": "hf",
             "weights": self.weights,
             "vocab": self.vocab.fingerprint,
             "dtype": str(self.network.dtype).removeprefix("torch."),
-            "chat": sha256(template.encode()).hexdigest()[:12] if self.chat else "",
+            "chat": self._chat_fingerprint() if self.chat else "",
             "system": self.system or "",
         }
+
+    def _chat_fingerprint(self) -> str:
+        """12 hex digits of the template and of what it makes of one prompt: some templates write today's date."""
+        try:
+            rendered = self.render("rain")
+        except UsageError:  # it refuses every conversation, or this one
+            rendered = ""
+        return sha256(f"{self.tokenizer.chat_template}\0{rendered}".encode()).hexdigest()[:12]
 
     def render(self, prompt: str) -> str:
         """The prompt, in the tokenizer's chat template if the model was loaded with it."""
@@ -79,7 +85,7 @@ class Pretrained:
         turns = [*system, {"role": "user", "content": prompt}]
         try:
             return str(self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
-        except TemplateError as error:
+        except Exception as error:  # a template is a program of its own
             raise UsageError(f"{self.name}: its chat template refuses the conversation: {error}") from error
 
     def refuse_unrunnable(self) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from glob import has_magic
 from pathlib import Path
+from typing import TypeGuard
 
 from alignbench.errors import UsageError
 from alignbench.spec import Spec
@@ -29,10 +30,17 @@ def expand(spec: Spec) -> list[Spec]:
     found = [spec]
     for key in MARKS:
         given = spec.arguments.get(key)
-        if isinstance(given, str) and has_magic(given) and not Path(given).expanduser().exists():
+        if _is_glob(given):
             paths = _checkpoints(key, given)
             found = [Spec(s.name, {**s.arguments, key: str(path)}) for s in found for path in paths]
     return found
+
+
+def _is_glob(given: object) -> TypeGuard[str]:
+    """A pattern of local paths: neither a path that exists nor a pinned source, whose "?sha256=" is no pattern."""
+    if not isinstance(given, str) or given.startswith(("pypi:", "hf:")):
+        return False
+    return has_magic(given) and not Path(given).expanduser().exists()
 
 
 def step_of(name: str) -> int | None:

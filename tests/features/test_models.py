@@ -226,6 +226,18 @@ def test_an_unknown_pooling_is_one_line_before_anything_is_drawn(sentences, pool
         bind({"feature": "embedding_similarity", "to": ["a"], "pretrained": sentences(pooling, parts)})
 
 
+def test_texts_that_the_encoder_would_change_are_refused(sentences):
+    with pytest.raises(UsageError, match="lower-cases its texts, which is not supported"):
+        checkpoints.recipe_of(checkpoints.source_of(sentences({"pooling_mode": "mean"}, do_lower_case=True)))
+    folder = sentences({"pooling_mode": "mean"}, do_lower_case=False)
+    prompts = Path(folder) / "config_sentence_transformers.json"
+    prompts.write_text(json.dumps({"prompts": {"query": "query: "}, "default_prompt_name": None}))
+    assert checkpoints.recipe_of(checkpoints.source_of(folder)) == ("mean", None)
+    prompts.write_text(json.dumps({"prompts": {"query": "query: "}, "default_prompt_name": "query"}))
+    with pytest.raises(UsageError, match="puts a prompt of its own before its texts, which is not supported"):
+        checkpoints.recipe_of(checkpoints.source_of(folder))
+
+
 def refused(spec, kind=UsageError):
     with pytest.raises(kind) as error:
         bind({"device": "cpu", **spec}, "t.yaml:3")
@@ -251,6 +263,12 @@ def test_the_wrong_feature_for_a_checkpoint_names_the_right_one(moods, marks, ju
     assert "whose probability would be 1: use hf_reward" in refused(
         {"feature": "hf_probability", "pretrained": str(judge), "label": "LABEL_0"}
     )
+
+
+def test_a_label_that_is_there_twice_has_no_one_probability(tmp_path):
+    twice = tiny_classifier(tmp_path, labels=["sad", "glad", "sad"])
+    for name, more in (("hf_probability", {"label": "sad"}), ("hf_classifier", {})):
+        assert "two of its labels are called 'sad'" in refused({"feature": name, "pretrained": str(twice), **more})
 
 
 def test_what_is_not_there_or_not_pinned_is_one_line(moods, tmp_path):
@@ -281,15 +299,15 @@ def test_parameters_are_checked_before_anything_is_drawn(meaning):
     assert "argument 'to'" in refused({"feature": "embedding_similarity", "to": "prompts", "pretrained": str(meaning)})
 
 
-def test_a_hub_checkpoint_is_checked_by_its_small_files_and_loaded_at_its_revision(moods, monkeypatch):
+def test_a_hub_checkpoint_is_checked_by_its_small_files_and_loaded_at_its_commit(moods, tmp_path, monkeypatch):
     import huggingface_hub
     import transformers
 
     truth = value("hf_probability", pretrained=str(moods), label="glad")
-    fetched, loaded = [], []
+    fetched, loaded, commit = [], [], shutil.copytree(moods, tmp_path / "snapshots" / ("a" * 40))
     monkeypatch.setattr(
         huggingface_hub, "snapshot_download",
-        lambda name, revision, allow_patterns: fetched.append((name, revision, tuple(allow_patterns))) or str(moods),
+        lambda name, revision, allow_patterns: fetched.append((name, revision, tuple(allow_patterns))) or str(commit),
     )  # fmt: skip
     for kind in (transformers.AutoTokenizer, transformers.AutoModelForSequenceClassification):
         own = kind.from_pretrained
@@ -297,12 +315,16 @@ def test_a_hub_checkpoint_is_checked_by_its_small_files_and_loaded_at_its_revisi
             kind, "from_pretrained",
             lambda place, revision, own=own, **k: loaded.append((place, revision)) or own(str(moods), **k),
         )  # fmt: skip
-    given = {"pretrained": "someone/moods", "revision": "abc", "label": "glad"}
+    given = {"pretrained": "someone/moods", "revision": "main", "label": "glad"}
     np.testing.assert_allclose(value("hf_probability", **given), truth, atol=1e-6)
-    assert fetched == [("someone/moods", "abc", tuple(checkpoints.SMALL_FILES))]
-    assert loaded == [("someone/moods", "abc")] * 2
-    other = bind({"feature": "hf_probability", "pretrained": "hf:someone/moods@abc", "label": "glad"})
-    assert other.identity == bind({"feature": "hf_probability", **given}).identity
+    assert fetched == [("someone/moods", "main", tuple(checkpoints.SMALL_FILES))]
+    assert loaded == [("someone/moods", "a" * 40)] * 2
+    other = bind({"feature": "hf_probability", "pretrained": "hf:someone/moods@main", "label": "glad"})
+    first = bind({"feature": "hf_probability", **given}).identity
+    assert other.identity == first and "a" * 40 in str(first)
+    commit = commit.rename(tmp_path / "snapshots" / ("b" * 40))
+    checkpoints._hub_folder.cache_clear()
+    assert bind({"feature": "hf_probability", **given}).identity != first, "the branch moved: another task"
     checkpoints._hub_folder.cache_clear()
 
 

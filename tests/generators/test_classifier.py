@@ -171,6 +171,11 @@ def test_what_cannot_be_loaded_is_one_line(tmp_path):
     with pytest.raises(UsageError, match="cannot be loaded by AutoModelForSequenceClassification: ") as error:
         classifier(checkpoint(tmp_path))
     assert "\n" not in str(error.value)
+    bare = tiny_classifier(tmp_path / "bare")
+    for file in bare.glob("tokenizer*"):
+        file.unlink()
+    with pytest.raises(UsageError, match="its tokenizer cannot be made: are the files there"):
+        classifier(checkpoint(bare))
     with pytest.raises(UsageError, match="device 'cdu'"):
         classifier(checkpoint(tmp_path / "headless", device="cdu"))
 

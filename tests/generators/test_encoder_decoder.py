@@ -336,8 +336,9 @@ def test_a_chat_template_renders_what_the_encoder_reads(folder):
     np.testing.assert_allclose(law.start(["rain"], max_tokens=2).log_probs, plain.log_probs)
 
 
-def test_a_decoder_that_begins_with_nothing_is_one_line(folder):
-    edit(folder / "generation_config.json", decoder_start_token_id=None)
+@pytest.mark.parametrize("start", [None, [0, 1]])
+def test_a_decoder_that_begins_with_nothing_is_one_line(folder, start):
+    edit(folder / "generation_config.json", decoder_start_token_id=start)
     with pytest.raises(UsageError, match=r"^tiny: its generation_config.json names no decoder_start_token_id"):
         hf(pretrained=str(folder))
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
-from models import tiny_gpt2
+from models import tiny_gpt2, tiny_llama
 from safetensors.torch import load_file
 
 from alignbench import sources
@@ -181,11 +182,27 @@ def test_a_system_prompt_that_nothing_would_say_is_refused(folder):
     assert "--system_instruction needs --apply_chat_template" in refused(pretrained=folder, system_instruction="snow")
 
 
-def test_a_template_that_refuses_the_conversation_is_one_line(folder):
-    retokenised(folder, chat_template="{{ raise_exception('System role not supported') }}")
+@pytest.mark.parametrize(
+    ("template", "told"),
+    [("{{ raise_exception('System role not supported') }}", "System role not supported"), ("{{ 1 + 'one' }}", "unsup")],
+)
+def test_a_template_that_refuses_the_conversation_is_one_line(folder, template, told):
+    retokenised(folder, chat_template=template)
     law = hf(pretrained=str(folder), apply_chat_template=True, system_instruction="snow")
-    with pytest.raises(UsageError, match=r"tiny: its chat template refuses .*: System role not supported"):
+    with pytest.raises(UsageError, match=rf"tiny: its chat template refuses .*: {told}"):
         law.check(["rain"], 4)
+
+
+def test_a_template_that_says_the_day_makes_another_base_every_day(folder, monkeypatch):
+    """Llama 3's does: what it renders belongs to the identity, not its text alone."""
+    retokenised(folder, chat_template="{{ day }} {{ messages[0]['content'] }}")
+    law, identities = hf(pretrained=str(folder), apply_chat_template=True), []
+    for day in ("sun", "snow"):
+        said = partial(type(law.model.tokenizer).apply_chat_template, law.model.tokenizer, day=day)
+        monkeypatch.setattr(law.model.tokenizer, "apply_chat_template", said)
+        assert law.render("rain") == f"{day} rain"
+        identities.append(law.identity())
+    assert identities[0] != identities[1]
 
 
 NAMED = {"default": TEMPLATE, "tool_use": TEMPLATE.replace("he{%", "she{%")}
@@ -348,6 +365,18 @@ def test_a_folder_without_a_model_is_one_line(folder, missing):
     assert str(folder) in refused(pretrained=folder)
 
 
+@pytest.mark.parametrize("save", [tiny_gpt2, tiny_llama])
+def test_a_folder_without_its_tokenizer_is_one_line(save, tmp_path):
+    """For a GPT-2 transformers makes up a tokenizer without words, under which every prompt is empty."""
+    path = save(tmp_path / "bare", WORDS)
+    for file in path.glob("tokenizer*"):
+        file.unlink()
+    assert refused(pretrained=path) == (
+        f"{path}: cannot be loaded as a language model: its tokenizer cannot be made: are the files there "
+        "(tokenizer.json)?"
+    )
+
+
 def test_an_empty_folder_says_what_it_lacks(tmp_path):
     assert refused(pretrained=tmp_path).endswith("no model in this folder (config.json is missing)")
     assert refused(pretrained=tmp_path / "nowhere").endswith("no such folder")
@@ -439,6 +468,17 @@ def test_the_commit_of_a_revision_is_the_identity(hub, arguments, commit):
     assert law.render("rain") == f"{commit} rain"
 
 
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ({"pretrained": "hf:me/tiny@v2#model.gguf"}, "hf:me/tiny@v2#model.gguf: names one file; a model is a repo"),
+        ({"pretrained": "hf:me/tiny@v2", "revision": "main"}, "hf:me/tiny@v2: names its revision after the @; leave"),
+    ],
+)
+def test_no_part_of_a_hub_source_is_passed_over(hub, arguments, told):
+    assert refused(**arguments).startswith(told)
+
+
 def test_a_hub_model_of_pickles_is_one_line(hub):
     pickled(hub / "snapshots" / ("a" * 40))
     assert refused(pretrained="me/tiny") == (
@@ -454,8 +494,14 @@ def test_a_folder_has_no_revisions(folder):
 
 def test_a_hub_id_that_cannot_be_reached_is_one_line():
     assert refused(pretrained="nobody-at-all/no-such-model").startswith(
-        "nobody-at-all/no-such-model: cannot be loaded as a language model: "
+        "nobody-at-all/no-such-model: cannot be loaded as a language model: no such folder, and the hub cannot be "
     )
+
+
+def test_a_broken_generation_config_is_not_passed_over(folder):
+    """transformers would take its EOS ids from elsewhere, and say nothing."""
+    (folder / "generation_config.json").write_text('{"eos_token_id": [0, ')
+    assert "generation_config.json' is not a valid JSON file" in refused(pretrained=folder)
 
 
 def test_broken_weights_and_config_are_one_line(folder):
@@ -534,6 +580,10 @@ def test_identity_follows_the_content_and_not_the_place(folder, tmp_path):
     copy = shutil.copytree(folder, tmp_path / "copy")
     law = hf(pretrained=str(folder))
     assert law.identity() == hf(pretrained=str(copy), batch_size=3).identity()
+    for name in ("source.spm", "modeling_own.py", "words.tiktoken"):  # Marian's tokenizer, a model's own code, Qwen's
+        before = hf(pretrained=str(copy)).identity()
+        (copy / name).write_text("anew")
+        assert hf(pretrained=str(copy)).identity() != before
     assert tiny_gpt2(copy, WORDS, seed=1)
     assert law.identity() != hf(pretrained=str(copy)).identity()
     assert (law.name, hf(pretrained=str(copy)).name) == ("tiny", "copy")

@@ -73,7 +73,8 @@ def test_adapters_are_a_series_and_two_globs_are_every_pair(here):
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("arguments", [{}, {"pretrained": "gpt2"}, {"pretrained": 7}, {"pretrained": "run[1]"}])
+@pytest.mark.parametrize("arguments", [{}, {"pretrained": "gpt2"}, {"pretrained": 7}, {"pretrained": "run[1]"},
+                                       {"pretrained": f"pypi:llm==1.0#llm/tiny.gguf?sha256={'0' * 64}"}])  # fmt: skip
 def test_what_is_no_glob_is_left_alone(here, arguments):
     made(here, "run[1]")
     assert expand(Spec("hf", arguments)) == [Spec("hf", arguments)]
