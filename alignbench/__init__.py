@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from alignbench.registry import aligner, feature, generator, metric
 
 if TYPE_CHECKING:
+    from alignbench.api import evaluate
     from alignbench.reports.table import leaderboard
-    from alignbench.run import evaluate
     from alignbench.seeds import Seed
     from alignbench.types import Draws, Estimate, Evidence
 
@@ -25,7 +25,7 @@ _HOMES = {
     "Estimate": "alignbench.types",
     "Evidence": "alignbench.types",
     "Seed": "alignbench.seeds",
-    "evaluate": "alignbench.run",
+    "evaluate": "alignbench.api",
     "leaderboard": "alignbench.reports.table",
 }
 

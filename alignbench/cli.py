@@ -14,7 +14,8 @@ import typer
 from alignbench.errors import AlignbenchError, UsageError, unknown
 
 if TYPE_CHECKING:
-    from alignbench.run import Job, Outcome
+    from alignbench.job import Job
+    from alignbench.run import Outcome
 
 app = typer.Typer(
     name="alignbench",
@@ -327,7 +328,7 @@ def _say(line: str) -> None:
 def _job(given: dict[str, Any]) -> Job:
     """The job that the options describe; the quickstart where they name neither model, task nor aligner."""
     from alignbench.config import seeds_of
-    from alignbench.run import QUICKSTART, Job
+    from alignbench.job import QUICKSTART, Job
 
     words = {"batch_size": "auto", "device": "auto", "seed": "0", **_with_files(given)}
     start = {} if {"model", "model_args", "base", "tasks", "aligner"} & words.keys() else QUICKSTART
@@ -416,7 +417,7 @@ def _models(names: list[Any], arguments: list[str]) -> tuple[Any, ...]:
 
 def _show_plan(job: Job) -> None:
     """What the job would draw."""
-    from alignbench.run import plan
+    from alignbench.plan import plan
 
     for line in plan(job):
         print(line)

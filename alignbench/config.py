@@ -12,10 +12,11 @@ from pydantic import Field
 from alignbench import yamlfile
 from alignbench.errors import UsageError, brief, did_you_mean
 from alignbench.spec import Dumper, Spec, parse_arguments, parse_scalar, parse_spec
+from alignbench.store import digest, write_atomic
 from alignbench.yamlfile import Page, Strict
 
 if TYPE_CHECKING:
-    from alignbench.run import Job
+    from alignbench.job import Job
 
 PREFIX = "ALIGNBENCH_"
 OTHERS = ("ALIGNBENCH_CACHE", "ALIGNBENCH_REGENERATE")
@@ -191,3 +192,11 @@ def page_of(words: Words, flags: Sequence[str] = ()) -> str:
     """A run file that says `words`; `flags` were given on the command line, where alone they may be."""
     text = yaml.dump(words, Dumper=Dumper, sort_keys=False, allow_unicode=True, default_flow_style=None, width=10**9)
     return "".join(f"# --{flag} was given: a file cannot say it\n" for flag in flags) + text
+
+
+def write(job: Job, folder: Path) -> None:
+    """Write config_<digest>.yaml: the whole job as a run file, once; nothing where it has objects."""
+    words = words_of(job)
+    if words is not None:
+        flags = [name for name in ("trust_remote_code",) if job.supplied.get(name)]
+        write_atomic(folder / f"config_{digest(words)[:8]}.yaml", page_of(words, flags))

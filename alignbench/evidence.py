@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -47,6 +47,12 @@ no proposal reuses the uniforms of the base."""
 EDGE = 0.25
 """Share of its own draws that a law may rescore as impossible: a token at the very edge of a nucleus may come out as
 cut, once in a while in fp32 and more often in bf16; a forgotten mask does it to most draws."""
+
+
+@contextmanager
+def silent(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """No progress shown."""
+    yield lambda count: None
 
 
 @dataclass

@@ -3,7 +3,8 @@
 import pytest
 from models import tiny_gpt2, tiny_t5
 
-from alignbench.run import Job, run
+from alignbench.job import Job
+from alignbench.run import run
 from alignbench.spec import Spec
 from alignbench.task import all_tasks
 

@@ -11,8 +11,9 @@ import pytest
 from alignbench.cli import _job
 from alignbench.config import OTHERS, SCALARS, from_environment, page_of, read, seeds_of, words_of
 from alignbench.errors import TaskError, UsageError
+from alignbench.evidence import silent
 from alignbench.generators.exact import exact
-from alignbench.run import QUICKSTART, Job, silent
+from alignbench.job import QUICKSTART, Job
 from alignbench.spec import Spec
 
 FULL = """\

@@ -12,12 +12,11 @@ from tiny_world import BASE, BRIGHT, PROMPTS, TASK
 from alignbench import evidence as evidence_module
 from alignbench import metrics
 from alignbench.errors import RunError, Unsupported, UsageError
-from alignbench.evidence import Bench, identity_of
+from alignbench.evidence import Bench, identity_of, silent
 from alignbench.generators.exact import enumerate_draws, exact
 from alignbench.generators.hf import hf
 from alignbench.generators.law import Law
 from alignbench.registry import aligner, load_plugins
-from alignbench.run import silent
 from alignbench.seeds import Seed
 from alignbench.stats import discrete
 from alignbench.stats.intervals import mean_over_prompts

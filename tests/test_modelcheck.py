@@ -9,6 +9,7 @@ import pytest
 
 from alignbench import modelcheck
 from alignbench.errors import Unsupported, UsageError
+from alignbench.evidence import silent
 from alignbench.generators import slots
 from alignbench.generators.exact import exact
 from alignbench.generators.law import Law
@@ -16,7 +17,6 @@ from alignbench.generators.pattern import contains_any
 from alignbench.generators.steered import constrained
 from alignbench.generators.transformer import HFModel
 from alignbench.modelcheck import Trial
-from alignbench.run import silent
 from alignbench.seeds import Seed
 from alignbench.spec import Spec
 

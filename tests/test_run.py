@@ -14,13 +14,16 @@ from models import tiny_gpt2 as save_gpt2
 
 import alignbench
 from alignbench import Draws
-from alignbench import run as run_module
+from alignbench import plan as plan_module
+from alignbench.api import evaluate
 from alignbench.errors import RunError, SourceError, Unsupported, UsageError
 from alignbench.generators import hf as hf_module
 from alignbench.generators.exact import exact
 from alignbench.generators.law import Law
+from alignbench.job import Job, name_of, recipe_of
+from alignbench.plan import plan
 from alignbench.results import frame, rescore
-from alignbench.run import Job, evaluate, name_of, plan, recipe_of, run
+from alignbench.run import run
 from alignbench.spec import Spec
 
 TASK = """\
@@ -298,6 +301,50 @@ def test_the_first_checkpoint_of_a_series_is_the_default_base(checkpoints):
     assert "(base)" in lines[1]
 
 
+@pytest.fixture
+def named(task, registries):
+    """A generator named after both of its folders, as `hf` with an adapter is; three checkpoints and two adapters."""
+
+    @alignbench.generator
+    def pair(*, pretrained: str, peft: str):
+        """A law named after its folders."""
+        law = exact(seed=1)
+        object.__setattr__(law.model, "name", f"{Path(pretrained).name}+{Path(peft).name}")
+        return law
+
+    for folder in ("ckpts/step-3", "ckpts/step-20", "ckpts/final", "step-7/adapters/checkpoint-500"):
+        (task.parent / folder).mkdir(parents=True)
+        (task.parent / folder / ("adapter_config.json" if "adapters" in folder else "config.json")).write_text("{}")
+    shutil.copytree(task.parent / "step-7/adapters/checkpoint-500", task.parent / "step-7/adapters/last")
+    return lambda pretrained, peft: Spec("pair", {"pretrained": pretrained, "peft": peft})
+
+
+@pytest.mark.parametrize(
+    ("pretrained", "peft", "steps"),
+    [
+        ("ckpts/step-*", "./step-7/adapters/checkpoint-500", [3, 20]),  # planted: the last number of the name, 500
+        ("ckpts/*", "./step-7/adapters/checkpoint-500", [3, 20, None]),
+        ("./ckpts/step-3", "step-7/adapters/*", [500, None]),
+        ("ckpts/s*", "step-7/adapters/*", [500, 3, 500, 20]),
+    ],
+)
+def test_the_step_is_told_by_the_argument_that_was_a_pattern(named, pretrained, peft, steps):
+    outcome = run(Job(("little.yaml",), (named(pretrained, peft),)))
+    assert outcome.failures == []
+    told = {row.key.generator: row.key.step for row in outcome.rows if row.key.generator != "draws of p"}
+    assert list(told.values()) == steps
+
+
+@pytest.mark.parametrize("word", ["base", "judge"])
+def test_a_pattern_of_one_checkpoint_can_be_the_base_or_judge(named, word):
+    spec = named("ckpts/step-2*", "./step-7/adapters/last")
+    outcome = run(Job(("little.yaml",), (Spec("exact"),), **{word: spec}))
+    assert outcome.failures == []
+    told = {(row.key.base, row.key.step) for row in outcome.rows if row.key.generator == "step-20+last"}
+    assert told == ({("step-20+last", 20)} if word == "base" else set())
+    assert word == "base" or all("|judge:pair:pretrained=ckpts/step-20," in row.key.signature for row in outcome.rows)
+
+
 def test_names_that_end_in_a_number_are_no_steps(task):
     law = exact(seed=1)
     object.__setattr__(law.model, "name", "llama-3")
@@ -325,7 +372,7 @@ def test_a_broken_task_does_not_stop_the_next(task, text, line):
 
 
 def test_a_source_that_cannot_be_fetched_fails_its_task_alone(task, monkeypatch):
-    right = run_module.load_task
+    right = plan_module.load_task
 
     def load(path):
         if "away" in str(path):
@@ -333,7 +380,7 @@ def test_a_source_that_cannot_be_fetched_fails_its_task_alone(task, monkeypatch)
         return right(path)
 
     (task.parent / "away.yaml").write_text(TASK)
-    monkeypatch.setattr(run_module, "load_task", load)
+    monkeypatch.setattr(plan_module, "load_task", load)
     outcome = run(Job(("away.yaml", "little.yaml"), (Spec("exact"),)))
     assert outcome.failures == ["pypi:away==1: cannot be reached"] and outcome.exit_code == 1 and outcome.rows
 

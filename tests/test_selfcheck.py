@@ -12,8 +12,8 @@ from rich.console import Console
 from scipy.stats import binom
 
 from alignbench import selfcheck
+from alignbench.evidence import silent
 from alignbench.reports import checks
-from alignbench.run import silent
 from alignbench.selfcheck import Cell, Report, Seen
 from alignbench.stats import divergences, intervals, normaliser, overlap
 from alignbench.types import Estimate

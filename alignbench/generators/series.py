@@ -36,6 +36,22 @@ def expand(spec: Spec) -> list[Spec]:
     return found
 
 
+def step_in(series: Spec, one: Spec) -> int | None:
+    """The training step of one checkpoint of a series, told by the arguments that are patterns in `series` alone.
+
+    Of two patterns that of `peft`, which was trained last, if it tells one. Folders above a pattern tell nothing.
+    """
+    patterns = {key: given for key in MARKS if _is_glob(given := series.arguments.get(key))}
+    steps = [step_of(_matched(pattern, one.arguments[key])) for key, pattern in patterns.items()]
+    return next((step for step in reversed(steps) if step is not None), None)
+
+
+def _matched(pattern: str, path: str) -> str:
+    """The part of a path that a pattern was for: from its first folder with a wildcard on."""
+    above = next(i for i, part in enumerate(Path(pattern).expanduser().parts) if has_magic(part))
+    return str(Path(*Path(path).parts[above:])).removesuffix(".gguf")
+
+
 def _is_glob(given: object) -> TypeGuard[str]:
     """A pattern of local paths: neither a path that exists nor a pinned source, whose "?sha256=" is no pattern."""
     if not isinstance(given, str) or given.startswith(("pypi:", "hf:")):

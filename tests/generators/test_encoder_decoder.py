@@ -12,14 +12,15 @@ from models import tiny_bart, tiny_t5
 from transformers import AutoTokenizer, EncoderDecoderCache
 
 from alignbench import modelcheck, testing
+from alignbench.api import evaluate
 from alignbench.errors import UsageError
+from alignbench.evidence import silent
 from alignbench.generators import encoder_decoder
 from alignbench.generators import law as law_module
 from alignbench.generators.budget import Budget
 from alignbench.generators.encoder_decoder import HFEncoderDecoder
 from alignbench.generators.hf import hf
 from alignbench.generators.replicas import replicated
-from alignbench.run import evaluate, silent
 from alignbench.seeds import Seed
 from alignbench.spec import Spec
 from alignbench.testing import LawBroken, check

@@ -7,7 +7,7 @@ import logging
 import pytest
 
 from alignbench.errors import UsageError
-from alignbench.generators.series import expand, step_of
+from alignbench.generators.series import expand, step_in, step_of
 from alignbench.spec import Spec
 
 
@@ -124,3 +124,26 @@ def test_a_glob_of_anything_but_checkpoints_is_one_line(here):
 )  # fmt: skip
 def test_steps(name, step):
     assert step_of(name) == step
+
+
+@pytest.mark.parametrize(
+    ("pattern", "paths", "steps"),
+    [
+        ("ckpts/step-*", ["ckpts/step-3"], [3]),
+        ("step-7/c*", ["step-7/c1", "step-7/c-5"], [None, 5]),  # what stands above the pattern is no step of it
+        ("./step-*/model", ["step-7/model"], [7]),
+        ("~/step-7/*/*.gguf", ["{home}/step-7/iter2/model-900.gguf", "{home}/step-7/a/model-900.gguf"], [2, 900]),
+        ("run[1]/step-*", ["run1/step-8"], [8]),
+    ],
+)
+def test_the_step_of_one_of_a_series_is_in_what_the_pattern_stood_for(here, pattern, paths, steps):
+    """Planted bug: were the step that of the last number anywhere, the adapter's 500 would be every step."""
+    given = {"pretrained": pattern, "peft": "./checkpoint-500"}
+    found = [Spec("hf", {**given, "pretrained": path.format(home=here)}) for path in paths]
+    assert [step_in(Spec("hf", given), one) for one in found] == steps
+
+
+def test_of_two_patterns_the_adapters_step_is_told_and_else_the_models(here):
+    given = Spec("hf", {"peft": "a/*", "pretrained": "m/*"})
+    pairs = [("m/step-1", "a/step-2"), ("m/step-1", "a/last"), ("m/first", "a/last")]
+    assert [step_in(given, Spec("hf", {"peft": a, "pretrained": m})) for m, a in pairs] == [2, 1, None]

@@ -9,14 +9,13 @@ from scipy.special import expit, logit
 
 from alignbench import metrics
 from alignbench.errors import UsageError
-from alignbench.evidence import Bench
+from alignbench.evidence import Bench, silent
 from alignbench.generators import dynamic, worlds
 from alignbench.generators.automaton import always
 from alignbench.generators.exact import enumerate_draws
 from alignbench.generators.pattern import contains_any, matches
 from alignbench.generators.worlds import from_table, grammar, grammar_truth, hard, two_rates
 from alignbench.registry import load_plugins
-from alignbench.run import silent
 from alignbench.seeds import Seed
 from alignbench.stats import discrete, divergences
 from alignbench.stats.intervals import mean_over_prompts
