@@ -326,93 +326,15 @@ def _say(line: str) -> None:
 
 
 def _job(given: dict[str, Any]) -> Job:
-    """The job that the options describe; the quickstart where they name neither model, task nor aligner."""
-    from alignbench.config import seeds_of
-    from alignbench.job import QUICKSTART, Job
-
-    words = {"batch_size": "auto", "device": "auto", "seed": "0", **_with_files(given)}
-    start = {} if {"model", "model_args", "base", "tasks", "aligner"} & words.keys() else QUICKSTART
-    names = tuple(t.strip() for text in words.get("tasks", ()) for t in text.split(",") if t.strip())
-    if not names and not start:
-        raise UsageError("no --tasks given; `alignbench ls tasks` lists them")
-    chosen: dict[str, Any] = {
-        "models": _models(words.get("model", []), words.get("model_args", [])),
-        "aligners": tuple(_spec(a, "--aligner") for a in words.get("aligner", ())),
-        "tasks": names,
-        "output_path": Path(words["output_path"]) if "output_path" in words else None,
-        "draws": words.get("draws"),
-    }
-    merged = {"output_path": Path("results"), **start, **{k: v for k, v in chosen.items() if v}}
-    seeds, words["batch_size"] = words["seed"], _batch_size(words["batch_size"])
-    return Job(
-        **merged, base=_spec(words["base"], "--base") if "base" in words else None,
-        include_path=tuple(map(Path, words.get("include_path", ()))), limit=words.get("limit"),
-        gen_kwargs=_settings(words.get("gen_kwargs", "")),
-        judge=_spec(words["judge"], "--judge") if "judge" in words else None,
-        seed=tuple(seeds_of(seeds) if isinstance(seeds, str) else seeds),
-        log_samples=words.get("log_samples", False), argv=tuple(sys.argv[1:]), progress=_progress,
-        supplied={k: words[k] for k in ("batch_size", "device", "apply_chat_template", "system_instruction",
-                                        "trust_remote_code") if words.get(k)},
-    )  # fmt: skip
-
-
-def _with_files(given: dict[str, Any]) -> dict[str, Any]:
-    """The options given, then those of the run file, then those of the environment."""
+    """The job that the options describe; a variable that is no option is told."""
     import os
 
-    from alignbench import config
+    from alignbench import config, options
 
     environment, strays = config.from_environment(os.environ)
     for line in strays:
         _say(line)
-    path = given.get("config", environment.get("config"))
-    return {**environment, **({} if path is None else config.read(Path(path))), **given}
-
-
-def _spec(given: Any, where: str) -> Any:
-    """A spec as typed; a run file's is one already."""
-    from alignbench.spec import parse_spec
-
-    return parse_spec(given, where) if isinstance(given, str) else given
-
-
-def _batch_size(size: Any) -> Any:
-    if isinstance(size, str) and size.isdecimal() and int(size) > 0:
-        return int(size)
-    if size != "auto" and not isinstance(size, int):
-        raise UsageError(f"--batch_size {size}: must be 'auto' or a whole number >= 1")
-    return size
-
-
-def _settings(given: Any) -> dict[str, Any]:
-    """Decoding settings, checked."""
-    from alignbench.generators.warp import Warp
-    from alignbench.registry import Entry
-    from alignbench.spec import parse_arguments
-
-    settings = parse_arguments(given, "--gen_kwargs") if isinstance(given, str) else dict(given)
-    Entry("--gen_kwargs", Warp, {}).check(settings, "--gen_kwargs")
-    Warp(**settings)
-    return settings
-
-
-def _models(names: list[Any], arguments: list[str]) -> tuple[Any, ...]:
-    """Pair each --model with its --model_args; one --model may go with several --model_args."""
-    from alignbench.spec import Spec, parse_arguments
-
-    if arguments and not names:
-        raise UsageError("--model_args without --model; did you mean --model hf?")
-    if len(names) == 1 and len(arguments) > 1:
-        names = names * len(arguments)
-    if arguments and len(names) != len(arguments):
-        raise UsageError(f"{len(names)} --model but {len(arguments)} --model_args: give one for each, in order")
-    specs = [_spec(name, "--model") for name in names]
-    if not arguments:
-        return tuple(specs)
-    return tuple(
-        Spec(s.name, {**s.arguments, **parse_arguments(a, "--model_args")})
-        for s, a in zip(specs, arguments, strict=True)
-    )
+    return options.job_of(given, environment, tuple(sys.argv[1:]), _progress)
 
 
 def _show_plan(job: Job) -> None:
@@ -476,11 +398,12 @@ def _check_model(given: dict[str, Any]) -> None:
     from rich.console import Console
 
     from alignbench import modelcheck
+    from alignbench.options import models_of
     from alignbench.registry import load_plugins
     from alignbench.reports import checks
 
     load_plugins(tuple(given.get("include_path", ())))
-    spec = _models([given["model"]], [given["model_args"]] if "model_args" in given else [])[0]
+    spec = models_of([given["model"]], [given["model_args"]] if "model_args" in given else [])[0]
     trial = modelcheck.load(spec, **{k: given[k] for k in ("device", "trust_remote_code") if k in given})
     trial = replace(trial, **{k: given[k] for k in ("prompts", "draws", "max_tokens") if k in given})
     findings = modelcheck.check(trial, _progress)

@@ -22,7 +22,7 @@ FLOORS = {
     2: ("features", "metrics", "aligners"),
     3: ("task", "prompts", "testing", "truth"),
     4: ("store", "evidence", "engines"),
-    5: ("job", "config", "plan", "run", "api", "results", "reports", "selfcheck", "modelcheck"),
+    5: ("job", "config", "plan", "run", "api", "results", "reports", "selfcheck", "modelcheck", "options"),
     6: ("integrations",),
     7: ("cli", "__main__"),
 }
