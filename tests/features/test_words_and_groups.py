@@ -214,7 +214,7 @@ def test_words_of():
         ({"feature": "contains_any"}, "t.yaml:3: 'contains_any' needs the argument 'words'"),
         (
             {"feature": "contains_any", "words": "cat"},
-            "t.yaml:3: 'contains_any' argument 'words': input should be a valid list, not 'cat'",
+            "t.yaml:3: 'contains_any' argument 'words': input should be a valid list or an object, not 'cat'",
         ),
         (
             {"feature": "contains_any", "words": ["a", False]},
