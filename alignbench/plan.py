@@ -83,6 +83,8 @@ def plan(job: Job) -> list[str]:
         lines.append(f"{task.name} v{task.version}: {len(task.prompts)} prompts × {draws} draws × at most "
                      f"{task.max_tokens} tokens = {most:,} tokens for each generator")  # fmt: skip
         base = parse_spec(task.base, "base") if task.base else found.base
+        if base is None:
+            raise no_base(task)
         fitted = ", as many again twice to fit and test λ" if task.target.needs_fit else ""
         lines.append(f"  {name_of(None, base)} (base), and as many reference draws{fitted}")
         for model in () if task.base else found.models:
@@ -139,6 +141,11 @@ def own_base(task: Task) -> Spec | None:
     spec = no_code(parse_spec(task.base, where), where)
     generators.find(spec.name, where).check(spec.arguments, where)
     return spec
+
+
+def no_base(task: Task) -> UsageError:
+    """What to say of a task that needs a model where none is given."""
+    return UsageError(f"task '{task.name}' brings no base of its own: give --model")
 
 
 def no_code(spec: Spec, where: str) -> Spec:

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import FunctionType
 from typing import Any, TypeVar, get_type_hints, overload
 
-from alignbench.errors import UsageError, plain_failures, unknown
+from alignbench.errors import UsageError, brief, plain_failures, unknown
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -136,7 +136,7 @@ def _reason(errors: Sequence[Mapping[str, Any]]) -> str:
         hint = YAML_BOOLEANS
     elif isinstance(first["input"], (int, float)) and any(e["type"] == "string_type" for e in here):
         hint = QUOTED
-    return f"{''.join(f' item {part}' for part in _items(first))}: {what}, not {first['input']!r}{hint}"
+    return f"{''.join(f' item {part}' for part in _items(first))}: {what}, not {brief(first['input'])}{hint}"
 
 
 def _items(error: Mapping[str, Any]) -> tuple[int, ...]:

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from alignbench import config, results
-from alignbench.errors import AlignbenchError, RunError, Unsupported, UsageError, brief
+from alignbench.errors import AlignbenchError, RunError, Unsupported, brief
 from alignbench.evidence import Bench, identity_of
 from alignbench.generators.law import Law
 from alignbench.generators.series import STEP, step_of
 from alignbench.job import Job, label_of, name_of, same
-from alignbench.plan import Plan, look_up, own_base
+from alignbench.plan import Plan, look_up, no_base, own_base
 from alignbench.registry import generator as generators
 from alignbench.results import Row, RowKey
 from alignbench.seeds import Seed
@@ -151,7 +151,7 @@ class _Run:
         for number, task in enumerate(self.plan.tasks):
             given = own_base(task) or self.plan.base
             if given is None:
-                raise UsageError(f"task '{task.name}' brings no base of its own: give --model")
+                raise no_base(task)
             try:
                 base = self._load(given, keep=True)
                 benches = [self._bench(task, name_of(base, given), base, seed) for seed in self.job.seeds]

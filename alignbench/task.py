@@ -109,6 +109,7 @@ def load_task(path: str | Path) -> Task:
     prompts = read_prompts(page, "prompts", raw.prompts)
     features = _features(page, raw.features, prompts)
     metrics = None if raw.metrics is None else _metrics(page, raw.metrics, prompts)
+    _check_asked_of_features(page, metrics or (), features)
     return Task(
         name=raw.name,
         version=raw.version,
@@ -255,6 +256,24 @@ def _metrics(page: Page, items: list[Any], prompts: Prompts) -> tuple[tuple[str,
             if metric:
                 metric.find(name, where).check(params, where)
     return tuple(chosen.items())
+
+
+def _check_asked_of_features(
+    page: Page, metrics: Sequence[tuple[str, Mapping[str, Any]]], features: Mapping[str, BoundFeature]
+) -> None:
+    """Refuse a metric's `feature` that the task has not, and `labels` that are none of its categories."""
+    for i, (_, params) in enumerate(metrics):
+        name, labels = params.get("feature"), params.get("labels")
+        with page.at(("metrics", i)) as where:
+            if isinstance(name, str) and name not in features:
+                raise unknown("feature", name, features, where)
+            if not isinstance(name, str) or not isinstance(labels, Mapping):
+                continue
+            if not features[name].categories:
+                raise UsageError(f"'{name}' is a number; labels are for a categorical feature")
+            for label in dict.fromkeys(labels.values()):
+                if label not in features[name].categories:
+                    raise unknown("label", str(label), features[name].categories, where)
 
 
 def _metric_spec(page: Page, item: Any) -> Mapping[str, Any]:

@@ -110,6 +110,11 @@ def test_dry_run_says_what_would_be_drawn_and_draws_nothing(command, monkeypatch
     ]  # fmt: skip
 
 
+def test_dry_run_misses_a_base_as_the_run_does(command):
+    said = command("run", "--tasks", "lexical_word", "--dry_run")
+    assert said.code == 2 and "task 'lexical_word' brings no base of its own: give --model" in said.err
+
+
 @pytest.mark.parametrize("wrong", [("--aligner", "bestofn"), ("--tasks", "litle"), ("--model", "exct")])
 def test_dry_run_finds_mistakes(command, wrong):
     assert command(*BASIC, *wrong, "--dry_run").code == 2

@@ -125,6 +125,8 @@ def test_a_field_is_part_of_the_hash(answers):
         ("{records: [{text: a, ref: 1}]}", "references: {field: ref}", "t.yaml:9: field 'ref' is 1, not a text or a"),
         ("[a, b]", "references: [[c], d]", "t.yaml:9: references: item 1 is 'd', not a list of texts"),
         ("[a, b]", "references: x", "t.yaml:9: references must be a list of texts for each prompt or {field: NAME}"),
+        ("[a]", "metrics: [{metric: f1, feature: shrt, labels: {a: b}}]", "t.yaml:9: unknown feature 'shrt'. Did you"),
+        ("[a]", "metrics: [{metric: f1, feature: short, labels: {a: b}}]", "t.yaml:9: 'short' is a number; labels are"),
         ("[a]", "metrics: [{metric: distinct, draws: {field: n}}]", "t.yaml:9: there is no field 'n': the prompts"),
     ],
 )  # fmt: skip
@@ -133,6 +135,19 @@ def test_mistakes_name_the_line(prompts, more, message):
         task(prompts, more)
     assert str(error.value).startswith(message)
     assert "\n" not in str(error.value)
+
+
+def test_a_label_that_is_no_category_is_found_before_anything_is_drawn():
+    more = "metrics: [{metric: accuracy, feature: mood, labels: {a: postive}}]"
+    task("[a]")
+    text = (
+        Path("t.yaml")
+        .read_text(encoding="utf-8")
+        .replace("features: {", "features: {mood: {feature: sentiment_label}, ")
+    )
+    Path("t.yaml").write_text(text + more, encoding="utf-8")
+    with pytest.raises(TaskError, match=r"unknown label 'postive'. Did you mean 'positive'\?"):
+        load_task("t.yaml")
 
 
 def test_a_source_that_cannot_be_had_says_what_to_do_offline(monkeypatch):

@@ -61,9 +61,11 @@ def _check(words: list[str], ignore_case: bool = False, whole_words: bool = True
     word_pattern(words, ignore_case, whole_words)
 
 
-def _check_any(words: list[str] | dict[str, list[str]], ignore_case: bool, whole_words: bool, negate: bool) -> None:
-    for own in words.values() if isinstance(words, dict) else [words]:
-        word_pattern(own, ignore_case, whole_words)
+def _check_any(
+    words: list[str] | dict[str, list[str] | str], ignore_case: bool, whole_words: bool, negate: bool
+) -> None:
+    for prompt in words if isinstance(words, dict) else [""]:
+        word_pattern(_own(words, prompt), ignore_case, whole_words)
 
 
 @feature(version=1, range=(0, 1), check=_check_any)
@@ -71,7 +73,7 @@ def contains_any(
     prompts: Sequence[str],
     draws: Draws,
     *,
-    words: list[str] | dict[str, list[str]],
+    words: list[str] | dict[str, list[str] | str],
     ignore_case: bool = False,
     whole_words: bool = True,
     negate: bool = False,
@@ -79,8 +81,8 @@ def contains_any(
     """1 where the continuation contains any of `words`, else 0; the other way round with `negate`.
 
     The prompt is not searched. Case counts unless `ignore_case`. Scripts that put no spaces between words need
-    `whole_words: false`. Words of each prompt's own are a mapping from its text (`words: {field: NAME}` in a task);
-    raises UsageError for a prompt that is not in it.
+    `whole_words: false`. Words of each prompt's own are a mapping from its text to a word or a list (`words: {field:
+    NAME}` in a task); raises UsageError for a prompt that is not in it.
     """
     asked = {int(p): _own(words, prompts[int(p)]) for p in np.unique(draws.prompt)}
     patterns = {p: word_pattern(own, ignore_case, whole_words) for p, own in asked.items()}
@@ -89,10 +91,14 @@ def contains_any(
     return np.where(hit != negate, 1.0, 0.0)
 
 
-def _own(words: list[str] | dict[str, list[str]], prompt: str) -> list[str]:
-    if isinstance(words, dict) and prompt not in words:
+def _own(words: list[str] | dict[str, list[str] | str], prompt: str) -> list[str]:
+    """The words of a prompt; one text is one word."""
+    if not isinstance(words, dict):
+        return words
+    if prompt not in words:
         raise UsageError(f"feature 'contains_any' has no words for the prompt {prompt!r}")
-    return words[prompt] if isinstance(words, dict) else words
+    own = words[prompt]
+    return [own] if isinstance(own, str) else own
 
 
 @feature(version=1, range=(0, math.inf), check=_check)

@@ -71,6 +71,8 @@ def _with_interval(value: float, low: float, high: float) -> tuple[str, str]:
 def _limit(value: float, decimals: int) -> str:
     if isinf(value):
         return plain(value)
+    if value and decimals < 1 and abs(value) < 10 ** (1 - decimals):  # a wide interval must not round it away
+        return f"{value:.2g}"
     return _fixed(value, decimals) if _is_readable(value, decimals) else f"{value:.3g}"
 
 

@@ -253,7 +253,8 @@ def _table(group: Sequence[Record], metrics: Sequence[str] | None, primary: str,
     patterns = (primary, *COMPACT, *_patterns(list(asked)), *COST) if metrics is None else _patterns(metrics)
     keys = _chosen(list(dict.fromkeys(key_of(r) for r in group)), patterns)
     if metrics is None:
-        keys = [key for key in keys if key == primary or any(_says_something(r) for r in group if key_of(r) == key)]
+        said = {primary, *(key_of(r) for r in group if _says_something(r) or r["metric"] in asked)}
+        keys = [key for key in keys if key in said]
     better = {key_of(r): r["better"] for r in reversed(group) if r["better"]}
     lines = _sorted(_lines(group), primary, better.get(primary, "lower"))
     footnotes = _Footnotes()

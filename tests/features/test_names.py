@@ -42,6 +42,7 @@ def test_a_name_that_the_prompt_has_not_is_invented():
 def test_each_prompt_has_its_own_words():
     spec = {"feature": "contains_any", "words": {"a": ["sun"], "b": ["rain", "wind"]}}
     assert values(["sun", "sun", "wind"], spec, ("a", "b"), [0, 1, 1]) == [1, 0, 1]
+    assert values(["the sea", "a sea wave"], {**spec, "words": {"a": "sea wave"}}, ("a",)) == [0, 1]  # of a CSV's cell
     with pytest.raises(UsageError, match="'contains_any' has no words for the prompt 'c'"):
         values(["sun"], spec, ("c",))
     with pytest.raises(UsageError, match="'contains_any' needs at least one word"):

@@ -73,17 +73,40 @@ def test_no_mean_is_invented(rows: pd.DataFrame, changes: Any, value: float | No
     assert mean["note"] == note and mean[["stderr", "ci_low", "ci_high", "seed_sd"]].isna().all()
 
 
-def test_seeds_that_agree_have_no_interval_unless_they_are_exact(rows: pd.DataFrame) -> None:
-    same = mean_of(with_means(seeds(rows, *({"value": 0.5},) * 3)))
-    assert same["seed_sd"] == 0 and pd.isna(same["ci_low"]) and "no interval: the seeds do not differ" in same["note"]
+def test_seeds_that_agree_keep_the_means_of_their_limits(rows: pd.DataFrame) -> None:
+    limits = ({"ci_low": 0.1, "ci_high": 0.8}, {"ci_low": 0.3, "ci_high": 0.9}, {"ci_low": 0.2, "ci_high": 0.7})
+    same = mean_of(with_means(seeds(rows, *({"value": 0.5, **pair} for pair in limits))))
+    assert same["seed_sd"] == 0 and "the seeds do not differ: limits are the means of theirs" in same["note"]
+    assert (same["ci_low"], same["ci_high"]) == pytest.approx((0.2, 0.8))
+    without = ({"value": 0.5, "ci_low": None, "ci_high": None}, *({"value": 0.5},) * 2)
+    alone = mean_of(with_means(seeds(rows, *without)))
+    assert pd.isna(alone["ci_low"]) and "the seeds do not differ" in alone["note"]
     exact = mean_of(with_means(seeds(rows, *({"value": 0.0, "stderr": 0.0, "ci_low": 0.0, "ci_high": 0.0},) * 3)))
     assert exact["ci_low"] == exact["ci_high"] == 0
+
+
+@pytest.mark.parametrize(
+    ("metric", "part", "values", "span"),
+    [
+        ("satisfaction", "always", (0.3, 0.9), (0, 1)),
+        ("divergence", "tv", (0.05, 0.4), (0, 1)),
+        ("perplexity", "", (20.0, 60.0), (0, np.inf)),
+        ("divergence", "kl_target", (0.05, 0.4), None),  # a divergence's estimate may be negative
+    ],
+)
+def test_few_seeds_do_not_leave_what_is_possible(rows: pd.DataFrame, metric, part, values, span) -> None:
+    named = rows.assign(metric=metric, part=part)
+    mean = mean_of(with_means(seeds(named, *({"value": value} for value in values), numbers=(0, 1))))
+    assert mean["value"] == pytest.approx(np.mean(values))
+    low, high = span or (-np.inf, 0)
+    assert (low < mean["ci_low"] < mean["value"] < mean["ci_high"] < high) == (span is not None)
+    assert span is not None or mean["ci_low"] < 0
 
 
 def test_notes_that_all_seeds_have_are_kept(rows: pd.DataFrame) -> None:
     notes = ({"note": "a; b"}, {"note": "b"}, {"note": "c; b; no interval: too few"})
     told = mean_of(with_means(seeds(rows, *notes)))["note"]
-    assert told == ("mean of 3 seeds (0, 1, 2); no interval: the seeds do not differ; b; "
+    assert told == ("mean of 3 seeds (0, 1, 2); the seeds do not differ: limits are the means of theirs; b; "
                     "notes differ by seed: see their rows")  # fmt: skip
 
 

@@ -8,8 +8,9 @@ import pandas as pd
 import pytest
 
 from alignbench.errors import UnknownName
+from alignbench.registry import load_plugins, metric
 from alignbench.reports.rows import COLUMNS, tidy
-from alignbench.reports.table import Cell, Table, common_signature, leaderboard, plain_text
+from alignbench.reports.table import EVERY_TASK, Cell, Table, common_signature, leaderboard, plain_text
 
 
 def keys(table: Table) -> list[str]:
@@ -66,6 +67,20 @@ def test_default_columns_begin_with_the_primary_and_exact_follows(table: Table) 
     ]  # fmt: skip
     headings = [c.heading for c in table.columns]
     assert headings == ["kl_target ↓", "exact", "share.she", "kl_base ↓", "tv ↓", "perplexity ↓"]
+
+
+def test_a_metric_that_a_task_named_is_shown_even_where_it_has_no_number(rows: pd.DataFrame) -> None:
+    first = rows[rows["task"] == rows["task"].iloc[0]]
+    empty = first.assign(value=None, stderr=None, ci_low=None, ci_high=None, exact=None, part="", note="no references")
+    named = pd.concat([first, empty.assign(metric="bleu"), empty.assign(metric="acceptance", part="rate")])
+    table = leaderboard(named.drop_duplicates(["generator", "aligner", "metric", "part"])).tables[0]
+    assert "bleu" in keys(table) and "acceptance.rate" not in keys(table)
+
+
+def test_every_task_has_the_metrics_that_it_is_said_to_have() -> None:
+    load_plugins()
+    built_in = {n for n, e in metric.items() if e.thing.__module__.startswith("alignbench.") and not e.opt_in}
+    assert built_in == set(EVERY_TASK)
 
 
 def test_metrics_pick_columns(rows: pd.DataFrame) -> None:
