@@ -75,7 +75,11 @@ def _table(delimiter: str) -> Callable[[Path], Iterator[dict[str, Any]]]:
     def rows(path: Path) -> Iterator[dict[str, Any]]:
         csv.field_size_limit(sys.maxsize)
         with path.open(encoding="utf-8-sig", newline="") as file:
-            yield from csv.DictReader(file, delimiter=delimiter, strict=True)
+            table = csv.DictReader(file, delimiter=delimiter, strict=True)
+            for row in table:
+                if None in row or None in row.values():  # what csv puts where cells are left over or missing
+                    raise ValueError(f"the row that ends on line {table.line_num} has not as many cells as the first")
+                yield row
 
     return rows
 

@@ -276,10 +276,14 @@ class _Run:
         try:
             return work()
         except AlignbenchError as error:
-            self.outcome.fail(f"{bench.task.name}: {label}: {error}", error)
+            self.outcome.fail(f"{bench.task.name}{self._of_seed(bench)}: {label}: {error}", error)
             return []
         finally:
             self.outcome.fresh += bench.fresh - before
+
+    def _of_seed(self, bench: Bench) -> str:
+        """Which seed failed, where there are several."""
+        return f" (seed {bench.seed.entropy})" if len(self.job.seeds) > 1 else ""
 
     def _candidate(self, bench: Bench, candidate: Candidate) -> list[Row]:
         writer = self._writer(bench, candidate)

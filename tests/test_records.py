@@ -52,6 +52,8 @@ def test_skip_and_take_count_records(tmp_path):
         ("a.json", b"[1]", SourceError, "a.json: record 0 is no mapping from fields to values"),
         ("a.txt", b"\xff\xfe", SourceError, "a.txt: cannot be read: 'utf-8' codec can't decode byte"),
         ("a.csv", b'a,b\n"x', SourceError, "a.csv: cannot be read: unexpected end of data"),
+        ("a.csv", b"a,b\n1,2\n3", SourceError, "a.csv: cannot be read: the row that ends on line 3 has not as many"),
+        ("a.csv", b"a,b\n1,2,3\n", SourceError, "a.csv: cannot be read: the row that ends on line 2 has not as many"),
         ("a.parquet", b"PAR0", SourceError, "a.parquet: cannot be read: "),
         ("a.xml", b"", UsageError, "a.xml: records are read from files that end in .jsonl, .json, .csv, .tsv, "),
     ],

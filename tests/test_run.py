@@ -414,6 +414,14 @@ def test_a_task_without_any_draw_of_p_says_so_once_and_goes_on(task):
     assert outcome.exit_code == 1 and {r.key.task for r in outcome.rows} == {"never", "little"}
 
 
+def test_a_failure_of_one_of_several_seeds_says_which(task):
+    text = TASK.replace("words: [wind]", "words: [zebra]").replace("little", "far")
+    (task.parent / "far.yaml").write_text(text)
+    failures = run(Job(("far.yaml",), (Spec("exact"),), seed=(3, 4))).failures
+    assert [line.partition(": exact: ")[0] for line in failures] == ["far (seed 3)", "far (seed 4)"]
+    assert [line.partition(": exact: ")[0] for line in run(Job(("far.yaml",), (Spec("exact"),))).failures] == ["far"]
+
+
 def test_a_model_that_cannot_be_loaded_leaves_the_others(task, tmp_path):
     (tmp_path / "empty").mkdir()
     wrong = (Spec("hf", {"pretrained": "./empty"}), Spec("hf", {"pretrained": "ckpts/step-*"}))
