@@ -11,7 +11,8 @@ To add one: a function ``(evidence, *, …)`` with ``@metric(needs={"log_gen"}, 
 imported below (a plug-in's file is found by `--include_path`). `needs` names entries of `CAPABILITIES`; `better` is
 "lower", "higher" or "", or a mapping from parts (or the beginnings of parts) to these; `parts` names the parts of a
 metric with several, so that each can say why it is missing; `check` is called with the parameters before anything is
-sampled and raises UsageError; `opt_in=True` keeps it out of tasks that do not name it.
+sampled and raises UsageError; `range` is (lowest, highest), or a mapping like `better`: means over seeds keep to it;
+`opt_in=True` keeps a metric out of tasks that do not name it, `detail=True` out of leaderboards that do not.
 """
 
 from __future__ import annotations
@@ -76,11 +77,20 @@ def measure(name: str, evidence: Evidence, **params: Any) -> dict[str, Estimate]
 
 def better(name: str, part: str = "") -> str:
     """Which way is better, "lower" or "higher", for a part of the metric `name`; "" where neither is."""
-    declared = metric.find(name).meta.get("better", "")
-    if isinstance(declared, str):
+    return str(_of_part(metric.find(name).meta.get("better", ""), part) or "")
+
+
+def range_of(name: str, part: str = "") -> tuple[float, float] | None:
+    """What a part of the metric `name` cannot lie outside; None where nothing is declared, or nobody registered it."""
+    return _of_part(metric[name].meta.get("range"), part) if name in metric else None
+
+
+def _of_part(declared: Any, part: str) -> Any:
+    """What is declared of a part: the same for all, or by the longest beginning of its name."""
+    if not isinstance(declared, Mapping):
         return declared
     fitting = [key for key in declared if key == part or (key and part.startswith(key))]
-    return str(declared[max(fitting, key=len)]) if fitting else ""
+    return declared[max(fitting, key=len)] if fitting else None
 
 
 from alignbench.metrics import (  # noqa: E402
@@ -117,6 +127,7 @@ __all__ = [
     "mauve",
     "means",
     "measure",
+    "range_of",
     "references",
     "satisfaction",
     "winning",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import inf
+
 import numpy as np
 
 from alignbench.registry import metric
@@ -16,6 +18,7 @@ PROCESS = "the process's high-water mark so far"  # it never falls: an earlier g
 @metric(
     needs={"own", "proposals"},
     better={"rate": "higher", "proposals_per_draw": "lower"},
+    range={"rate": (0, 1), "proposals_per_draw": (0, inf)},
     parts=("rate", "proposals_per_draw"),
 )
 def acceptance(evidence: Evidence) -> dict[str, Estimate]:
@@ -38,13 +41,14 @@ def acceptance(evidence: Evidence) -> dict[str, Estimate]:
 
 
 @metric(
+    range=(0, inf),
     better={
         "tokens_per_second": "higher",
         "proposals_per_draw": "lower",
         "seconds": "lower",
         "peak_memory_mb": "lower",
         "tokens_per_draw": "lower",
-    }
+    },
 )
 def cost(evidence: Evidence) -> dict[str, Estimate]:
     """Wall seconds, decoded tokens per second and per kept draw, proposals per kept draw, peak memory in MB (10⁶)."""

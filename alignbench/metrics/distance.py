@@ -51,6 +51,7 @@ def _known(*, at: str = "fitted", seed: int = 0) -> None:
 @metric(
     needs={"ref"},
     better={"kl_": "lower", "tv": "lower", "js": "lower", "log_z": ""},
+    range={"tv": (0, 1)},
     parts=PARTS,
     check=_known,
 )

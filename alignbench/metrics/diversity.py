@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import islice
+from math import inf
 
 import numpy as np
 
@@ -38,7 +39,13 @@ FEWEST = 5  # blocks in all that an interval needs: from 4, their standard devia
 ORDERS = (1, 2, 3)
 
 
-@metric(needs={"own"}, better="", parts=("distinct_1", "distinct_2", "distinct_3"), check=at_least(draws=1, words=1))
+@metric(
+    needs={"own"},
+    better="",
+    range=(0, 1),
+    parts=("distinct_1", "distinct_2", "distinct_3"),
+    check=at_least(draws=1, words=1),
+)
 def distinct(evidence: Evidence, *, draws: int = 8, words: int = 16) -> dict[str, Estimate]:
     """Distinct-1, -2, -3: share of distinct n-grams in blocks of `draws` draws of one prompt, `words` words each.
 
@@ -48,7 +55,7 @@ def distinct(evidence: Evidence, *, draws: int = 8, words: int = 16) -> dict[str
     return {f"distinct_{n}": _of_order(blocks, distinct_share, n, words, 1.0) for n in ORDERS}
 
 
-@metric(needs={"own"}, better="", parts=("1", "2", "3"), check=at_least(draws=1, words=1), opt_in=True)
+@metric(needs={"own"}, better="", range=(0, inf), parts=("1", "2", "3"), check=at_least(draws=1, words=1), opt_in=True)
 def ngram_entropy(evidence: Evidence, *, draws: int = 8, words: int = 16) -> dict[str, Estimate]:
     """Entropy in nats of the 1-, 2- and 3-grams of words in blocks of `draws` draws of one prompt, `words` words each.
 
@@ -61,7 +68,7 @@ def ngram_entropy(evidence: Evidence, *, draws: int = 8, words: int = 16) -> dic
     return {str(n): _of_order(blocks, entropy_in_blocks, n, words, float(np.log(size[n]))) for n in ORDERS}
 
 
-@metric(needs={"own"}, better="", check=at_least(draws=2), opt_in=True)
+@metric(needs={"own"}, better="", range=(0, 1), check=at_least(draws=2), opt_in=True)
 def unique_share(evidence: Evidence, *, draws: int = 8) -> Estimate:
     """Share of draws whose whole text, but for white space, no other draw of its block of `draws` draws has.
 
@@ -71,7 +78,7 @@ def unique_share(evidence: Evidence, *, draws: int = 8) -> Estimate:
     return over_blocks(blocks, _unique)
 
 
-@metric(needs={"own"}, better="", check=at_least(draws=2, words=2), opt_in=True)
+@metric(needs={"own"}, better="", range=(0, inf), check=at_least(draws=2, words=2), opt_in=True)
 def vendi(evidence: Evidence, *, draws: int = 8, words: int = 16) -> Estimate:
     """Vendi score, 1 to `draws`: the effective number of unlike texts in a block of `draws` draws, by words.
 
@@ -82,7 +89,7 @@ def vendi(evidence: Evidence, *, draws: int = 8, words: int = 16) -> Estimate:
     return over_blocks(blocks, lambda b: vendi_score(similarities(b.table, (1, 2))), (1.0, float(draws)))
 
 
-@metric(needs={"own"}, better="", check=at_least(draws=1, words=1), opt_in=True)
+@metric(needs={"own"}, better="", range=(0, inf), check=at_least(draws=1, words=1), opt_in=True)
 def compression_ratio(evidence: Evidence, *, draws: int = 8, words: int = 16) -> Estimate:
     """Compression ratio: bytes of UTF-8 of a block's texts over their bytes after gzip's DEFLATE; low where diverse.
 
@@ -94,7 +101,7 @@ def compression_ratio(evidence: Evidence, *, draws: int = 8, words: int = 16) ->
     return over_blocks(blocks, partial(_compressed, words=words), None)
 
 
-@metric(needs={"own"}, better="", check=at_least(draws=2, words=1))
+@metric(needs={"own"}, better="", range=(0, 100), check=at_least(draws=2, words=1))
 def self_bleu(evidence: Evidence, *, draws: int = 8, words: int = 16) -> Estimate:
     """Self-BLEU, 0 to 100: mean sentence BLEU of a draw against the others of its block of `draws` draws, by words.
 

@@ -11,7 +11,7 @@ from alignbench.types import Estimate, Evidence
 PARTS = ("sequence", "per_token")
 
 
-@metric(needs={"own", "log_gen"}, better="", parts=PARTS)
+@metric(needs={"own", "log_gen"}, better="", parts=PARTS, detail=True)
 def entropy(evidence: Evidence) -> dict[str, Estimate]:
     """Entropy of π in nats: −E_π log π of a whole continuation (EOS counted), and that over the mean number of tokens.
 

@@ -9,7 +9,7 @@ from alignbench.stats.intervals import normal
 from alignbench.types import Estimate, Evidence
 
 
-@metric("target", better="")
+@metric("target", better="", detail=True)
 def fitted_target(evidence: Evidence) -> dict[str, Estimate]:
     """λ of each moment (lam.<moment>, nats per unit) and E_p[φ] − wanted on held-out base draws (heldout.<moment>).
 

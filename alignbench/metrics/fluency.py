@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import inf
+
 import numpy as np
 
 from alignbench.registry import metric
@@ -9,7 +11,7 @@ from alignbench.stats.intervals import ratio_over_prompts
 from alignbench.types import Array, Estimate, Evidence
 
 
-@metric(needs={"own", "log_judge"}, better="lower")
+@metric(needs={"own", "log_judge"}, better="lower", range=(0, inf))
 def perplexity(evidence: Evidence) -> Estimate:
     """Perplexity of own draws under the judge: exp(−Σ log_judge / Σ tokens), EOS counted; prompts weigh equally.
 
@@ -23,7 +25,7 @@ def perplexity(evidence: Evidence) -> Estimate:
     return Estimate(value, value * rate.stderr, low, high, n=rate.n, note=rate.note)
 
 
-@metric(needs={"own", "log_judge"}, better="lower")
+@metric(needs={"own", "log_judge"}, better="lower", range=(0, inf), detail=True)
 def bits_per_byte(evidence: Evidence) -> Estimate:
     """Bits per UTF-8 byte of own draws' texts under the judge: −Σ log_judge / (ln 2 · Σ bytes), EOS charged.
 

@@ -22,7 +22,7 @@ def _known(*, average: str, **_: Any) -> None:
         raise UsageError(f"argument 'average': unknown average '{average}'.{did_you_mean(average, AVERAGES)}")
 
 
-@metric(needs={"own"}, better="higher", opt_in=True)
+@metric(needs={"own"}, better="higher", range=(0, 1), opt_in=True)
 def accuracy(evidence: Evidence, *, feature: str, labels: dict[str, str]) -> Estimate:
     """Share of draws whose categorical `feature` is the label of their prompt; Wilson's limits, mean over prompts.
 
@@ -34,7 +34,7 @@ def accuracy(evidence: Evidence, *, feature: str, labels: dict[str, str]) -> Est
     return share(own.prompt, found.code == found.label, own.group)
 
 
-@metric(needs={"own"}, better="higher", check=_known, opt_in=True)
+@metric(needs={"own"}, better="higher", range=(0, 1), check=_known, opt_in=True)
 def f1(evidence: Evidence, *, feature: str, labels: dict[str, str], average: str = "macro") -> dict[str, Estimate]:
     """F1, 0 to 1, of the categorical `feature` of draws against the labels of their prompts: "", and of each label.
 

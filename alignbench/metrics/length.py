@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import inf
+
 import numpy as np
 
 from alignbench.registry import metric
@@ -9,7 +11,7 @@ from alignbench.stats.intervals import mean_over_prompts, share, spread_or_none
 from alignbench.types import Estimate, Evidence
 
 
-@metric(needs={"own"}, better="", parts=("tokens", "cut"))
+@metric(needs={"own"}, better="", range={"tokens": (0, inf), "cut": (0, 1)}, parts=("tokens", "cut"), detail=True)
 def length(evidence: Evidence) -> dict[str, Estimate]:
     """Tokens of a draw, EOS counted (tokens, mean over prompts), and the share of draws cut at max_tokens (cut).
 

@@ -33,7 +33,7 @@ def _known(*, tokenize: str, **_: Any) -> None:
         raise UsageError(f"argument 'tokenize': unknown tokeniser '{tokenize}'.{did_you_mean(tokenize, TOKENIZERS)}")
 
 
-@metric(needs={"own", "references"}, better="higher", check=_known, opt_in=True)
+@metric(needs={"own", "references"}, better="higher", range=(0, 100), check=_known, opt_in=True)
 def bleu(evidence: Evidence, *, tokenize: str = "13a", lowercase: bool = False) -> Estimate:
     """Corpus BLEU, 0 to 100, of all draws, each against its prompt's references: sacrebleu's, signature in the note.
 
@@ -43,7 +43,7 @@ def bleu(evidence: Evidence, *, tokenize: str = "13a", lowercase: bool = False) 
     return _of_corpus(evidence, "BLEU", (("lowercase", lowercase), ("tokenize", tokenize)))
 
 
-@metric(needs={"own", "references"}, better="higher", check=at_least(word_order=0), opt_in=True)
+@metric(needs={"own", "references"}, better="higher", range=(0, 100), check=at_least(word_order=0), opt_in=True)
 def chrf(evidence: Evidence, *, word_order: int = 0, lowercase: bool = False) -> Estimate:
     """Corpus chrF2, 0 to 100 (chrF2++ where `word_order` is 2), of all draws, each against its prompt's references.
 
@@ -53,7 +53,7 @@ def chrf(evidence: Evidence, *, word_order: int = 0, lowercase: bool = False) ->
     return _of_corpus(evidence, "CHRF", (("lowercase", lowercase), ("word_order", word_order)))
 
 
-@metric(needs={"own", "references"}, better="higher", parts=ROUGES, opt_in=True)
+@metric(needs={"own", "references"}, better="higher", range=(0, 100), parts=ROUGES, opt_in=True)
 def rouge(evidence: Evidence, *, stemmer: bool = False) -> dict[str, Estimate]:
     """ROUGE-1, -2, -L and -Lsum, 0 to 1: mean F-measure of a draw and the best of its prompt's references for it.
 

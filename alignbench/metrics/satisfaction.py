@@ -38,7 +38,10 @@ class Reached:
     hits: tuple[int, int] = (0, 0)  # draws in the category, and in any listed one
 
 
-@metric(needs={"own"}, better={"always": "higher", "reward": "higher", "share": "", "moment": ""})
+@metric(
+    needs={"own"}, better={"always": "higher", "reward": "higher", "share": "", "moment": ""},
+    range={"always": (0, 1), "share": (0, 1)},
+)  # fmt: skip
 def satisfaction(evidence: Evidence) -> dict[str, Estimate]:
     """What own draws reach: share that keeps all hard constraints, moments, shares of categories, mean rewards.
 

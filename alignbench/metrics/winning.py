@@ -9,7 +9,7 @@ from alignbench.stats import wins
 from alignbench.types import Array, Estimate, Evidence
 
 
-@metric(needs={"own", "ref", "log_base", "log_target"}, better="")
+@metric(needs={"own", "ref", "log_base", "log_target"}, better="", range=(0, 1), detail=True)
 def win_rate(evidence: Evidence) -> Estimate:
     """Probability that a draw of π has a larger log P − log a than one of the base, ties counted half; ½ for the base.
 

@@ -4,28 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from fnmatch import fnmatchcase
 from math import exp, inf, isinf, isnan, sqrt
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from alignbench.metrics import range_of
 from alignbench.metrics.satisfaction import BIASED
 from alignbench.reports.rows import tidy
 from alignbench.stats.intervals import normal, on_logit_scale, spread_or_none, without_interval
 from alignbench.types import Estimate
 
 Record = Mapping[str, Any]
+Span = tuple[float, float]
 SETTING = ("task", "task_hash", "base_id", "base", "judge", "ci_over")
-RANGES = {
-    "satisfaction.always": (0.0, 1.0), "satisfaction.share.*": (0.0, 1.0), "divergence.tv": (0.0, 1.0),
-    "acceptance.rate": (0.0, 1.0), "distinct.*": (0.0, 1.0), "unique_share": (0.0, 1.0), "accuracy": (0.0, 1.0),
-    "f1*": (0.0, 1.0), "mauve": (0.0, 1.0), "length.cut": (0.0, 1.0), "win_rate*": (0.0, 1.0),
-    "self_bleu": (0.0, 100.0), "perplexity": (0.0, inf), "bits_per_byte": (0.0, inf), "length.tokens": (0.0, inf),
-    "cost.*": (0.0, inf), "vendi": (0.0, inf), "compression_ratio": (0.0, inf), "ngram_entropy.*": (0.0, inf),
-}  # fmt: skip
-"""What a number cannot lie outside. Student's t over a few seeds would: it is taken on the logit or the log scale."""
 NUMBERS = ("value", "stderr", "ci_low", "ci_high", "n", "ess", "note")
 
 
@@ -33,11 +26,11 @@ def with_means(rows: pd.DataFrame) -> pd.DataFrame:
     """Tidy `rows` and a row for the mean over seeds of everything that was measured on more than one.
 
     Such a row has no `seed`; `seeds` counts them, `seed_sd` is the standard deviation between them, and its interval is
-    Student's t with seeds − 1 degrees (on a scale that keeps it within `RANGES`): seeds share no draws, no reference
-    draws and no λ. Where all seeds gave the same number, the limits are the means of theirs. A mean of sizes of errors
-    is biased up in each seed alike, which no spread shows: its lower limit is the mean of the seeds' own. Where a seed
-    gave no number, or some but not all gave ∞, there is no mean and the note says so. Mean rows that are there already
-    are made anew.
+    Student's t with seeds − 1 degrees, on the log or logit scale where the metric's `range` asks for it: seeds share no
+    draws, no reference draws and no λ. Where all seeds gave the same number, the limits are the means of theirs. A mean
+    of sizes of errors is biased up in each seed alike, which no spread shows: its lower limit is the mean of the seeds'
+    own. Where a seed gave no number, or some but not all gave ∞, there is no mean and the note says so. Mean rows that
+    are there already are made anew.
     """
     single = rows[rows["seeds"].isna()] if "seeds" in rows else rows
     if single["seed"].nunique() < 2:
@@ -90,7 +83,7 @@ def _means(by_seed: Mapping[int, Sequence[Record]]) -> list[dict[str, Any]]:
 def _mean(by_seed: Mapping[int, Record | None]) -> dict[str, Any]:
     """The row of one mean; None stands for a seed in which the number was not reported."""
     records = [r for r in by_seed.values() if r is not None]
-    estimate, spread = _estimate(list(by_seed), list(by_seed.values()), key_of(records[0]))
+    estimate, spread = _estimate(list(by_seed), list(by_seed.values()), _span(records[0]))
     exact = [_number(r["exact"]) for r in records]
     numbers = {name: getattr(estimate, name) for name in NUMBERS}
     return {
@@ -115,7 +108,7 @@ def _signature(seeds: Sequence[int], records: Sequence[Record]) -> str:
     return "|".join(told if p.startswith("seed:") else p for p in kept)
 
 
-def _estimate(seeds: Sequence[int], records: Sequence[Record | None], key: str) -> tuple[Estimate, float | None]:
+def _estimate(seeds: Sequence[int], records: Sequence[Record | None], span: Span) -> tuple[Estimate, float | None]:
     """The mean of independent values, one a seed, with Student's t; and their standard deviation, divisor seeds − 1."""
     count = len(seeds)
     n = int(sum(_number(r["n"]) or 0 for r in records if r is not None))
@@ -131,7 +124,7 @@ def _estimate(seeds: Sequence[int], records: Sequence[Record | None], key: str) 
     if {r["stderr"] for r in records if r is not None} != {0.0}:  # else exact in each, and so is the mean
         mean = spread_or_none(mean, "the seeds do not differ")
     how = "interval by Student's t over them" if mean.stderr else ""
-    mean = _within(mean, key) if mean.stderr else _alike(mean, [r for r in records if r is not None])
+    mean = _within(mean, span) if mean.stderr else _alike(mean, [r for r in records if r is not None])
     if mean.stderr and all(BIASED in str(r["note"]) for r in records if r is not None):
         mean = _biased(mean, [_number(r["ci_low"]) for r in records if r is not None])
         how = f"{how}, but for the lower limit, the mean of theirs" if mean.stderr else ""
@@ -139,10 +132,14 @@ def _estimate(seeds: Sequence[int], records: Sequence[Record | None], key: str) 
     return replace(mean, note=told).noted(_notes(records)), spread
 
 
-def _within(mean: Estimate, key: str) -> Estimate:
-    """The same with limits inside the range of what is measured, where that is known."""
-    low, high = next((span for pattern, span in RANGES.items() if fnmatchcase(key, pattern)), (-inf, inf))
-    value, upper = mean.value, mean.ci_high
+def _span(record: Record) -> Span:
+    """What the number of a row cannot lie outside; infinite where nothing is declared."""
+    return range_of(record["metric"], record["part"]) or (-inf, inf)
+
+
+def _within(mean: Estimate, span: Span) -> Estimate:
+    """The same with limits inside the span, which begins at 0: Student's t over a few seeds would leave it."""
+    (low, high), value, upper = span, mean.value, mean.ci_high
     if isinf(low) or value is None or upper is None or not low < value < high:
         return mean
     if not isinf(high):

@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from alignbench.errors import unknown
+from alignbench.registry import metric
 from alignbench.reports.numbers import MISSING, plain, spell
 from alignbench.reports.rows import tidy
 from alignbench.reports.seeds import joined_targets, key_of, newest, whose, with_means
@@ -25,11 +26,6 @@ COMPACT = (
 """What a leaderboard shows unless asked, after the primary metric."""
 COST = ("acceptance.rate", "cost.tokens_per_second", "cost.proposals_per_draw")
 """What it shows last."""
-EVERY_TASK = (
-    "acceptance", "bits_per_byte", "cost", "distinct", "divergence", "entropy", "features", "length", "moment_error",
-    "perplexity", "satisfaction", "self_bleu", "target", "win_rate",
-)  # fmt: skip
-"""The metrics that a task has without naming them; any other was asked for by name, and is shown between the two."""
 SHORT = ("divergence", "satisfaction", "features", "cost")
 """Metrics whose parts are known by their own names."""
 ARROWS = {"higher": "↑", "lower": "↓"}
@@ -249,8 +245,8 @@ class _Footnotes:
 
 
 def _table(group: Sequence[Record], metrics: Sequence[str] | None, primary: str, remark: str) -> Table:
-    asked = dict.fromkeys(r["metric"] for r in group if r["metric"] not in EVERY_TASK)
-    patterns = (primary, *COMPACT, *_patterns(list(asked)), *COST) if metrics is None else _patterns(metrics)
+    asked = [name for name in dict.fromkeys(r["metric"] for r in group) if _is_shown_whole(name)]
+    patterns = (primary, *COMPACT, *_patterns(asked), *COST) if metrics is None else _patterns(metrics)
     keys = _chosen(list(dict.fromkeys(key_of(r) for r in group)), patterns)
     if metrics is None:
         said = {primary, *(key_of(r) for r in group if _says_something(r) or r["metric"] in asked)}
@@ -273,6 +269,12 @@ def _table(group: Sequence[Record], metrics: Sequence[str] | None, primary: str,
         **about, version=plain_text(group[0]["task_version"]), remark=remark, columns=tuple(columns), rows=tuple(rows),
         footnotes=tuple(footnotes.notes), signature=plain_text(common_signature(shown)),
     )  # fmt: skip
+
+
+def _is_shown_whole(name: str) -> bool:
+    """Whether a leaderboard shows a metric of which `COMPACT` and `COST` pick no parts, between the two."""
+    picked = {pattern.partition(".")[0] for pattern in (*COMPACT, *COST)}
+    return name not in picked and not (name in metric and metric[name].meta.get("detail", False))
 
 
 def _chosen(keys: Sequence[str], patterns: Sequence[str]) -> list[str]:

@@ -1,9 +1,9 @@
-"""A plug-in metric that fails, or gives what is no number, is one line that names it."""
+"""What metrics declare, and that a plug-in that fails, or gives what is no number, is one line that names it."""
 
 import pytest
 
 from alignbench.errors import RunError, Unsupported, UsageError
-from alignbench.metrics import measure
+from alignbench.metrics import measure, range_of
 from alignbench.registry import metric
 from alignbench.types import Estimate
 
@@ -42,6 +42,16 @@ def test_what_is_no_estimate_is_refused(gives, value):
         RunError, match=r"^metric 'told' gave .*, not an Estimate or a mapping from parts to Estimates$"
     ):
         gives(lambda: value)()
+
+
+def test_ranges_begin_at_0_and_are_of_the_part():
+    """Means over seeds take the log or the logit of a number that has one."""
+    declared = [e.meta["range"] for e in metric.values() if "range" in e.meta]
+    spans = [span for r in declared for span in (r.values() if isinstance(r, dict) else [r])]
+    assert len(spans) > 15 and all(low == 0 < high for low, high in spans)
+    assert range_of("satisfaction", "share.pronoun.she") == range_of("divergence", "tv") == (0, 1)
+    assert range_of("divergence", "kl_target") is range_of("satisfaction", "reward.x") is None
+    assert range_of("nobody's") is None
 
 
 def test_an_estimate_is_the_only_part(gives):

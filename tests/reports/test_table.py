@@ -8,9 +8,8 @@ import pandas as pd
 import pytest
 
 from alignbench.errors import UnknownName
-from alignbench.registry import load_plugins, metric
 from alignbench.reports.rows import COLUMNS, tidy
-from alignbench.reports.table import EVERY_TASK, Cell, Table, common_signature, leaderboard, plain_text
+from alignbench.reports.table import Cell, Table, common_signature, leaderboard, plain_text
 
 
 def keys(table: Table) -> list[str]:
@@ -77,10 +76,11 @@ def test_a_metric_that_a_task_named_is_shown_even_where_it_has_no_number(rows: p
     assert "bleu" in keys(table) and "acceptance.rate" not in keys(table)
 
 
-def test_every_task_has_the_metrics_that_it_is_said_to_have() -> None:
-    load_plugins()
-    built_in = {n for n, e in metric.items() if e.thing.__module__.startswith("alignbench.") and not e.opt_in}
-    assert built_in == set(EVERY_TASK)
+@pytest.mark.parametrize(("name", "shown"), [("entropy", False), ("win_rate", False), ("vendi", True), ("mine", True)])
+def test_a_metric_says_whether_it_is_a_detail(rows: pd.DataFrame, name: str, shown: bool) -> None:
+    first = rows[rows["task"] == rows["task"].iloc[0]]
+    more = first[first["metric"] == "perplexity"].assign(metric=name)
+    assert (name in keys(leaderboard(pd.concat([first, more])).tables[0])) == shown
 
 
 def test_metrics_pick_columns(rows: pd.DataFrame) -> None:
