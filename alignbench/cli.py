@@ -215,7 +215,7 @@ def list_things(
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
-    for column in ("name", "arguments", "what it is") if what != "tasks" else ("name", "what it is"):
+    for column in COLUMNS.get(what, ("name", "arguments", "what it is")):
         table.add_column(column, overflow="fold")
     for line in _listing(what, tuple(include_path or ())):
         table.add_row(*line)
@@ -412,6 +412,10 @@ def _check_model(given: dict[str, Any]) -> None:
         raise typer.Exit(1)
 
 
+COLUMNS = {"tasks": ("name", "what it is"), "aligners": ("name", "arguments", "density", "what it is")}
+"""What `ls` tells of each kind, where that is not name, arguments and summary."""
+
+
 def _listing(what: str, include_path: tuple[Path, ...]) -> Iterator[tuple[str, ...]]:
     from alignbench.registry import KINDS, load_plugins
     from alignbench.task import all_tasks, headline
@@ -424,7 +428,8 @@ def _listing(what: str, include_path: tuple[Path, ...]) -> Iterator[tuple[str, .
     load_plugins(include_path)
     for name in KINDS[what]:
         entry = KINDS[what][name]
-        yield name, ", ".join(_argument(p) for p in entry.parameters.values()), entry.summary
+        arguments = ", ".join(_argument(p) for p in entry.parameters.values())
+        yield name, arguments, *([entry.declared] if what == "aligners" else []), entry.summary
 
 
 def _argument(parameter: Any) -> str:

@@ -17,12 +17,11 @@ try:
 except ImportError:  # Windows does not say
     resource = None  # type: ignore[assignment]
 
+from alignbench.aligners.base import Setting
 from alignbench.errors import RunError, Unsupported, UsageError, plain_failures
 from alignbench.generators.base import Slotted
 from alignbench.generators.law import Law, compare
 from alignbench.generators.warp import Warp
-from alignbench.registry import aligner as aligners
-from alignbench.registry import generator as generators
 from alignbench.seeds import Seed
 from alignbench.stats.mixture import joined_groups, log_proposal
 from alignbench.stats.normaliser import log_z_by_prompt
@@ -44,6 +43,8 @@ cancels in a divergence."""
 APART = 1_000_000
 """Sample numbers of each proposal's reference draws begin so far apart: a draw is a function of its number, so that
 no proposal reuses the uniforms of the base."""
+WEIGHED = 1000 * APART
+"""Sample numbers of the draws by which the proposal of a generator is weighed begin here."""
 EDGE = 0.25
 """Share of its own draws that a law may rescore as impossible: a token at the very edge of a nucleus may come out as
 cut, once in a while in fp32 and more often in bf16; a forgotten mask does it to most draws."""
@@ -108,6 +109,11 @@ class Bench:
         draws = self._draw(f"{stream} draws of the base", self.base, stream).draws
         return {name: measure(self.prompts, draws) for name, measure in self.task.features.items()}, draws.prompt
 
+    @property
+    def setting(self) -> Setting:
+        """What aligners are put to work on."""
+        return Setting(self.base, self.target, self.prompts, self.task.max_tokens, self.seed.on("train"))
+
     @cached_property
     def target_id(self) -> str:
         """8 hex digits of what p is: task, base and the fitted λ."""
@@ -145,11 +151,7 @@ class Bench:
         found = {}
         for spec in self.task.proposals:
             where = f"task '{self.task.name}': proposal '{spec.label}'"
-            law = spec.build(generators if spec.name not in aligners else aligners, where)
-            if spec.name in aligners:
-                law = law.align(
-                    self.base, self.target, self.prompts, max_tokens=self.task.max_tokens, seed=self.seed.on("train")
-                )
+            law = self.setting.built(spec, where)
             if not isinstance(law, Distribution):
                 raise Unsupported(f"{where}: has no log_prob, which the mixture of reference draws needs")
             self.check(law)
@@ -201,13 +203,29 @@ class Bench:
         with self.progress(f"{self.task.name}: scoring {label}", 1) as advance:
             scores = self._score(generator, own)
             advance(1)
+        ref = replace(ref, log_gen=scores.log_gen_ref, rank=self._rank(generator, ref))
         return self._evidence(
-            scores.own, replace(ref, log_gen=scores.log_gen_ref), cost=_cost(stored, own, generator),
+            scores.own, ref, cost=_cost(stored, own, generator),
             reasons=scores.reasons, rescoring=scores.rescoring,
             selection=getattr(generator, "selection", None), is_base=generator is self.base,
-            proposed=_proposed(stored.draws),
+            proposed=_proposed(stored.draws), proposal=self._weighed(generator),
+            remark=getattr(generator, "remark", ""),
             truncates=bool(getattr(generator, "truncates", False)), truth=self._truth(generator),
         )  # fmt: skip
+
+    def _rank(self, generator: Any, ref: Scored) -> Array | None:
+        """What `generator` ranks the reference draws by; None where that is log P − log a, or it does not rank."""
+        rank = getattr(generator, "rank", None)
+        return None if rank is None else np.asarray(rank(self.prompts, ref.draws), dtype=float)
+
+    def _weighed(self, generator: Any) -> Scored | None:
+        """Fresh draws of what `generator` selects from, scored under it, base and target; None: the base."""
+        proposal = getattr(generator, "proposal", None)
+        if proposal is None or proposal is self.base or getattr(generator, "selection", None) is None:
+            return None
+        draws = self._draw("draws of its proposal", proposal, "ref", first=WEIGHED).draws
+        log_q = draws.log_prob if draws.log_prob is not None else proposal.log_prob(self.prompts, draws)
+        return self._scored(draws, self._log_base(draws, drawn_from_base=False), log_gen=np.asarray(log_q, dtype=float))
 
     def _evidence(self, own: Scored, ref: Scored, **more: Any) -> Evidence:
         return Evidence(
@@ -360,7 +378,8 @@ def _cost(stored: Stored, own: Draws, generator: Any) -> Cost:
     drawn = stored.draws
     spent = drawn.length if drawn.spent is None else drawn.spent
     return Cost(
-        seconds=stored.seconds, tokens=int(spent.sum()), kept=len(own), exhausted=len(drawn) - len(own),
+        seconds=stored.seconds, tokens=int(spent.sum()), kept=len(own),
+        calls=int((spent if drawn.calls is None else drawn.calls).sum()), exhausted=len(drawn) - len(own),
         proposals=len(drawn) if drawn.proposals is None else int(drawn.proposals.sum()), peak_bytes=_peak_bytes(),
         device=str(getattr(getattr(generator, "model", None), "device", "")),
     )  # fmt: skip

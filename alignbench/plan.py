@@ -12,7 +12,7 @@ from alignbench.generators.series import expand, step_in
 from alignbench.job import Job, name_of, recipe_of, same
 from alignbench.registry import generator as generators
 from alignbench.registry import load_plugins
-from alignbench.spec import Spec, parse_spec
+from alignbench.spec import Spec, no_code, parse_spec
 from alignbench.task import Task, load_task, task_files
 
 _LOG = logging.getLogger(__name__)
@@ -146,10 +146,3 @@ def own_base(task: Task) -> Spec | None:
 def no_base(task: Task) -> UsageError:
     """What to say of a task that needs a model where none is given."""
     return UsageError(f"task '{task.name}' brings no base of its own: give --model")
-
-
-def no_code(spec: Spec, where: str) -> Spec:
-    """The spec, unless it asks to run a repository's code, which only the command line's own flag may allow."""
-    if "trust_remote_code" in spec.arguments:
-        raise UsageError(f"{where}: trust_remote_code is not an argument; give the flag --trust_remote_code")
-    return spec

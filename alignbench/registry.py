@@ -43,6 +43,12 @@ class Entry:
         return bool(self.meta.get("opt_in", False))
 
     @property
+    def declared(self) -> str:
+        """What an aligner declares: how its density is known, and whether it reads the target; "" of other things."""
+        density, driven = self.meta.get("density", ""), self.meta.get("target_driven", False)
+        return ", ".join(filter(None, (density, "target-driven" if driven else "")))
+
+    @property
     def parameters(self) -> dict[str, inspect.Parameter]:
         """The keyword arguments that a user may give, by name."""
         return {

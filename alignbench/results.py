@@ -424,7 +424,7 @@ def versions() -> dict[str, str]:
     """Versions of what the numbers rest on."""
     found = {"python": platform.python_version()}
     told = ("alignbench", "torch", "transformers", "tokenizers", "numpy", "scipy", "arviz-stats", "scikit-learn",
-            "evaluate", "sacrebleu", "rouge-score", "peft")  # fmt: skip
+            "evaluate", "sacrebleu", "rouge-score", "peft", "llguidance", "outlines-core")  # fmt: skip
     for name in told:
         try:
             found[name] = version(name)

@@ -28,7 +28,7 @@ from alignbench.types import CEILING, PRIMARY, Evidence, Sampler
 if TYPE_CHECKING:
     import pandas as pd
 
-EVIDENCE = 3
+EVIDENCE = 4
 """Raised when what evidence holds, or how it is scored, changes: older files are then measured again."""
 
 
@@ -290,7 +290,7 @@ class _Run:
         given = candidate.given
         generator = given if given is bench.base else self._warped(given, self._load(given))
         if candidate.recipe is not None:
-            generator = aligned(candidate.recipe, bench)
+            generator = bench.setting.aligned(candidate.recipe)
         evidence, key = self._evidence(writer, bench, candidate, generator)
         rows = self._measured(bench, candidate.label, key, evidence)
         if self.job.log_samples:
@@ -364,12 +364,6 @@ def _sampler(thing: Any, who: str) -> Any:
     if not isinstance(thing, Sampler):
         raise Unsupported(f"{who} has no method 'sample'")
     return thing
-
-
-def aligned(recipe: Any, bench: Bench) -> Any:
-    """The generator that an aligner makes of the bench's base and target."""
-    seed = bench.seed.on("train")
-    return recipe.align(bench.base, bench.target, bench.prompts, max_tokens=bench.task.max_tokens, seed=seed)
 
 
 def told_apart(candidates: Sequence[Candidate]) -> list[Candidate]:

@@ -299,12 +299,7 @@ def _laws(bench: Bench) -> Iterator[tuple[str, Any]]:
     yield "base", bench.base
     for text in LAWS:
         recipe = parse_spec(text, "selfcheck").build(aligners, "aligner")
-        yield (
-            text,
-            recipe.align(
-                bench.base, bench.target, bench.prompts, max_tokens=bench.task.max_tokens, seed=bench.seed.on("train")
-            ),
-        )
+        yield text, bench.setting.aligned(recipe)
 
 
 def _seen(bench: Bench, label: str, law: Any) -> Iterator[Seen]:

@@ -85,6 +85,13 @@ def parse_arguments(text: str, where: str) -> dict[str, Any]:
     return found
 
 
+def no_code(spec: Spec, where: str) -> Spec:
+    """The spec, unless it asks to run a repository's code, which only the command line's own flag may allow."""
+    if "trust_remote_code" in spec.arguments:
+        raise UsageError(f"{where}: trust_remote_code is not an argument; give the flag --trust_remote_code")
+    return spec
+
+
 def _from_mapping(given: Any, where: str) -> Spec:
     if not isinstance(given, Mapping) or not isinstance(given.get("name"), str):
         raise UsageError(f"{where}: a spec in YAML is a mapping with a 'name', such as {{name: best_of_n, n: 16}}")

@@ -43,6 +43,7 @@ class Draws:
     proposals: Array | None = None  # (B,) int: draws of the proposal spent on this one; None: one each
     spent: Array | None = None  # (B,) int: tokens decoded to get this draw; None: its own length
     accepted: Array | None = None  # (B,) bool: False where the proposals ran out and the draw is not from the law
+    calls: Array | None = None  # (B,) int: model calls spent on this draw, see `Cost.calls`; None: one for each token
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -80,6 +81,7 @@ class Draws:
         for name, default in (
             ("proposals", lambda d: np.ones(len(d), int)),
             ("spent", lambda d: d.length),
+            ("calls", lambda d: d.length if d.spent is None else d.spent),
             ("accepted", lambda d: np.ones(len(d), bool)),
         ):
             if any(getattr(p, name) is not None for p in parts):
@@ -131,15 +133,20 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Selection:
-    """A law that keeps one of `n` base draws of the prompt, by their ratio r = log P − log a.
+    """A law that keeps one of `n` draws of a proposal q, by their weights P/q; no density of it is needed.
 
-    "best": the largest r of n, ties broken at random (best-of-n).
-    "first": the first accepted, each with probability exp(r − bound) (rejection); draws that used up their n
-    proposals are left out, so what is kept is exactly p whatever n is.
+    q is the base, unless the evidence has draws of another (`Evidence.proposal`).
+    "best": the largest `Scored.rank` of n base draws, ties broken at random (best-of-n); without ranks, the largest
+    r = log P − log a.
+    "first": the first accepted, each with probability P/q over a bound of it (rejection); draws that used up their n
+    proposals are left out, so what is kept is exactly p whatever n is, if q says all that p says.
+    "quasi": the first accepted, each with probability min(1, P/(βq)), so that π ∝ min(P, βq) (quasi-rejection).
+    "resampled": one of n drawn with probability ∝ P/q (sampling importance resampling).
     """
 
-    kind: Literal["best", "first"]
+    kind: Literal["best", "first", "quasi", "resampled"]
     n: int
+    log_beta: tuple[float, ...] = ()  # "quasi": log β of each prompt, nats
 
 
 @dataclass(frozen=True)
@@ -174,6 +181,7 @@ class Cost:
 
     seconds: float | None = None
     tokens: int = 0
+    calls: int = 0  # next-token distributions asked of a model for one row, whether drawn from or scored
     proposals: int = 0
     kept: int = 0
     exhausted: int = 0  # draws left out because their proposals ran out
@@ -195,6 +203,7 @@ class Scored:
     phi: Array | None = None  # (B, K) moments, centred: E_p[φ] = 0 is wanted, and λ·φ is their part of log P
     log_proposal: Array | None = None  # log of the mixture that drew them; None: one law did
     component: Array | None = None  # int: which law of that mixture, 0 the base
+    rank: Array | None = None  # (B,) what best-of-n ranks by, where that is not log P − log a
 
     @property
     def of_base(self) -> Array:
@@ -214,7 +223,9 @@ class Evidence:
     cost: Cost = field(default_factory=Cost)
     proposed: Array | None = None  # (N, 3) prompt, proposals, accepted of every draw asked for, left out ones too
     categories: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # categorical feature → its categories
-    selection: Selection | None = None  # how π picks among base draws, where that is what it does
+    selection: Selection | None = None  # how π picks among draws of a proposal, where that is what it does
+    proposal: Scored | None = None  # draws of that proposal, log q as `log_gen`; None: it is the base
+    remark: str = ""  # what the generator says of its law, such as that it is a point mass; noted with divergences
     is_base: bool = False  # the generator is the base itself
     truncates: bool = False  # the law may give probability 0 to what the base can say
     judge: str = ""  # name of the judge

@@ -20,6 +20,7 @@ from alignbench.generators.warp import Warp
 from alignbench.registry import aligner, feature, generator, load_plugins
 from alignbench.target import Constraint, Target
 from alignbench.testing import Case, LawBroken, check
+from alignbench.types import Distribution
 
 load_plugins()
 
@@ -289,6 +290,15 @@ def test_registered_aligners_give_samplers_that_keep_the_laws(name, worlds):
     names = check(aligned, PROMPTS, max_tokens=4)
     assert set(EVERY_LAW[:3]) <= set(names)
     assert aligned.identity() != base.identity()
+    _keeps_its_word(name, aligned)
+
+
+def _keeps_its_word(name, aligned):
+    declared = aligner[name].meta
+    assert isinstance(declared["target_driven"], bool)
+    found = "exact" if isinstance(aligned, Distribution) else "closed form"
+    assert declared["density"] == found or (declared["density"] == "bounds" and found == "closed form")
+    assert found == "exact" or aligned.selection.n >= 1
 
 
 ARGUMENTS = {

@@ -3,8 +3,12 @@
 An aligner is one file with a frozen dataclass of hyper-parameters, registered by `@aligner("name")`, whose
 `align(base, target, prompts, *, max_tokens, seed, workdir)` returns a `Sampler`. It may import floors 0 and 1, and
 never `features` or `metrics`: the target measures features (`target.log_ratio_of(prompts, draws)`). Give the sampler
-an `identity()` of plain data, so that its draws can be found again on disk. If it only picks among base draws, say how
-by `selection`, and its divergences are computed in closed form.
+an `identity()` of plain data, so that its draws can be found again on disk. If it only picks among draws of a proposal,
+say how by `selection` (and what by `proposal`, where that is not the base), and its divergences are computed from their
+weights.
+
+`@aligner` declares `target_driven`, whether the recipe reads the target (so that without constraints it gives the base
+back), and `density`: "exact" (the sampler has `log_prob`), "closed form" (it has a `selection`) or "bounds".
 """
 
 from alignbench.aligners import best_of_n as best_of_n

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from alignbench.errors import Unsupported, UsageError
 from alignbench.generators.law import Law
+from alignbench.registry import Registry
+from alignbench.registry import aligner as aligners
+from alignbench.registry import generator as generators
 from alignbench.seeds import Seed
+from alignbench.spec import Spec, no_code, parse_spec
 from alignbench.target import Target
 from alignbench.types import Sampler
+
+Named = str | Mapping[str, Any]
+"""An aligner or a generator as a user names it: `top_p:p=0.9`, `{name: prompt, text: …}`."""
 
 
 @runtime_checkable
@@ -24,6 +31,38 @@ class Aligner(Protocol):
     ) -> Sampler:  # fmt: skip
         """The aligned generator; training uses the stream `train` and writes only below `workdir`."""
         ...
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What an aligner is put to work on; `seed` is of the stream `train`."""
+
+    base: Any
+    target: Target
+    prompts: Sequence[str]
+    max_tokens: int
+    seed: Seed
+
+    def aligned(self, recipe: Any) -> Any:
+        """The generator that a recipe makes of the base."""
+        return recipe.align(self.base, self.target, self.prompts, max_tokens=self.max_tokens, seed=self.seed)
+
+    def built(self, spec: Spec, where: str) -> Any:
+        """The generator that a spec stands for: that of an aligner on the base, or one of its own."""
+        thing = spec.build(kind_of(spec), where)
+        return self.aligned(thing) if spec.name in aligners else thing
+
+
+def kind_of(spec: Spec) -> Registry:
+    """Where the name of a spec is registered: among the aligners, else among the generators, or nowhere."""
+    return aligners if spec.name in aligners or spec.name not in generators else generators
+
+
+def checked(given: Named, where: str) -> Spec:
+    """The spec of an aligner or a generator, its name and arguments checked; raises UsageError, which names `where`."""
+    spec = no_code(parse_spec(given, where), where)
+    kind_of(spec).find(spec.name, where).check(spec.arguments, f"{where} '{spec.name}'")
+    return spec
 
 
 def need_law(base: Any, aligner: str) -> Law:

@@ -19,7 +19,7 @@ from alignbench.types import Array, Draws, Selection, collect
 TIES = 2  # salt of the uniforms that break ties
 
 
-@aligner("best_of_n")
+@aligner("best_of_n", target_driven=True, density="closed form")
 @dataclass(frozen=True)
 class BestOfN:
     """The best of n base draws by the target's ratio log P − log a, ties broken at random."""

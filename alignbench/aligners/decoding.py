@@ -31,7 +31,7 @@ class _Decoding:
         return need_law(base, type(self).__name__).warped(**self.settings())
 
 
-@aligner("temperature")
+@aligner("temperature", target_driven=False, density="exact")
 @dataclass(frozen=True)
 class Temperature(_Decoding):
     """π ∝ a^(1/t) at each token; t < 1 sharpens. Changes the law only, never reads the target."""
@@ -43,7 +43,7 @@ class Temperature(_Decoding):
         return {"temperature": self.t}
 
 
-@aligner("top_k")
+@aligner("top_k", target_driven=False, density="exact")
 @dataclass(frozen=True)
 class TopK(_Decoding):
     """Keep the k likeliest tokens at each step (Fan et al. 2018); truncates, so KL(p‖π) is often infinite."""
@@ -55,7 +55,7 @@ class TopK(_Decoding):
         return {"top_k": self.k}
 
 
-@aligner("top_p")
+@aligner("top_p", target_driven=False, density="exact")
 @dataclass(frozen=True)
 class TopP(_Decoding):
     """Keep the smallest set of tokens that holds mass p (Holtzman et al. 2020); truncates as top-k does."""

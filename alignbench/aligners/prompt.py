@@ -15,7 +15,7 @@ from alignbench.seeds import Seed
 from alignbench.target import Target
 
 
-@aligner("prompt")
+@aligner("prompt", target_driven=False, density="exact")
 @dataclass(frozen=True)
 class Prompt:
     """π(·|prompt) = a(·|text with the prompt in it); `text` without "{prompt}" is put before the prompt."""

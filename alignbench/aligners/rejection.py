@@ -20,7 +20,7 @@ from alignbench.types import Array, Draws, Selection, collect
 ACCEPT = 1  # salt of the uniforms that decide acceptance
 
 
-@aligner("rejection")
+@aligner("rejection", target_driven=True, density="closed form")
 @dataclass(frozen=True)
 class Rejection:
     """Exact draws of p by rejection from the base (von Neumann 1951), at most `cap` proposals each.

@@ -48,10 +48,15 @@ def acceptance(evidence: Evidence) -> dict[str, Estimate]:
         "seconds": "lower",
         "peak_memory_mb": "lower",
         "tokens_per_draw": "lower",
+        "calls_per_draw": "lower",
     },
 )
 def cost(evidence: Evidence) -> dict[str, Estimate]:
-    """Wall seconds, decoded tokens per second and per kept draw, proposals per kept draw, peak memory in MB (10⁶)."""
+    """Wall seconds, tokens per second and per kept draw, model calls and proposals per kept draw, peak memory in MB.
+
+    A model call is one next-token distribution of one row: decoding a token is one, scoring a draw of T tokens under
+    another model T. A MB is 10⁶ bytes.
+    """
     spent = evidence.cost
     seconds, kept = spent.seconds, spent.kept
     peak = _once(None if spent.peak_bytes is None else spent.peak_bytes / 1e6, "not measured")
@@ -60,6 +65,7 @@ def cost(evidence: Evidence) -> dict[str, Estimate]:
         "seconds": _once(seconds, "no draw was timed: all were already stored"),
         "tokens_per_second": _once(spent.tokens / seconds if seconds else None, "no draw was timed"),
         "tokens_per_draw": _once(spent.tokens / kept if kept and spent.tokens else None, "no draw was counted"),
+        "calls_per_draw": _once(spent.calls / kept if kept and spent.calls else None, "no call was counted"),
         "proposals_per_draw": _once(spent.proposals / kept if kept and spent.proposals else None, "no proposals"),
         "peak_memory_mb": peak.noted(PROCESS) if on_cpu and peak.value is not None else peak,
     }

@@ -424,7 +424,9 @@ def test_a_prompt_without_draws_is_named():
 
 
 def test_acceptance_and_cost():
-    e = evidence(cost=Cost(seconds=2.0, tokens=800, proposals=600, kept=200, exhausted=3, peak_bytes=5_000_000))
+    e = evidence(
+        cost=Cost(seconds=2.0, tokens=800, calls=1000, proposals=600, kept=200, exhausted=3, peak_bytes=5_000_000)
+    )
     assert "rejects nothing" in metrics.measure("acceptance", e)["rate"].note
     kept = replace(e.own.draws, proposals=np.tile([1, 5], EACH))
     left_out = [[0, 5, 0]] * 20 + [[1, 5, 0]] * 20  # none of these proposals was accepted: they count
@@ -438,6 +440,7 @@ def test_acceptance_and_cost():
         "seconds": 2.0,
         "tokens_per_second": 400.0,
         "tokens_per_draw": 4.0,
+        "calls_per_draw": 5.0,
         "proposals_per_draw": 3.0,
         "peak_memory_mb": 5.0,
     }
