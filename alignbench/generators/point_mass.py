@@ -11,6 +11,7 @@ import torch
 
 from alignbench.errors import UsageError
 from alignbench.generators.base import Autoregressive, Vocab
+from alignbench.generators.budget import ran_out
 from alignbench.generators.law import Law
 from alignbench.seeds import Seed
 from alignbench.types import Array, Draws
@@ -54,8 +55,8 @@ class PointMass:
     def identity(self) -> Mapping[str, Any]:
         """All that a draw depends on besides its prompt."""
         return {
-            "kind": "point mass", "base": getattr(self.base, "identity", dict)(), "max_tokens": self.max_tokens,
-            "num_beams": self.num_beams, "length_penalty": float(self.length_penalty),
+            "kind": "point mass", "base": self.base.identity(),  # type: ignore[attr-defined]
+            "max_tokens": self.max_tokens, "num_beams": self.num_beams, "length_penalty": float(self.length_penalty),
         }  # fmt: skip
 
     def sample(self, prompts: Sequence[str], rows: Array, *, max_tokens: int, seed: Seed) -> Iterator[Draws]:
@@ -67,7 +68,7 @@ class PointMass:
         step = max(1, getattr(getattr(self.base, "model", self.base), "batch_size", 64) // self.num_beams)
         for begin in range(0, len(used), step):
             some = used[begin : begin + step].tolist()
-            found = beam_search(self.base, [prompts[c] for c in some], max_tokens, self.num_beams, self.length_penalty)
+            found = self._searched([prompts[c] for c in some])
             for c, one in zip(some, found, strict=True):
                 self._known[prompts[c]] = one.ids
                 yield self._copies(prompts[c], rows[rows[:, 0] == c], one)
@@ -103,9 +104,18 @@ class PointMass:
 
     def _of(self, prompt: str) -> Array:
         if prompt not in self._known:
-            found = beam_search(self.base, [prompt], self.max_tokens, self.num_beams, self.length_penalty)
-            self._known[prompt] = found[0].ids
+            self._known[prompt] = self._searched([prompt])[0].ids
         return self._known[prompt]
+
+    def _searched(self, prompts: Sequence[str]) -> list[Found]:
+        """What is found for each prompt; in halves where memory runs out."""
+        try:
+            return beam_search(self.base, prompts, self.max_tokens, self.num_beams, self.length_penalty)
+        except Exception as error:
+            if len(prompts) == 1 or not ran_out(error):
+                raise
+        half = len(prompts) // 2
+        return self._searched(prompts[:half]) + self._searched(prompts[half:])
 
 
 @torch.inference_mode()

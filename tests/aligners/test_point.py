@@ -1,5 +1,7 @@
 """Greedy and beam search: what they find against transformers and against lists, and that their law is a point mass."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -127,8 +129,6 @@ def test_planted_prefix_of_the_point_is_not_the_point(hard):
     draws = drawn(point, PROMPTS, LENGTH)
     other = draws.tokens.copy()
     other[:, 0] = (other[:, 0] + 1) % 3
-    from dataclasses import replace
-
     assert (point.log_prob(PROMPTS, replace(draws, tokens=other)) == -np.inf).all()
     longer = np.pad(draws.tokens, ((0, 0), (0, 2)), constant_values=-1)
     assert (point.log_prob(PROMPTS, replace(draws, tokens=longer)) == 0).all()
@@ -150,6 +150,20 @@ def test_a_search_is_counted_once_and_searched_once(hard, monkeypatch):
     greedy = drawn(align(Greedy(), hard.base), PROMPTS, LENGTH, each=2)
     assert greedy.spent.tolist() == [greedy.length[0], 0, greedy.length[2], 0]
     assert (greedy.group == 0).all()
+
+
+def test_a_search_that_runs_out_of_memory_goes_on_in_halves(networks, monkeypatch):
+    point, right, tried = align(Beam(2), networks["gpt2 2"], 5), point_mass.beam_search, []
+
+    def narrow(law, prompts, *rest):
+        tried.append(len(prompts))
+        if len(prompts) > 1:
+            raise torch.OutOfMemoryError("no memory")
+        return right(law, prompts, *rest)
+
+    expected = found(align(Beam(2), networks["gpt2 2"], 5), TEXTS, 5)
+    monkeypatch.setattr(point_mass, "beam_search", narrow)
+    assert found(point, TEXTS, 5) == expected and tried == [3, 1, 2, 1, 1]
 
 
 def test_prompts_side_by_side_are_as_alone(networks):
