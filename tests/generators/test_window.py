@@ -10,6 +10,7 @@ import pytest
 import torch
 from models import tiny_bart, tiny_gpt2, tiny_llama, tiny_t5
 from test_architectures import PAIRS, RUN, saved
+from test_slots import Device
 from transformers.modeling_outputs import BaseModelOutput
 
 from alignbench import testing
@@ -358,6 +359,14 @@ def test_the_window_belongs_to_the_identity_and_the_base_stays_as_it_was(worlds,
     assert len(found) == 3
     assert worlds[world].identity() == before
     assert "window" not in before["model"]
+
+
+def test_graphs_of_a_gpu_draw_under_the_window(worlds, monkeypatch):
+    law = windowed(worlds, "gpt2", 2)
+    plain, device = drawn(law), Device(monkeypatch)
+    law.model.forget()
+    np.testing.assert_array_equal(drawn(law).tokens, plain.tokens)
+    assert device.replays
 
 
 def test_copies_share_the_work_and_the_window(tmp_path):
