@@ -85,8 +85,9 @@ def _law_of(
     """A function from the rows of one prompt to the generator's probabilities of them."""
     selection: Selection | None = getattr(generator, "selection", None)
     if selection is not None and draws.log_prob is not None:
-        mass = np.exp(draws.log_prob)
-        return lambda rows: selected(mass[rows], ratio[rows], selection)
+        mass, rank = np.exp(draws.log_prob), getattr(generator, "rank", None)
+        by = ratio if rank is None else np.asarray(rank(prompts, draws), float)
+        return lambda rows: selected(mass[rows], by[rows], selection)
     if not hasattr(generator, "log_prob"):
         return None
     log_gen = generator.log_prob(prompts, draws)
