@@ -124,8 +124,9 @@ class BestOfNSampler:
             calls = calls + proposals.length
         tried = one if proposals.proposals is None else proposals.proposals
         spent, calls, tried = (x.reshape(each).sum(1) for x in (spent, calls, tried))
-        accepted = None if proposals.accepted is None else proposals.accepted.reshape(each).all(1)
-        return replace(kept, spent=spent, calls=calls, proposals=tried, accepted=accepted)
+        if proposals.accepted is not None:
+            kept = replace(kept, accepted=np.asarray(proposals.accepted.reshape(each).all(axis=1)))
+        return replace(kept, spent=spent, calls=calls, proposals=tried)
 
     @property
     def _ranks_by(self) -> str:
@@ -147,7 +148,7 @@ class BestOfNSampler:
         """(B,) log a in nats, the same for equal draws, which batches part by up to 1e-4."""
         if isinstance(self.base, Law) and (draws.tokens is None or draws.vocab != self.base.vocab.fingerprint):
             raise Unsupported(
-                "best_of_n:rank=likelihood: the base cannot read the proposal's tokens; rank by a feature"
+                "best_of_n:rank=likelihood: the base cannot read what is proposed; rank by a feature"
             )
         values = np.asarray(self.base.log_prob(prompts, draws), dtype=float)
         if draws.tokens is None:
