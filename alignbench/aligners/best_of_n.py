@@ -147,9 +147,7 @@ class BestOfNSampler:
     def _log_base(self, prompts: Sequence[str], draws: Draws) -> Array:
         """(B,) log a in nats, the same for equal draws, which batches part by up to 1e-4."""
         if isinstance(self.base, Law) and (draws.tokens is None or draws.vocab != self.base.vocab.fingerprint):
-            raise Unsupported(
-                "best_of_n:rank=likelihood: the base cannot read what is proposed; rank by a feature"
-            )
+            raise Unsupported("best_of_n:rank=likelihood: the base cannot read what is proposed; rank by a feature")
         values = np.asarray(self.base.log_prob(prompts, draws), dtype=float)
         if draws.tokens is None:
             return values

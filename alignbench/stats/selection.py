@@ -176,9 +176,7 @@ def unranked(prompt: Array, rank: Array, n: int) -> str:
         if n > 1 and held.size == 1:
             return f"the {rows.size} base draws of a prompt all have one rank: what other ranks there are is not seen"
         if n > 1 and held.size == 2 and held.min() < PER_RANK:
-            return (
-                f"{held.min()} of {rows.size} base draws of a prompt have one of two ranks, {PER_RANK} are needed"
-            )
+            return f"{held.min()} of {rows.size} base draws of a prompt have one of two ranks, {PER_RANK} are needed"
     return uncountable(prompt, rank, n) if n > 1 else ""
 
 
