@@ -9,6 +9,7 @@ from aligner_worlds import LENGTH, PROMPTS, best, make_world, within
 from alignbench.aligners import best_of_n as module
 from alignbench.aligners.best_of_n import BestOfN
 from alignbench.errors import Unsupported, UsageError
+from alignbench.features import bind
 from alignbench.registry import load_plugins
 from alignbench.seeds import Seed
 from alignbench.stats.selection import selected
@@ -260,6 +261,18 @@ def test_identities_tell_ranks_and_proposals_apart(hard):
     assert len(set(told)) == 4
     other = replace(made[3], proposal=hard.base.warped(temperature=2.0))
     assert other.identity() != made[3].identity()
+
+
+def test_a_feature_of_the_same_name_that_counts_other_words_is_another_target(hard):
+    """Planted: names alone, by which an edited task found the draws of the earlier one."""
+    made = [bind({"feature": "contains_any", "words": [word]}, "sun") for word in ("sun", "rain")]
+    told = [
+        aligned(replace(hard, target=replace(hard.target, measures={"sun": f, "winds": f})), **more).identity()
+        for more in ({}, {"rank": "winds"})
+        for f in made
+    ]
+    assert len({str(identity) for identity in told}) == 4
+    assert told[0]["target"] == told[1]["target"]
 
 
 def test_more_proposals_than_a_batch_holds(soft):
