@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, is_dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -91,11 +91,22 @@ def same(a: Any, b: Any) -> bool:
 def recipe_of(given: Any) -> tuple[str, Any]:
     """The label and the aligner of a spec or of an aligner object.
 
-    The label has the defaults filled in, so that a table says what was run whatever the defaults become.
+    The label has the defaults that are numbers filled in, so that a table says what was run whatever they become; a
+    choice that is left at its default is the plain recipe, and is not said.
     """
     recipe = given.build(aligners, "aligner") if isinstance(given, Spec) else given
     known = (name for name, entry in aligners.items() if entry.thing is type(recipe))
     name = given.name if isinstance(given, Spec) else next(known, type(recipe).__name__)
     plain = is_dataclass(recipe) and not isinstance(recipe, type)
-    arguments = asdict(recipe) if plain else given.arguments if isinstance(given, Spec) else {}
+    arguments = _told(recipe) if plain else given.arguments if isinstance(given, Spec) else {}
     return Spec(name, arguments).label, recipe
+
+
+def _told(recipe: Any) -> dict[str, Any]:
+    """The arguments of a recipe that its label says."""
+    left = {f.name for f in fields(recipe) if getattr(recipe, f.name) == f.default and not _is_number(f.default)}
+    return {name: value for name, value in asdict(recipe).items() if name not in left}
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
