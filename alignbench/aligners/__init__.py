@@ -17,5 +17,6 @@ from alignbench.aligners import best_of_n as best_of_n
 from alignbench.aligners import chain as chain
 from alignbench.aligners import decoding as decoding
 from alignbench.aligners import few_shot as few_shot
+from alignbench.aligners import point as point
 from alignbench.aligners import prompt as prompt
 from alignbench.aligners import rejection as rejection
