@@ -14,7 +14,7 @@ from alignbench.aligners.base import Setting, identity_of, need_law, whole
 from alignbench.aligners.best_of_n import BestOfN
 from alignbench.aligners.prompt import with_prompt
 from alignbench.aligners.rejection import Rejection
-from alignbench.errors import RunError, brief
+from alignbench.errors import RunError, UsageError, brief
 from alignbench.generators.base import Turns
 from alignbench.generators.law import Law
 from alignbench.registry import aligner
@@ -49,6 +49,10 @@ class FewShot:
     def __post_init__(self) -> None:
         whole("few_shot:k", self.k)
         whole("few_shot:cap", self.cap)
+        if "{prompt}" in (self.text or "") and not self.chat:
+            raise UsageError(
+                "few_shot: text stands before all examples; it has a place for {prompt} only with chat=true"
+            )
 
     @property
     def shots(self) -> int:

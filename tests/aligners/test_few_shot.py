@@ -136,6 +136,11 @@ def test_numbers_are_whole(argument, value):
         FewShot(**{argument: value})
 
 
+def test_one_instruction_before_all_examples_has_no_prompt_in_it():
+    with pytest.raises(UsageError, match=r"^few_shot: text stands before all examples; it has a place for \{prompt\} "):
+        FewShot(text="Go on from {prompt}")
+
+
 def test_who_cannot_be_shown_examples(hard):
     with pytest.raises(Unsupported, match=r"^exact has no chat template"):
         align(hard, FewShot(chat=True))

