@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from alignbench.aligners.base import told
 from alignbench.errors import UsageError
 from alignbench.evidence import Progress, silent
 from alignbench.registry import aligner as aligners
@@ -97,16 +98,4 @@ def recipe_of(given: Any) -> tuple[str, Any]:
     recipe = given.build(aligners, "aligner") if isinstance(given, Spec) else given
     known = (name for name, entry in aligners.items() if entry.thing is type(recipe))
     name = given.name if isinstance(given, Spec) else next(known, type(recipe).__name__)
-    plain = is_dataclass(recipe) and not isinstance(recipe, type)
-    arguments = _told(recipe) if plain else given.arguments if isinstance(given, Spec) else {}
-    return Spec(name, arguments).label, recipe
-
-
-def _told(recipe: Any) -> dict[str, Any]:
-    """The arguments of a recipe that its label says."""
-    left = {f.name for f in fields(recipe) if getattr(recipe, f.name) == f.default and not _is_number(f.default)}
-    return {name: value for name, value in asdict(recipe).items() if name not in left}
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return Spec(name, told(recipe, given.arguments if isinstance(given, Spec) else {})).label, recipe
