@@ -122,5 +122,6 @@ def identity_of(aligner: Any, base: Any, target: Target | None = None) -> Mappin
     parts: dict[str, Any] = {"aligner": type(aligner).__name__, **mine, "base": base.identity()}
     if target is not None:
         fitted = [] if target.fit is None else target.fit.lam.tolist()
-        parts |= {"target": target.identity, "lam": fitted}
+        measured = {name: getattr(target.measures.get(name), "identity", None) for name in target.feature_names}
+        parts |= {"target": target.identity, "lam": fitted, "features": measured}
     return parts
