@@ -64,7 +64,7 @@ class Keeping:
     """
 
     automaton: Automaton
-    lookahead: int | None = None
+    lookahead: int | None
 
     def __post_init__(self) -> None:
         if not self.automaton.is_boolean:
