@@ -107,16 +107,15 @@ class Lexical:
     def after(self, states: Array, tokens: Array) -> Array:
         """See `Masks.after`."""
         column = self.column[tokens]
-        inside = self.parts[states, column] if self.parts.shape[1] else 0
-        return np.where(column < 0, self.rows[self.texts.outside[states], tokens], inside)
+        return np.where(column < 0, self.rows[self.texts.outside[states], tokens], self.parts[states, column])
 
     def allowed(self, states: Array, left: int) -> Array:
         """See `Masks.allowed`."""
         live = self._live[-1 if self.lookahead is None else max(left - 1, 0)]
-        allowed = live[self.rows[self.texts.outside[states]]]
+        allowed = np.asarray(live[self.rows[self.texts.outside[states]]])
         allowed[:, self.column >= 0] = live[self.parts[states]]
         allowed[:, sorted(self.vocab.eos)] = self.texts.kept[states, None]
-        return np.asarray(allowed)
+        return allowed
 
     @cached_property
     def _live(self) -> Array:
@@ -124,12 +123,12 @@ class Lexical:
         leads = np.zeros((len(self.rows), len(self.parts)), dtype=bool)
         for lead, row in zip(leads, self.rows, strict=True):
             lead[row[self.column < 0]] = True
-        live = [self.texts.kept]
+        live: list[Array] = [self.texts.kept]
         while self.lookahead is None or len(live) <= self.lookahead:
             beyond = (leads & live[-1]).any(1)[self.texts.outside] | live[-1][self.parts].any(1)
             live.append(self.texts.kept | beyond)
             if self.lookahead is None and (live[-1] == live[-2]).all():
-                return live[-1][None]
+                return np.stack(live[-1:])
         return np.stack(live)
 
 
@@ -138,14 +137,15 @@ def masks(vocab: Vocab, token_bytes: Sequence[bytes], words: Words, lookahead: i
 
     A token without bytes says nothing. Raises UsageError where tokens cannot spell a word, or no draw keeps the words.
     """
-    if not {*range(0xC0), *range(0xC2, 0xF5)} <= {text[0] for text in token_bytes if len(text) == 1}:
-        for word in dict.fromkeys((*words.must, *words.any_of)):
-            _refuse_unspelt(vocab, token_bytes, Words(must=(word,), ignore_case=words.ignore_case))
+    for word in dict.fromkeys((*words.must, *words.any_of)):
+        _refuse_unspelt(vocab, token_bytes, Words(must=(word,), ignore_case=words.ignore_case))
     return _masks(vocab, token_bytes, words, lookahead)
 
 
 def _refuse_unspelt(vocab: Vocab, token_bytes: Sequence[bytes], word: Words) -> None:
-    """Raise UsageError where no tokens say the word; where every byte is a token, they do."""
+    """Raise UsageError where no tokens say the word; where each of its bytes is one, they do."""
+    if set(word.must[0].encode()) <= {text[0] for text in token_bytes if len(text) == 1}:
+        return
     try:
         _masks(vocab, token_bytes, word, None)
     except UsageError:
@@ -157,7 +157,7 @@ def _masks(vocab: Vocab, token_bytes: Sequence[bytes], words: Words, lookahead: 
     between = np.flatnonzero(texts.outside == np.arange(len(texts.outside)))
     if len(between) * len(vocab) * 4 > MOST_BYTES:
         raise UsageError(f"{len(words.every)} words take {len(between):,} states of {len(vocab):,} tokens: give fewer")
-    within = [i for i, text in enumerate(token_bytes) if not text or text[0] & 0xC0 == 0x80]
+    within = [i for i, text in enumerate(token_bytes) if not text or text[0] & 0xC0 == 0x80] or [0]  # never none
     column = np.full(len(vocab), -1)
     column[within] = np.arange(len(within))
     rows = _walked(between, texts.after, token_bytes)
@@ -172,7 +172,7 @@ def _walked(states: Array, after: Array, token_bytes: Sequence[bytes]) -> Array:
     found = np.tile(states.astype(np.int32)[:, None], (1, len(token_bytes)))
     size = np.array([len(text) for text in token_bytes])
     for k in range(int(size.max(initial=0))):
-        longer = np.flatnonzero(size > k)
+        longer = np.flatnonzero(size > k).tolist()
         byte = np.array([token_bytes[i][k] for i in longer])
         for begin in range(0, len(found), BLOCK):
             part = found[begin : begin + BLOCK]

@@ -144,7 +144,9 @@ class Constrained(_Steered):
         """See `Model.render`; raises UsageError where nothing can be said, or two prompts become one with two masks."""
         rendered, state = self.base.render(prompt), self.masks.start(prompt)
         if self._begins.setdefault(rendered, state) != state:
-            raise UsageError(f"{self.name}: two prompts become the same text '{rendered}' but are constrained otherwise")
+            raise UsageError(
+                f"{self.name}: two prompts become the same text '{rendered}' but are constrained otherwise"
+            )
         return rendered
 
     def begun(self, rendered: Sequence[str]) -> Array:
