@@ -11,8 +11,10 @@ weights.
 back), and `density`: "exact" (the sampler has `log_prob`), "closed form" (it has a `selection`) or "bounds".
 """
 
+from alignbench.aligners import attention_window as attention_window
 from alignbench.aligners import best_of_n as best_of_n
 from alignbench.aligners import constrained as constrained
 from alignbench.aligners import decoding as decoding
+from alignbench.aligners import point as point
 from alignbench.aligners import prompt as prompt
 from alignbench.aligners import rejection as rejection

@@ -16,7 +16,8 @@ import torch
 from alignbench.errors import UsageError
 from alignbench.generators import dynamic
 from alignbench.generators.automaton import Automaton
-from alignbench.generators.base import Decoder, Positions, Slotted, State, Vocab
+from alignbench.generators.base import Decoder, Positions, Slotted, Vocab
+from alignbench.generators.history import Before, after, history_of, seen_of
 from alignbench.generators.law import Law, LawState, together
 from alignbench.generators.masks import ANY_LEFT, Keeping, Masks
 from alignbench.generators.words import walked
@@ -108,6 +109,10 @@ class _Steered:
             raise UsageError(f"{self.name}: made for max_tokens={self.max_tokens}, asked for {max_tokens}")
         return self.base.model.encode(rendered, max_tokens)
 
+    def history(self, rendered: str) -> Sequence[int]:
+        """See `Remembering.history`: what stands before the base's draws."""
+        return history_of(self.base.model, rendered)
+
     def decode(self, rendered: str, tokens: Sequence[Array]) -> list[str]:
         """See `Model.decode`."""
         return self.base.model.decode(rendered, tokens)
@@ -115,7 +120,7 @@ class _Steered:
     def _base_state(self, rendered: Sequence[str], max_tokens: int) -> LawState:
         for prompt in set(rendered):
             self.encode(prompt, max_tokens)
-        return LawState(self.base.model.start(rendered, max_tokens=max_tokens), self.base.warp)
+        return self.base.begun(rendered, max_tokens=max_tokens)
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,10 +162,8 @@ class Constrained(_Steered):
         """(R,) tokens still to draw after so many, as far as the masks need to know."""
         return np.full(len(said), ANY_LEFT) if self.max_tokens is None else np.maximum(self.max_tokens - said, 1)
 
-    def nats(self, logits: torch.Tensor, states: Array, said: Array) -> torch.Tensor:
-        """(R, V) nats under the base's settings, masked in these states (R,) after so many tokens, renormalised."""
-        given = logits if logits.dtype == torch.float64 else logits.float()
-        log_probs = self.base.warp(given.log_softmax(-1))
+    def nats(self, log_probs: torch.Tensor, states: Array, said: Array) -> torch.Tensor:
+        """(R, V) nats of the base's law, masked in these states (R,) after so many tokens (R,), and renormalised."""
         kept = log_probs.masked_fill(~self._allowed(states, self.left(said)), -torch.inf)
         none_left = (kept == -torch.inf).all(-1, keepdim=True)
         return torch.where(none_left, log_probs, kept).log_softmax(-1)
@@ -176,8 +179,7 @@ class Constrained(_Steered):
 
     def start(self, rendered: Sequence[str], *, max_tokens: int) -> ConstrainedState:
         """See `Model.start`."""
-        base = self._base_state(rendered, max_tokens)
-        return ConstrainedState(self, base.state, self.begun(rendered), 0)
+        return ConstrainedState(self, self._base_state(rendered, max_tokens), self.begun(rendered), 0)
 
     def forced(self, rendered: Sequence[str], draws: Draws) -> Positions:
         """See `Model.forced`; one teacher-forced pass of the base, masked as it is cut."""
@@ -190,7 +192,8 @@ class Constrained(_Steered):
             state[inside] = self.masks.after(state[inside], draws.tokens[inside, t])
         inside = np.arange(width) < draws.length[:, None]
         said = np.broadcast_to(np.arange(width), inside.shape)[inside]
-        return Masked(self, self.base.model.forced(rendered, draws), np.stack(before, 1)[inside], said)
+        base = Before.of(self.base.model, rendered, draws, remembers=self.base.warp.remembers)
+        return Masked(self, base.places, base.said, np.stack(before, 1)[inside], said)
 
     def together(self, prompt: int, width: int) -> int:
         """See `Grouped.together`."""
@@ -202,12 +205,16 @@ class Masked:
     """See `Positions`: nats at P places of the base, masked in the states there as they are cut."""
 
     model: Constrained
-    base: Positions
+    places: Positions  # of the base's model
+    seen: Positions | None  # (P, V) bool: the tokens said before, where the base's settings remember
     states: Array
-    said: Array
+    said: Array  # (P,) how many tokens were said before
 
     def __getitem__(self, part: slice) -> torch.Tensor:
-        return self.model.nats(self.base[part], self.states[part], self.said[part])
+        x, warp = self.places[part], self.model.base.warp
+        x = x if x.dtype == torch.float64 else x.float()
+        log_probs = warp(x.log_softmax(-1)) if self.seen is None else warp(x, self.seen[part])
+        return self.model.nats(log_probs, self.states[part], self.said[part])
 
 
 @dataclass(frozen=True)
@@ -215,7 +222,7 @@ class ConstrainedState:
     """R prefixes of the base, the state of the masks after each, and how many tokens were said."""
 
     model: Constrained
-    base: State
+    base: LawState
     states: Array
     said: int
 
@@ -272,6 +279,7 @@ class ConstrainedDecoder:
         self.refills, self.unwatched = inner.refills, inner.unwatched
         self.states = np.full(inner.slots, -1)  # before the first prompt is there
         self.said = np.zeros(inner.slots, dtype=int)
+        self.seen: torch.Tensor | None = None  # (slots, V) bool: the tokens said before, where it matters
 
     @property
     def slots(self) -> int:
@@ -286,24 +294,33 @@ class ConstrainedDecoder:
         """See `Decoder.prefill`."""
         self.first = self.model.begun(rendered)
         self.states = np.where(self.states < 0, self.first[0], self.states)
-        return self.model.nats(self.inner.prefill(rendered), self.first, np.zeros(len(self.first), dtype=int))
+        logits, first = self.inner.prefill(rendered), None
+        if self.model.base.warp.remembers:
+            first = seen_of(self.model.base.model, rendered)
+            self.seen = first[:1].expand(self.slots, -1).clone() if self.seen is None else self.seen
+        self.seen_first = first
+        return Masked(self.model, logits, first, self.first, np.zeros(len(self.first), dtype=int))[:]
 
     def fill(self, slots: torch.Tensor, which: torch.Tensor) -> None:
         """See `Decoder.fill`."""
         self.inner.fill(slots, which)
         at = slots.cpu().numpy()
         self.states[at], self.said[at] = self.first[which.cpu().numpy()], 0
+        if self.seen is not None and self.seen_first is not None:
+            self.seen[slots] = self.seen_first[which]
 
     def step(self, ids: torch.Tensor) -> Positions:
         """See `Decoder.step`."""
         self.states, self.said = self.model.masks.after(self.states, ids.cpu().numpy()), self.said + 1
-        return Masked(self.model, self.inner.step(ids), self.states, self.said)
+        self.seen = None if self.seen is None else after(self.seen, ids)
+        return Masked(self.model, self.inner.step(ids), self.seen, self.states, self.said)
 
     def keep(self, rows: torch.Tensor) -> None:
         """See `Decoder.keep`."""
         self.inner.keep(rows)
         at = rows.cpu().numpy()
         self.states, self.said = self.states[at], self.said[at]
+        self.seen = None if self.seen is None else self.seen[rows]
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,13 +15,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from transformers.cache_utils import DynamicCache
 
 from alignbench.errors import UsageError
 from alignbench.generators.base import Decoder, Positions
 from alignbench.generators.budget import bucket
-from alignbench.generators.pretrained import CHUNK_BYTES, TOGETHER, Pretrained, fork, normalised, shown
+from alignbench.generators.pretrained import CHUNK_BYTES, TOGETHER, Pretrained, Whole, fork, normalised, shown
 from alignbench.generators.sampling import CACHED, Stepwise
 from alignbench.generators.slots import Logits, Slots, Trial, apart, forced
+from alignbench.generators.window import Window, as_mask, seen
 from alignbench.types import Array, Draws
 
 
@@ -48,8 +50,10 @@ class HFModel(Pretrained):
     def _begun(self, encoded: Sequence[list[int]]) -> HFState:
         ids, mask = self._left_padded(encoded)
         positions = (mask.cumsum(1) - 1).clamp(min=0)
-        out = self._forward(ids, mask, positions, use_cache=True, keep=1)
-        return HFState(self, out.past_key_values, mask, positions[:, -1] + 1, normalised(out.logits[:, -1]))
+        # under a window masks say what is seen: layers with a window of their own must not forget keys
+        cache = {"past_key_values": DynamicCache()} if self.window else {}
+        out = self._forward(ids, mask, positions, use_cache=True, keep=1, **cache)
+        return HFState(self, out.past_key_values, mask, positions[:, -1] + 1, out.logits[:, -1].float())
 
     def decoder(self, rows: int, width: int) -> Slots | Stepwise:
         """Slots for at most `rows` rows of `width` tokens; its states where the network cannot be run by slots."""
@@ -66,7 +70,7 @@ class HFModel(Pretrained):
             return held
         del held  # before as much again is taken
         model = weakref.proxy(self)  # else it and the decoder that it keeps would hold each other
-        return Slots(self.network, lambda text: model.encode(text, 0), slots, width)
+        return Slots(self.network, lambda text: model.encode(text, 0), slots, width, self.window)
 
     def give_back(self, decoder: Decoder) -> None:
         """Keep a decoder that is not used any more for the next one who asks: its memory, and on a GPU its graphs."""
@@ -81,7 +85,7 @@ class HFModel(Pretrained):
     @cached_property
     def trial(self) -> Trial:
         """Whether the network can be run by slots."""
-        return Trial.of(self.network)
+        return Trial.of(self.network, self.window)
 
     def refuse_unrunnable(self) -> None:
         """Raise UsageError where neither way is right: no keys and values by row, or a row that sees its padding."""
@@ -96,10 +100,22 @@ class HFModel(Pretrained):
         after = state.extend(torch.tensor(said, device=self.device))
         found, gaps = torch.stack([state.log_probs, after.log_probs], 1), []
         for i, ids in enumerate(encoded):
-            with torch.inference_mode():
-                whole = self.network(input_ids=torch.tensor([[*ids, said[i]]], device=self.device)).logits[0, -2:]
-            gaps.append(apart(normalised(whole), found[i]))
+            gaps.append(apart(self._whole([*ids, said[i]])[-2:], found[i]))
         return torch.cat(gaps)
+
+    def _whole(self, ids: list[int]) -> torch.Tensor:
+        """See `Pretrained._whole`; where no mask is needed, with nothing but the ids."""
+        given = torch.tensor([ids], device=self.device)
+        if self.window is None:
+            with torch.inference_mode():
+                return normalised(self.network(input_ids=given).logits[0])
+        positions = torch.arange(len(ids), device=self.device)[None]
+        return normalised(self._forward(given, torch.ones_like(given), positions, use_cache=False, keep=0).logits[0])
+
+    def windowed(self, window: Window) -> HFModel:
+        """See `Pretrained.windowed`."""
+        window.refuse_source(self.name)
+        return super().windowed(window)
 
     def _row_bytes(self, width: int) -> int:
         """What a row of `width` tokens takes: keys and values, with its prompt's before, and copies of its logits."""
@@ -128,11 +144,11 @@ class HFModel(Pretrained):
         place = {text: i for i, text in enumerate(texts)}
         which = np.array([place[text] for text in rendered])
         if self._by_slots(max(map(len, encoded)) + width):
-            return _Forced(Logits(self.network, forced(self.network, encoded, which, draws)))
+            return _Forced(Logits(self.network, forced(self.network, encoded, which, draws, self.window)))
         return self._forced_whole([encoded[i] for i in which], draws)
 
-    def _forced_whole(self, encoded: Sequence[list[int]], draws: Draws) -> torch.Tensor:
-        """(P, V) nats by one pass over prompt + draw, the last T positions kept."""
+    def _forced_whole(self, encoded: Sequence[list[int]], draws: Draws) -> Whole:
+        """Nats by one pass over prompt + draw, the last T positions kept."""
         assert draws.tokens is not None
         width = int(draws.length.max())
         ids, mask = self._left_padded(encoded)
@@ -142,7 +158,7 @@ class HFModel(Pretrained):
         positions = (mask.cumsum(1) - 1).clamp(min=0)
         logits = self._forward(ids, mask, positions, use_cache=False, keep=width).logits
         inside = torch.as_tensor(np.arange(width) < draws.length[:, None], device=self.device)
-        return normalised(logits[:, -width:][inside])
+        return Whole(logits[:, -width:][inside])
 
     def encode(self, rendered: str, max_tokens: int) -> list[int]:
         """Token ids that condition the model; an empty prompt becomes BOS. Raises UsageError where it cannot fit."""
@@ -179,7 +195,16 @@ class HFModel(Pretrained):
         if self._keep:
             more["logits_to_keep"] = keep
         with torch.inference_mode():
-            return self.network(input_ids=ids, attention_mask=mask, **more)
+            return self.network(input_ids=ids, attention_mask=self._mask(mask, ids.shape[1]), **more)
+
+    def _mask(self, real: torch.Tensor, count: int) -> torch.Tensor:
+        """What the last `count` of L columns see of those that are `real` (R, L): (R, 1, count, L) under a window."""
+        if self.window is None:
+            return real
+        width = real.shape[1]
+        at = torch.arange(width - count, width, device=real.device)
+        itself = torch.arange(width, device=real.device) == at[:, None]  # a pad too: what sees nothing is NaN
+        return as_mask(self.network, (seen(at, width, self.window) & real[:, None, None].bool()) | itself)
 
 
 @dataclass(frozen=True)
@@ -209,7 +234,12 @@ class HFState:
     cache: Any
     mask: torch.Tensor  # (R, L) 1 where a real token stands
     position: torch.Tensor  # (R,) position of the next token
-    log_probs: torch.Tensor  # (R, V)
+    logits: torch.Tensor  # (R, V) float32
+
+    @cached_property
+    def log_probs(self) -> torch.Tensor:
+        """See `State.log_probs`."""
+        return normalised(self.logits)
 
     def extend(self, tokens: torch.Tensor) -> HFState:
         """See `State.extend`."""
@@ -217,10 +247,10 @@ class HFState:
         cache = fork(self.cache)
         out = self.model._forward(tokens[:, None], mask, self.position[:, None], keep=1, use_cache=True,
                                   past_key_values=cache)  # fmt: skip
-        return HFState(self.model, out.past_key_values, mask, self.position + 1, normalised(out.logits[:, -1]))
+        return HFState(self.model, out.past_key_values, mask, self.position + 1, out.logits[:, -1].float())
 
     def select(self, rows: torch.Tensor) -> HFState:
         """See `State.select`."""
         cache = fork(self.cache)
         cache.batch_select_indices(rows)
-        return HFState(self.model, cache, self.mask[rows], self.position[rows], self.log_probs[rows])
+        return HFState(self.model, cache, self.mask[rows], self.position[rows], self.logits[rows])

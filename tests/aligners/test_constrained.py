@@ -144,7 +144,8 @@ def test_every_law_holds_on_real_models(models, model):
 
 
 def test_every_law_holds_on_a_prompted_base_with_settings(models):
-    base = replace(models["gpt2"].warped(top_k=3, temperature=1.3), template="wind {prompt}")
+    settings = {"top_k": 3, "temperature": 1.3, "repetition_penalty": 1.5}
+    base = replace(models["gpt2"].warped(**settings), template="wind {prompt}")
     assert check(align(base, must=["rain"]), PROMPTS, max_tokens=LENGTH) == EVERY_LAW
 
 
@@ -193,7 +194,7 @@ def test_scoring_holds_no_copy_of_all_logits(models):
     draws = collect(law.sample(PROMPTS, rows_of(3, 4), max_tokens=LENGTH, seed=Seed(0, "own")))
     found = law.model.forced([law.render(PROMPTS[c]) for c in draws.prompt], draws)
     assert isinstance(found, steered.Masked)
-    assert not hasattr(found.base, "shape")
+    assert not hasattr(found.places, "shape")
 
 
 # --- bad input
