@@ -326,7 +326,7 @@ def test_planted_select_gathers_another_cache(worlds, monkeypatch):
 
 # --- aligners and features that are registered
 
-NEEDED = {"prompt": {"text": "rain"}, "chain": {"steps": ["top_k:k=3"]}}
+NEEDED = {"constrained": {"any_of": ["wind"]}, "prompt": {"text": "rain"}, "chain": {"steps": ["top_k:k=3"]}}
 """The arguments without which an aligner cannot be had."""
 
 

@@ -16,6 +16,7 @@ whether it is to have the task's `train` prompts as its `prompts`. One that puts
 from alignbench.aligners import attention_window as attention_window
 from alignbench.aligners import best_of_n as best_of_n
 from alignbench.aligners import chain as chain
+from alignbench.aligners import constrained as constrained
 from alignbench.aligners import decoding as decoding
 from alignbench.aligners import few_shot as few_shot
 from alignbench.aligners import point as point

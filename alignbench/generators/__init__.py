@@ -6,6 +6,8 @@ in 8 bits, `series.py` lists the checkpoints of a training run; `pretrained.py` 
 causal one as a model, `slots.py` its fast way, `graphs.py` that on a GPU, `encoder_decoder.py` an encoder–decoder;
 `budget.py` says how many rows fit, `precision.py` which dtype, `replicas.py` shares rows among GPUs. `exact.py` and
 `hidden.py` are small worlds. What is known exactly: `automaton.py` and `pattern.py` say which draws are kept,
+`masks.py` which tokens lead to
+them, `lexical.py` by words over the bytes of tokens (`token_bytes.py`), `grammar.py` by expressions and grammars,
 `steered.py` decodes so that they are, `dynamic.py` sums over all draws, `worlds.py` puts them together; `words.py` is
 what they share. `classifier.py` is what only reads texts, for features. Estimators and aligners are proven against
 these in the tests.
