@@ -89,7 +89,7 @@ class Grammar:
     _kept: OrderedDict[int, tuple[Any, Array]] = field(default_factory=OrderedDict)
 
     def __post_init__(self) -> None:
-        if not self._mask(self._state(b"")).any():
+        if self._unread and not self.asked["include_prompt"] and not self._mask(self._state(b"")).any():
             raise UsageError(f"{self.name}: no text that the tokens spell matches it")
 
     @property

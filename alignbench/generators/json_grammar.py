@@ -48,34 +48,34 @@ def lark_of(schema: Any, first: bool) -> tuple[str, bool]:
     """
     _check(schema)
     rules = _Rules()
-    free, value = first and _kinds(schema) is not None, None
-    if free:
-        value = _then_anything(rules, schema)
-    elif found := rules.root(schema):
-        value = f"{found} MORE?" if first else f"{found} WS?"
-    if value is None:
+    parts = _parts(schema) if first else None
+    if parts is None:
+        found = rules.root(schema)
+        value = found and f"{found} {'MORE' if first else 'WS'}?"
+    else:
+        value = " | ".join(way for part in parts if (way := _then_anything(rules, part)))
+    if not value:
         raise UsageError("json_schema: no value satisfies it")
-    return "\n".join([f"start: WS? ({value})", SHARED, *rules.lines, ""]), free
+    return "\n".join([f"start: WS? ({value})", SHARED, *rules.lines, ""]), parts is not None
 
 
-def _kinds(schema: Any) -> list[str] | None:
-    """The types that a schema without `$ref` names, all where it is empty; None where it names none."""
+def _parts(schema: Any) -> list[Mapping[str, Any]] | None:
+    """The schema in parts that each allow one type; None where its types are not plain to see."""
     if isinstance(schema, bool) or "$ref" in json.dumps(schema):
         return None
+    if set(schema) - SILENT in ({"enum"}, {"const"}):
+        return [{"const": value} for value in schema.get("enum", [schema.get("const")])]
     kinds = schema.get("type", None if set(schema) - SILENT else list(TYPES))
-    return [kinds] if isinstance(kinds, str) else kinds
+    return kinds and [{**schema, "type": kind} for kind in ([kinds] if isinstance(kinds, str) else kinds)]
 
 
-def _then_anything(rules: _Rules, schema: Mapping[str, Any]) -> str | None:
-    """A value and whatever follows it, unless that makes a number longer or another one."""
-    found = []
-    for kind in _kinds(schema) or ():
-        value = rules.value({**schema, "type": kind})
-        if value in ("NUMBER", "INTEGER"):  # one terminal, since llguidance never takes back the dot of "1. Then"
-            found.append(f"{value}_FIRST")
-        elif value:
-            found.append(f"{value} {'MORE' if kind in ('number', 'integer') else 'REST'}?")
-    return " | ".join(found) or None
+def _then_anything(rules: _Rules, part: Mapping[str, Any]) -> str | None:
+    """A value of one type and whatever follows it, unless that makes a number longer or another one."""
+    value = rules.value(part)
+    if value in ("NUMBER", "INTEGER"):  # one terminal, since llguidance never takes back the dot of "1. Then"
+        return f"{value}_FIRST"
+    number = part["type"] in ("number", "integer") if "type" in part else isinstance(part["const"], int | float)
+    return value and f"{value} {'MORE' if number else 'REST'}?"
 
 
 def _check(schema: Any) -> None:

@@ -48,7 +48,7 @@ class Regular:
     lookahead: bool = False
 
     def __post_init__(self) -> None:
-        if np.isinf(self._least[self._first]):
+        if not self.include_prompt and np.isinf(self._least[self._first]):
             said = {byte for token in self.spelt for byte in token}
             lacking = "".join(chr(byte) for byte in sorted(self._bytes - said) if byte < 0x80)
             why = f" (none of them has {brief(lacking)})" if lacking else ""
