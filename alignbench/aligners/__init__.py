@@ -12,6 +12,7 @@ back), and `density`: "exact" (the sampler has `log_prob`), "closed form" (it ha
 """
 
 from alignbench.aligners import best_of_n as best_of_n
+from alignbench.aligners import constrained as constrained
 from alignbench.aligners import decoding as decoding
 from alignbench.aligners import prompt as prompt
 from alignbench.aligners import rejection as rejection

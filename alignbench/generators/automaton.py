@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from hashlib import sha256
 
 import numpy as np
@@ -104,7 +105,7 @@ class Automaton:
     def live(self) -> Array:
         """(S,) bool: from where a value above 0 can still be reached, however many tokens it takes."""
         live = (self.finished > 0) | (self.cut > 0)
-        while (more := live | live[self._words()].any(1)).sum() > live.sum():
+        while (more := live | (self._leads & live).any(1)).sum() > live.sum():
             live = more
         return live
 
@@ -112,12 +113,17 @@ class Automaton:
         """(max_tokens + 1, S) bool: from where a value above 0 can be reached, by tokens that are left to draw."""
         live = [self.cut > 0]
         for _ in range(max_tokens):
-            live.append((self.finished > 0) | live[-1][self._words()].any(1))
+            live.append((self.finished > 0) | (self._leads & live[-1]).any(1))
         return np.stack(live)
 
-    def _words(self) -> Array:
-        """(S, words) states after each token that does not end a draw."""
-        return np.delete(self.after, sorted(self.vocab.eos), axis=1)
+    @cached_property
+    def _leads(self) -> Array:
+        """(S, S) bool: whether a token that does not end a draw leads from one state to another."""
+        words = np.delete(np.arange(len(self.vocab)), sorted(self.vocab.eos))
+        leads = np.zeros((len(self.after),) * 2, dtype=bool)
+        for state, row in enumerate(self.after):
+            leads[state, row[words]] = True
+        return leads
 
 
 def _pairs(left: Array, right: Array) -> tuple[Array, Array, Array]:

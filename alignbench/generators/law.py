@@ -144,11 +144,8 @@ class Law:
 
     def _room(self, prompts: Sequence[str], draws: Draws) -> Room:
         """How many draws of a width the model takes at once, after the longest of these prompts."""
-        model = self.model
-        if not isinstance(model, Grouped):
-            return lambda width: max(1, CHUNK_BYTES["cpu"] // (8 * width * len(model.vocab)))
-        longest = max(len(model.encode(self.render(prompts[i]), 0)) for i in np.unique(draws.prompt))
-        return lambda width: model.together(longest, width)
+        longest = max(len(self.model.encode(self.render(prompts[i]), 0)) for i in np.unique(draws.prompt))
+        return partial(together, self.model, longest)
 
     def _scores(self, prompts: Sequence[str], draws: Draws) -> Array:
         raw = self._forced(prompts, draws)
@@ -164,6 +161,13 @@ class Law:
 
     def _forced(self, prompts: Sequence[str], draws: Draws) -> Positions:
         return self.model.forced([self.render(prompts[i]) for i in draws.prompt], draws)
+
+
+def together(model: Model, prompt: int, width: int) -> int:
+    """How many draws of `width` tokens, after prompts of at most `prompt`, one call of `forced` may take."""
+    if isinstance(model, Grouped):
+        return model.together(prompt, width)
+    return max(1, CHUNK_BYTES["cpu"] // (8 * width * len(model.vocab)))
 
 
 def check_max_tokens(max_tokens: int) -> None:

@@ -1,6 +1,6 @@
 """Decoders steered by an automaton: the optimal one, which samples p itself, and the one that masks token by token.
 
-Both are `Model`s, so that `Law` samples and scores them; the automaton's state travels with the base's.
+Both are `Model`s, so that `Law` samples and scores them; the state of automaton or masks travels with the base's.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ import torch
 from alignbench.errors import UsageError
 from alignbench.generators import dynamic
 from alignbench.generators.automaton import Automaton
-from alignbench.generators.base import State, Vocab
-from alignbench.generators.law import Law, LawState
+from alignbench.generators.base import Decoder, Positions, Slotted, State, Vocab
+from alignbench.generators.law import Law, LawState, together
+from alignbench.generators.masks import ANY_LEFT, Keeping, Masks
 from alignbench.generators.words import walked
 from alignbench.types import Array, Draws
 
@@ -29,7 +30,7 @@ def twisted(base: Law, log_ratio: Automaton, *, max_tokens: int) -> Law:
     (the optimal twist; Whiteley and Lee 2014; with hidden Markov models Zhang et al. 2023). `log_ratio` is in nats,
     −inf what p rules out. The base must be an n-gram model, or a hidden Markov model decoded plainly.
     """
-    return Law(Twisted(base, log_ratio, max_tokens))
+    return Law(Twisted(base, max_tokens, log_ratio))
 
 
 def constrained(base: Law, keeps: Automaton, *, lookahead: int | None = None) -> Law:
@@ -40,7 +41,16 @@ def constrained(base: Law, keeps: Automaton, *, lookahead: int | None = None) ->
     the automaton alone, so that tokens may run out before a draw is kept. The automaton does not see what the base
     cannot say: where the base gives nothing to what is left, it goes on unmasked (and the draw is not kept).
     """
-    return Law(Constrained(base, keeps, lookahead))
+    return masked(base, Keeping(keeps, lookahead), max_tokens=lookahead)
+
+
+def masked(base: Law, masks: Masks, *, max_tokens: int | None = None) -> Law:
+    """The base's next token among those that `masks` allows, each step renormalised alone; see `constrained`.
+
+    `max_tokens` is that of the draws where the masks look ahead, else None.
+    """
+    kind = SlottedConstrained if isinstance(base.model, Slotted) else Constrained
+    return Law(kind(base, max_tokens, masks))
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,22 +58,26 @@ class _Steered:
     """What a steered model has from its base."""
 
     base: Law
-    automaton: Automaton
     max_tokens: int | None
     batch_size: int = field(init=False)
-    truncates = True
+    kind = ""
 
     def __post_init__(self) -> None:
-        if self.automaton.vocab.fingerprint != self.base.vocab.fingerprint:
+        if self._reads.fingerprint != self.base.vocab.fingerprint:
             raise UsageError(f"{self.name}: the automaton reads other tokens than {self.base.name} says")
         if self.max_tokens is not None and self.max_tokens < 1:
             raise UsageError(f"{self.name}: max_tokens={self.max_tokens}: must be at least 1")
         object.__setattr__(self, "batch_size", self.base.model.batch_size)
 
     @property
+    def _reads(self) -> Vocab:
+        """The vocabulary of what steers."""
+        raise NotImplementedError
+
+    @property
     def name(self) -> str:
         """The base's name and how it is steered."""
-        return f"{self.base.name} {type(self).__name__.lower()}"
+        return f"{self.base.name} {self.kind}"
 
     @property
     def vocab(self) -> Vocab:
@@ -81,9 +95,8 @@ class _Steered:
         return bool(getattr(self.base.model, "enumerable", False))
 
     def identity(self) -> Mapping[str, Any]:
-        """The base, the automaton and the tokens it may use."""
-        return {"kind": type(self).__name__.lower(), "base": self.base.identity(),
-                "automaton": self.automaton.identity, "max_tokens": self.max_tokens}  # fmt: skip
+        """The base and the tokens it may use; what steers is added."""
+        return {"kind": self.kind, "base": self.base.identity(), "max_tokens": self.max_tokens}
 
     def render(self, prompt: str) -> str:
         """See `Model.render`."""
@@ -91,7 +104,7 @@ class _Steered:
 
     def encode(self, rendered: str, max_tokens: int) -> Sequence[int]:
         """See `Model.encode`; raises UsageError where a draw is to have other than the tokens it was made for."""
-        if self.max_tokens not in (None, max_tokens):
+        if max_tokens and self.max_tokens not in (None, max_tokens):
             raise UsageError(f"{self.name}: made for max_tokens={self.max_tokens}, asked for {max_tokens}")
         return self.base.model.encode(rendered, max_tokens)
 
@@ -104,82 +117,193 @@ class _Steered:
             self.encode(prompt, max_tokens)
         return LawState(self.base.model.start(rendered, max_tokens=max_tokens), self.base.warp)
 
-    @property
-    def _after(self) -> torch.Tensor:
-        return torch.as_tensor(self.automaton.after, device=self.device)
-
 
 @dataclass(frozen=True, eq=False)
 class Constrained(_Steered):
-    """See `constrained`."""
+    """See `masked`."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not self.automaton.is_boolean:
-            raise UsageError(f"{self.name}: a draw is kept or not; the automaton has other values than 0 and 1")
-        if not self._live[-1, 0]:
-            budget = "" if self.max_tokens is None else f" in {self.max_tokens} tokens"
-            raise UsageError(f"{self.name}: no draw can be kept{budget}")
+    masks: Masks
+    _begins: dict[str, int] = field(default_factory=dict, init=False, repr=False)
+    truncates = True
+    kind = "constrained"
 
-    @cached_property
-    def _live(self) -> Array:
-        """(1 or max_tokens + 1, S) bool, by tokens left: from where a draw can still be kept."""
-        return self.automaton.live()[None] if self.max_tokens is None else self.automaton.within(self.max_tokens)
+    @property
+    def _reads(self) -> Vocab:
+        return self.masks.vocab
 
-    def _allowed(self, left: int) -> torch.Tensor:
-        """(S, V) bool: the tokens that may be said with `left` tokens still to draw, this one among them."""
-        allowed = self._live[-1 if self.max_tokens is None else max(left - 1, 0)][self.automaton.after]
-        allowed[:, sorted(self.vocab.eos)] = self.automaton.finished[:, None] > 0
-        return torch.as_tensor(allowed, device=self.device)
+    @property
+    def masked_base(self) -> Law:
+        """The law whose tokens are masked: log a − log q <= 0 wherever this one, q, says anything."""
+        return self.base
 
-    def masked(self, log_probs: torch.Tensor, state: torch.Tensor, left: int) -> torch.Tensor:
-        """(R, V) nats of the base in these states (R,), masked and renormalised."""
-        kept = log_probs.masked_fill(~self._allowed(left)[state], -torch.inf)
+    def identity(self) -> Mapping[str, Any]:
+        """The base, the masks and the tokens they look ahead to."""
+        return {**super().identity(), "masks": dict(self.masks.identity())}
+
+    def render(self, prompt: str) -> str:
+        """See `Model.render`; raises UsageError where nothing can be said, or two prompts become one with two masks."""
+        rendered, state = self.base.render(prompt), self.masks.start(prompt)
+        if self._begins.setdefault(rendered, state) != state:
+            raise UsageError(
+                f"{self.name}: two prompts become the same text '{rendered}' but are constrained otherwise"
+            )
+        return rendered
+
+    def begun(self, rendered: Sequence[str]) -> Array:
+        """(R,) states of the masks before the first token."""
+        return np.array([self._begins[text] for text in rendered])
+
+    def left(self, said: Array) -> Array:
+        """(R,) tokens still to draw after so many, as far as the masks need to know."""
+        return np.full(len(said), ANY_LEFT) if self.max_tokens is None else np.maximum(self.max_tokens - said, 1)
+
+    def nats(self, logits: torch.Tensor, states: Array, said: Array) -> torch.Tensor:
+        """(R, V) nats under the base's settings, masked in these states (R,) after so many tokens, renormalised."""
+        given = logits if logits.dtype == torch.float64 else logits.float()
+        log_probs = self.base.warp(given.log_softmax(-1))
+        kept = log_probs.masked_fill(~self._allowed(states, self.left(said)), -torch.inf)
         none_left = (kept == -torch.inf).all(-1, keepdim=True)
         return torch.where(none_left, log_probs, kept).log_softmax(-1)
 
+    def _allowed(self, states: Array, left: Array) -> torch.Tensor:
+        """(R, V) bool, each pair of state and tokens left asked for once."""
+        allowed = np.empty((len(states), len(self.vocab)), dtype=bool)
+        for tokens in np.unique(left):
+            mine = np.flatnonzero(left == tokens)
+            unlike, which = np.unique(states[mine], return_inverse=True)
+            allowed[mine] = self.masks.allowed(unlike, int(tokens))[which]
+        return torch.as_tensor(allowed, device=self.device)
+
     def start(self, rendered: Sequence[str], *, max_tokens: int) -> ConstrainedState:
         """See `Model.start`."""
-        zeros = torch.zeros(len(rendered), dtype=torch.long, device=self.device)
-        return ConstrainedState(self, self._base_state(rendered, max_tokens), zeros, max_tokens)
+        base = self._base_state(rendered, max_tokens)
+        return ConstrainedState(self, base.state, self.begun(rendered), 0)
 
-    def forced(self, rendered: Sequence[str], draws: Draws) -> torch.Tensor:
-        """See `Model.forced`; one teacher-forced pass of the base."""
+    def forced(self, rendered: Sequence[str], draws: Draws) -> Positions:
+        """See `Model.forced`; one teacher-forced pass of the base, masked as it is cut."""
         assert draws.tokens is not None
-        raw = self.base.warp(self.base.model.forced(rendered, draws)[:])
-        tokens = torch.as_tensor(draws.tokens, device=self.device).clamp(min=0)
-        steps = torch.as_tensor(np.arange(int(draws.length.max())) < draws.length[:, None], device=self.device)
-        state, draw, at = torch.zeros(len(draws), dtype=torch.long, device=self.device), *steps.nonzero(as_tuple=True)
-        masked = raw.clone()
-        for t in range(steps.shape[1]):
-            masked[at == t] = self.masked(raw[at == t], state[draw[at == t]], (self.max_tokens or 0) - t)
-            state = self._after[state, tokens[:, t]]
-        return masked
+        width, state, before = int(draws.length.max()), self.begun(rendered), []
+        for t in range(width):
+            before.append(state)
+            inside = t < draws.length
+            state = state.copy()
+            state[inside] = self.masks.after(state[inside], draws.tokens[inside, t])
+        inside = np.arange(width) < draws.length[:, None]
+        said = np.broadcast_to(np.arange(width), inside.shape)[inside]
+        return Masked(self, self.base.model.forced(rendered, draws), np.stack(before, 1)[inside], said)
+
+    def together(self, prompt: int, width: int) -> int:
+        """See `Grouped.together`."""
+        return together(self.base.model, prompt, width)
+
+
+@dataclass(frozen=True)
+class Masked:
+    """See `Positions`: nats at P places of the base, masked in the states there as they are cut."""
+
+    model: Constrained
+    base: Positions
+    states: Array
+    said: Array
+
+    def __getitem__(self, part: slice) -> torch.Tensor:
+        return self.model.nats(self.base[part], self.states[part], self.said[part])
 
 
 @dataclass(frozen=True)
 class ConstrainedState:
-    """R prefixes of the base, the automaton's state after each, and how many tokens are left."""
+    """R prefixes of the base, the state of the masks after each, and how many tokens were said."""
 
     model: Constrained
     base: State
-    state: torch.Tensor
-    left: int
+    states: Array
+    said: int
 
     @property
     def log_probs(self) -> torch.Tensor:
         """See `State.log_probs`."""
-        return self.model.masked(self.base.log_probs, self.state, self.left)
+        return self.model.nats(self.base.log_probs, self.states, np.full(len(self.states), self.said))
 
     def extend(self, tokens: torch.Tensor) -> ConstrainedState:
         """See `State.extend`."""
-        return ConstrainedState(
-            self.model, self.base.extend(tokens), self.model._after[self.state, tokens], self.left - 1
-        )
+        states = self.model.masks.after(self.states, tokens.cpu().numpy())
+        return ConstrainedState(self.model, self.base.extend(tokens), states, self.said + 1)
 
     def select(self, rows: torch.Tensor) -> ConstrainedState:
         """See `State.select`."""
-        return replace(self, base=self.base.select(rows), state=self.state[rows])
+        return replace(self, base=self.base.select(rows), states=self.states[rows.cpu().numpy()])
+
+
+@dataclass(frozen=True, eq=False)
+class SlottedConstrained(Constrained):
+    """See `masked`; over a model with decoders of its own."""
+
+    def decoder(self, rows: int, width: int) -> ConstrainedDecoder:
+        """See `Slotted.decoder`."""
+        return ConstrainedDecoder(self, self._slotted.decoder(min(rows, self.batch_size), width))
+
+    def give_back(self, decoder: Decoder) -> None:
+        """See `Slotted.give_back`."""
+        assert isinstance(decoder, ConstrainedDecoder)
+        self._slotted.give_back(decoder.inner)
+
+    def too_many(self, rows: int, width: int) -> None:
+        """See `Slotted.too_many`."""
+        self._slotted.too_many(rows, width)
+
+    def forget(self) -> None:
+        """See `Slotted.forget`."""
+        self._slotted.forget()
+
+    @property
+    def _slotted(self) -> Slotted:
+        assert isinstance(self.base.model, Slotted)
+        return self.base.model
+
+
+class ConstrainedDecoder:
+    """See `Decoder`: the base's slots, and the state of the masks in each.
+
+    A slot that holds nothing, or whose draw has ended, goes on in whatever state it had.
+    """
+
+    def __init__(self, model: Constrained, inner: Decoder) -> None:
+        self.model, self.inner = model, inner
+        self.refills, self.unwatched = inner.refills, inner.unwatched
+        self.states = np.full(inner.slots, -1)  # before the first prompt is there
+        self.said = np.zeros(inner.slots, dtype=int)
+
+    @property
+    def slots(self) -> int:
+        """See `Decoder.slots`."""
+        return self.inner.slots
+
+    def shape(self, rows: int) -> int:
+        """See `Decoder.shape`."""
+        return self.inner.shape(rows)
+
+    def prefill(self, rendered: Sequence[str]) -> torch.Tensor:
+        """See `Decoder.prefill`."""
+        self.first = self.model.begun(rendered)
+        self.states = np.where(self.states < 0, self.first[0], self.states)
+        return self.model.nats(self.inner.prefill(rendered), self.first, np.zeros(len(self.first), dtype=int))
+
+    def fill(self, slots: torch.Tensor, which: torch.Tensor) -> None:
+        """See `Decoder.fill`."""
+        self.inner.fill(slots, which)
+        at = slots.cpu().numpy()
+        self.states[at], self.said[at] = self.first[which.cpu().numpy()], 0
+
+    def step(self, ids: torch.Tensor) -> Positions:
+        """See `Decoder.step`."""
+        self.states, self.said = self.model.masks.after(self.states, ids.cpu().numpy()), self.said + 1
+        return Masked(self.model, self.inner.step(ids), self.states, self.said)
+
+    def keep(self, rows: torch.Tensor) -> None:
+        """See `Decoder.keep`."""
+        self.inner.keep(rows)
+        at = rows.cpu().numpy()
+        self.states, self.said = self.states[at], self.said[at]
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,15 +311,29 @@ class Twisted(_Steered):
     """See `twisted`."""
 
     max_tokens: int
+    automaton: Automaton
+    kind = "twisted"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         dynamic.chain_of(self.base)  # raises UsageError where the base cannot be summed
 
     @property
-    def truncates(self) -> bool:  # type: ignore[override]
+    def _reads(self) -> Vocab:
+        return self.automaton.vocab
+
+    def identity(self) -> Mapping[str, Any]:
+        """The base, the automaton and the tokens that the sums run over."""
+        return {**super().identity(), "automaton": self.automaton.identity}
+
+    @property
+    def truncates(self) -> bool:
         """Whether p rules something out."""
         return bool(np.isneginf(self.automaton.values).any())
+
+    @property
+    def _after(self) -> torch.Tensor:
+        return torch.as_tensor(self.automaton.after, device=self.device)
 
     @cached_property
     def _tables(self) -> list[torch.Tensor]:

@@ -184,20 +184,20 @@ def test_where_the_model_cannot_go_on_it_goes_on_unmasked():
     every = enumerate_draws(law, ["wind"], max_tokens=3)
     assert every.texts == (" sun sun sun",)
     assert np.exp(every.log_prob).tolist() == [1.0]
-    assert (law.model.automaton(["wind"], every) == 0).all()
+    assert (law.model.masks.automaton(["wind"], every) == 0).all()
     assert check(law, ["wind"], max_tokens=3) == EVERY_LAW
 
 
 def test_planted_bugs_break_the_laws(monkeypatch):
     """A mask in the walk that scoring forgets; a twist that reads the wrong number of tokens left."""
     law = decoders(BASES["ngram"])["constrained"]
-    right = steered.Constrained.masked
+    right = steered.Constrained.nats
     with monkeypatch.context() as patch:
         patch.setattr(steered.Constrained, "forced", lambda self, said, draws: self.base.model.forced(said, draws))
         with pytest.raises(LawBroken, match="rescoring_is_sampling"):
             check(law, PROMPTS, max_tokens=LENGTH)
     with monkeypatch.context() as patch:
-        patch.setattr(steered.Constrained, "masked", lambda self, x, s, left: right(self, x, s, left) + 0.1)
+        patch.setattr(steered.Constrained, "nats", lambda self, x, s, said: right(self, x, s, said).mul(0.9))
         with pytest.raises(LawBroken):
             check(law, PROMPTS, max_tokens=LENGTH)
     base = BASES["ngram"]
