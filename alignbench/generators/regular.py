@@ -269,9 +269,12 @@ def _escaped(code: int) -> str:
 @cache
 def _category(name: str, ascii_only: bool) -> str:
     r"""Python's \d, \s, \w or the opposite of one, as ranges of characters."""
-    of = re.compile(
-        rf"\{name.removeprefix('CATEGORY_').replace('NOT_', '')[0].lower()}+", re.ASCII if ascii_only else 0
-    )
-    every = "".join(map(chr, (*range(0xD800), *range(0xE000, sys.maxunicode + 1))))
-    found = "".join(f"{_escaped(ord(run[0][0]))}-{_escaped(ord(run[0][-1]))}" for run in of.finditer(every))
+    letter = name.removeprefix("CATEGORY_").removeprefix("NOT_")[0].lower()
+    runs = re.findall(rf"\{letter}+", _every_character(), re.ASCII if ascii_only else 0)
+    found = "".join(f"{_escaped(ord(run[0]))}-{_escaped(ord(run[-1]))}" for run in runs)
     return f"[{'^' if 'NOT_' in name else ''}{found}]"
+
+
+@cache
+def _every_character() -> str:
+    return "".join(map(chr, (*range(0xD800), *range(0xE000, sys.maxunicode + 1))))
