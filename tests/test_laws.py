@@ -283,8 +283,8 @@ def test_registered_aligners_give_samplers_that_keep_the_laws(name, worlds):
         measures={"windy": lambda prompts, draws: np.array(["wind" in t for t in draws.texts], float)},
     )  # fmt: skip
     target = target.fitted({}, np.zeros(0, int), {}, np.zeros(0, int), PROMPTS)
-    needed = {"text": "rain"} if name == "prompt" else {}
-    recipe = aligner[name].thing(**needed)
+    needed = {"prompt": {"text": "rain"}, "constrained": {"any_of": ["wind"]}}
+    recipe = aligner[name].thing(**needed.get(name, {}))
     base = worlds["exact"]
     aligned = recipe.align(base, target, PROMPTS, max_tokens=4, seed=testing.Seed(0, "train"))
     names = check(aligned, PROMPTS, max_tokens=4)

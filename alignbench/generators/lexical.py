@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cache, cached_property, reduce
+from functools import cache, cached_property, lru_cache, reduce
 from typing import Any
 from unicodedata import normalize
 
@@ -125,8 +125,8 @@ class Lexical:
             lead[row[self.column < 0]] = True
         live: list[Array] = [self.texts.kept]
         while self.lookahead is None or len(live) <= self.lookahead:
-            beyond = (leads & live[-1]).any(1)[self.texts.outside] | live[-1][self.parts].any(1)
-            live.append(self.texts.kept | beyond)
+            between = np.asarray((leads & live[-1]).any(1))
+            live.append(self.texts.kept | between[self.texts.outside] | live[-1][self.parts].any(1))
             if self.lookahead is None and (live[-1] == live[-2]).all():
                 return np.stack(live[-1:])
         return np.stack(live)
@@ -153,7 +153,7 @@ def _refuse_unspelt(vocab: Vocab, token_bytes: Sequence[bytes], word: Words) -> 
 
 
 def _masks(vocab: Vocab, token_bytes: Sequence[bytes], words: Words, lookahead: int | None) -> Lexical:
-    texts = _texts(_Matcher(words))
+    texts = _texts(words)
     between = np.flatnonzero(texts.outside == np.arange(len(texts.outside)))
     if len(between) * len(vocab) * 4 > MOST_BYTES:
         raise UsageError(f"{len(words.every)} words take {len(between):,} states of {len(vocab):,} tokens: give fewer")
@@ -189,12 +189,14 @@ class _Texts:
     kept: Array  # (S,) bool: whether a text that ends here keeps the words
 
 
-def _texts(matcher: _Matcher) -> _Texts:
+@lru_cache(maxsize=32)
+def _texts(words: Words) -> _Texts:
     """A state is a place in UTF-8 (-1: between characters) with the matcher's states after each kind that may follow.
 
     The first of these is that after U+FFFD, or between characters the matcher's own. Raises UsageError above
     `MOST_STATES`.
     """
+    matcher = _Matcher(words)
     utf8 = Utf8(matcher.kinds)
     number: dict[tuple[int, tuple[int, ...]], int] = {}
     todo: list[tuple[int, tuple[int, ...]]] = []
