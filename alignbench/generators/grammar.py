@@ -39,8 +39,9 @@ def masks(
 ) -> Masks:
     """Which tokens may come next so that a draw's text matches exactly one of `regex`, `json_schema` and `lark`.
 
-    `token_bytes` are by id, b"" for what is no text. `include_prompt`: the prompt is the beginning of the text that
-    matches. `first`: only a beginning of the text is asked to match. `lookahead` (`regex` alone): see `Regular`. Raises
+    `token_bytes` are by id, b"" for what is no text. A `regex` matches the whole text as it stands (the feature
+    `matches` leaves out white space around it). `include_prompt`: the prompt is the beginning of the text that matches.
+    `first`: only a beginning of the text is asked to match. `lookahead` (`regex` alone): see `Regular`. Raises
     UsageError where none or two are given, and where nothing can match.
     """
     given = [
@@ -89,7 +90,7 @@ class Grammar:
     _kept: OrderedDict[int, tuple[Any, Array]] = field(default_factory=OrderedDict)
 
     def __post_init__(self) -> None:
-        if not self._mask(self._state(b"")).any():
+        if self._unread and not self.asked["include_prompt"] and not self._mask(self._state(b"")).any():
             raise UsageError(f"{self.name}: no text that the tokens spell matches it")
 
     @property

@@ -3,6 +3,11 @@
 As permissive as the feature `is_json`, where grammars allow it: keys in any order, free white space, every spelling of
 numbers and strings. llguidance's own JSON Schema compiler fixes the order of listed keys and lets an escape hide a
 key that the schema restricts; only what this module has no rule for is left to it.
+
+What is valid and yet never said: a member that a later one of the same key makes good; an escape in a key beside listed
+keys; other spellings of a value that is listed; and, where llguidance compiles (minLength, minimum, pattern, allOf, a
+``$ref`` and the like), keys in another order, 1.0 and 1e5 for integers, exponents, escapes by number. What is said and
+not valid: there, a repeated key counts twice for minProperties.
 """
 
 from __future__ import annotations
@@ -48,34 +53,37 @@ def lark_of(schema: Any, first: bool) -> tuple[str, bool]:
     """
     _check(schema)
     rules = _Rules()
-    free, value = first and _kinds(schema) is not None, None
-    if free:
-        value = _then_anything(rules, schema)
-    elif found := rules.root(schema):
-        value = f"{found} MORE?" if first else f"{found} WS?"
-    if value is None:
+    parts = _parts(schema) if first else None
+    if parts is None:
+        found = rules.root(schema)
+        value = found and f"{found} {'MORE' if first else 'WS'}?"
+    else:
+        value = " | ".join(way for part in parts if (way := _then_anything(rules, part)))
+    if not value:
         raise UsageError("json_schema: no value satisfies it")
-    return "\n".join([f"start: WS? ({value})", SHARED, *rules.lines, ""]), free
+    return "\n".join([f"start: WS? ({value})", SHARED, *rules.lines, ""]), parts is not None
 
 
-def _kinds(schema: Any) -> list[str] | None:
-    """The types that a schema without `$ref` names, all where it is empty; None where it names none."""
+def _parts(schema: Any) -> list[Mapping[str, Any]] | None:
+    """The schema in parts that each allow one type; None where its types are not plain to see."""
     if isinstance(schema, bool) or "$ref" in json.dumps(schema):
         return None
+    if set(schema) - SILENT in ({"enum"}, {"const"}):
+        return [{"const": value} for value in schema.get("enum", [schema.get("const")])]
+    if set(schema) - SILENT == {"anyOf"}:
+        ways = [_parts(way) for way in schema["anyOf"]]
+        return None if None in ways else [part for way in ways for part in way or ()]
     kinds = schema.get("type", None if set(schema) - SILENT else list(TYPES))
-    return [kinds] if isinstance(kinds, str) else kinds
+    return kinds and [{**schema, "type": kind} for kind in ([kinds] if isinstance(kinds, str) else kinds)]
 
 
-def _then_anything(rules: _Rules, schema: Mapping[str, Any]) -> str | None:
-    """A value and whatever follows it, unless that makes a number longer or another one."""
-    found = []
-    for kind in _kinds(schema) or ():
-        value = rules.value({**schema, "type": kind})
-        if value in ("NUMBER", "INTEGER"):  # one terminal, since llguidance never takes back the dot of "1. Then"
-            found.append(f"{value}_FIRST")
-        elif value:
-            found.append(f"{value} {'MORE' if kind in ('number', 'integer') else 'REST'}?")
-    return " | ".join(found) or None
+def _then_anything(rules: _Rules, part: Mapping[str, Any]) -> str | None:
+    """A value of one type and whatever follows it, unless that makes a number longer or another one."""
+    value = rules.value(part)
+    if value in ("NUMBER", "INTEGER"):  # one terminal, since llguidance never takes back the dot of "1. Then"
+        return f"{value}_FIRST"
+    number = part["type"] in ("number", "integer") if "type" in part else isinstance(part["const"], int | float)
+    return value and f"{value} {'MORE' if number else 'REST'}?"
 
 
 def _check(schema: Any) -> None:
@@ -85,15 +93,19 @@ def _check(schema: Any) -> None:
     if not isinstance(schema, bool | Mapping):
         raise UsageError(f"json_schema is {brief(schema)}, which is no JSON Schema (a mapping)")
     try:
+        json.dumps(schema)
         validator_for(schema).check_schema(schema)
+    except TypeError as error:
+        raise UsageError(f"json_schema is no JSON: {error}") from None
     except SchemaError as error:
         where = "".join(f"{key}: " for key in error.absolute_path)
         raise UsageError(f"json_schema is no JSON Schema: {where}{brief(error.message)}") from None
 
 
 def _theirs(schema: Any) -> str:
-    """The schema as llguidance compiles it."""
-    return f"%json {json.dumps({'x-guidance': {'whitespace_flexible': True}, **schema})}"
+    """The schema as llguidance compiles it; without escapes by number, behind which it lets a listed key hide."""
+    options = {"whitespace_flexible": True, "json_allowed_escapes": 'nrbtf\\"'}
+    return f"%json {json.dumps({'x-guidance': options, **schema})}"
 
 
 @dataclass
@@ -124,7 +136,10 @@ class _Rules:
         made = [self._typed(kind, known) for kind in ([kinds] if isinstance(kinds, str) else kinds or ())]
         if not made or any(part is NotImplemented for part in made):
             return self.named(_theirs(schema))
-        found = [part for part in made if part]
+        return self._either(made)
+
+    def _either(self, ways: list[str | None]) -> str | None:
+        found = [way for way in ways if way]
         return found[0] if len(found) == 1 else self.named(" | ".join(found)) if found else None
 
     def _typed(self, kind: str, known: Mapping[str, Any]) -> Any:

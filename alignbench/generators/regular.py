@@ -48,7 +48,7 @@ class Regular:
     lookahead: bool = False
 
     def __post_init__(self) -> None:
-        if np.isinf(self._least[self._first]):
+        if not self.include_prompt and np.isinf(self._least[self._first]):
             said = {byte for token in self.spelt for byte in token}
             lacking = "".join(chr(byte) for byte in sorted(self._bytes - said) if byte < 0x80)
             why = f" (none of them has {brief(lacking)})" if lacking else ""
@@ -269,9 +269,12 @@ def _escaped(code: int) -> str:
 @cache
 def _category(name: str, ascii_only: bool) -> str:
     r"""Python's \d, \s, \w or the opposite of one, as ranges of characters."""
-    of = re.compile(
-        rf"\{name.removeprefix('CATEGORY_').replace('NOT_', '')[0].lower()}+", re.ASCII if ascii_only else 0
-    )
-    every = "".join(map(chr, (*range(0xD800), *range(0xE000, sys.maxunicode + 1))))
-    found = "".join(f"{_escaped(ord(run[0][0]))}-{_escaped(ord(run[0][-1]))}" for run in of.finditer(every))
+    letter = name.removeprefix("CATEGORY_").removeprefix("NOT_")[0].lower()
+    runs = re.findall(rf"\{letter}+", _every_character(), re.ASCII if ascii_only else 0)
+    found = "".join(f"{_escaped(ord(run[0]))}-{_escaped(ord(run[-1]))}" for run in runs)
     return f"[{'^' if 'NOT_' in name else ''}{found}]"
+
+
+@cache
+def _every_character() -> str:
+    return "".join(map(chr, (*range(0xD800), *range(0xE000, sys.maxunicode + 1))))
