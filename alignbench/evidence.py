@@ -164,7 +164,7 @@ class Bench:
             wish = Wish(self.prompts, rows, self.task.max_tokens, self.seed.on(stream))
             stored = self.store.sample(generator, identity_of(generator), wish, advance)
         self.fresh += stored.fresh
-        for law in (generator, self._proposal(generator), self.base):  # memory kept for the next batch of these draws
+        for law in (generator, getattr(generator, "proposal", None), self.base):  # memory kept for the next batch
             model = getattr(law, "model", None)
             if isinstance(model, Slotted):
                 model.forget()

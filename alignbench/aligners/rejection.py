@@ -44,7 +44,7 @@ class Rejection:
             return RejectionSampler(self, q, tuple(float(b) for b in bound))
         if target.log_bound(len(prompts)) is not None:
             raise Unsupported(
-                "aligner 'rejection' needs a bound on log P − log q, which is known for the base and laws that mask it, "
+                "aligner 'rejection' needs a bound on log P − log q, known for the base and laws that mask it, "
                 "not for this proposal; use quasi_rejection"
             )
         raise Unsupported(

@@ -87,4 +87,6 @@ def of_weights(w: Array, n: int, masses: Array | None = None) -> Array:
     q = np.full(w.size, 1 / w.size) if masses is None else masses
     above = w / float(q @ w) - 1
     p = q * (above + 1)
-    return np.array([p @ np.log1p(above / n), p @ (np.maximum(above, 0.0) / (above + n))])
+    told = np.log1p(np.where(p > 0, above, 0.0) / n)  # where n = 1 and w = 0 the log of 0, of which p has nothing
+    excess = np.maximum(above, 0.0)
+    return np.array([p @ told, p @ (excess / (excess + n))])

@@ -1,4 +1,4 @@
-"""Aligners that weigh a proposal's draws: their laws are the enumerated ones, with the base and with another proposal."""
+"""Aligners that weigh a proposal's draws: their laws are the enumerated ones, for the base and for other proposals."""
 
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -24,7 +24,7 @@ from alignbench.target import Constraint
 from alignbench.testing import check
 from alignbench.types import Selection, collect, rows_of
 
-COLD = "temperature:t=0.6"
+COLD = "temperature:t=0.4"
 KINDS = [Rejection, QuasiRejection, SIR]
 
 
@@ -47,12 +47,12 @@ def align(world, recipe):
     return recipe.align(world.base, world.target, PROMPTS, max_tokens=LENGTH, seed=Seed(0, "train"))
 
 
-def draw(sampler, each=1000, rows=None):
+def draw(sampler, each=500, rows=None):
     rows = rows_of(len(PROMPTS), each) if rows is None else np.array(rows)
     return collect(sampler.sample(PROMPTS, rows, max_tokens=LENGTH, seed=Seed(1)))
 
 
-def kept(sampler, each=1000):
+def kept(sampler, each=500):
     drawn = draw(sampler, each)
     return drawn.take(drawn.accepted)
 
@@ -67,7 +67,7 @@ def laws(world, q=None):
 
 
 def within(draws, truth, level=1e-4):
-    """Whether frequencies are those of the laws, by Pearson's test of each prompt; what is expected 5 times is pooled."""
+    """Whether frequencies are those of the laws, by Pearson's test of each prompt; the rare are pooled."""
     for c, law in enumerate(truth):
         drawn = Counter(keys(draws.take(draws.prompt == c)))
         expected = {key: drawn.total() * share for key, share in law.items()}
@@ -93,7 +93,7 @@ def quasi_law(world, beta, q=None):
 
 
 def sir_law(world, n, q=None):
-    """By definition: the mean over all n-tuples of proposals, n = 2 or 3, of the one that is drawn; all of weight 0 out."""
+    """By definition: the mean over all n-tuples of proposals (n = 2, 3) of the one drawn; all of weight 0 left out."""
     found = []
     for names, _, p, mass in laws(world, q):
         w = np.divide(p, mass, out=np.zeros(p.size), where=mass > 0)
@@ -113,11 +113,11 @@ def steep():
 
 @pytest.fixture(scope="module")
 def cold(steep):
-    return steep.base.warped(temperature=0.6)
+    return steep.base.warped(temperature=0.4)
 
 
 def test_quasi_rejection_draws_the_enumerated_law(steep, cold):
-    for beta in (0.4, 3.0):
+    for beta in (0.4, 15.0):
         assert within(kept(align(steep, QuasiRejection(beta=beta))), quasi_law(steep, beta))
         assert within(kept(align(steep, QuasiRejection(beta=beta, proposal=COLD))), quasi_law(steep, beta, cold))
 
@@ -126,7 +126,7 @@ def test_beta_above_all_weights_is_exact(steep):
     hot = steep.base.warped(temperature=2.0)
     top = max(float((p / q).max()) for _, _, p, q in laws(steep, hot))
     recipe = QuasiRejection(beta=top * 1.01, proposal="temperature:t=2.0")
-    assert within(kept(align(steep, recipe), 500), steep.p)
+    assert within(kept(align(steep, recipe), 300), steep.p)
     assert quasi_law(steep, top * 1.01, hot)[0] == pytest.approx(steep.p[0])
     assert align(steep, recipe).selection.kind == "quasi"  # that no weight is above β is not known
 
@@ -135,7 +135,7 @@ def test_beta_above_all_weights_is_exact(steep):
 def test_sir_draws_the_enumerated_law(steep, cold, n):
     assert within(kept(align(steep, SIR(n))), sir_law(steep, n))
     assert within(kept(align(steep, SIR(n, proposal=COLD))), sir_law(steep, n, cold))
-    assert not within(kept(align(steep, SIR(n))), sir_law(steep, 5 - n))  # another n is seen
+    assert not within(kept(align(steep, SIR(6))), sir_law(steep, n))  # another n is seen
     assert not within(draw(align(steep, SIR(n))), sir_law(steep, n))  # those of weight 0 taken for draws of π
 
 
@@ -143,7 +143,7 @@ def test_a_masking_proposal_gives_exactly_p(soft):
     """Its bias is what the weights take off: the masked law itself is far from p."""
     q = masking(soft.base)
     sampler = align(soft, Rejection(proposal=q))
-    drawn = draw(sampler, 1000)
+    drawn = draw(sampler, 500)
     assert drawn.accepted.all() and within(drawn, soft.p) and sampler.selection == Selection("first", 256)
     assert sampler.bound == align(soft, Rejection()).bound
     assert not within(collect(q.sample(PROMPTS, rows_of(2, 500), max_tokens=LENGTH, seed=Seed(1))), soft.p)
@@ -162,7 +162,7 @@ def test_planted_weights_without_the_base(steep, cold, monkeypatch):
         return found._replace(log_weight=self.target.log_ratio_of(prompts, found.draws))
 
     monkeypatch.setattr(Proposal, "draw", forgets)
-    assert not within(kept(align(steep, QuasiRejection(beta=3.0, proposal=COLD))), quasi_law(steep, 3.0, cold))
+    assert not within(kept(align(steep, QuasiRejection(beta=30.0, proposal=COLD))), quasi_law(steep, 30.0, cold))
     assert not within(kept(align(steep, SIR(3, proposal=COLD))), sir_law(steep, 3, cold))
 
 
@@ -170,7 +170,7 @@ def test_planted_beta_twice(steep, monkeypatch):
     right = Rounds._accept
     monkeypatch.setattr(Rounds, "_accept", lambda self, prompts, proposed, seed: right(
         self, prompts, proposed._replace(log_weight=proposed.log_weight - self.log_beta[0]), seed))  # fmt: skip
-    assert not within(kept(align(steep, QuasiRejection(beta=3.0))), quasi_law(steep, 3.0))
+    assert not within(kept(align(steep, QuasiRejection(beta=15.0))), quasi_law(steep, 15.0))
 
 
 def test_planted_one_coin_for_all_attempts(steep, monkeypatch):
@@ -181,18 +181,18 @@ def test_planted_one_coin_for_all_attempts(steep, monkeypatch):
         return right(self, prompts, proposed._replace(draws=first), seed)
 
     monkeypatch.setattr(Rounds, "_accept", of_the_row)
-    assert not within(kept(align(steep, QuasiRejection(beta=7.0))), quasi_law(steep, 7.0))
+    assert not within(kept(align(steep, QuasiRejection(beta=30.0))), quasi_law(steep, 30.0))
 
 
 def test_beta_from_a_wish(steep):
     """The acceptance rate, or the bound on TV, is what was asked for, by the pilot, and so about that in truth."""
     for wish in ({"acceptance": 0.3}, {"tv": 0.05}):
-        sampler = align(steep, QuasiRejection(pilot=4000, **wish))
+        sampler = align(steep, QuasiRejection(pilot=1500, **wish))
         for beta, (_, a, p, _) in zip(np.exp(sampler.log_beta), laws(steep), strict=True):
             w = p / a
             reached = {"acceptance": a @ np.minimum(w / beta, 1), "tv": 1 - a @ np.minimum(w, beta) / (a @ w)}
             for name, wanted in wish.items():
-                assert reached[name] == pytest.approx(wanted, abs=0.03)
+                assert reached[name] == pytest.approx(wanted, abs=0.05)
     exact_as_seen = align(steep, QuasiRejection(tv=0.0, pilot=400))
     assert max(exact_as_seen.log_beta) <= 4 + 1e-9 and exact_as_seen.selection.kind == "quasi"
 
@@ -220,7 +220,7 @@ def test_what_cannot_be_had_is_one_line(steep):
         draw(align(steep, QuasiRejection(acceptance=0.99, pilot=64)), 2)
     never = make_world(Constraint("sun", "always"))
     never = replace(never, target=replace(never.target, measures={"sun": lambda p, d: np.zeros(len(d))}))
-    with pytest.raises(UsageError, match="tv=0.1: cannot be had"):
+    with pytest.raises(UsageError, match=r"tv=0\.1: cannot be had"):
         draw(align(never, QuasiRejection(tv=0.1, pilot=20)), 2)
 
 
@@ -280,7 +280,7 @@ def test_what_is_exact_says_so(hard, steep):
 
 
 RECIPES = [
-    Rejection(9), QuasiRejection(cap=5), QuasiRejection(tv=0.1, pilot=20, cap=7, proposal=COLD), SIR(3), SIR(3, COLD)
+    QuasiRejection(cap=5), QuasiRejection(tv=0.1, pilot=20, cap=7, proposal=COLD), SIR(3), SIR(3, COLD)
 ]  # fmt: skip
 
 
