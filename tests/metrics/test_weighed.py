@@ -59,7 +59,7 @@ def benches(tmp_path_factory):
     found = {}
     for name, text in {"hard": TASK, "soft": TASK + REWARD}.items():
         (folder / "tiny.yaml").write_text(text)
-        found[name] = Bench(load_task(folder / "tiny.yaml"), BASE, "exact", DrawStore(None), 400, Seed(0), silent)
+        found[name] = Bench(load_task(folder / "tiny.yaml"), BASE, "exact", DrawStore(None), 600, Seed(0), silent)
     return found
 
 
