@@ -144,7 +144,9 @@ def run(
     gen_kwargs: Annotated[
         str | None,
         typer.Option(
-            "--gen_kwargs", metavar="K=V,…", help="Decoding settings of the models: temperature, top_k, top_p, min_p."
+            "--gen_kwargs",
+            metavar="K=V,…",
+            help="Decoding settings of the models: temperature, top_k, top_p, min_p, typical_p, repetition_penalty.",
         ),
     ] = None,
     judge: Annotated[str | None, typer.Option(metavar="SPEC", help="Who measures fluency. (default: the base)")] = None,

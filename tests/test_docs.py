@@ -46,8 +46,17 @@ def names() -> str:
     return "\n".join(f"- **{kind}**: {', '.join(f'`{n}`' for n in found)}" for kind, found in own.items())
 
 
+def aligners() -> str:
+    """The built-in aligners, a line each."""
+    load_plugins()
+    entries = [e for e in KINDS["aligners"].values() if e.thing.__module__.startswith("alignbench.")]
+    rows = [f"| `{e.name}` | {e.summary.rstrip('.')} | {e.declared} |" for e in entries]
+    return "\n".join(["| aligner | its law | density |", "|---|---|---|", *rows])
+
+
 PARTS = {
     "tasks": tasks,
+    "aligners": aligners,
     "names": names,
     "run-help": lambda: told("run", "--help"),
     "dry-run": lambda: told("run", "--dry_run"),

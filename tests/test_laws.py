@@ -10,8 +10,8 @@ import torch
 from models import tiny_bart, tiny_classifier, tiny_encoder, tiny_gpt2, tiny_llama, tiny_t5
 
 from alignbench import testing
+from alignbench.generators import history, sampling, slots
 from alignbench.generators import law as law_module
-from alignbench.generators import sampling, slots
 from alignbench.generators import transformer as transformer_module
 from alignbench.generators.exact import enumerate_draws, exact
 from alignbench.generators.hf import hf
@@ -33,7 +33,9 @@ SETTINGS = {
     "top-k": {"top_k": 3},
     "top-p": {"top_p": 0.8},
     "min-p": {"min_p": 0.1},
-    "all": {"temperature": 0.8, "top_k": 5, "top_p": 0.9, "min_p": 0.01},
+    "typical": {"typical_p": 0.7},
+    "penalty": {"repetition_penalty": 1.8},
+    "all": {"temperature": 0.8, "top_k": 5, "top_p": 0.9, "min_p": 0.01, "typical_p": 0.95, "repetition_penalty": 1.3},
 }
 EVERY_LAW = [law.__name__ for laws in testing.LAWS.values() for law in laws]
 
@@ -149,6 +151,48 @@ def test_planted_top_k_by_default_when_sampling(worlds, world, monkeypatch):
     right = sampling._pick
     monkeypatch.setattr(sampling, "_pick", lambda x, u: right(Warp(top_k=2)(x.log()).exp(), u))
     assert "frequencies_are_probabilities" in broken(worlds[world]) or "rescoring" in broken(worlds[world])
+
+
+@pytest.mark.parametrize("world", ["exact", "gpt2", "gpt2 plain", "t5"])
+def test_planted_history_forgotten_when_scoring(worlds, world, monkeypatch):
+    """A penalty on the prompt's tokens alone."""
+    right = history.Said.__getitem__
+    monkeypatch.setattr(history.Said, "__getitem__", lambda self, part: right(
+        replace(self, step=torch.zeros_like(self.step)), part))  # fmt: skip
+    assert broken(worlds[world], SETTINGS["penalty"], 3).startswith("rescoring_is_sampling")
+
+
+@pytest.mark.parametrize("world", ["exact", "gpt2", "t5"])
+def test_planted_prompt_left_out_of_the_history(worlds, world, monkeypatch):
+    """When scoring alone; an encoder–decoder's prompt is its decoder's prefix."""
+    right = history.Said.of
+
+    def without(model, rendered, draws):
+        said = right(model, rendered, draws)
+        return replace(said, first=torch.zeros_like(said.first))
+
+    monkeypatch.setattr(history.Said, "of", without)
+    if world == "t5":  # what it begins with is its pad, a word here
+        assert worlds[world].model.history("rain") == [0]
+    assert broken(worlds[world], SETTINGS["penalty"], 3).startswith("rescoring_is_sampling")
+
+
+def test_planted_history_of_the_row_that_held_the_slot_before(worlds, monkeypatch):
+    right = sampling._Batch._begin
+
+    def stale(self, slots, rows):
+        before = self.seen[slots]
+        right(self, slots, rows)
+        self.seen[slots] |= before
+
+    monkeypatch.setattr(sampling._Batch, "_begin", stale)
+    assert broken(worlds["gpt2"], SETTINGS["penalty"]).split(":")[0] in EVERY_LAW
+
+
+def test_planted_penalty_of_normalised_logits(worlds, monkeypatch):
+    """A penalty of nats is another law than one of logits: sampling, which has logits, shows it."""
+    monkeypatch.setattr(law_module, "logits_of", lambda state: state.log_probs)
+    assert broken(worlds["gpt2"], SETTINGS["penalty"], 3).startswith("probabilities_sum_to_one")
 
 
 def test_planted_left_padding_seen_by_attention(worlds, monkeypatch):

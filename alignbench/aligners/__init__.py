@@ -13,6 +13,7 @@ back), and `density`: "exact" (the sampler has `log_prob`), "closed form" (it ha
 
 from alignbench.aligners import best_of_n as best_of_n
 from alignbench.aligners import decoding as decoding
+from alignbench.aligners import point as point
 from alignbench.aligners import prompt as prompt
 from alignbench.aligners import quasi_rejection as quasi_rejection
 from alignbench.aligners import rejection as rejection

@@ -1,4 +1,4 @@
-"""Decoding settings as aligners: temperature, top-k and top-p change the law and know nothing of the target."""
+"""Decoding settings as aligners: each changes the law and knows nothing of the target."""
 
 from __future__ import annotations
 
@@ -65,3 +65,39 @@ class TopP(_Decoding):
     def settings(self) -> dict[str, Any]:
         """The law's settings."""
         return {"top_p": self.p}
+
+
+@aligner("min_p", target_driven=False, density="exact")
+@dataclass(frozen=True)
+class MinP(_Decoding):
+    """Keep the tokens with at least p times the likeliest token's probability (Nguyen et al. 2024); truncates."""
+
+    p: float = 0.1
+
+    def settings(self) -> dict[str, Any]:
+        """The law's settings."""
+        return {"min_p": self.p}
+
+
+@aligner("typical", target_driven=False, density="exact")
+@dataclass(frozen=True)
+class Typical(_Decoding):
+    """Keep the tokens whose surprise is nearest to the entropy, up to mass p (Meister et al. 2022); truncates."""
+
+    p: float = 0.95
+
+    def settings(self) -> dict[str, Any]:
+        """The law's settings."""
+        return {"typical_p": self.p}
+
+
+@aligner("repetition_penalty", target_driven=False, density="exact")
+@dataclass(frozen=True)
+class RepetitionPenalty(_Decoding):
+    """Logits of tokens said before over θ, or times θ if negative (Keskar et al. 2019); keeps full support."""
+
+    penalty: float = 1.2
+
+    def settings(self) -> dict[str, Any]:
+        """The law's settings."""
+        return {"repetition_penalty": self.penalty}

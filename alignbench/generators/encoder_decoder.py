@@ -19,7 +19,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from alignbench.errors import UsageError
 from alignbench.generators.base import Decoder
-from alignbench.generators.pretrained import CHUNK_BYTES, TOGETHER, Pretrained, fork, normalised, shown
+from alignbench.generators.pretrained import CHUNK_BYTES, TOGETHER, Pretrained, Whole, fork, normalised, shown
 from alignbench.generators.sampling import Stepwise
 from alignbench.generators.slots import apart
 from alignbench.types import Array, Draws
@@ -76,8 +76,8 @@ class HFEncoderDecoder(Pretrained):
         ids, mask = self._right_padded(encoded)
         prefix = torch.tensor([self.prefix] * len(encoded), device=self.device)
         out = self._forward(prefix, mask, input_ids=ids)
-        hidden, log_probs = out.encoder_last_hidden_state, normalised(out.logits[:, -1])
-        return HFEncoderDecoderState(self, out.past_key_values, hidden, mask, log_probs)
+        hidden, logits = out.encoder_last_hidden_state, out.logits[:, -1].float()
+        return HFEncoderDecoderState(self, out.past_key_values, hidden, mask, logits)
 
     def _forward(self, said: torch.Tensor, mask: torch.Tensor, **more: Any) -> Any:
         """The network's own output on decoder ids (R, T), for prompts of which `mask` (R, L) is 1 at real tokens."""
@@ -87,16 +87,20 @@ class HFEncoderDecoder(Pretrained):
                 out.logits[..., self.never] = -torch.inf
         return out
 
-    def forced(self, rendered: Sequence[str], draws: Draws) -> torch.Tensor:
+    def history(self, rendered: str) -> list[int]:
+        """See `Remembering.history`: the decoder's own prefix; what the encoder reads was not said."""
+        return self.prefix
+
+    def forced(self, rendered: Sequence[str], draws: Draws) -> Whole:
         """See `Model.forced`: the states before the first tokens, then one pass over all the others."""
         assert draws.tokens is not None
         width = int(draws.length.max())
         state = self.start(rendered, max_tokens=width)
-        found = state.log_probs[:, None]
+        found = state.logits[:, None]
         if width > 1:
             said = torch.as_tensor(draws.tokens[:, : width - 1], device=self.device).clamp(min=0)
-            found = torch.cat([found, normalised(state.after(said).logits)], 1)
-        return found[torch.as_tensor(np.arange(width) < draws.length[:, None], device=self.device)]
+            found = torch.cat([found, state.after(said).logits.float()], 1)
+        return Whole(found[torch.as_tensor(np.arange(width) < draws.length[:, None], device=self.device)])
 
     def decoder(self, rows: int, width: int) -> Decoder:
         """Its states, at most `rows` of them and as many as memory holds; see `Slotted`."""
@@ -191,7 +195,12 @@ class HFEncoderDecoderState:
     cache: Any
     hidden: torch.Tensor  # (R, L, H) what the encoder made of each prompt
     mask: torch.Tensor  # (R, L) 1 where a real token stands
-    log_probs: torch.Tensor  # (R, V)
+    logits: torch.Tensor  # (R, V) float32
+
+    @cached_property
+    def log_probs(self) -> torch.Tensor:
+        """See `State.log_probs`."""
+        return normalised(self.logits)
 
     def after(self, said: torch.Tensor) -> Any:
         """The network's output on more decoder ids (R, T), for which the encoder does not run again."""
@@ -201,11 +210,11 @@ class HFEncoderDecoderState:
     def extend(self, tokens: torch.Tensor) -> HFEncoderDecoderState:
         """See `State.extend`."""
         out = self.after(tokens[:, None])
-        log_probs = normalised(out.logits[:, -1])
-        return HFEncoderDecoderState(self.model, out.past_key_values, self.hidden, self.mask, log_probs)
+        logits = out.logits[:, -1].float()
+        return HFEncoderDecoderState(self.model, out.past_key_values, self.hidden, self.mask, logits)
 
     def select(self, rows: torch.Tensor) -> HFEncoderDecoderState:
         """See `State.select`."""
         cache = fork(self.cache)
         cache.batch_select_indices(rows)
-        return HFEncoderDecoderState(self.model, cache, self.hidden[rows], self.mask[rows], self.log_probs[rows])
+        return HFEncoderDecoderState(self.model, cache, self.hidden[rows], self.mask[rows], self.logits[rows])

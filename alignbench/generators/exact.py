@@ -92,7 +92,12 @@ class NGram:
         return np.asarray(np.eye(len(self.table))[self._context(self.encode(rendered, 1))])
 
     def steps(self, warp: Warp) -> Array:
-        """(contexts, V, contexts) P(say the word, then be in the second context | the first), under settings."""
+        """(contexts, V, contexts) P(say the word, then be in the second context | the first), under settings.
+
+        Raises UsageError where there are too many contexts, or the settings depend on more than the context.
+        """
+        if warp.remembers:
+            raise UsageError(f"{self.name}: under a repetition penalty a world can be listed, not summed by state")
         contexts, size = self.table.shape
         if contexts * size * contexts > MOST_CELLS:
             raise UsageError(f"{self.name}: sums over {contexts} contexts take more than {MOST_CELLS:,} cells")

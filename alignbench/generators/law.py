@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -11,8 +11,9 @@ import numpy as np
 import torch
 
 from alignbench.errors import RunError, UsageError
-from alignbench.generators.base import Grouped, Model, Positions, State, Vocab
+from alignbench.generators.base import Grouped, Model, State, Vocab
 from alignbench.generators.budget import ran_out
+from alignbench.generators.history import Before, after, logits_of, seen_of
 from alignbench.generators.replicas import at_once, replicas_of, shares
 from alignbench.generators.sampling import Order, sample
 from alignbench.generators.warp import Warp
@@ -36,6 +37,7 @@ class LawState:
 
     state: State
     warp: Warp
+    seen: torch.Tensor | None = None  # (R, V) bool: the tokens said before, where the settings remember
 
     @property
     def model_log_probs(self) -> torch.Tensor:
@@ -45,15 +47,18 @@ class LawState:
     @property
     def log_probs(self) -> torch.Tensor:
         """(R, V) nats under the law."""
-        return self.warp(self.state.log_probs)
+        if self.seen is None:
+            return self.warp(self.state.log_probs)
+        return self.warp(logits_of(self.state), self.seen)
 
     def extend(self, tokens: torch.Tensor) -> LawState:
         """See `State.extend`."""
-        return replace(self, state=self.state.extend(tokens))
+        seen = None if self.seen is None else after(self.seen, tokens)
+        return replace(self, state=self.state.extend(tokens), seen=seen)
 
     def select(self, rows: torch.Tensor) -> LawState:
         """See `State.select`."""
-        return replace(self, state=self.state.select(rows))
+        return replace(self, state=self.state.select(rows), seen=None if self.seen is None else self.seen[rows])
 
 
 @dataclass(frozen=True)
@@ -90,7 +95,7 @@ class Law:
 
     def identity(self) -> Mapping[str, Any]:
         """All that a draw depends on besides prompt, length and seed."""
-        return {"model": self.model.identity(), "law": asdict(self.warp), "template": self.template}
+        return {"model": self.model.identity(), "law": self.warp.identity(), "template": self.template}
 
     def warped(self, **settings: Any) -> Law:
         """The same model with some settings changed."""
@@ -108,7 +113,12 @@ class Law:
 
     def start(self, prompts: Sequence[str], *, max_tokens: int) -> LawState:
         """See `Autoregressive.start`; raises UsageError where a prompt does not fit."""
-        return LawState(self.model.start([self.render(p) for p in prompts], max_tokens=max_tokens), self.warp)
+        return self.begun([self.render(p) for p in prompts], max_tokens=max_tokens)
+
+    def begun(self, rendered: Sequence[str], *, max_tokens: int) -> LawState:
+        """`start` on prompts that are rendered."""
+        state = self.model.start(rendered, max_tokens=max_tokens)
+        return LawState(state, self.warp, seen_of(self.model, rendered) if self.warp.remembers else None)
 
     def sample(self, prompts: Sequence[str], rows: Array, *, max_tokens: int, seed: Seed) -> Iterator[Draws]:
         """See `Sampler.sample`: (prompt, index) → the same draw, whatever the batch, order or resume."""
@@ -151,8 +161,8 @@ class Law:
         return lambda width: model.together(longest, width)
 
     def _scores(self, prompts: Sequence[str], draws: Draws) -> Array:
-        raw = self._forced(prompts, draws)
-        return by_position(draws, self.device, len(self.vocab), lambda part, ids: [gather(self.warp(raw[part]), ids)])
+        raw = self._before(prompts, draws, self.warp.remembers)
+        return by_position(draws, self.device, len(self.vocab), lambda part, ids: [gather(self.warp(*raw[part]), ids)])
 
     def check_vocab(self, draws: Draws) -> None:
         """Raise UsageError unless `draws` are ids of this law's tokenizer."""
@@ -162,8 +172,8 @@ class Law:
                 f"{self.vocab.fingerprint}); a log-probability or KL across two tokenizers is not defined"
             )
 
-    def _forced(self, prompts: Sequence[str], draws: Draws) -> Positions:
-        return self.model.forced([self.render(prompts[i]) for i in draws.prompt], draws)
+    def _before(self, prompts: Sequence[str], draws: Draws, remembers: bool) -> Before:
+        return Before.of(self.model, [self.render(prompts[i]) for i in draws.prompt], draws, remembers=remembers)
 
 
 def check_max_tokens(max_tokens: int) -> None:
@@ -206,14 +216,15 @@ def compare(gen: Law, base: Law, prompts: Sequence[str], draws: Draws) -> tuple[
 def _compare(gen: Law, base: Law, prompts: Sequence[str], draws: Draws) -> Array:
     """(3, B): see `compare`; by these very copies of the models."""
     shared = gen.model is base.model and gen.template == base.template
+    remember = gen.warp.remembers or base.warp.remembers
 
     def both(part: Draws) -> Array:
-        raw = gen._forced(prompts, part)
-        other = raw if shared else base._forced(prompts, part)
+        raw = gen._before(prompts, part, remember)
+        other = raw if shared else base._before(prompts, part, remember)
 
         def one(cut: slice, ids: torch.Tensor) -> list[torch.Tensor]:
             mine = raw[cut]
-            log_gen, log_base = gen.warp(mine), base.warp(mine if shared else other[cut])
+            log_gen, log_base = gen.warp(*mine), base.warp(*(mine if shared else other[cut]))
             return [gather(log_gen, ids), gather(log_base, ids), kl_by_step(log_gen, log_base)]
 
         return by_position(part, gen.device, len(gen.vocab), one)

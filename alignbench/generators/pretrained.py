@@ -137,6 +137,17 @@ def normalised(logits: torch.Tensor) -> torch.Tensor:
     return logits.float().log_softmax(-1)
 
 
+@dataclass(frozen=True)
+class Whole:
+    """Nats at P places whose logits (P, V) were made at once."""
+
+    logits: torch.Tensor
+
+    def __getitem__(self, part: slice) -> torch.Tensor:
+        """See `Positions`."""
+        return normalised(self.logits[part])
+
+
 def fork(cache: Any) -> Any:
     """A cache that can be grown without touching `cache`; growing layers replace their tensors, others are copied."""
     if isinstance(cache, EncoderDecoderCache):

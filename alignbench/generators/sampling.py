@@ -17,6 +17,7 @@ import torch
 from alignbench.errors import RunError
 from alignbench.generators.base import Decoder, Model, Positions, Slotted
 from alignbench.generators.budget import ran_out
+from alignbench.generators.history import logits_of, seen_of
 from alignbench.generators.replicas import merged, replicas_of, shares
 from alignbench.generators.warp import Warp
 from alignbench.seeds import Seed
@@ -37,26 +38,34 @@ SHRINK = 0.75
 """The batch is made smaller once so few of its rows are live: moving the cache pays then."""
 
 
-def draw(logits: Positions, uniforms: torch.Tensor, warp: Warp) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def draw(
+    logits: Positions, uniforms: torch.Tensor, warp: Warp, seen: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """(R,) ids, their nats under the law, and under the model, from (R, V) logits and (R, 2) uniforms.
 
-    Logits need not be normalised, nor made before they are cut.
+    Logits need not be normalised, nor made before they are cut. `seen` (R, V): what was said before, where the settings
+    remember.
     """
     on_cpu = uniforms.device.type == "cpu"
     made, step = (AT_ONCE, CACHED) if on_cpu else (len(uniforms), len(uniforms))
     parts = []
     for begin in range(0, len(uniforms), made):
         few, coins = logits[begin : begin + made], uniforms[begin : begin + made]
-        parts += [_drawn(few[i : i + step], coins[i : i + step], warp) for i in range(0, len(coins), step)]
+        said = None if seen is None else seen[begin : begin + made]
+        for i in range(0, len(coins), step):
+            part = slice(i, i + step)
+            parts.append(_drawn(few[part], coins[part], warp, None if said is None else said[part]))
     ids, law, model = (torch.cat(part) for part in zip(*parts, strict=True))
     return ids, law, model
 
 
-def _drawn(logits: torch.Tensor, uniforms: torch.Tensor, warp: Warp) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def _drawn(
+    logits: torch.Tensor, uniforms: torch.Tensor, warp: Warp, seen: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     x = logits if logits.dtype == torch.float64 else logits.float()
     if warp != Warp():
         raw = x.log_softmax(-1)
-        law = warp(raw)
+        law = warp(raw) if seen is None else warp(x, seen)
         ids = pick(law, uniforms)
         return ids, law.gather(1, ids[:, None])[:, 0], raw.gather(1, ids[:, None])[:, 0]
     mass = (x - x.amax(-1, keepdim=True)).exp_()
@@ -215,6 +224,8 @@ class _Batch:
         self.step = torch.zeros(rows, dtype=torch.long, device=device)
         self.last = torch.zeros(rows, dtype=torch.long, device=device)
         self.live = torch.zeros(rows, dtype=torch.bool, device=device)
+        size = len(self.model.vocab) if self.warp.remembers else 0
+        self.seen = torch.zeros((rows, size), dtype=torch.bool, device=device)  # what was said before, where it matters
         self.eos = torch.as_tensor(sorted(self.model.vocab.eos), device=device, dtype=torch.long)
         self.every = torch.arange(rows, device=device)
         self.allocated = True
@@ -293,12 +304,17 @@ class _Batch:
         self.uniforms[slots] = _sent(np.stack(drawn), self.uniforms)
         self.tokens[slots], self.step[slots], self.live[slots] = -1, 0, True
         self.log_prob[slots] = 0
+        if self.warp.remembers:
+            self.seen[slots] = seen_of(self.model, [self.texts[r] for r in rows])
 
     def _draw(self, logits: Positions, slots: torch.Tensor) -> None:
         """Draw one token in each of `slots`; a row that has ended keeps what it had. Nothing waits for the device."""
         live, step = self.live[slots], self.step[slots]
         last = self.tokens.shape[1] - 1
-        ids, *nats = draw(logits, self.uniforms[slots, step.clamp(max=last - 1)], self.warp)
+        seen = self.seen[slots] if self.warp.remembers else None
+        ids, *nats = draw(logits, self.uniforms[slots, step.clamp(max=last - 1)], self.warp, seen)
+        if seen is not None:
+            self.seen[slots, ids] = True
         column = torch.where(live, step, last)
         self.tokens[slots, column] = ids
         self.log_prob[slots, column] = torch.stack(nats, 1).to(self.log_prob.dtype)
@@ -351,7 +367,7 @@ class _Batch:
         keep = torch.as_tensor(rows, device=self.model.device)
         self.decoder.keep(keep)
         self.held, self.every = self.held[rows], self.every[:size]
-        for name in ("uniforms", "tokens", "log_prob", "step", "last", "live"):
+        for name in ("uniforms", "tokens", "log_prob", "step", "last", "live", "seen"):
             setattr(self, name, getattr(self, name)[keep])
 
 
@@ -380,7 +396,7 @@ class Stepwise:
     def prefill(self, rendered: Sequence[str]) -> torch.Tensor:
         """See `Decoder.prefill`."""
         self.prompts = self.model.start(rendered, max_tokens=self.max_tokens)
-        return self.prompts.log_probs
+        return logits_of(self.prompts)
 
     def fill(self, slots: torch.Tensor, which: torch.Tensor) -> None:
         """See `Decoder.fill`."""
@@ -389,7 +405,7 @@ class Stepwise:
     def step(self, ids: torch.Tensor) -> torch.Tensor:
         """See `Decoder.step`."""
         self.state = self.state.extend(ids)
-        return self.state.log_probs
+        return logits_of(self.state)
 
     def keep(self, rows: torch.Tensor) -> None:
         """See `Decoder.keep`."""

@@ -17,6 +17,7 @@ from alignbench.errors import UsageError
 from alignbench.generators import dynamic
 from alignbench.generators.automaton import Automaton
 from alignbench.generators.base import State, Vocab
+from alignbench.generators.history import Before, history_of
 from alignbench.generators.law import Law, LawState
 from alignbench.generators.words import walked
 from alignbench.types import Array, Draws
@@ -95,6 +96,10 @@ class _Steered:
             raise UsageError(f"{self.name}: made for max_tokens={self.max_tokens}, asked for {max_tokens}")
         return self.base.model.encode(rendered, max_tokens)
 
+    def history(self, rendered: str) -> Sequence[int]:
+        """See `Remembering.history`: what stands before the base's draws."""
+        return history_of(self.base.model, rendered)
+
     def decode(self, rendered: str, tokens: Sequence[Array]) -> list[str]:
         """See `Model.decode`."""
         return self.base.model.decode(rendered, tokens)
@@ -102,7 +107,7 @@ class _Steered:
     def _base_state(self, rendered: Sequence[str], max_tokens: int) -> LawState:
         for prompt in set(rendered):
             self.encode(prompt, max_tokens)
-        return LawState(self.base.model.start(rendered, max_tokens=max_tokens), self.base.warp)
+        return self.base.begun(rendered, max_tokens=max_tokens)
 
     @property
     def _after(self) -> torch.Tensor:
@@ -146,7 +151,8 @@ class Constrained(_Steered):
     def forced(self, rendered: Sequence[str], draws: Draws) -> torch.Tensor:
         """See `Model.forced`; one teacher-forced pass of the base."""
         assert draws.tokens is not None
-        raw = self.base.warp(self.base.model.forced(rendered, draws)[:])
+        before = Before.of(self.base.model, rendered, draws, remembers=self.base.warp.remembers)
+        raw = self.base.warp(*before[:])
         tokens = torch.as_tensor(draws.tokens, device=self.device).clamp(min=0)
         steps = torch.as_tensor(np.arange(int(draws.length.max())) < draws.length[:, None], device=self.device)
         state, draw, at = torch.zeros(len(draws), dtype=torch.long, device=self.device), *steps.nonzero(as_tuple=True)

@@ -19,7 +19,7 @@ import torch
 from alignbench.errors import UsageError
 from alignbench.generators.base import Decoder, Positions
 from alignbench.generators.budget import bucket
-from alignbench.generators.pretrained import CHUNK_BYTES, TOGETHER, Pretrained, fork, normalised, shown
+from alignbench.generators.pretrained import CHUNK_BYTES, TOGETHER, Pretrained, Whole, fork, normalised, shown
 from alignbench.generators.sampling import CACHED, Stepwise
 from alignbench.generators.slots import Logits, Slots, Trial, apart, forced
 from alignbench.types import Array, Draws
@@ -49,7 +49,7 @@ class HFModel(Pretrained):
         ids, mask = self._left_padded(encoded)
         positions = (mask.cumsum(1) - 1).clamp(min=0)
         out = self._forward(ids, mask, positions, use_cache=True, keep=1)
-        return HFState(self, out.past_key_values, mask, positions[:, -1] + 1, normalised(out.logits[:, -1]))
+        return HFState(self, out.past_key_values, mask, positions[:, -1] + 1, out.logits[:, -1].float())
 
     def decoder(self, rows: int, width: int) -> Slots | Stepwise:
         """Slots for at most `rows` rows of `width` tokens; its states where the network cannot be run by slots."""
@@ -131,8 +131,8 @@ class HFModel(Pretrained):
             return _Forced(Logits(self.network, forced(self.network, encoded, which, draws)))
         return self._forced_whole([encoded[i] for i in which], draws)
 
-    def _forced_whole(self, encoded: Sequence[list[int]], draws: Draws) -> torch.Tensor:
-        """(P, V) nats by one pass over prompt + draw, the last T positions kept."""
+    def _forced_whole(self, encoded: Sequence[list[int]], draws: Draws) -> Whole:
+        """Nats by one pass over prompt + draw, the last T positions kept."""
         assert draws.tokens is not None
         width = int(draws.length.max())
         ids, mask = self._left_padded(encoded)
@@ -142,7 +142,7 @@ class HFModel(Pretrained):
         positions = (mask.cumsum(1) - 1).clamp(min=0)
         logits = self._forward(ids, mask, positions, use_cache=False, keep=width).logits
         inside = torch.as_tensor(np.arange(width) < draws.length[:, None], device=self.device)
-        return normalised(logits[:, -width:][inside])
+        return Whole(logits[:, -width:][inside])
 
     def encode(self, rendered: str, max_tokens: int) -> list[int]:
         """Token ids that condition the model; an empty prompt becomes BOS. Raises UsageError where it cannot fit."""
@@ -209,7 +209,12 @@ class HFState:
     cache: Any
     mask: torch.Tensor  # (R, L) 1 where a real token stands
     position: torch.Tensor  # (R,) position of the next token
-    log_probs: torch.Tensor  # (R, V)
+    logits: torch.Tensor  # (R, V) float32
+
+    @cached_property
+    def log_probs(self) -> torch.Tensor:
+        """See `State.log_probs`."""
+        return normalised(self.logits)
 
     def extend(self, tokens: torch.Tensor) -> HFState:
         """See `State.extend`."""
@@ -217,10 +222,10 @@ class HFState:
         cache = fork(self.cache)
         out = self.model._forward(tokens[:, None], mask, self.position[:, None], keep=1, use_cache=True,
                                   past_key_values=cache)  # fmt: skip
-        return HFState(self.model, out.past_key_values, mask, self.position + 1, normalised(out.logits[:, -1]))
+        return HFState(self.model, out.past_key_values, mask, self.position + 1, out.logits[:, -1].float())
 
     def select(self, rows: torch.Tensor) -> HFState:
         """See `State.select`."""
         cache = fork(self.cache)
         cache.batch_select_indices(rows)
-        return HFState(self.model, cache, self.mask[rows], self.position[rows], self.log_probs[rows])
+        return HFState(self.model, cache, self.mask[rows], self.position[rows], self.logits[rows])

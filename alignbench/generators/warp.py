@@ -1,4 +1,4 @@
-"""Decoding settings: what temperature, top-k, top-p and min-p make of a model's next-token distribution."""
+"""Decoding settings: what temperature, cuts and a repetition penalty make of a model's next-token distribution."""
 
 from __future__ import annotations
 
@@ -9,18 +9,26 @@ import torch
 
 from alignbench.errors import UsageError
 
+ADDED = ("typical_p", "repetition_penalty")
+"""Settings that the identity of a law names only where they are on, so that draws stored before them are found."""
+
 
 @dataclass(frozen=True)
 class Warp:
-    """Decoding settings, applied in transformers' order: temperature, top-k, top-p, min-p; ties are kept.
+    """Decoding settings, in transformers' order: repetition penalty, temperature, top-k, top-p, min-p, typical.
 
-    The defaults change nothing; in particular no top-k of 50 (which transformers applies when none is given).
+    `repetition_penalty` θ divides the positive logits of the tokens said before, in the prompt or the draw, by θ and
+    multiplies the negative ones (Keskar et al. 2019); `typical_p` keeps the tokens whose surprise is nearest to the
+    entropy, as many as hold that mass (Meister et al. 2022). Ties are kept. The defaults change nothing; in particular
+    no top-k of 50 (which transformers applies when none is given).
     """
 
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
     min_p: float = 0.0
+    typical_p: float = 1.0
+    repetition_penalty: float = 1.0
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
@@ -34,26 +42,64 @@ class Warp:
             raise UsageError(f"top_p={self.top_p}: must be in (0, 1] (1 keeps every token)")
         if not 0 <= self.min_p < 1:
             raise UsageError(f"min_p={self.min_p}: must be in [0, 1) (0 keeps every token)")
+        if not 0 < self.typical_p <= 1:
+            raise UsageError(f"typical_p={self.typical_p}: must be in (0, 1] (1 keeps every token)")
+        if not 0 < self.repetition_penalty < float("inf"):
+            raise UsageError(f"repetition_penalty={self.repetition_penalty}: must be above 0 (1 changes nothing)")
         for name, value in asdict(self).items():  # 1 and 1.0 are one law, with one identity
             object.__setattr__(self, name, int(value) if name == "top_k" else float(value))
 
     @property
     def truncates(self) -> bool:
         """Whether some tokens may get probability 0."""
-        return self.top_k > 0 or self.top_p < 1 or self.min_p > 0
+        return self.top_k > 0 or self.top_p < 1 or self.min_p > 0 or self.typical_p < 1
 
-    def __call__(self, log_probs: torch.Tensor) -> torch.Tensor:
-        """(…, V) nats, normalised, after the settings; −inf where a token was cut."""
-        if self == Warp():
-            return log_probs
-        x = (log_probs / self.temperature).log_softmax(-1)
+    @property
+    def remembers(self) -> bool:
+        """Whether the settings depend on which tokens were said before, and on logits that are not normalised."""
+        return self.repetition_penalty != 1
+
+    def identity(self) -> dict[str, float]:
+        """The settings, without those of `ADDED` that are off."""
+        return {name: value for name, value in asdict(self).items() if name not in ADDED or value != 1}
+
+    def __call__(self, x: torch.Tensor, seen: torch.Tensor | None = None) -> torch.Tensor:
+        """(…, V) nats, normalised, after the settings; −inf where a token was cut.
+
+        `x` are nats; with `seen` (…, V) bool, the tokens said before, they are logits. Raises UsageError without it
+        where the settings remember.
+        """
+        if seen is None and self.remembers:
+            raise UsageError(f"repetition_penalty={self.repetition_penalty}: needs to know what was said before")
+        if seen is not None:
+            x = _penalised(x, seen, self.repetition_penalty).log_softmax(-1)
+        if self == Warp(repetition_penalty=self.repetition_penalty):
+            return x
+        x = (x / self.temperature).log_softmax(-1)
         if 0 < self.top_k < x.shape[-1]:
             x = _cut_below(x, x.topk(self.top_k).values[..., -1:])
         if self.top_p < 1:
             x = _cut_below(x, _nucleus_edge(x, self.top_p))
         if self.min_p > 0:
             x = _cut_below(x, x.max(-1, keepdim=True).values + float(np.log(self.min_p)))
+        if self.typical_p < 1:
+            x = _typical(x, self.typical_p)
         return x
+
+
+def _penalised(logits: torch.Tensor, seen: torch.Tensor, penalty: float) -> torch.Tensor:
+    """The logits, those of `seen` tokens moved away from 0 if negative, towards it if positive."""
+    return torch.where(seen, torch.where(logits < 0, logits * penalty, logits / penalty), logits)
+
+
+def _typical(x: torch.Tensor, mass: float) -> torch.Tensor:
+    """Nats renormalised over the smallest set that holds `mass` of the tokens whose −x is nearest to the entropy."""
+    entropy = torch.special.entr(x.exp()).sum(-1, keepdim=True)
+    off = (x + entropy).abs()
+    nearest = off.sort(-1)
+    held = x.gather(-1, nearest.indices).exp().cumsum(-1)
+    last = (held < mass).sum(-1, keepdim=True).clamp(max=x.shape[-1] - 1)  # rounding may leave a mass near 1 unheld
+    return x.masked_fill(off > nearest.values.gather(-1, last), -torch.inf).log_softmax(-1)
 
 
 def _cut_below(x: torch.Tensor, edge: torch.Tensor) -> torch.Tensor:

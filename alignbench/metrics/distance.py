@@ -68,10 +68,12 @@ def divergence(evidence: Evidence, *, at: str = "fitted", seed: int = 0) -> dict
     if absent:
         return dict.fromkeys(PARTS, Estimate.missing(absent))
     if at == "asked" and evidence.fit.lam.size:
-        return _asked(evidence, seed)
-    note = _lam_note(evidence)
-    found = _at(evidence, seed).items()
-    return {part: e.noted(note) if _says(e) and _of_p(evidence, part) else e for part, e in found}
+        found = _asked(evidence, seed)
+    else:
+        note = _lam_note(evidence)
+        parts = _at(evidence, seed).items()
+        found = {part: e.noted(note) if _says(e) and _of_p(evidence, part) else e for part, e in parts}
+    return {part: e.noted(evidence.remark) if _says(e) and part != "log_z" else e for part, e in found.items()}
 
 
 def _says(estimate: Estimate) -> bool:
@@ -185,6 +187,8 @@ def _measured(evidence: Evidence, ref: Sample, seed: int) -> Parts:
         reason = evidence.reasons.get("log_gen") or "the generator has no density"
         return dict.fromkeys(PARTS[:-1], Estimate.missing(reason)) | black_box(evidence, reason, seed)
     own = _sample(evidence, evidence.own)
+    if not own.log_gen.any():  # probability 1 each: what own draws tell has no error, however dependent they are
+        own = replace(own, group=None)
     lost = set(range(len(evidence.prompts))) - set(np.unique(own.prompt).tolist())
     if lost:
         return dict.fromkeys(PARTS[:-1], Estimate.missing(f"no own draws for prompt {min(lost)}"))
@@ -201,6 +205,12 @@ def _measured(evidence: Evidence, ref: Sample, seed: int) -> Parts:
 
 def _from_base(evidence: Evidence, own: Sample) -> Parts:
     k1, rb = own.log_gen - own.log_base, evidence.own.kl_base
+    if not own.log_gen.any() and np.isfinite(k1).all():
+        value = mean_over_prompts(own.prompt, k1).value
+        known = Estimate(
+            value, 0.0, value, value, n=k1.size, note="exact: −log a of the one continuation of each prompt"
+        )
+        return dict.fromkeys(("kl_base", "kl_base_k1", "kl_base_rb"), known)
     no_rb = evidence.reasons.get("kl_base") or "the generator gives no next-token probabilities"
     return {
         "kl_base": divergences.kl_base(own.prompt, k1, rb, own.group),

@@ -5,7 +5,7 @@ import pytest
 import torch
 from aligner_worlds import LENGTH, PROMPTS
 
-from alignbench.aligners.decoding import Temperature, TopK, TopP
+from alignbench.aligners.decoding import MinP, RepetitionPenalty, Temperature, TopK, TopP, Typical
 from alignbench.errors import Unsupported, UsageError
 from alignbench.generators.exact import enumerate_draws
 from alignbench.seeds import Seed
@@ -56,12 +56,33 @@ def nucleus(mass):
     return keep
 
 
+def typical(mass):
+    def keep(p):
+        near = np.argsort(np.abs(np.log(p) - (p * np.log(p)).sum()))
+        size = int(np.searchsorted(np.cumsum(p[near]), mass)) + 1
+        kept = np.zeros_like(p)
+        kept[near[:size]] = p[near[:size]]
+        return kept / kept.sum()
+
+    return keep
+
+
+def at_least(share):
+    def keep(p):
+        kept = np.where(p >= share * p.max(), p, 0)
+        return kept / kept.sum()
+
+    return keep
+
+
 @pytest.mark.parametrize(
     ("aligner", "keep"),
     [
         (Temperature(0.5), sharpened(0.5)), (Temperature(1.5), sharpened(1.5)), (Temperature(1), lambda p: p),
         (TopK(1), largest(1)), (TopK(2), largest(2)), (TopK(50), lambda p: p),
         (TopP(0.6), nucleus(0.6)), (TopP(1), lambda p: p),
+        (MinP(0.5), at_least(0.5)), (MinP(0), lambda p: p), (Typical(0.6), typical(0.6)), (Typical(1), lambda p: p),
+        (RepetitionPenalty(1), lambda p: p),
     ],
 )  # fmt: skip
 def test_the_law_is_the_one_made_by_hand(hard, aligner, keep):
@@ -71,9 +92,27 @@ def test_the_law_is_the_one_made_by_hand(hard, aligner, keep):
     truth = by_hand(hard.base, keep)
     assert mine.keys() == truth.keys()
     assert all(mine[k] == pytest.approx(truth[k], rel=1e-9) for k in truth)
-    if aligner in (Temperature(0.5), TopK(2), TopP(0.6)):  # planted: the setting forgotten
+    if aligner in (Temperature(0.5), TopK(2), TopP(0.6), MinP(0.5), Typical(0.6)):  # planted: the setting forgotten
         plain = by_hand(hard.base, lambda p: p)
         assert any(abs(plain[k] - truth.get(k, 0)) > 0.01 for k in plain)
+
+
+def test_repetition_penalty_is_the_one_made_by_hand(hard):
+    """A world's logits are its log-probabilities: those of words said, in prompt or draw, times θ."""
+    law, theta = align(RepetitionPenalty(2.0), hard.base), 2.0
+    listed = enumerate_draws(law, PROMPTS, max_tokens=LENGTH)
+    for row in range(len(listed)):
+        prompt = PROMPTS[listed.prompt[row]]
+        said, total = set(hard.base.model.encode(prompt, LENGTH)), 0.0
+        state = hard.base.start([prompt], max_tokens=LENGTH)
+        for token in listed.tokens[row, : listed.length[row]].tolist():
+            x = state.log_probs[0].numpy() * [theta if i in said else 1.0 for i in range(4)]
+            total += x[token] - np.logaddexp.reduce(x)
+            said.add(token)
+            state = state.extend(torch.tensor([token]))
+        assert listed.log_prob[row] == pytest.approx(total, abs=1e-9)
+    assert not law.truncates
+    assert RepetitionPenalty().penalty == 1.2 and Typical().p == 0.95 and MinP().p == 0.1  # the papers'
 
 
 def test_the_base_is_left_alone_and_the_model_shared(hard):
@@ -107,6 +146,8 @@ def test_own_draws_differ_from_reference_draws(hard):
         (lambda: TopK("many"), "top_k=many: must be"), (lambda: TopP(None), "top_p=None: must be"),
         (lambda: Temperature(float("nan")), "temperature=nan: must be"),
         (lambda: Temperature(True), "temperature=True: must be a number"),
+        (lambda: MinP(1), "min_p=1: must be in"), (lambda: Typical(0), "typical_p=0: must be in"),
+        (lambda: RepetitionPenalty(0), "repetition_penalty=0: must be above 0"),
     ],
 )  # fmt: skip
 def test_a_value_out_of_range_is_refused_at_once(make, message):

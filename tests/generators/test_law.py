@@ -33,7 +33,9 @@ SETTINGS = {
     "top-p": {"top_p": 0.8},
     "top-p of one token": {"top_p": 1e-6},
     "min-p": {"min_p": 0.05},
-    "all": {"temperature": 0.7, "top_k": 20, "top_p": 0.9, "min_p": 0.02},
+    "typical": {"typical_p": 0.6},
+    "typical of one token": {"typical_p": 1e-6},
+    "all": {"temperature": 0.7, "top_k": 20, "top_p": 0.9, "min_p": 0.02, "typical_p": 0.8},
     "all, hot": {"temperature": 2.0, "top_k": 30, "top_p": 0.95, "min_p": 0.1},
 }
 
@@ -42,8 +44,8 @@ def logits(rows=50, size=60, seed=0):
     return torch.as_tensor(np.random.default_rng(seed).normal(0, 2.5, (rows, size)))
 
 
-def by_numpy(scores, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0):
-    """One row at a time, in probabilities: temperature, top-k, top-p, min-p."""
+def by_numpy(scores, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0, typical_p=1.0):
+    """One row at a time, in probabilities: temperature, top-k, top-p, min-p, typical."""
     out = []
     for row in scores.numpy() / temperature:
         p = np.exp(row - row.max())
@@ -60,17 +62,31 @@ def by_numpy(scores, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0):
             mass += p[i]
         p = np.where(np.isin(np.arange(p.size), keep), p, 0) / p[keep].sum()
         p = np.where(p < min_p * p.max(), 0, p)
-        out.append(p / p.sum())
+        p /= p.sum()
+        out.append(typical(p, typical_p) if typical_p < 1 else p)
     return np.array(out)
 
 
-def by_transformers(scores, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0):
+def typical(p, mass):
+    """Tokens one by one, the nearest to the entropy first, until they hold the mass."""
+    said = p[p > 0]
+    entropy = -(said * np.log(said)).sum()
+    kept = np.zeros_like(p)
+    for i in sorted(np.flatnonzero(p), key=lambda i: abs(-np.log(p[i]) - entropy)):
+        kept[i] = p[i]
+        if kept.sum() >= mass:
+            break
+    return kept / kept.sum()
+
+
+def by_transformers(scores, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0, typical_p=1.0):
     from transformers.generation import logits_process as warpers
 
     chain = [warpers.TemperatureLogitsWarper(float(temperature))] if temperature != 1 else []
     chain += [warpers.TopKLogitsWarper(top_k)] if top_k else []
     chain += [warpers.TopPLogitsWarper(top_p)] if top_p < 1 else []
     chain += [warpers.MinPLogitsWarper(min_p)] if min_p else []
+    chain += [warpers.TypicalLogitsWarper(typical_p)] if typical_p < 1 else []
     for warper in chain:
         scores = warper(torch.zeros((len(scores), 1), dtype=torch.long), scores)
     return scores.softmax(-1).numpy()
@@ -85,7 +101,9 @@ def test_warp_is_what_others_make_of_the_settings(settings, independent):
     np.testing.assert_allclose(ours.sum(-1), 1, atol=1e-12)
 
 
-@pytest.mark.parametrize("wrong", [{"top_k": 50}, {"min_p": 0.01}, {"temperature": 0.99}, {"top_p": 0.999}])
+@pytest.mark.parametrize(
+    "wrong", [{"top_k": 50}, {"min_p": 0.01}, {"temperature": 0.99}, {"top_p": 0.999}, {"typical_p": 0.999}]
+)
 def test_planted_setting_by_default_is_seen(wrong):
     """What the comparison must not pass: a setting that nobody asked for, such as transformers' top-k of 50."""
     ours = Warp()(logits().log_softmax(-1)).exp().numpy()
@@ -99,15 +117,22 @@ def test_planted_other_order_is_seen():
     assert not torch.equal(right > -torch.inf, wrong > -torch.inf)
 
 
+def test_planted_other_side_of_the_typical_threshold_is_seen():
+    """The token that fills the mass is kept; without it the set holds less than the mass."""
+    p = torch.tensor([[0.5, 0.3, 0.15, 0.05]])  # entropy 1.14: 0.3 is nearest, then 0.5, then 0.15, then 0.05
+    for mass, kept in ((0.29, [1]), (0.31, [0, 1]), (0.79, [0, 1]), (0.81, [0, 1, 2])):
+        assert (Warp(typical_p=mass)(p.log())[0] > -torch.inf).nonzero()[:, 0].tolist() == kept
+
+
 def test_ties_at_the_edge_are_kept():
     even = torch.full((1, 4), 0.25).log()
-    for settings in ({"top_k": 2}, {"top_p": 0.5}, {"min_p": 0.99}):
+    for settings in ({"top_k": 2}, {"top_p": 0.5}, {"min_p": 0.99}, {"typical_p": 0.5}):
         assert (Warp(**settings)(even) > -torch.inf).all()
 
 
 def test_warp_keeps_what_is_already_impossible_impossible():
     log_probs = torch.tensor([[0.5, 0.5, 0.0]]).log()
-    for settings in ({"temperature": 0.5}, {"top_k": 3}, {"top_p": 0.999}, {"min_p": 0.1}):
+    for settings in ({"temperature": 0.5}, {"top_k": 3}, {"top_p": 0.999}, {"min_p": 0.1}, {"typical_p": 0.999}):
         np.testing.assert_allclose(Warp(**settings)(log_probs).exp(), [[0.5, 0.5, 0]], atol=1e-7)
 
 
@@ -129,6 +154,11 @@ def test_warp_keeps_what_is_already_impossible_impossible():
         ({"top_p": None}, "top_p=None: must be a number"),
         ({"min_p": 1}, "min_p=1: must be in [0, 1)"),
         ({"min_p": -0.1}, "min_p=-0.1: must be in [0, 1)"),
+        ({"typical_p": 0}, "typical_p=0: must be in (0, 1]"),
+        ({"typical_p": 1.5}, "typical_p=1.5: must be in (0, 1]"),
+        ({"repetition_penalty": 0}, "repetition_penalty=0: must be above 0 (1 changes nothing)"),
+        ({"repetition_penalty": float("inf")}, "repetition_penalty=inf: must be above 0"),
+        ({"repetition_penalty": "1.2"}, "repetition_penalty=1.2: must be a number"),
     ],
 )
 def test_refused_settings(settings, message):
@@ -147,9 +177,49 @@ def test_one_law_however_its_numbers_are_written():
 
 
 def test_truncates_says_whether_tokens_are_cut():
-    assert [Warp(**s).truncates for s in ({}, {"temperature": 0.1}, {"top_k": 1}, {"top_p": 0.9}, {"min_p": 0.1})] == [
-        False, False, True, True, True,
-    ]  # fmt: skip
+    keeps = ({}, {"temperature": 0.1}, {"repetition_penalty": 1.2})
+    cuts = ({"top_k": 1}, {"top_p": 0.9}, {"min_p": 0.1}, {"typical_p": 0.9})
+    assert not any(Warp(**s).truncates for s in keeps) and all(Warp(**s).truncates for s in cuts)
+
+
+def test_settings_that_are_off_leave_identities_as_they_were():
+    """Draws that were stored before these settings were there are found."""
+    law = exact()
+    assert law.identity()["law"] == {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0}
+    assert law.warped(typical_p=0.9).identity()["law"]["typical_p"] == 0.9
+    assert law.warped(repetition_penalty=1.2).identity() != law.warped(repetition_penalty=1.3).identity()
+
+
+def test_a_penalty_needs_to_know_what_was_said():
+    with pytest.raises(UsageError, match=r"^repetition_penalty=1\.2: needs to know what was said before$"):
+        Warp(repetition_penalty=1.2)(logits())
+
+
+@pytest.mark.parametrize("settings", [{}, {"temperature": 0.7, "top_p": 0.9, "typical_p": 0.9}], ids=["alone", "more"])
+def test_repetition_penalty_is_transformers_own(tmp_path, settings):
+    """Its processor on the raw logits of prompt and draw, before its warpers: states, scores and compare agree."""
+    from transformers.generation.logits_process import RepetitionPenaltyLogitsProcessor
+
+    law = hf(pretrained=str(tiny_gpt2(tmp_path / "m", WORDS))).warped(repetition_penalty=1.4, **settings)
+    truth = enumerate_draws(law, ["she he rain"], max_tokens=3)
+    prompt, network = law.model.encode("she he rain", 0), law.model.network
+    expected = np.zeros(len(truth))
+    for t in range(3):
+        rows = np.flatnonzero(truth.length > t)
+        ids = torch.tensor([[*prompt, *truth.tokens[i, :t].tolist()] for i in rows])
+        with torch.inference_mode():
+            raw = network(input_ids=ids).logits[:, -1]
+            theirs = by_transformers(RepetitionPenaltyLogitsProcessor(1.4)(ids, raw), **settings)
+        expected[rows] += np.log(theirs[np.arange(len(rows)), truth.tokens[rows, t]])
+    np.testing.assert_allclose(truth.log_prob, expected, atol=1e-4)
+    np.testing.assert_allclose(law.log_prob(["she he rain"], truth), expected, atol=1e-4)
+    plain = replace(law, warp=Warp())
+    log_gen, log_base, kl = compare(law, plain, ["she he rain"], truth)
+    np.testing.assert_allclose(log_gen, expected, atol=1e-4)
+    np.testing.assert_allclose(log_base, plain.log_prob(["she he rain"], truth), atol=1e-4)
+    mass = np.exp(expected)
+    assert mass @ kl == pytest.approx(float(mass @ (log_gen - log_base)), abs=1e-4)
+    assert float(np.abs(log_gen - log_base).max()) > 0.1
 
 
 # --- pick

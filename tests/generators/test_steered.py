@@ -58,6 +58,8 @@ def laws_of(base, every_setting=True):
     found["prompted"] = replace(base, template="wind {prompt}")
     found["constrained"] = constrained(base, says(base))
     found["looking ahead"] = constrained(base, says(base), lookahead=LENGTH)
+    found["penalty"] = base.warped(repetition_penalty=1.6)
+    found["constrained, penalty"] = constrained(base.warped(repetition_penalty=1.6), says(base))
     found["constrained, top-p"] = constrained(base.warped(top_p=0.7), says(base), lookahead=LENGTH)
     if every_setting:
         found["twisted"] = decoders(base)["twisted"]
@@ -89,7 +91,7 @@ def test_probabilities_of_every_law_sum_to_one(base):
 def test_planted_truncation_without_renormalising_does_not_sum_to_one():
     base = BASES["ngram"]
     every = enumerate_draws(base, PROMPTS, max_tokens=LENGTH)
-    for settings in ({"top_k": 2}, {"top_p": 0.7}, {"min_p": 0.3}):
+    for settings in ({"top_k": 2}, {"top_p": 0.7}, {"min_p": 0.3}, {"typical_p": 0.5}):
         kept = base.warped(**settings).log_prob(PROMPTS, every) > -np.inf
         assert off_one(np.where(kept, every.log_prob, -np.inf), every) > 0.05
 
@@ -98,6 +100,18 @@ def test_planted_truncation_without_renormalising_does_not_sum_to_one():
 @pytest.mark.parametrize("base", BASES)
 def test_every_law_holds(base, decoder):
     assert check(decoders(BASES[base])[decoder], PROMPTS, max_tokens=LENGTH) == EVERY_LAW
+
+
+@pytest.mark.parametrize("penalised", [True, False])
+def test_masks_of_a_law_that_remembers(penalised):
+    """Of the base, and of what it is masked to: both know what was said before."""
+    base = BASES["ngram"].warped(repetition_penalty=2.0)
+    law = constrained(base, says(base)) if penalised else constrained(BASES["ngram"], says(base))
+    assert check(law if penalised else law.warped(repetition_penalty=2.0), PROMPTS, max_tokens=3) == EVERY_LAW
+    with pytest.raises(
+        UsageError, match="exact: under a repetition penalty a world can be listed, not summed by state"
+    ):
+        twisted(base, says(base).log(), max_tokens=3)
 
 
 @pytest.mark.parametrize("base", BASES)

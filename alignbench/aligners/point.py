@@ -1,0 +1,64 @@
+"""Searches as aligners: greedy decoding and beam search, whose laws are point masses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+from alignbench.aligners.base import whole
+from alignbench.errors import Unsupported, UsageError
+from alignbench.generators.base import Autoregressive
+from alignbench.generators.point_mass import PointMass
+from alignbench.registry import aligner
+from alignbench.seeds import Seed
+from alignbench.target import Target
+
+
+@aligner("greedy", target_driven=False, density="exact")
+@dataclass(frozen=True)
+class Greedy:
+    """The likeliest token at each step: a point mass, one continuation a prompt. Never reads the target."""
+
+    def align(
+        self, base: Any, target: Target, prompts: Sequence[str], *, max_tokens: int, seed: Seed,
+        workdir: Path | None = None,
+    ) -> PointMass:  # fmt: skip
+        """See `Aligner.align`."""
+        return PointMass(_walked(base, "greedy"), max_tokens)
+
+
+@aligner("beam", target_driven=False, density="exact")
+@dataclass(frozen=True)
+class Beam:
+    """The best of `num_beams` beams by log-probability over tokens^length_penalty (Freitag and Al-Onaizan 2017).
+
+    A point mass; `generate`'s words and defaults (early_stopping=False). Never reads the target.
+    """
+
+    num_beams: int = 4
+    length_penalty: float = 1.0
+
+    def __post_init__(self) -> None:
+        whole("beam:num_beams", self.num_beams)
+        given = self.length_penalty
+        if isinstance(given, bool) or not isinstance(given, (int, float)) or not isfinite(given):
+            raise UsageError(f"beam:length_penalty={given}: must be a number (0 is the log-probability alone)")
+
+    def align(
+        self, base: Any, target: Target, prompts: Sequence[str], *, max_tokens: int, seed: Seed,
+        workdir: Path | None = None,
+    ) -> PointMass:  # fmt: skip
+        """See `Aligner.align`."""
+        return PointMass(_walked(base, "beam"), max_tokens, self.num_beams, self.length_penalty)
+
+
+def _walked(base: Any, aligner: str) -> Autoregressive:
+    """`base` as a law that can be walked token by token; raises Unsupported for any other."""
+    if not isinstance(base, Autoregressive):
+        raise Unsupported(
+            f"aligner '{aligner}' walks token by token; {type(base).__name__} cannot be (it has no start)"
+        )
+    return base

@@ -1,0 +1,98 @@
+"""What was said before: the tokens that a repetition penalty looks at, beside the logits that it changes.
+
+A model's logits are what its states and positions call `logits`; those without it give nats, which are logits too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+
+from alignbench.generators.base import Model, Positions, State
+from alignbench.types import Array, Draws
+
+
+@runtime_checkable
+class Remembering(Protocol):
+    """A model whose draws do not follow the ids of their prompt, but others: a decoder's own."""
+
+    def history(self, rendered: str) -> Sequence[int]:
+        """The ids before a draw."""
+        ...
+
+
+def history_of(model: Model, rendered: str) -> Sequence[int]:
+    """The ids that stand before a draw: its prompt's, unless the model says otherwise."""
+    return model.history(rendered) if isinstance(model, Remembering) else model.encode(rendered, 0)
+
+
+def logits_of(state: State) -> torch.Tensor:
+    """(R, V) logits of a state."""
+    found: Any = getattr(state, "logits", None)
+    return state.log_probs if found is None else found
+
+
+def seen_of(model: Model, rendered: Sequence[str]) -> torch.Tensor:
+    """(R, V) bool: the tokens that stand before the first of a draw."""
+    known = {text: history_of(model, text) for text in set(rendered)}
+    ids = [known[text] for text in rendered]
+    seen = torch.zeros((len(ids), len(model.vocab)), dtype=torch.bool, device=model.device)
+    rows = np.repeat(np.arange(len(ids)), [len(one) for one in ids])
+    seen[torch.as_tensor(rows), torch.as_tensor([i for one in ids for i in one], dtype=torch.long)] = True
+    return seen
+
+
+def after(seen: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    """(R, V) bool: what was said once one more token (R,) was."""
+    return seen.scatter(1, tokens[:, None], True)
+
+
+@dataclass(frozen=True)
+class Before:
+    """What decoding settings need of P places: nats; where they remember, logits and what was said before each."""
+
+    places: Positions
+    said: Said | None = None
+
+    @staticmethod
+    def of(model: Model, rendered: Sequence[str], draws: Draws, *, remembers: bool) -> Before:
+        """The places before each token of each draw; see `Model.forced`."""
+        found = model.forced(rendered, draws)
+        if not remembers:
+            return Before(found)
+        return Before(getattr(found, "logits", found), Said.of(model, rendered, draws))
+
+    def __getitem__(self, part: slice) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """(n, V) of those places, and (n, V) what was said before them."""
+        x = self.places[part]
+        if self.said is None:
+            return x, None
+        return x if x.dtype == torch.float64 else x.float(), self.said[part]
+
+
+@dataclass(frozen=True)
+class Said:
+    """The tokens said before each of P places, draw by draw; made as they are cut."""
+
+    first: torch.Tensor  # (B, V) bool: before each draw
+    tokens: torch.Tensor  # (B, T)
+    row: torch.Tensor  # (P,) the draw of each place
+    step: torch.Tensor  # (P,) tokens of it that stand before the place
+
+    @staticmethod
+    def of(model: Model, rendered: Sequence[str], draws: Draws) -> Said:
+        """What stands before each token of each draw."""
+        assert draws.tokens is not None
+        places: Sequence[Array] = np.nonzero(np.arange(draws.tokens.shape[1]) < draws.length[:, None])
+        row, step = (torch.as_tensor(x, device=model.device) for x in places)
+        return Said(seen_of(model, rendered), torch.as_tensor(draws.tokens, device=model.device), row, step)
+
+    def __getitem__(self, part: slice) -> torch.Tensor:
+        row, size = self.row[part], self.first.shape[1]
+        said = torch.arange(self.tokens.shape[1], device=row.device) < self.step[part, None]
+        seen = torch.nn.functional.pad(self.first[row], (0, 1))  # one column more, for what is not said yet
+        return seen.scatter_(1, torch.where(said, self.tokens[row], size), True)[:, :size]

@@ -1,0 +1,187 @@
+"""Point masses: the one continuation of a prompt that a search finds, as a generator whose law is known."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from alignbench.errors import UsageError
+from alignbench.generators.base import Autoregressive, Vocab
+from alignbench.generators.budget import ran_out
+from alignbench.generators.law import Law
+from alignbench.seeds import Seed
+from alignbench.types import Array, Draws
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search found: the ids (T,), and how many next-token distributions it asked for."""
+
+    ids: Array
+    calls: int
+
+
+@dataclass(frozen=True, eq=False)
+class PointMass:
+    """π(x) = 1 at what beam search finds for a prompt in `max_tokens` tokens, 0 elsewhere; greedy with one beam.
+
+    Every draw of a prompt is a copy of it, so all are one `Draws.group`. One search a prompt and call of `sample`: draw
+    number 0 of the prompt carries its tokens, others cost none.
+    """
+
+    base: Autoregressive
+    max_tokens: int
+    num_beams: int = 1
+    length_penalty: float = 1.0
+    _known: dict[str, Array] = field(default_factory=dict, init=False, repr=False)
+
+    truncates = True
+    remark = "a point mass: every draw of a prompt is the same continuation"
+
+    @property
+    def name(self) -> str:
+        """The base's name and how it is searched."""
+        return f"{getattr(self.base, 'name', '')} {f'beam{self.num_beams}' if self.num_beams > 1 else 'greedy'}"
+
+    @property
+    def vocab(self) -> Vocab:
+        """The base's."""
+        return self.base.vocab
+
+    def identity(self) -> Mapping[str, Any]:
+        """All that a draw depends on besides its prompt."""
+        return {
+            "kind": "point mass", "base": self.base.identity(),  # type: ignore[attr-defined]
+            "max_tokens": self.max_tokens, "num_beams": self.num_beams, "length_penalty": float(self.length_penalty),
+        }  # fmt: skip
+
+    def sample(self, prompts: Sequence[str], rows: Array, *, max_tokens: int, seed: Seed) -> Iterator[Draws]:
+        """See `Sampler.sample`; the seed has no part in it. Raises UsageError on another `max_tokens` than its own."""
+        if max_tokens != self.max_tokens:
+            raise UsageError(f"{self.name}: made for max_tokens={self.max_tokens}, asked for {max_tokens}")
+        rows = np.asarray(rows).reshape(-1, 2)
+        used = np.unique(rows[:, 0])
+        step = max(1, getattr(getattr(self.base, "model", self.base), "batch_size", 64) // self.num_beams)
+        for begin in range(0, len(used), step):
+            some = used[begin : begin + step].tolist()
+            found = self._searched([prompts[c] for c in some])
+            for c, one in zip(some, found, strict=True):
+                self._known[prompts[c]] = one.ids
+                yield self._copies(prompts[c], rows[rows[:, 0] == c], one)
+
+    def _copies(self, prompt: str, rows: Array, found: Found) -> Draws:
+        count, length = len(rows), len(found.ids)
+        return Draws(
+            prompt=rows[:, 0], index=rows[:, 1], texts=(self._text(prompt, found.ids),) * count,
+            tokens=np.tile(found.ids, (count, 1)), length=np.full(count, length),
+            finished=np.full(count, int(found.ids[-1]) in self.vocab.eos),
+            log_prob=np.zeros(count), token_log_prob=np.zeros((count, length)), model_log_prob=None,
+            group=np.zeros(count, dtype=int), vocab=self.vocab.fingerprint,
+            spent=np.where(rows[:, 1] == 0, found.calls, 0),
+        )  # fmt: skip
+
+    def _text(self, prompt: str, ids: Array) -> str:
+        if isinstance(self.base, Law):
+            return self.base.model.decode(self.base.render(prompt), [ids])[0]
+        return "".join(self.vocab.tokens[i] for i in ids if i not in self.vocab.eos)
+
+    def log_prob(self, prompts: Sequence[str], draws: Draws) -> Array:
+        """(B,) 0 where the ids are those found, else −inf. Raises UsageError on ids of another tokenizer."""
+        if draws.tokens is None or draws.vocab != self.vocab.fingerprint:
+            raise UsageError(f"{self.name}: these draws are ids of another tokenizer")
+        width = max(draws.tokens.shape[1], self.max_tokens)
+        said = np.pad(draws.tokens, ((0, 0), (0, width - draws.tokens.shape[1])), constant_values=-1)
+        here = np.full(said.shape, -1)
+        for c in np.unique(draws.prompt).tolist():
+            ids = self._of(prompts[c])
+            here[draws.prompt == c, : len(ids)] = ids
+        said[np.arange(width) >= draws.length[:, None]] = -1
+        return np.where((said == here).all(1), 0.0, -np.inf)
+
+    def _of(self, prompt: str) -> Array:
+        if prompt not in self._known:
+            self._known[prompt] = self._searched([prompt])[0].ids
+        return self._known[prompt]
+
+    def _searched(self, prompts: Sequence[str]) -> list[Found]:
+        """What is found for each prompt; in halves where memory runs out."""
+        try:
+            return beam_search(self.base, prompts, self.max_tokens, self.num_beams, self.length_penalty)
+        except Exception as error:
+            if len(prompts) == 1 or not ran_out(error):
+                raise
+        half = len(prompts) // 2
+        return self._searched(prompts[:half]) + self._searched(prompts[half:])
+
+
+@torch.inference_mode()
+def beam_search(
+    law: Autoregressive, prompts: Sequence[str], max_tokens: int, num_beams: int, length_penalty: float
+) -> list[Found]:
+    """The continuation of each prompt that beam search finds: the largest log π / tokens^length_penalty it ends with.
+
+    As transformers' `generate(num_beams=…, early_stopping=False)`, on the law's own next-token distributions: of the
+    best continuations of all beams those that end are put aside and the best `num_beams` that do not go on, until as
+    many are put aside and the best beam, as long as it is, is not better than the worst of them.
+    """
+    beams = _Beams(law, prompts, max_tokens, num_beams, length_penalty)
+    while len(beams.prompt):
+        beams.step()
+    return [Found(ids.cpu().numpy(), calls) for ids, calls in zip(beams.best, beams.calls, strict=True)]
+
+
+class _Beams:
+    """P prompts, W beams of t tokens each; a prompt whose search is over leaves."""
+
+    def __init__(
+        self, law: Autoregressive, prompts: Sequence[str], max_tokens: int, num_beams: int, length_penalty: float
+    ) -> None:
+        self.max_tokens, self.length_penalty = max_tokens, length_penalty
+        state = law.start(prompts, max_tokens=max_tokens)
+        device, count = state.log_probs.device, len(prompts)
+        self.eos = torch.as_tensor(sorted(law.vocab.eos), device=device, dtype=torch.long)
+        self.prompt = torch.arange(count, device=device)  # (P,) those still searched
+        self.state = state.select(self.prompt.repeat_interleave(num_beams))
+        self.ids = torch.zeros((count, num_beams, 0), device=device, dtype=torch.long)
+        wide = torch.float32 if device.type == "mps" else torch.float64
+        self.score = torch.full((count, num_beams), -torch.inf, device=device, dtype=wide)  # (P, W) nats
+        self.ended = self.score.clone()  # (P, W) the best scores put aside, descending
+        self.score[:, 0] = 0  # all beams are one at first
+        self.best: list[torch.Tensor] = [self.ids[c, 0] for c in range(count)]
+        self.calls = [1] * count
+
+    def step(self) -> None:
+        """One more token."""
+        beams, size = self.score.shape[1], self.state.log_probs.shape[1]
+        every = self.score[:, :, None] + self.state.log_probs.view(-1, beams, size)
+        # as many that no EOS can leave too few to go on
+        top, at = every.flatten(1).topk(min(max(2, 1 + len(self.eos)) * beams, beams * size))
+        longer = torch.cat([self.ids.gather(1, (at // size)[..., None].expand(-1, -1, self.ids.shape[2])),
+                            (at % size)[..., None]], 2)  # fmt: skip
+        length = longer.shape[2]
+        ends = torch.isin(at % size, self.eos) | (length == self.max_tokens)
+        worth = length**self.length_penalty
+        self._put_aside(longer, (top / worth).masked_fill(~ends, -torch.inf)[:, :beams])
+        score, kept = top.masked_fill(ends, -torch.inf).topk(beams)
+        left = (score[:, 0] / worth > self.ended[:, -1]).nonzero()[:, 0]
+        self._go_on(left, score, longer.gather(1, kept[..., None].expand(-1, -1, length)), at.gather(1, kept) // size)
+
+    def _put_aside(self, longer: torch.Tensor, score: torch.Tensor) -> None:
+        value, which = score.max(1)
+        for row in (value > self.ended[:, 0]).nonzero()[:, 0].tolist():
+            self.best[int(self.prompt[row])] = longer[row, which[row]]
+        self.ended = torch.cat([self.ended, score], 1).topk(self.ended.shape[1]).values
+
+    def _go_on(self, left: torch.Tensor, score: torch.Tensor, ids: torch.Tensor, parent: torch.Tensor) -> None:
+        """Keep the prompts `left`, their beams being `ids` (P, W, t) with these scores, grown from beam `parent`."""
+        beams = score.shape[1]
+        rows = (left[:, None] * beams + parent[left]).flatten()
+        self.prompt, self.score, self.ids, self.ended = self.prompt[left], score[left], ids[left], self.ended[left]
+        for c in self.prompt.tolist():
+            self.calls[c] += beams
+        if len(left):
+            self.state = self.state.select(rows).extend(self.ids[:, :, -1].flatten())
