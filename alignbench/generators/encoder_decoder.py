@@ -9,19 +9,21 @@ penalties) shape a search and are no part of the law, but for single `bad_words_
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
+from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 from transformers.modeling_outputs import BaseModelOutput
 
 from alignbench.errors import UsageError
 from alignbench.generators.base import Decoder
 from alignbench.generators.pretrained import CHUNK_BYTES, TOGETHER, Pretrained, Whole, fork, normalised, shown
 from alignbench.generators.sampling import Stepwise
-from alignbench.generators.slots import apart
+from alignbench.generators.slots import CLOSE, apart
+from alignbench.generators.window import Window, as_mask, seen
 from alignbench.types import Array, Draws
 
 UNSAID = ("m2m_100",)
@@ -75,12 +77,30 @@ class HFEncoderDecoder(Pretrained):
     def _begun(self, encoded: Sequence[list[int]]) -> HFEncoderDecoderState:
         ids, mask = self._right_padded(encoded)
         prefix = torch.tensor([self.prefix] * len(encoded), device=self.device)
-        out = self._forward(prefix, mask, input_ids=ids)
-        hidden, logits = out.encoder_last_hidden_state, out.logits[:, -1].float()
-        return HFEncoderDecoderState(self, out.past_key_values, hidden, mask, logits)
+        out = self._forward(prefix, mask, input_ids=ids, **self._empty_cache())
+        hidden, read = out.encoder_last_hidden_state, self._read(mask)
+        if read is not mask:  # the encoder reads it all, and the decoder attends to a part
+            encoded = BaseModelOutput(last_hidden_state=hidden)
+            out = self._forward(prefix, read, encoder_outputs=encoded, **self._empty_cache())
+        return HFEncoderDecoderState(self, out.past_key_values, hidden, read, out.logits[:, -1].float())
+
+    def _empty_cache(self) -> dict[str, Any]:
+        """Under a window masks say what is seen: layers with a window of their own must not forget keys."""
+        return {"past_key_values": EncoderDecoderCache(DynamicCache(), DynamicCache())} if self.window else {}
+
+    def _read(self, mask: torch.Tensor) -> torch.Tensor:
+        """(R, L) 1 where the decoder may attend to a prompt, of which `mask` is 1 at real tokens."""
+        if self.window is None or not self.window.cuts_source:
+            return mask
+        read = torch.zeros_like(mask)
+        for row, length in zip(read, mask.sum(1).tolist(), strict=True):
+            row[:length][self.window.source] = 1
+        return read
 
     def _forward(self, said: torch.Tensor, mask: torch.Tensor, **more: Any) -> Any:
         """The network's own output on decoder ids (R, T), for prompts of which `mask` (R, L) is 1 at real tokens."""
+        if self.window is not None:
+            more["decoder_attention_mask"] = self._decoder_mask(said, more.get("past_key_values"))
         with torch.inference_mode():
             out = self.network(attention_mask=mask, decoder_input_ids=said, use_cache=True, return_dict=True, **more)
             if self.never:
@@ -90,6 +110,13 @@ class HFEncoderDecoder(Pretrained):
     def history(self, rendered: str) -> list[int]:
         """See `Remembering.history`: the decoder's own prefix; what the encoder reads was not said."""
         return self.prefix
+
+    def _decoder_mask(self, said: torch.Tensor, cache: Any) -> torch.Tensor:
+        """(R, 1, T, L) what decoder ids (R, T) see of all L, those in the cache included."""
+        before = 0 if cache is None else int(cache.get_seq_length())
+        width = before + said.shape[1]
+        allowed = seen(torch.arange(before, width, device=said.device), width, self.window)
+        return as_mask(self.network, allowed.expand(len(said), 1, -1, -1))
 
     def forced(self, rendered: Sequence[str], draws: Draws) -> Whole:
         """See `Model.forced`: the states before the first tokens, then one pass over all the others."""
@@ -145,6 +172,11 @@ class HFEncoderDecoder(Pretrained):
                 f"{self.name}: max_tokens {max_tokens}, after a prefix of {len(self.prefix)}, is more than the "
                 f"decoder's window of {self._window('decoder')}"
             )
+        if self.window is not None and not ids[self.window.source]:
+            raise UsageError(
+                f"{self.name}: {shown(rendered)} has {len(ids)} tokens, none of them in the span "
+                f"source_begin={self.window.source_begin}, source_end={self.window.source_end}"
+            )
         return ids
 
     def _window(self, side: str) -> float:
@@ -163,6 +195,28 @@ class HFEncoderDecoder(Pretrained):
         ids = torch.tensor([e + [0] * (width - len(e)) for e in encoded], device=self.device)
         mask = torch.tensor([[1] * len(e) + [0] * (width - len(e)) for e in encoded], device=self.device)
         return ids, mask
+
+    def _whole(self, ids: list[int]) -> torch.Tensor:
+        """See `Pretrained._whole`: of ids that the decoder says."""
+        said = self._tensor([[*self.prefix, *self._sayable(ids)]])
+        source = self._tensor([[i % len(self.vocab) for i in (1, 3, 2)]])
+        return normalised(self._forward(said, torch.ones_like(source), input_ids=source).logits[0])
+
+    def _sayable(self, ids: list[int]) -> list[int]:
+        """The ids, others in the place of pads and of those that it never says."""
+        may = [i for i in range(len(self.vocab)) if i != self._pad and i not in self.never]
+        return [may[i % len(may)] for i in ids]
+
+    def _obeys(self) -> bool:
+        """See `Pretrained._obeys`; also whether it hears nothing of what is outside a span of the source."""
+        part = replace(self, window=Window(1, 1, 3), replicas=())
+        source, prefix = self._tensor([[i % len(self.vocab) for i in (1, 3, 2, 5)]]), self._tensor([self.prefix])
+        read, found = part._read(torch.ones_like(source)), []
+        hidden = part._forward(prefix, torch.ones_like(source), input_ids=source).encoder_last_hidden_state
+        for what in (hidden, hidden + (1 - read)[..., None]):
+            out = part._forward(prefix, read, encoder_outputs=BaseModelOutput(last_hidden_state=what))
+            found.append(normalised(out.logits))
+        return bool(apart(*found).max() <= CLOSE) and super()._obeys()
 
     def _padding_gap(self) -> torch.Tensor:
         """See `Pretrained._padding_gap`; a pad is said, if it may be, and is a token like others."""

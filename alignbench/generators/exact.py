@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from hashlib import sha256
 from typing import Any
@@ -16,6 +16,7 @@ from alignbench.generators.base import Autoregressive, State, Vocab
 from alignbench.generators.hidden import HiddenMarkov
 from alignbench.generators.law import Law, check_max_tokens, whole_rows
 from alignbench.generators.warp import Warp
+from alignbench.generators.window import Window
 from alignbench.generators.words import EOS, ids_of, text_of, vocab_of, walked
 from alignbench.registry import generator
 from alignbench.types import Array, Draws
@@ -40,6 +41,7 @@ class NGram:
     order: int
     name: str = "exact"
     batch_size: int = 4096
+    window: Window | None = None
     enumerable = True
 
     def __post_init__(self) -> None:
@@ -61,9 +63,20 @@ class NGram:
         return torch.device("cpu")
 
     def identity(self) -> Mapping[str, Any]:
-        """The words and the table."""
+        """The words and the table, and the attention window where there is one."""
         digest = sha256(np.ascontiguousarray(self.table).tobytes()).hexdigest()[:16]
-        return {"kind": "ngram", "words": list(self.words), "order": self.order, "table": digest}
+        windowed = {"window": self.window.k} if self.window else {}
+        return {"kind": "ngram", "words": list(self.words), "order": self.order, "table": digest, **windowed}
+
+    def windowed(self, window: Window) -> NGram:
+        """This model of which each context's words but the last `window.k` read as "before the beginning".
+
+        Raises UsageError where a span of the source is asked for.
+        """
+        window.refuse_source(self.name)
+        contexts = len(self.table)
+        recent = (len(self.words) + 2) ** min(window.k, self.order - 1)
+        return replace(self, table=self.table[np.arange(contexts) % recent + contexts - recent], window=window)
 
     def render(self, prompt: str) -> str:
         """The prompt as it is."""

@@ -26,6 +26,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPast
 from alignbench.generators.base import Positions
 from alignbench.generators.budget import bucket, ran_out
 from alignbench.generators.graphs import Graphs
+from alignbench.generators.window import MASKED, Window, as_mask, seen
 from alignbench.types import Array, Draws
 
 _LOG = logging.getLogger(__name__)
@@ -101,8 +102,8 @@ class SlotLayer(CacheLayerMixin):  # type: ignore[misc]
 class SlotCache:
     """The keys and values of `rows` slots of `width` tokens, and the passes that read and write them."""
 
-    def __init__(self, network: Any, rows: int, width: int) -> None:
-        self.network, self.place = network, Place()
+    def __init__(self, network: Any, rows: int, width: int, window: Window | None = None) -> None:
+        self.network, self.place, self.window = network, Place(), window
         count = len(DynamicCache(config=network.config).layers)
         self.layers = [SlotLayer(self.place, rows, width) for _ in range(count)]
         self.cache = Cache(layers=list(self.layers))
@@ -117,17 +118,13 @@ class SlotCache:
         self.place.width = width
         self.place.at = None if at is None else positions
         self.place.rows = torch.arange(len(ids), device=ids.device)[:, None]
-        mask = None if at is None else self._mask(positions, width)
+        mask = None if at is None and self.window is None else self._mask(positions, width)
         return _hidden(self.network, input_ids=ids, attention_mask=mask, position_ids=positions,
                        past_key_values=self.cache)  # fmt: skip
 
     def _mask(self, positions: torch.Tensor, width: int) -> torch.Tensor:
         """(n, 1, T, width) what each id may see, in the form that the network's attention takes."""
-        seen = torch.arange(width, device=positions.device) <= positions[:, None, :, None]
-        if self.network.config._attn_implementation == "sdpa":
-            return seen
-        dtype = self.network.dtype
-        return torch.zeros_like(seen, dtype=dtype).masked_fill_(~seen, torch.finfo(dtype).min)
+        return as_mask(self.network, seen(positions[:, None], width, self.window))
 
     def copy(self, source: SlotCache, which: torch.Tensor, slots: torch.Tensor, width: int) -> None:
         """Rows `which` of another cache, their first `width` tokens, into `slots` of this one."""
@@ -165,16 +162,16 @@ class Prompts:
     last: torch.Tensor  # (U, D)
 
 
-def run_prompts(network: Any, encoded: Sequence[list[int]]) -> Prompts:
+def run_prompts(network: Any, encoded: Sequence[list[int]], window: Window | None = None) -> Prompts:
     """The prompts, each run once, in passes of bounded size."""
     width = max(map(len, encoded))
-    cache = SlotCache(network, len(encoded), width)
+    cache = SlotCache(network, len(encoded), width, window)
     length = torch.tensor([len(e) for e in encoded], device=network.device)
     ids = torch.tensor([e + [0] * (width - len(e)) for e in encoded], device=network.device)
     step, last = max(1, PROMPTS // width), []
     for begin in range(0, len(encoded), step):
         part = slice(begin, begin + step)
-        one = cache if step >= len(encoded) else SlotCache(network, len(ids[part]), width)
+        one = cache if step >= len(encoded) else SlotCache(network, len(ids[part]), width, window)
         hidden = one.run(ids[part], None, width)
         last.append(hidden[torch.arange(len(hidden)), length[part] - 1])
         if one is not cache:
@@ -183,19 +180,21 @@ def run_prompts(network: Any, encoded: Sequence[list[int]]) -> Prompts:
     return Prompts(cache, length, torch.cat(last))
 
 
-def forced(network: Any, encoded: Sequence[list[int]], which: Array, draws: Draws) -> torch.Tensor:
+def forced(
+    network: Any, encoded: Sequence[list[int]], which: Array, draws: Draws, window: Window | None = None
+) -> torch.Tensor:
     """(P, D) hidden states before each token of each draw, draw by draw; prompt `which[i]` is that of draw i.
 
     One pass over the prompts, one over the draws, which begin where their prompts end.
     """
     assert draws.tokens is not None
     device, steps = network.device, int(draws.length.max())
-    prompts = run_prompts(network, encoded)
+    prompts = run_prompts(network, encoded, window)
     place = torch.as_tensor(which, device=device)
     hidden = prompts.last[place][:, None]
     if steps > 1:
         longest = int(prompts.length.max())
-        cache = SlotCache(network, len(draws), longest + steps - 1)
+        cache = SlotCache(network, len(draws), longest + steps - 1, window)
         cache.copy(prompts.cache, place, torch.arange(len(draws), device=device), longest)
         ids = torch.as_tensor(draws.tokens[:, : steps - 1], device=device).clamp(min=0)
         said = cache.run(ids, prompts.length[place], longest + steps - 1)
@@ -209,11 +208,13 @@ class Slots:
 
     refills = True
 
-    def __init__(self, network: Any, encode: Callable[[str], list[int]], slots: int, width: int) -> None:
-        self.network, self.encode, self.rows, self.width = network, encode, slots, width
+    def __init__(
+        self, network: Any, encode: Callable[[str], list[int]], slots: int, width: int, window: Window | None = None
+    ) -> None:
+        self.network, self.encode, self.rows, self.width, self.window = network, encode, slots, width, window
         captured = network.device.type in CAPTURED
         self.unwatched = 8 if captured else 1
-        self.cache = SlotCache(network, slots, width)
+        self.cache = SlotCache(network, slots, width, window)
         # not a method of this object: a cycle would hold its memory until Python looks for cycles
         self.graphs = Graphs(self.cache.logits) if captured else None
         self.empty(slots)
@@ -237,7 +238,7 @@ class Slots:
 
     def prefill(self, rendered: Sequence[str]) -> torch.Tensor:
         """See `Decoder.prefill`."""
-        self.prompts = run_prompts(self.network, [self.encode(text) for text in rendered])
+        self.prompts = run_prompts(self.network, [self.encode(text) for text in rendered], self.window)
         return head(self.network, self.prompts.last)
 
     def fill(self, slots: torch.Tensor, which: torch.Tensor) -> None:
@@ -322,23 +323,23 @@ class Trial:
     position_bytes: int = 0
 
     @staticmethod
-    def of(network: Any) -> Trial:
-        """Tried, not guessed: two prompts and a few tokens both ways must agree.
+    def of(network: Any, window: Window | None = None) -> Trial:
+        """Tried, not guessed: two prompts and a few tokens both ways must agree, under a window by one of 2.
 
         What a network does with positions, masks and its last layer is its own; a config does not say all of it.
         """
         try:
-            window = _window(network)
-            if window < 16:
+            own = _window(network)
+            if own < 16:
                 return _refused("its layers keep something else than all keys and values")
-            gap, cache = _gap(network)
+            gap, cache = _gap(network, window and Window(2))
         except Exception as error:  # whatever a network's own code raises: it is then run as transformers runs it
             if ran_out(error):
                 raise
             return _refused(str(error) or type(error).__name__)
         if not agree(gap, network.dtype):
             return _refused(f"the fast way is {float(gap.max()):.2g} nats off")
-        return Trial(True, window, cache.position_bytes)
+        return Trial(True, own, cache.position_bytes)
 
 
 def _refused(why: str) -> Trial:
@@ -358,11 +359,16 @@ def agree(gap: torch.Tensor, dtype: torch.dtype) -> bool:
 
 
 def _window(network: Any) -> float:
-    """Tokens that every layer sees whole; 0 where a layer keeps something else than keys and values."""
+    """Tokens that every layer sees whole; 0 where slots cannot hold what a layer keeps."""
+    if network.config._attn_implementation not in MASKED or network.config.is_encoder_decoder:
+        return 0
+    return own_window(network)
+
+
+def own_window(network: Any) -> float:
+    """Tokens that every layer of the decoder sees whole; 0 where one keeps something else than keys and values."""
     # GPT-Neo's local layers count from the last key on: its cache does not know
     window: float = getattr(network.config, "window_size", None) or np.inf
-    if network.config._attn_implementation not in ("sdpa", "eager") or network.config.is_encoder_decoder:
-        return 0
     for layer in DynamicCache(config=network.config).layers:
         if type(layer) is DynamicSlidingWindowLayer:
             window = min(window, layer.sliding_window)
@@ -371,13 +377,13 @@ def _window(network: Any) -> float:
     return window
 
 
-def _gap(network: Any) -> tuple[torch.Tensor, SlotCache]:
+def _gap(network: Any, window: Window | None) -> tuple[torch.Tensor, SlotCache]:
     """Nats between the two ways, and the cache of the one."""
     device, size = network.device, network.get_output_embeddings().weight.shape[0]
     encoded = [[i % size for i in (1, 3, 2, 5, 4)], [2 % size]]
     said = torch.tensor([[i % size for i in (3, 1)], [i % size for i in (4, 1)]], device=device)
-    prompts = run_prompts(network, encoded)
-    cache = SlotCache(network, 2, 7)
+    prompts = run_prompts(network, encoded, window)
+    cache = SlotCache(network, 2, 7, window)
     both = torch.arange(2, device=device)
     cache.copy(prompts.cache, both, both, 5)
     rows = [prompts.last[:, None], cache.run(said[:, :1], prompts.length, 6)]
@@ -386,7 +392,11 @@ def _gap(network: Any) -> tuple[torch.Tensor, SlotCache]:
     gaps = []
     for i, prompt in enumerate(encoded):
         ids = torch.tensor([[*prompt, *said[i].tolist()]], device=device)
+        mask = window and as_mask(
+            network, seen(torch.arange(ids.shape[1], device=device), ids.shape[1], window)[None, None]
+        )
         with torch.inference_mode():
-            plain = network(input_ids=ids, use_cache=False).logits[0, len(prompt) - 1 :].float().log_softmax(-1)
+            whole = network(input_ids=ids, attention_mask=mask, use_cache=False).logits[0]
+        plain = whole[len(prompt) - 1 :].float().log_softmax(-1)
         gaps.append(apart(plain, found[3 * i : 3 * i + 3]))
     return torch.cat(gaps), cache

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from transformers.cache_utils import DynamicCache
 
 from alignbench.errors import UsageError
 from alignbench.generators.base import Decoder, Positions
@@ -22,6 +23,7 @@ from alignbench.generators.budget import bucket
 from alignbench.generators.pretrained import CHUNK_BYTES, TOGETHER, Pretrained, Whole, fork, normalised, shown
 from alignbench.generators.sampling import CACHED, Stepwise
 from alignbench.generators.slots import Logits, Slots, Trial, apart, forced
+from alignbench.generators.window import Window, as_mask, seen
 from alignbench.types import Array, Draws
 
 
@@ -48,7 +50,9 @@ class HFModel(Pretrained):
     def _begun(self, encoded: Sequence[list[int]]) -> HFState:
         ids, mask = self._left_padded(encoded)
         positions = (mask.cumsum(1) - 1).clamp(min=0)
-        out = self._forward(ids, mask, positions, use_cache=True, keep=1)
+        # under a window masks say what is seen: layers with a window of their own must not forget keys
+        cache = {"past_key_values": DynamicCache()} if self.window else {}
+        out = self._forward(ids, mask, positions, use_cache=True, keep=1, **cache)
         return HFState(self, out.past_key_values, mask, positions[:, -1] + 1, out.logits[:, -1].float())
 
     def decoder(self, rows: int, width: int) -> Slots | Stepwise:
@@ -66,7 +70,7 @@ class HFModel(Pretrained):
             return held
         del held  # before as much again is taken
         model = weakref.proxy(self)  # else it and the decoder that it keeps would hold each other
-        return Slots(self.network, lambda text: model.encode(text, 0), slots, width)
+        return Slots(self.network, lambda text: model.encode(text, 0), slots, width, self.window)
 
     def give_back(self, decoder: Decoder) -> None:
         """Keep a decoder that is not used any more for the next one who asks: its memory, and on a GPU its graphs."""
@@ -81,7 +85,7 @@ class HFModel(Pretrained):
     @cached_property
     def trial(self) -> Trial:
         """Whether the network can be run by slots."""
-        return Trial.of(self.network)
+        return Trial.of(self.network, self.window)
 
     def refuse_unrunnable(self) -> None:
         """Raise UsageError where neither way is right: no keys and values by row, or a row that sees its padding."""
@@ -96,10 +100,22 @@ class HFModel(Pretrained):
         after = state.extend(torch.tensor(said, device=self.device))
         found, gaps = torch.stack([state.log_probs, after.log_probs], 1), []
         for i, ids in enumerate(encoded):
-            with torch.inference_mode():
-                whole = self.network(input_ids=torch.tensor([[*ids, said[i]]], device=self.device)).logits[0, -2:]
-            gaps.append(apart(normalised(whole), found[i]))
+            gaps.append(apart(self._whole([*ids, said[i]])[-2:], found[i]))
         return torch.cat(gaps)
+
+    def _whole(self, ids: list[int]) -> torch.Tensor:
+        """See `Pretrained._whole`; where no mask is needed, with nothing but the ids."""
+        given = torch.tensor([ids], device=self.device)
+        if self.window is None:
+            with torch.inference_mode():
+                return normalised(self.network(input_ids=given).logits[0])
+        positions = torch.arange(len(ids), device=self.device)[None]
+        return normalised(self._forward(given, torch.ones_like(given), positions, use_cache=False, keep=0).logits[0])
+
+    def windowed(self, window: Window) -> HFModel:
+        """See `Pretrained.windowed`."""
+        window.refuse_source(self.name)
+        return super().windowed(window)
 
     def _row_bytes(self, width: int) -> int:
         """What a row of `width` tokens takes: keys and values, with its prompt's before, and copies of its logits."""
@@ -128,7 +144,7 @@ class HFModel(Pretrained):
         place = {text: i for i, text in enumerate(texts)}
         which = np.array([place[text] for text in rendered])
         if self._by_slots(max(map(len, encoded)) + width):
-            return _Forced(Logits(self.network, forced(self.network, encoded, which, draws)))
+            return _Forced(Logits(self.network, forced(self.network, encoded, which, draws, self.window)))
         return self._forced_whole([encoded[i] for i in which], draws)
 
     def _forced_whole(self, encoded: Sequence[list[int]], draws: Draws) -> Whole:
@@ -179,7 +195,16 @@ class HFModel(Pretrained):
         if self._keep:
             more["logits_to_keep"] = keep
         with torch.inference_mode():
-            return self.network(input_ids=ids, attention_mask=mask, **more)
+            return self.network(input_ids=ids, attention_mask=self._mask(mask, ids.shape[1]), **more)
+
+    def _mask(self, real: torch.Tensor, count: int) -> torch.Tensor:
+        """What the last `count` of L columns see of those that are `real` (R, L): (R, 1, count, L) under a window."""
+        if self.window is None:
+            return real
+        width = real.shape[1]
+        at = torch.arange(width - count, width, device=real.device)
+        itself = torch.arange(width, device=real.device) == at[:, None]  # a pad too: what sees nothing is NaN
+        return as_mask(self.network, (seen(at, width, self.window) & real[:, None, None].bool()) | itself)
 
 
 @dataclass(frozen=True)

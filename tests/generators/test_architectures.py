@@ -205,7 +205,7 @@ def test_a_family_that_cannot_be_run_is_one_line(name, tmp_path):
 
 def test_planted_padding_that_a_network_sees_is_refused(tmp_path, monkeypatch):
     """Where slots do not fit and a pad changes what is said, there is no right way left."""
-    monkeypatch.setattr(slots.Trial, "of", staticmethod(lambda network: slots.Trial(False)))
+    monkeypatch.setattr(slots.Trial, "of", staticmethod(lambda *_: slots.Trial(False)))
     folder = tiny_llama(tmp_path / "llama", WORDS)
     assert hf(pretrained=str(folder)).model.trial.works is False
     right = transformer.HFModel._left_padded
@@ -220,7 +220,7 @@ def test_planted_padding_that_a_network_sees_is_refused(tmp_path, monkeypatch):
 
 
 def test_memory_that_runs_out_in_the_trial_of_the_plain_way_is_no_refusal(tmp_path, monkeypatch):
-    monkeypatch.setattr(slots.Trial, "of", staticmethod(lambda network: slots.Trial(False)))
+    monkeypatch.setattr(slots.Trial, "of", staticmethod(lambda *_: slots.Trial(False)))
 
     def full(self, encoded):
         raise torch.OutOfMemoryError("out of memory")

@@ -367,7 +367,7 @@ def test_short_rows_are_not_as_wide_as_the_longest(world, monkeypatch):
 def test_a_prompt_is_computed_once_for_all_its_draws(world, monkeypatch):
     run = []
     right = slots.run_prompts
-    monkeypatch.setattr(slots, "run_prompts", lambda network, encoded: run.extend(encoded) or right(network, encoded))
+    monkeypatch.setattr(slots, "run_prompts", lambda n, encoded, *w: run.extend(encoded) or right(n, encoded, *w))
     asked(world, rows_of(3, 40), PROMPTS[:3])
     assert sorted(map(len, run)) == [1, 2, 36]
 
@@ -543,7 +543,7 @@ def test_what_is_learned_is_of_the_batch_that_was_begun(world, monkeypatch):
 @over(*REAL)
 def test_a_network_that_says_no_numbers_is_one_line(world, monkeypatch):
     right = sampling._drawn
-    monkeypatch.setattr(sampling, "_drawn", lambda x, u, warp: right(x * torch.nan, u, warp))
+    monkeypatch.setattr(sampling, "_drawn", lambda x, *rest: right(x * torch.nan, *rest))
     with pytest.raises(RunError, match=r"output is no number \(NaN\); try dtype=float32"):
         asked(world)
 
@@ -558,7 +558,7 @@ def test_draws_of_one_token_are_yielded_by_the_batch(world):
 def test_equal_texts_are_one_prompt(world, monkeypatch):
     run = []
     right = slots.run_prompts
-    monkeypatch.setattr(slots, "run_prompts", lambda network, encoded: run.extend(encoded) or right(network, encoded))
+    monkeypatch.setattr(slots, "run_prompts", lambda n, encoded, *w: run.extend(encoded) or right(n, encoded, *w))
     asked(world, rows_of(4, 40), ("rain", "sun", "rain", "sun"))
     assert len(run) == 2
 
