@@ -165,7 +165,7 @@ class Bench:
             wish = Wish(self.prompts, rows, self.task.max_tokens, self.seed.on(stream))
             stored = self.store.sample(generator, identity_of(generator), wish, advance)
         self.fresh += stored.fresh
-        for law in (generator, self.base):  # memory that was kept for the next batch of these draws
+        for law in (generator, getattr(generator, "proposal", None), self.base):  # memory kept for the next batch
             model = getattr(law, "model", None)
             if isinstance(model, Slotted):
                 model.forget()
@@ -204,12 +204,14 @@ class Bench:
         with self.progress(f"{self.task.name}: scoring {label}", 1) as advance:
             scores = self._score(generator, own)
             advance(1)
-        ref = replace(ref, log_gen=scores.log_gen_ref, rank=self._rank(generator, ref))
+        proposal = self._proposal(generator)
+        log_gen = scores.log_gen_ref if proposal is None else proposal.log_prob(self.prompts, ref.draws)
+        ref = replace(ref, log_gen=log_gen, rank=self._rank(generator, ref))
         return self._evidence(
             scores.own, ref, cost=_cost(stored, own, generator),
             reasons=scores.reasons, rescoring=scores.rescoring,
             selection=getattr(generator, "selection", None), is_base=generator is self.base,
-            proposed=_proposed(stored.draws), proposal=self._weighed(generator),
+            proposed=_proposed(stored.draws), proposal=self._weighed(proposal),
             remark=getattr(generator, "remark", ""),
             truncates=bool(getattr(generator, "truncates", False)), truth=self._truth(generator),
         )  # fmt: skip
@@ -219,10 +221,15 @@ class Bench:
         rank = getattr(generator, "rank", None)
         return None if rank is None else np.asarray(rank(self.prompts, ref.draws), dtype=float)
 
-    def _weighed(self, generator: Any) -> Scored | None:
-        """Fresh draws of what `generator` selects from, scored under it, base and target; None: the base."""
+    def _proposal(self, generator: Any) -> Any:
+        """What `generator` selects from; None where that is the base, or it does not select."""
         proposal = getattr(generator, "proposal", None)
-        if proposal is None or proposal is self.base or getattr(generator, "selection", None) is None:
+        selects = getattr(generator, "selection", None) is not None
+        return proposal if selects and proposal is not self.base else None
+
+    def _weighed(self, proposal: Any) -> Scored | None:
+        """Fresh draws of what a generator selects from, scored under it, base and target; None: the base."""
+        if proposal is None:
             return None
         draws = self._draw("draws of its proposal", proposal, "ref", first=WEIGHED).draws
         log_q = draws.log_prob if draws.log_prob is not None else proposal.log_prob(self.prompts, draws)
@@ -265,7 +272,7 @@ class Bench:
             again, log_base, kl_base = compare(generator, self.base, self.prompts, own)
             return self._trusted(generator, own, again, log_base, kl_base)
         selected = getattr(generator, "selection", None) is not None
-        log_base = self._log_base(own, drawn_from_base=selected)
+        log_base = self._log_base(own, drawn_from_base=selected and self._proposal(generator) is None)
         if isinstance(generator, Distribution) and log_base is not None:
             with plain_failures("log_prob of the generator", RunError):
                 again = np.asarray(generator.log_prob(self.prompts, own), dtype=float)

@@ -9,7 +9,7 @@ import numpy as np
 
 from alignbench.generators.exact import enumerate_draws
 from alignbench.generators.law import Law
-from alignbench.stats import discrete
+from alignbench.stats import discrete, resampled
 from alignbench.stats.selection import selected
 from alignbench.stats.weights import cells
 from alignbench.target import Target
@@ -84,6 +84,9 @@ def _law_of(
 ) -> Callable[[Array], Array] | None:
     """A function from the rows of one prompt to the generator's probabilities of them."""
     selection: Selection | None = getattr(generator, "selection", None)
+    proposal = getattr(generator, "proposal", None) or base
+    if selection is not None and (selection.kind in ("quasi", "resampled") or proposal is not base):
+        return _weighing(selection, proposal, prompts, draws, ratio)
     if selection is not None and draws.log_prob is not None:
         mass, rank = np.exp(draws.log_prob), getattr(generator, "rank", None)
         by = ratio if rank is None else np.asarray(rank(prompts, draws), float)
@@ -96,6 +99,24 @@ def _law_of(
         return None
     log_gen = generator.log_prob(prompts, draws)
     return lambda rows: np.asarray(np.exp(log_gen[rows]))
+
+
+def _weighing(
+    selection: Selection, proposal: Any, prompts: Sequence[str], draws: Draws, ratio: Array
+) -> Callable[[Array], Array] | None:
+    """As `_law_of`, for a law that keeps draws of a proposal by their weights; None where they are too many to sum."""
+    assert draws.log_prob is not None
+    log_q = np.asarray(proposal.log_prob(prompts, draws), float)
+    log_p = np.where(log_q > -np.inf, draws.log_prob + ratio, -np.inf)
+    if selection.kind == "resampled":
+        weight = np.subtract(log_p, log_q, out=np.full(log_p.size, -np.inf), where=log_p > -np.inf)
+        parts = [(draws.prompt == c, np.exp(log_q), weight) for c in range(len(prompts))]
+        laws = [resampled.law(q[rows], w[rows], selection.n) for rows, q, w in parts]
+        known = [law for law in laws if law is not None]
+        return (lambda rows: known[int(draws.prompt[rows][0])]) if len(known) == len(laws) else None
+    if selection.kind == "quasi":
+        log_p = np.minimum(log_p, np.array(selection.log_beta)[draws.prompt] + log_q)
+    return lambda rows: discrete.normalised(log_p[rows])
 
 
 def _divergences(log_base: Array, ratio: Array, pi: Array) -> dict[str, float]:

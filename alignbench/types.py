@@ -197,7 +197,7 @@ class Scored:
     features: Mapping[str, Array]
     log_base: Array | None
     log_target: Array | None  # log P, unnormalised; −inf where a hard constraint is broken
-    log_gen: Array | None
+    log_gen: Array | None  # log π; of reference draws where π selects from another proposal, its log q
     log_judge: Array | None
     kl_base: Array | None = None  # Σ_t KL(π(·|x_<t) ‖ a(·|x_<t)) of each draw (Rao-Blackwell)
     phi: Array | None = None  # (B, K) moments, centred: E_p[φ] = 0 is wanted, and λ·φ is their part of log P

@@ -121,6 +121,11 @@ def best_of(n, a, ratio):
     return found
 
 
+def pairs_of(a, w):
+    """One of two draws, with probability ∝ its weight; two of weight 0 are left out."""
+    return normal({x: sum(2 * a[x] * a[y] * w[x] / (w[x] + w[y]) for y in a) if w[x] else 0.0 for x in a})
+
+
 def brute(log_weight, law):
     """Every part by sums over the dictionaries of the two prompts, averaged."""
     parts = []
@@ -163,6 +168,24 @@ GENERATORS = {
     "rejection": (
         lambda target: type("Rejects", (), {"selection": Selection("first", 9)})(),
         lambda prompt, a, ratio: normal({x: m * exp(ratio[x]) for x, m in a.items()}),
+    ),
+    "quasi": (
+        lambda target: type("Quasi", (), {"selection": Selection("quasi", 9, (0.2, -0.4))})(),
+        lambda prompt, a, ratio: normal(
+            {x: m * min(exp(ratio[x]), exp(0.2 if prompt == PROMPTS[0] else -0.4)) for x, m in a.items()}
+        ),
+    ),
+    "quasi of another proposal": (
+        lambda target: type(
+            "Quasi", (), {"selection": Selection("quasi", 9, (0.2, 0.2)), "proposal": BASE.warped(temperature=0.6)}
+        )(),
+        lambda prompt, a, ratio: normal(
+            {x: min(m * exp(ratio[x]), exp(0.2) * tempered(prompt, a, ratio)[x]) for x, m in a.items()}
+        ),
+    ),
+    "resampled": (
+        lambda target: type("Resamples", (), {"selection": Selection("resampled", 2)})(),
+        lambda prompt, a, ratio: pairs_of(a, {x: exp(ratio[x]) for x in a}),
     ),
 }
 DIVERGENCES = ("kl_target", "kl_target_within", "kl_reverse", "kl_reverse_within", "kl_base", "kl_base_rb",

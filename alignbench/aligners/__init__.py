@@ -21,4 +21,6 @@ from alignbench.aligners import decoding as decoding
 from alignbench.aligners import few_shot as few_shot
 from alignbench.aligners import point as point
 from alignbench.aligners import prompt as prompt
+from alignbench.aligners import quasi_rejection as quasi_rejection
 from alignbench.aligners import rejection as rejection
+from alignbench.aligners import sir as sir

@@ -10,6 +10,7 @@ import numpy as np
 from alignbench.errors import UsageError, did_you_mean
 from alignbench.metrics.black_box import black_box
 from alignbench.metrics.parameters import at_least
+from alignbench.metrics.weighed import BOUNDED, by_weights, weighed
 from alignbench.registry import metric
 from alignbench.stats import divergences, overlap, selection
 from alignbench.stats.divergences import Sample
@@ -119,7 +120,8 @@ def _at(evidence: Evidence, seed: int) -> dict[str, Estimate]:
 
 def _shifted(evidence: Evidence, shift: Array) -> Evidence:
     """The evidence with P at λ + `shift` (1 or C, K)."""
-    return replace(evidence, own=_tilted(evidence.own, shift), ref=_tilted(evidence.ref, shift))
+    proposal = None if evidence.proposal is None else _tilted(evidence.proposal, shift)
+    return replace(evidence, own=_tilted(evidence.own, shift), ref=_tilted(evidence.ref, shift), proposal=proposal)
 
 
 def _tilted(scored: Scored, shift: Array) -> Scored:
@@ -154,6 +156,9 @@ def _blurred(estimate: Estimate) -> Estimate:
 
 def _parts(evidence: Evidence, ref: Sample, seed: int) -> Parts:
     drawn = _of_base(evidence, ref)
+    if evidence.selection is not None and by_weights(evidence):
+        unlike = dict.fromkeys(PARTS[:-1], Estimate.missing(FROM_COUNTS)) | black_box(evidence, BOUNDED, seed)
+        return {**unlike, **weighed(evidence, drawn, ref)}
     if evidence.selection is not None:
         rank = evidence.ref.rank
         found = _selected(drawn, evidence.selection, None if rank is None else rank[evidence.ref.of_base])

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from alignbench.stats.intervals import ROUNDING, normal, without_interval
-from alignbench.types import Array, Estimate, Evidence, Scored
+from alignbench.types import Array, Estimate, Evidence, Scored, Selection
 
 Numbers = Mapping[str, Estimate]
 MEANT = "the interval is for prompts like these"
@@ -71,6 +71,8 @@ def left_out(evidence: Evidence, prompt: int) -> Evidence:
         prompts=[text for c, text in enumerate(evidence.prompts) if c != prompt],
         references=None if references is None else [r for c, r in enumerate(references) if c != prompt],
         proposed=_rest(evidence.proposed, prompt),
+        proposal=None if evidence.proposal is None else _without(evidence.proposal, prompt),
+        selection=_selecting(evidence.selection, prompt),
     )  # fmt: skip
 
 
@@ -84,6 +86,12 @@ def _without(scored: Scored, prompt: int) -> Scored:
         scored, **arrays, draws=replace(draws, prompt=draws.prompt - (draws.prompt > prompt)),
         features={name: np.asarray(values)[kept] for name, values in scored.features.items()},
     )  # fmt: skip
+
+
+def _selecting(selection: Selection | None, prompt: int) -> Selection | None:
+    if selection is None or not selection.log_beta:
+        return selection
+    return replace(selection, log_beta=tuple(beta for c, beta in enumerate(selection.log_beta) if c != prompt))
 
 
 def _rest(proposed: Array | None, prompt: int) -> Array | None:

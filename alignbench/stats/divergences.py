@@ -91,9 +91,14 @@ def _kl_target(ref: Sample, truncates: bool) -> Estimate:
     plain = ref.component is None and is_boolean(ref.prompt, ref.ratio)
     answer = replace(_of_hits(ref, excess) if plain else _kl_estimate(ref, excess), ess=float(worth.sum()))
     if truncates and answer.value is not None:
-        unseen = min(3 / (worth.size * worth.min()), 1.0)  # 3/k in the prompt with the fewest, nothing in the others
-        answer = answer.noted(f"π truncates; target mass it leaves uncovered ≤ {unseen:.2g}")
+        answer = answer.noted(f"π truncates; target mass it leaves uncovered ≤ {unseen(ref):.2g}")
     return answer
+
+
+def unseen(ref: Sample) -> float:
+    """How much of the target's mass, mean over prompts, may lie where none of its draws among `ref` does (0 to 1)."""
+    worth = p_draws(ref.prompt, ref.ratio)
+    return min(3 / max(worth.size * float(worth.min()), 3.0), 1.0)  # 3/k in the prompt with the fewest, else nothing
 
 
 def _of_hits(ref: Sample, gap: Array) -> Estimate:

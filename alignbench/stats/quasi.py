@@ -9,24 +9,33 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+from scipy.special import rel_entr
 
 from alignbench.errors import UsageError
 from alignbench.stats.intervals import normal, on_root_scale, satterthwaite, spread_or_none
 from alignbench.stats.jackknife import leave_out, strata
 from alignbench.stats.normaliser import scaled
-from alignbench.stats.weights import LOGS, SHARES, p_draws, refusal
+from alignbench.stats.weights import LOGS, SHARES, cells, p_draws, refusal
 from alignbench.types import Array, Estimate
 
 CARRIED = 150.0
 """Draws above β that the distances from p need, counted by what each adds (Kish): Poisson table, β = 1: KL covered
 90 % with 47 of them, 93.6 % with 100. No correction for skewness helps, the large weights not seen being the matter."""
-PARTS = ("acceptance", "tv_bound", "tv", "kl_target", "kl_reverse")
+TIED = 60.0
+"""The same where each value of P/q above β was drawn `OFTEN` times, so that a larger one is hardly still to be seen.
+Weights of 1 and 7.4, three β, 70 to 250 draws a prompt: KL(p‖π) covered 94 to 96 %, TV 95 %, KL(π‖p) 90 to 91 %."""
+OFTEN = 5
+PARTS = ("acceptance", "tv_bound", "tv", "kl_target", "kl_reverse", "js", "kl_base")
+
+BY_SHARES = ("tv_bound", "tv", "js")
+NEAR_ZERO = ("kl_target", "kl_reverse", "js")  # squares of a distance near 0
 
 
-def exact(weights: Array, beta: float, masses: Array | None = None) -> Array:
-    """(5,) `PARTS` from weights P/q (n,) and the masses under q of what has them (default: equal).
+def exact(weights: Array, beta: float, masses: Array | None = None, log_base: Array | None = None) -> Array:
+    """(7,) `PARTS` from weights P/q (n,) and the masses under q of what has them (default: equal).
 
-    With m = min(w, β): Z_β/β; 1 − Z_β/Z; E(w/Z − m/Z_β)⁺; E_p log(w/m) + log(Z_β/Z); log(Z/Z_β) − E_π log(w/m).
+    With m = min(w, β): Z_β/β; 1 − Z_β/Z; E(w/Z − m/Z_β)⁺; E_p log(w/m) + log(Z_β/Z); log(Z/Z_β) − E_π log(w/m);
+    Jensen and Shannon's of w/Z and m/Z_β; E_π log(m·q/a) − log Z_β. `log_base` (n,): log a − log q, 0 by default.
     """
     q = np.full(weights.size, 1 / weights.size) if masses is None else masses
     m = np.minimum(weights, beta)
@@ -34,29 +43,39 @@ def exact(weights: Array, beta: float, masses: Array | None = None) -> Array:
     cut = np.log(np.divide(weights, m, out=np.ones(m.shape), where=m > 0))
     tv = q @ np.maximum(weights / z - m / z_beta, 0.0)
     to_target = (q * weights) @ cut / z + np.log(z_beta / z)
-    return np.array([z_beta / beta, 1 - z_beta / z, tv, to_target, np.log(z / z_beta) - (q * m) @ cut / z_beta])
+    reverse = np.log(z / z_beta) - (q * m) @ cut / z_beta
+    p, pi = weights / z, m / z_beta
+    js = q @ (rel_entr(p, (p + pi) / 2) + rel_entr(pi, (p + pi) / 2)) / 2
+    from_base = q @ rel_entr(pi, 1.0 if log_base is None else np.exp(np.where(m > 0, log_base, 0.0)))
+    return np.array([z_beta / beta, 1 - z_beta / z, tv, to_target, reverse, js, from_base])
 
 
 def quasi_rejection(
-    prompt: Array, r: Array, beta: float, *, normalised: bool = False, group: Array | None = None
-) -> dict[str, Estimate]:
-    """`PARTS` of π_β from r = log P − log q (B,) on draws of q, mean over prompts; KLs in nats, the others 0 to 1.
+    prompt: Array, r: Array, beta: float, *, normalised: bool = False, group: Array | None = None,
+    log_base: Array | None = None,
+) -> dict[str, Estimate]:  # fmt: skip
+    """`PARTS` of π_β from r = log P − log q (B,) on draws of q, mean over prompts; divergences in nats, others 0 to 1.
 
     acceptance: Z_β/β with Z_β = E_q min(P/q, β). tv = TV(p, π_β) ≤ tv_bound = 1 − Z_β/Z. kl_target = KL(p‖π_β),
-    kl_reverse = KL(π_β‖p). β is in units of P/q, or of P/(Zq), prompt by prompt, where `normalised`. Jackknifed, Ẑ
-    with the rest. Raises UsageError unless β is above 0.
+    kl_reverse = KL(π_β‖p), js theirs. kl_base = KL(π_β‖a), with `log_base` (B,) = log a − log q, 0 by default. β is in
+    units of P/q, or of P/(Zq), prompt by prompt, where `normalised`; a β for each prompt is r − log β_c and a β of 1.
+    Jackknifed, Ẑ with the rest. Raises UsageError unless β is above 0.
     """
     if not 0 < beta < np.inf:
         raise UsageError(f"beta must be above 0, not {beta!r}")
     r, n = np.asarray(r, float), np.size(r)
-    refused = {part: refusal(prompt, r, SHARES if part.startswith("tv") else LOGS) for part in PARTS}
+    refused = {part: refusal(prompt, r, SHARES if part in BY_SHARES else LOGS) for part in PARTS}
+    refused["kl_base"] = refused["kl_base"] if normalised else refusal(prompt, np.minimum(r, np.log(beta)), LOGS)
     carried = _carried(prompt, r, beta, normalised)
-    if carried < CARRIED:  # 0: that P/q never goes above β is not shown by draws that do not
-        few = f"{carried:.3g} draws of q above β carry the distance, {CARRIED:g} are needed"
-        refused |= {part: refused[part] or few for part in PARTS if part != "acceptance" or normalised}
+    needed = CARRIED if _rare(prompt, r, beta, normalised) else TIED
+    if carried < needed:  # 0: that P/q never goes above β is not shown by draws that do not
+        few = f"{carried:.3g} draws of q above β carry the distance, {needed:g} are needed"
+        of_capped = () if normalised else ("acceptance", "kl_base")
+        refused |= {part: refused[part] or few for part in PARTS if part not in of_capped}
     if all(refused.values()):
         return {part: Estimate.missing(why, n=n) for part, why in refused.items()}
-    table = [_of_prompt(r[rows], unit, beta, normalised) for rows, unit in strata(prompt, group)]
+    offset = np.zeros(n) if log_base is None else np.asarray(log_base, float)
+    table = [_of_prompt(r[rows], offset[rows], unit, beta, normalised) for rows, unit in strata(prompt, group)]
     values, variances = (np.array(x) for x in zip(*table, strict=True))
     worth = p_draws(prompt, r)
     means, errors = values.mean(axis=0), variances.sum(axis=0) / len(table) ** 2
@@ -64,7 +83,7 @@ def quasi_rejection(
     for k, part in enumerate(PARTS):
         df = satterthwaite(variances[:, k], worth)
         number = normal(float(means[k]), float(errors[k]), n=n, df=df)
-        number = replace(on_root_scale(number) if part.startswith("kl") else number, ess=float(worth.sum()))
+        number = replace(on_root_scale(number) if part in NEAR_ZERO else number, ess=float(worth.sum()))
         answer[part] = Estimate.missing(refused[part], n=n) if refused[part] else spread_or_none(number)
     return answer
 
@@ -79,16 +98,47 @@ def _carried(prompt: Array, r: Array, beta: float, normalised: bool) -> float:
     return count
 
 
+def _rare(prompt: Array, r: Array, beta: float, normalised: bool) -> bool:
+    """Whether some value of P/q above β has been drawn fewer than `OFTEN` times, in some prompt."""
+    for rows, _ in strata(prompt):
+        w, limit = _weights(r[rows], beta, normalised)
+        drawn = np.bincount(cells(r[rows])[1][w > limit])
+        if (drawn[drawn > 0] < OFTEN).any():
+            return True
+    return False
+
+
 def _weights(r: Array, beta: float, normalised: bool) -> tuple[Array, float]:
     """Weights in a unit of their own, and β in it."""
     w, shift = scaled(r)
     return w, beta * max(float(w.mean()), 1e-300) if normalised else float(np.exp(np.log(beta) - shift))
 
 
-def _of_prompt(r: Array, unit: Array, beta: float, normalised: bool) -> tuple[Array, Array]:
+def _of_prompt(r: Array, log_base: Array, unit: Array, beta: float, normalised: bool) -> tuple[Array, Array]:
     w, limit = _weights(r, beta, normalised)
 
     def parts(kept: Array) -> Array:
-        return exact(w[kept], beta * float(w[kept].mean()) if normalised else limit)
+        return exact(w[kept], beta * float(w[kept].mean()) if normalised else limit, log_base=log_base[kept])
 
     return leave_out(parts, unit)
+
+
+def log_beta_for_acceptance(log_weight: Array, acceptance: float) -> float:
+    """Log β (nats) with which this share of draws of q is accepted, E_q min(P/(βq), 1), by their log P − log q (n,).
+
+    The share must not be above that of the draws with P > 0.
+    """
+    w, shift = scaled(log_weight)
+    inverse = np.sort(1 / w[w > 1e-300])  # weights further below the largest are 0
+    accepted = np.minimum(w[:, None] * inverse, 1.0).sum(axis=0)  # linear in 1/β between these
+    wanted = min(acceptance * w.size, float(inverse.size))
+    return shift - float(np.log(np.interp(wanted, np.append(0.0, accepted), np.append(0.0, inverse))))
+
+
+def log_beta_for_tv(log_weight: Array, bound: float) -> float:
+    """The smallest log β (nats) where 1 − Z_β/Z ≥ TV(p, π_β) is at most `bound`, from log P − log q (n,)."""
+    w, shift = scaled(log_weight)
+    beta = np.sort(w[w > 0])
+    kept = np.minimum(w[:, None], beta).sum(axis=0)  # linear in β between these
+    wanted = (1 - bound) * float(w.sum())
+    return shift + float(np.log(np.interp(wanted, np.append(0.0, kept), np.append(0.0, beta))))

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from aligner_worlds import LENGTH, PROMPTS, within
 
-from alignbench.aligners.rejection import Rejection, RejectionSampler
+from alignbench.aligners.rejection import Rejection
+from alignbench.aligners.rounds import Rounds
 from alignbench.errors import Unsupported, UsageError
 from alignbench.seeds import Seed
 from alignbench.types import Selection, collect, rows_of
@@ -39,8 +40,7 @@ def test_planted_bugs_change_the_law(soft, monkeypatch):
     assert not within(capped, soft.p)  # the exhausted ones taken for draws of p
     low = replace(align(soft), bound=tuple(b - 1.5 for b in align(soft).bound))
     assert not within(draw(low), soft.p)  # a bound that is none
-    monkeypatch.setattr(RejectionSampler, "_accept", lambda self, prompts, proposals, seed: np.isfinite(
-        self.target.log_ratio_of(prompts, proposals)))  # fmt: skip
+    monkeypatch.setattr(Rounds, "_accept", lambda self, prompts, proposed, seed: np.isfinite(proposed.log_weight))
     assert not within(draw(align(soft)), soft.p)  # the reward forgotten
 
 

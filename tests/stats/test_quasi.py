@@ -7,7 +7,7 @@ from stats_worlds import close
 
 from alignbench.errors import UsageError
 from alignbench.stats import discrete
-from alignbench.stats.quasi import PARTS, exact, quasi_rejection
+from alignbench.stats.quasi import PARTS, exact, log_beta_for_acceptance, log_beta_for_tv, quasi_rejection
 
 X = np.arange(200)
 Q, P = poisson.pmf(X, 10), poisson.pmf(X, 11)
@@ -30,6 +30,12 @@ def test_poisson_table(beta, acceptance, tv):
     assert abs(found["acceptance"] * beta - acceptance) > 5e-5 or beta == 1  # planted: Z_β for Z_β/β
     assert found["kl_target"] == pytest.approx(float(discrete.kl(P, law)), abs=1e-9)
     assert found["kl_reverse"] == pytest.approx(float(discrete.kl(law, P)), abs=1e-9)
+    assert found["js"] == pytest.approx(float(discrete.js(law, P)), abs=1e-9)
+    assert found["kl_base"] == pytest.approx(float(discrete.kl(law, Q)), abs=1e-9)
+    a = poisson.pmf(X, 9)
+    other = exact(W, beta, Q, poisson.logpmf(X, 9) - poisson.logpmf(X, 10))
+    assert other[PARTS.index("kl_base")] == pytest.approx(float(discrete.kl(law, a)), abs=1e-9)
+    assert other[:-1] == pytest.approx(exact(W, beta, Q)[:-1])
 
 
 def sample(n=4000, seed=0, scale=3.0):
@@ -57,6 +63,13 @@ def test_far_scales_neither_overflow_nor_vanish():
         assert two["kl_target"].value == pytest.approx(one["kl_target"].value, abs=1e-9)
 
 
+def test_few_values_drawn_often_need_fewer_draws():
+    r = np.repeat([0.0, 2.0, 2.2], [300, 80, 6])
+    assert quasi_rejection(np.zeros(386, int), r, 1.0)["tv"].stderr > 0
+    r[-2:] = 0.0  # the largest weight four times: a larger one may be unseen
+    assert "draws of q above β carry the distance, 150" in quasi_rejection(np.zeros(386, int), r, 1.0)["tv"].note
+
+
 def test_a_hard_target_and_refusals():
     r = np.where(np.arange(400) < 100, 0.0, -np.inf)
     found = quasi_rejection(np.zeros(400, int), r, 1.0)
@@ -70,3 +83,28 @@ def test_a_hard_target_and_refusals():
     assert few["tv"].value is None and "are needed" in few["tv"].note
     with pytest.raises(UsageError, match="beta"):
         quasi_rejection(np.zeros(2, int), np.zeros(2), 0.0)
+
+
+def test_a_beta_for_each_prompt_is_a_shift_of_r():
+    (_, one), (_, two) = sample(3000, 1), sample(3000, 2)
+    prompt, r = np.repeat([0, 1], 3000), np.append(one, two)
+    log_beta = np.log([3.0, 6.0])
+    found = quasi_rejection(prompt, r - log_beta[prompt], 1.0)
+    truth = np.mean([exact(W, beta, Q) for beta in (1.0, 2.0)], axis=0)
+    for part, value in zip(PARTS, truth, strict=True):
+        assert found[part].value is None or close(found[part], value), part
+    assert found["kl_base"].value is not None and found["kl_target"].value is not None
+
+
+@pytest.mark.parametrize("shift", [0.0, 800.0, -800.0])
+def test_beta_from_a_wish(shift):
+    r = sample(500, scale=1.0)[1]
+    r[:100] = -np.inf
+    w = np.exp(r)
+    for wanted in (0.05, 0.3, 0.7, 0.8):
+        beta = np.exp(log_beta_for_acceptance(r + shift, wanted) - shift)
+        assert np.minimum(w / beta, 1).mean() == pytest.approx(wanted)
+    for wanted in (0.0, 0.01, 0.3, 0.9):
+        beta = np.exp(log_beta_for_tv(r + shift, wanted) - shift)
+        assert 1 - np.minimum(w, beta).mean() / w.mean() == pytest.approx(wanted, abs=1e-9)
+    assert log_beta_for_tv(r, 0.0) == pytest.approx(r.max())

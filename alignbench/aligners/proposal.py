@@ -1,0 +1,132 @@
+"""What aligners that weigh draws have in common: a proposal q, and log P − log q of its draws."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from alignbench.aligners.base import Setting, checked, identity_of
+from alignbench.errors import RunError, Unsupported, UsageError
+from alignbench.generators.law import PLAIN, Law
+from alignbench.seeds import Seed
+from alignbench.target import Target
+from alignbench.types import Array, Distribution, Draws, collect
+
+
+class Weighed(NamedTuple):
+    """Draws of a proposal with what they weigh and what they cost."""
+
+    draws: Draws
+    log_weight: Array  # (B,) nats: log P − log q, −inf where P = 0
+    spent: Array  # (B,) tokens decoded
+    calls: Array  # (B,) model calls: tokens decoded and tokens scored
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A generator q, and what its draws weigh: P/q."""
+
+    law: Any
+    base: Any
+    target: Target
+
+    @property
+    def is_base(self) -> bool:
+        """Whether q is the base, so that log P − log a weighs its draws."""
+        return self.law is self.base
+
+    def log_bound(self, n_prompts: int) -> Array | None:
+        """(C,) nats: the largest log P − log q that a draw can have, by prompt; None where none is known.
+
+        That of log P − log a serves where q masks tokens of the base and renormalises: there log a ≤ log q.
+        """
+        return self.target.log_bound(n_prompts) if self.is_base or _masks(self.law, self.base) else None
+
+    def draw(self, prompts: Sequence[str], rows: Array, *, max_tokens: int, seed: Seed) -> Weighed:
+        """The draws at `rows`, weighed; what P rules out is not scored. Raises RunError where q denies its own draw."""
+        draws = collect(self.law.sample(prompts, rows, max_tokens=max_tokens, seed=seed))
+        spent = draws.length if draws.spent is None else draws.spent
+        calls = spent if draws.calls is None else draws.calls
+        log_weight = self.target.log_ratio_of(prompts, draws)
+        allowed = np.flatnonzero(log_weight > -np.inf)
+        if self.is_base or not allowed.size:
+            return Weighed(draws, log_weight, spent, calls)
+        kept = draws.take(allowed)
+        log_q = self.law.log_prob(prompts, kept) if kept.log_prob is None else kept.log_prob
+        if not np.isfinite(log_q).all():
+            raise RunError("the proposal's log_prob calls a draw of its own impossible")
+        log_weight[allowed] += np.asarray(self.base.log_prob(prompts, kept), float) - log_q
+        scored = np.zeros(len(draws), int)
+        scored[allowed] = kept.length * (2 if kept.log_prob is None else 1)
+        return Weighed(draws, log_weight, spent, calls + scored)
+
+
+def check_proposal(given: Any, where: str) -> None:
+    """Raise UsageError unless `given` is None, names an aligner or a generator, or is a generator."""
+    if isinstance(given, (str, Mapping)):
+        checked(given, where)
+    elif given is not None and not hasattr(given, "sample"):
+        raise UsageError(f"{where}: must name an aligner or a generator, not {given!r}")
+
+
+def proposal_of(given: Any, setting: Setting, who: str) -> Proposal:
+    """The proposal that a hyper-parameter names, the base where it is None.
+
+    Raises Unsupported for one without log_prob, UsageError for one whose tokens are not the base's.
+    """
+    base = setting.base
+    if given is None:
+        return Proposal(base, base, setting.target)
+    where = f"{who}: proposal"
+    law = setting.built(checked(given, where), where) if isinstance(given, (str, Mapping)) else given
+    if not isinstance(law, Distribution):
+        raise Unsupported(f"{where} {_named(given)} has no log_prob, by which its draws are weighed")
+    ours, theirs = (getattr(getattr(x, "vocab", None), "fingerprint", None) for x in (base, law))
+    if ours != theirs:
+        raise UsageError(f"{where} {_named(given)} has other tokens than the base, which cannot score its draws")
+    if isinstance(law, Law):
+        law.check(setting.prompts, setting.max_tokens)
+    return Proposal(law, base, setting.target)
+
+
+def _named(given: Any) -> str:
+    return f"'{given}'" if isinstance(given, (str, Mapping)) else type(given).__name__
+
+
+def _masks(law: Any, base: Any) -> bool:
+    """Whether `law` is `base` with tokens masked, each step renormalised."""
+    masked = getattr(getattr(law, "model", None), "masked_base", None)
+    plain = isinstance(law, Law) and law.warp == PLAIN and law.template == "{prompt}"
+    return masked is not None and plain and masked.identity() == base.identity()
+
+
+@dataclass(frozen=True)
+class Weighing:
+    """What samplers that keep some of a proposal's draws, by their weights, say of themselves."""
+
+    aligner: Any
+    weighed: Proposal
+
+    @property
+    def base(self) -> Any:
+        """The base of the target."""
+        return self.weighed.base
+
+    @property
+    def proposal(self) -> Any:
+        """What it selects from."""
+        return self.weighed.law
+
+    @property
+    def truncates(self) -> bool:
+        """Whether the proposal may lack what the base can say."""
+        return not self.weighed.is_base and bool(getattr(self.proposal, "truncates", False))
+
+    def identity(self) -> Mapping[str, Any]:
+        """All that a draw depends on besides prompt, length and seed."""
+        plain = replace(self.aligner, proposal=None)  # which may be a generator, and a model is no plain data
+        named = {} if self.weighed.is_base else {"proposal": self.proposal.identity()}
+        return {**identity_of(plain, self.base, self.weighed.target), **named}

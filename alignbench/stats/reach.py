@@ -1,0 +1,55 @@
+"""A proposal q that does not say all that the target does: what is kept of its draws is p on the set S that q reaches.
+
+With c = p(S): KL(p_S‖p) = −log c, TV = 1 − c, and KL(p‖p_S) = ∞.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from alignbench.stats.intervals import normal, satterthwaite, spread_or_none
+from alignbench.stats.jackknife import jackknife, strata, unit_sums
+from alignbench.stats.normaliser import scaled
+from alignbench.stats.weights import LOGS, SHARES, p_draws, refusal
+from alignbench.types import Array, Estimate
+
+
+def _js(c: Array) -> Array:
+    """Jensen-Shannon divergence in nats of p and p on a set of p-mass c."""
+    return np.asarray((c * np.log(2 * c / (1 + c)) + (1 - c) * np.log(2) + np.log(2 / (1 + c))) / 2)
+
+
+FORMS: Mapping[str, Callable[[Array], Array]] = {  # of (w, w · 1_S) in sums (…, 2)
+    "kl_reverse": lambda s: -np.log(s[..., 1] / s[..., 0]),
+    "tv": lambda s: 1 - s[..., 1] / s[..., 0],
+    "js": lambda s: _js(s[..., 1] / s[..., 0]),
+}
+
+
+def within_reach(prompt: Array, r: Array, reached: Array, group: Array | None = None) -> dict[str, Estimate]:
+    """KL(p_S‖p) and JS in nats and TV of p and p_S, mean over prompts, from log-weights r (B,) of p on reference draws.
+
+    `reached` (B,) bool: whether q can say them. Jackknifed.
+    """
+    table: dict[str, list[tuple[float, float]]] = {part: [] for part in FORMS}
+    for rows, unit in strata(prompt, group):
+        w = scaled(np.asarray(r, float)[rows])[0]
+        sums = unit_sums(np.stack([w, w * reached[rows]], axis=1), unit)
+        for part, form in FORMS.items():
+            table[part].append(jackknife(sums, form))
+    worth = p_draws(prompt, r)
+    return {part: _mean(pairs, prompt, r, worth, SHARES if part != "kl_reverse" else LOGS)
+            for part, pairs in table.items()}  # fmt: skip
+
+
+def _mean(pairs: list[tuple[float, float]], prompt: Array, r: Array, worth: Array, needed: float) -> Estimate:
+    refused = refusal(prompt, r, needed)
+    if refused:
+        return Estimate.missing(refused, n=np.size(r))
+    values, variances = np.array(pairs).T
+    df = satterthwaite(variances, worth)
+    found = normal(float(values.mean()), float(variances.sum()) / values.size**2, n=np.size(r), df=df)
+    return replace(spread_or_none(found), ess=float(worth.sum()))

@@ -1,0 +1,186 @@
+"""Divergences of laws that keep a proposal's draws by their weights: on exact worlds, beside the truth."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+
+from alignbench.aligners.base import Setting
+from alignbench.aligners.quasi_rejection import QuasiRejection
+from alignbench.aligners.rejection import Rejection
+from alignbench.aligners.sir import SIR
+from alignbench.evidence import Bench, silent
+from alignbench.generators.automaton import counts
+from alignbench.generators.exact import exact
+from alignbench.generators.law import Law
+from alignbench.generators.steered import Constrained
+from alignbench.metrics import measure
+from alignbench.metrics.distance import _shifted
+from alignbench.metrics.prompts import left_out
+from alignbench.registry import load_plugins
+from alignbench.seeds import Seed
+from alignbench.store import DrawStore
+from alignbench.task import load_task
+
+BASE = exact(words="sun rain wind", seed=3)
+TASK = """
+name: tiny
+version: 1
+summary: A world of three words.
+prompts: [rain, sun wind]
+max_tokens: 3
+draws: 400
+features:
+  bright: {feature: contains_any, words: [sun]}
+  windy: {feature: contains_any, words: [wind]}
+target:
+  - {feature: bright, always: true}
+"""
+REWARD = "  - {feature: windy, reward: true, beta: 0.7}\n"
+HOT = "temperature:t=1.5"
+
+
+@dataclass(frozen=True, eq=False)
+class Masks(Constrained):
+    @property
+    def masked_base(self):
+        return self.base
+
+
+def masking(base=BASE, lookahead=3):
+    says = counts(base.vocab, "sun", 1)
+    return Law(Masks(base, says.mapped(lambda v: (v > 0).astype(float)), lookahead))
+
+
+@pytest.fixture(scope="module")
+def benches(tmp_path_factory):
+    load_plugins()
+    folder = tmp_path_factory.mktemp("tasks")
+    found = {}
+    for name, text in {"hard": TASK, "soft": TASK + REWARD}.items():
+        (folder / "tiny.yaml").write_text(text)
+        found[name] = Bench(load_task(folder / "tiny.yaml"), BASE, "exact", DrawStore(None), 600, Seed(0), silent)
+    return found
+
+
+def evidence(bench, recipe):
+    return bench.measure("x", bench.setting.aligned(recipe))
+
+
+def near(found, truth, parts, errors=4.5):
+    """Whether each part is at its exact value."""
+    for part in parts:
+        e, exact_value = found[part], truth[f"divergence.{part}"]
+        if e.value is None or abs(e.value - exact_value) > errors * (e.stderr or 0) + 1e-9:
+            return False
+    return True
+
+
+EVERY = ("kl_target", "kl_target_within", "kl_reverse", "kl_reverse_within", "tv", "js", "kl_base")
+
+
+@pytest.mark.parametrize("proposal", [None, HOT])
+def test_quasi_rejection_beside_its_truth(benches, proposal):
+    e = evidence(benches["soft"], QuasiRejection(beta=1.0, proposal=proposal))
+    found = measure("divergence", e)
+    assert e.selection.kind == "quasi" and (e.proposal is None) == (proposal is None)
+    assert near(found, e.truth, EVERY) and found["kl_target"].stderr > 0
+    assert e.truth["divergence.kl_target"] > 0.005
+    moved = replace(e, selection=replace(e.selection, log_beta=(0.7, 0.7)))  # planted: another β
+    assert not near(measure("divergence", moved), e.truth, EVERY)
+    if proposal:
+        planted = replace(e, proposal=None)  # planted: weights by the base's draws
+        assert not near(measure("divergence", planted), e.truth, EVERY)
+
+
+@pytest.mark.parametrize("lookahead", [None, 3])
+def test_a_masking_proposal_under_rejection_is_p(benches, lookahead):
+    for bench in benches.values():
+        e = evidence(bench, Rejection(proposal=masking(lookahead=lookahead)))
+        found = measure("divergence", e)
+        assert e.truth["divergence.kl_target"] == pytest.approx(0, abs=1e-12)
+        assert near(found, e.truth, EVERY)
+        for part in ("kl_target", "kl_reverse", "tv", "js"):
+            assert (found[part].value, found[part].ci_high) == (0, 0)
+            assert "q truncates; target mass it leaves uncovered ≤ 0.0" in found[part].note
+
+
+@pytest.mark.parametrize("recipe", [Rejection, QuasiRejection, SIR])
+def test_a_proposal_that_lacks_some_of_p(benches, recipe):
+    """The masks rule wind out: KL(p‖π) is infinite, and the rest is of p on what is left."""
+    calm = counts(BASE.vocab, "wind", 1).mapped(lambda v: (v == 0).astype(float))
+    sampler = benches["hard"].setting.aligned(recipe(proposal=Law(Masks(BASE, calm, None))))
+    e = benches["hard"].measure("x", sampler)
+    found = measure("divergence", e)
+    assert found["kl_target"].value == found["kl_target_within"].value == e.truth["divergence.kl_target"] == np.inf
+    assert "of the target's mass" in found["kl_target"].note
+    if recipe is not SIR:  # quasi-rejection with β = 1 is rejection, since P ≤ q where q masks the base
+        assert near(found, e.truth, ("kl_reverse", "kl_reverse_within", "tv", "js", "kl_base"))
+        assert e.truth["divergence.tv"] > 0.2
+    else:
+        assert found["tv"].value is found["tv"].ci_high is None and "does not reach all of p" in found["tv"].note
+    planted = replace(e, ref=replace(e.ref, log_gen=e.ref.log_base))  # q as if it reached everything
+    assert measure("divergence", planted)["kl_target"].value != np.inf
+
+
+@pytest.mark.parametrize("proposal", [None, HOT, "masking"])
+def test_sir_has_bounds_that_hold(benches, proposal):
+    given = masking() if proposal == "masking" else proposal
+    e = evidence(benches["soft"], SIR(3, proposal=given))
+    found = measure("divergence", e)
+    for part in ("kl_target", "kl_target_within", "tv", "js"):
+        assert found[part].value is None and found[part].ci_high >= e.truth[f"divergence.{part}"] > 0
+        assert "an upper bound" in found[part].note
+    assert found["kl_base"].value is None and found["kl_base"].note
+
+
+def test_hard_constraints_on_the_base_are_met_exactly(benches):
+    for recipe in (QuasiRejection(), QuasiRejection(beta=0.3), SIR(8)):
+        e = evidence(benches["hard"], recipe)
+        found = measure("divergence", e)
+        assert near(found, e.truth, EVERY) and found["kl_target"].value == found["tv"].ci_high == 0
+        assert e.truth["divergence.kl_target"] == pytest.approx(0, abs=1e-12)
+
+
+def test_own_draws_are_scored_under_the_base(benches):
+    """Not by what the proposal's model said of them."""
+    e = evidence(benches["soft"], QuasiRejection(proposal={"name": "exact", "words": "sun rain wind", "seed": 8}))
+    assert e.own.log_base == pytest.approx(BASE.log_prob(e.prompts, e.own.draws))
+    other = exact(words="sun rain wind", seed=8)
+    assert e.ref.log_gen == pytest.approx(other.log_prob(e.prompts, e.ref.draws))
+    assert e.proposal.log_base == pytest.approx(BASE.log_prob(e.prompts, e.proposal.draws))
+
+
+def test_the_bill_of_proposals(benches):
+    e = evidence(benches["soft"], QuasiRejection(beta=1.0, cap=3, proposal=HOT))
+    assert e.cost.exhausted > 0 and e.cost.calls > e.cost.tokens
+    assert e.cost.proposals == e.proposed[:, 1].sum() and e.cost.kept == len(e.own.draws)
+    rate = measure("acceptance", e)["rate"]
+    assert 0 < rate.ci_low < e.cost.kept / e.cost.proposals < rate.ci_high < 1
+
+
+def test_a_prompt_is_left_out_of_the_proposal_and_of_beta(benches):
+    e = evidence(benches["soft"], QuasiRejection(tv=0.1, proposal=HOT))
+    less = left_out(e, 0)
+    assert less.selection.log_beta == e.selection.log_beta[1:] and set(less.proposal.draws.prompt) == {0}
+    assert np.array_equal(less.proposal.log_gen, e.proposal.log_gen[e.proposal.draws.prompt == 1])
+    assert measure("divergence", less)["kl_base"].value is not None
+
+
+def test_the_shift_of_lambda_moves_the_proposal(benches):
+    e = evidence(benches["soft"], QuasiRejection(proposal=HOT))
+    phi = np.ones((len(e.proposal.draws), 1))
+    e = replace(e, proposal=replace(e.proposal, phi=phi))
+    assert _shifted(e, np.array([[0.3]])).proposal.log_target == pytest.approx(e.proposal.log_target + 0.3)
+
+
+def test_a_finished_run_needs_no_pilot(tmp_path, benches, monkeypatch):
+    """Identity does not ask for β, so that stored draws are found without it."""
+    bench = replace(benches["soft"], store=DrawStore(tmp_path))
+    recipe = QuasiRejection(acceptance=0.05, pilot=30)
+    first = evidence(bench, recipe)
+    again = replace(bench)
+    setting = Setting(again.base, again.target, again.prompts, 3, again.seed.on("train"))
+    sampler = setting.aligned(recipe)
+    assert again._draw("x", sampler, "own").fresh == 0 and "log_beta" not in vars(sampler)
+    assert first.selection.log_beta == sampler.selection.log_beta

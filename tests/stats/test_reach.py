@@ -1,0 +1,36 @@
+"""What a proposal that does not reach all of p leaves of it: coins of p-mass c."""
+
+import numpy as np
+import pytest
+from stats_worlds import World, close, covered
+
+from alignbench.stats import discrete
+from alignbench.stats.reach import within_reach
+
+
+def test_distances_of_p_from_p_within_reach():
+    world = World(seed=3, tilt=2.0)
+    reach = np.random.default_rng(0).random(world.a.shape) < 0.7
+    inside = np.where(reach, world.p, 0.0)
+    inside /= inside.sum(axis=1, keepdims=True)
+    truth = {
+        "kl_reverse": discrete.kl(inside, world.p).mean(), "tv": discrete.tv(world.p, inside).mean(),
+        "js": discrete.js(world.p, inside).mean(),
+    }  # fmt: skip
+    held = dict.fromkeys(truth, 0)
+    for seed in range(60):
+        prompt, atom = world.atoms(world.a, 200, np.random.default_rng(seed))
+        found = within_reach(prompt, world.r[prompt, atom], reach[prompt, atom])
+        for part, exact in truth.items():
+            assert close(found[part], exact, 5)
+            held[part] += covered(found[part], exact)
+    assert min(held.values()) >= 0.85 * 60
+    planted = within_reach(prompt, np.zeros(prompt.size), reach[prompt, atom])  # a's share and not p's
+    assert abs(planted["tv"].value - truth["tv"]) > 3 * planted["tv"].stderr
+
+
+def test_few_draws_are_refused():
+    r = np.where(np.arange(100) < 5, 0.0, -np.inf)
+    found = within_reach(np.zeros(100, int), r, np.arange(100) > 2)
+    assert all(e.value is None and "are needed" in e.note for e in found.values())
+    assert found["tv"].n == pytest.approx(100)
