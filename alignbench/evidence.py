@@ -112,7 +112,8 @@ class Bench:
     @property
     def setting(self) -> Setting:
         """What aligners are put to work on."""
-        return Setting(self.base, self.target, self.prompts, self.task.max_tokens, self.seed.on("train"))
+        task, seed = self.task, self.seed.on("train")
+        return Setting(self.base, self.target, self.prompts, task.max_tokens, seed, task.train)
 
     @cached_property
     def target_id(self) -> str:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, is_dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from alignbench.aligners.base import told
 from alignbench.errors import UsageError
 from alignbench.evidence import Progress, silent
 from alignbench.registry import aligner as aligners
@@ -91,11 +92,10 @@ def same(a: Any, b: Any) -> bool:
 def recipe_of(given: Any) -> tuple[str, Any]:
     """The label and the aligner of a spec or of an aligner object.
 
-    The label has the defaults filled in, so that a table says what was run whatever the defaults become.
+    The label has the defaults that are numbers filled in, so that a table says what was run whatever they become; a
+    choice that is left at its default is the plain recipe, and is not said.
     """
     recipe = given.build(aligners, "aligner") if isinstance(given, Spec) else given
     known = (name for name, entry in aligners.items() if entry.thing is type(recipe))
     name = given.name if isinstance(given, Spec) else next(known, type(recipe).__name__)
-    plain = is_dataclass(recipe) and not isinstance(recipe, type)
-    arguments = asdict(recipe) if plain else given.arguments if isinstance(given, Spec) else {}
-    return Spec(name, arguments).label, recipe
+    return Spec(name, told(recipe, given.arguments if isinstance(given, Spec) else {})).label, recipe

@@ -157,6 +157,7 @@ class Writer:
     aligner: str
     argv: Sequence[str]
     step: int | None = None
+    shots: int = 0  # examples that each prompt comes after
     job: Mapping[str, Any] = field(default_factory=dict)  # the words of the whole run; {} where it has objects
     new: bool = field(default=False, init=False)  # whether this run measured anything
     run_id: str = field(default_factory=lambda: uuid.uuid4().hex[:12], init=False)
@@ -266,7 +267,7 @@ class Writer:
             "configs": {name: {"task": name, "metadata": {"version": task.version}, "output_type": "generate_until",
                                "repeats": self.bench.draws, "summary": task.summary}},
             "versions": {name: task.version},
-            "n-shot": {name: 0},
+            "n-shot": {name: self.shots},
             "higher_is_better": {name: {r.name: r.better == "higher" for r in rows if r.better}},
             "n-samples": {name: {"original": self.bench.whole or len(task.prompts), "effective": len(task.prompts)}},
             "config": {"model": self.generator, "aligner": self.aligner, "limit": self.bench.limit,

@@ -310,6 +310,7 @@ class _Run:
     def _writer(self, bench: Bench, candidate: Candidate) -> results.Writer:
         return results.Writer(
             self.job.output_path, bench, candidate.name, candidate.aligner, self.job.argv, step=candidate.step,
+            shots=getattr(candidate.recipe, "shots", 0),
             job={"batch_size": "auto", **(config.words_of(self.job) or self.job.supplied)},
         )  # fmt: skip
 

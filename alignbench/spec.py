@@ -21,6 +21,9 @@ class Dumper(yaml.SafeDumper):
     """Writes what `Loader` reads: the text "1e-3" goes in quotes."""
 
 
+Dumper.add_representer(
+    str, lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", text, '"' if "\n" in text else None)
+)  # a text of several lines on one, as "\n"
 for _kind in (Loader, Dumper):
     _kind.add_implicit_resolver(
         "tag:yaml.org,2002:float", re.compile(r"[-+]?(\.\d+|\d+(\.\d*)?)[eE][-+]?\d+$"), list("-+.0123456789")
@@ -38,7 +41,7 @@ class Spec:
     def label(self) -> str:
         """The spec as a user would type it, which reads as the same spec again; what tables show."""
         given = ",".join(f"{k}={_typed(v)}" for k, v in self.arguments.items())
-        if not all("," not in _typed(v) and parse_scalar(_typed(v)) == v for v in self.arguments.values()):
+        if not all(_plain(v) for v in self.arguments.values()):
             return _inline({"name": self.name, **self.arguments})
         return f"{self.name}:{given}" if given else self.name
 
@@ -129,6 +132,12 @@ def _yaml(text: str, where: str) -> Any:
         return yaml.load(text, Loader)
     except yaml.YAMLError as error:
         raise UsageError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from error
+
+
+def _plain(value: Any) -> bool:
+    """Whether a value reads as itself where it stands between commas, on one line."""
+    typed = _typed(value)
+    return not {",", "\n"} & set(typed) and bool(parse_scalar(typed) == value)
 
 
 def _typed(value: Any) -> str:

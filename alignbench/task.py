@@ -37,7 +37,7 @@ class Task:
     draws: int  # per prompt
     features: Mapping[str, BoundFeature]
     target: Target
-    train: tuple[str, ...] = ()  # what trained aligners may see; empty: the prompts
+    train: tuple[str, ...] = ()  # what aligners that train see; empty: the prompts
     metrics: tuple[tuple[str, Mapping[str, Any]], ...] | None = None  # (name, parameters); None: all that apply
     primary: str | None = None  # metric.part that a leaderboard is sorted by
     base: str | Mapping[str, Any] | None = None  # the generator spec of a task that brings its own base
@@ -119,7 +119,7 @@ def load_task(path: str | Path) -> Task:
         draws=raw.draws,
         features=features,
         target=_target(page, raw.target, features),
-        train=() if raw.train is None else read_prompts(page, "train", raw.train).texts,
+        train=_train(page, raw.train, prompts.texts),
         metrics=metrics,
         primary=_primary(page, raw.primary, metrics),
         base=_base(page, raw.base),
@@ -195,6 +195,15 @@ def _yaml_files(places: Iterable[Path]) -> Iterator[Path]:
             yield from sorted(p for p in place.iterdir() if p.suffix in (".yaml", ".yml"))
         elif place.suffix in (".yaml", ".yml"):
             yield place
+
+
+def _train(page: Page, raw: Any, prompts: Sequence[str]) -> tuple[str, ...]:
+    """The training prompts; raises TaskError where one is a prompt of the task too."""
+    texts = () if raw is None else read_prompts(page, "train", raw).texts
+    if seen := [text for text in texts if text in set(prompts)]:
+        raise page.refuse(("train",), f"train has the task's own prompt {brief(seen[0])}: keep what is tested apart "
+                                      "from what may be trained on")  # fmt: skip
+    return texts
 
 
 def _features(page: Page, specs: Mapping[str, Mapping[str, Any]], prompts: Prompts) -> dict[str, BoundFeature]:

@@ -85,8 +85,13 @@ def _law_of(
     """A function from the rows of one prompt to the generator's probabilities of them."""
     selection: Selection | None = getattr(generator, "selection", None)
     if selection is not None and draws.log_prob is not None:
-        mass = np.exp(draws.log_prob)
-        return lambda rows: selected(mass[rows], ratio[rows], selection)
+        mass, rank = np.exp(draws.log_prob), getattr(generator, "rank", None)
+        by = ratio if rank is None else np.asarray(rank(prompts, draws), float)
+        pi = np.zeros(mass.size)
+        for here in (draws.prompt == number for number in range(len(prompts))):
+            pi[here] = selected(mass[here], by[here], selection)
+        lost = selection.kind == "best" and bool(((pi == 0) & (mass > 0)).any())  # F^n below what a float holds
+        return None if lost else lambda rows: np.asarray(pi[rows])
     if not hasattr(generator, "log_prob"):
         return None
     log_gen = generator.log_prob(prompts, draws)

@@ -35,6 +35,28 @@ def tiny_llama(folder: Path, vocab: int | Sequence[str] = VOCAB, *, seed: int = 
     return _save(LlamaForCausalLM, config, folder, words_of(vocab), seed)
 
 
+CHAT = (
+    "{{ bos_token }} {% for m in messages %}{{ m.role }} {{ m.content TRIM }} {{ eos_token }} {% endfor %}"
+    "{% if add_generation_prompt %}assistant{% endif %}"
+)
+
+
+def chatty_llama(folder: Path, *, adds_bos: bool = False, trims: bool = False) -> Any:
+    """The law of a random Llama with a chat template, whose tokenizer puts a BOS before any other text if asked."""
+    from tokenizers.processors import TemplateProcessing
+
+    from alignbench.generators.hf import hf
+
+    path = folder / "chatty"
+    law = hf(pretrained=str(tiny_llama(path, (*NOUNS[:4], "user", "assistant", "system"))))
+    tokens = law.model.tokenizer
+    tokens.chat_template = CHAT.replace("TRIM", "| trim" if trims else "")
+    if adds_bos:
+        inner = tokens.backend_tokenizer
+        inner.post_processor = TemplateProcessing(single=f"{EOS} $A", special_tokens=[(EOS, tokens.bos_token_id)])
+    return law
+
+
 def tiny_t5(folder: Path, vocab: int | Sequence[str] = VOCAB, *, seed: int = 0, **config: Any) -> Path:
     """Save a random T5 (relative positions; the decoder starts with the pad, which is no EOS here) into `folder`."""
     from transformers import T5Config, T5ForConditionalGeneration

@@ -336,7 +336,7 @@ def test_a_glob_without_a_match_beside_a_good_model(command):
         (("--tasks", "lexical_wrd"), "unknown task 'lexical_wrd'. Did you mean 'lexical_word'?"),
         (("--tasks", "litle.yaml"), "litle.yaml: cannot be read: No such file or directory"),
         (("--aligner", "best_of_m"), "unknown aligner 'best_of_m'. Did you mean 'best_of_n'?"),
-        (("--aligner", "best_of_n:m=3"), "unknown argument 'm'. Known: n."),
+        (("--aligner", "best_of_n:m=3"), "unknown argument 'm'. Known: n, proposal, rank."),
         (("--aligner", "best_of_n:n=0"), "best_of_n:n=0: must be a whole number >= 1"),
         (("--aligner", "best_of_n:16"), "--aligner 'best_of_n': '16' is not key=value"),
         (("--aligner", "prompt"), "'prompt' needs the argument 'text'"),

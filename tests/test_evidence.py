@@ -482,6 +482,28 @@ def test_selections_say_how_they_pick(bench):
     assert made.measure("law", BASE.warped(top_k=2)).selection is None
 
 
+@pytest.mark.parametrize("rank", ["likelihood", "windy"])
+def test_best_of_n_by_another_rank_is_where_the_truth_is(bench, rank):
+    made = bench()
+    got = made.measure("best", align(made, "best_of_n", n=3, rank=rank))
+    values = got.ref.log_base if rank == "likelihood" else got.ref.features[rank]
+    assert got.ref.rank == pytest.approx(values, abs=1e-9)
+    found = metrics.measure("divergence", got)
+    for part in ("kl_target", "kl_reverse_within", "kl_base", "tv"):
+        truth = got.truth[f"divergence.{part}"]
+        assert found[part].ci_low - 0.05 <= truth <= found[part].ci_high + 0.05, part
+    assert made.measure("base", made.base).ref.rank is None
+
+
+def test_best_of_n_of_a_proposal_has_bounds(bench):
+    made = bench()
+    got = made.measure("best", align(made, "best_of_n", n=3, proposal={"name": "temperature", "t": 2.0}))
+    assert got.selection is got.proposal is got.truth is got.ref.rank is None
+    found = metrics.measure("divergence", got)
+    assert found["kl_target"].value is None and "no density" in found["kl_target"].note
+    assert got.cost.proposals == 3 * 400 and got.own.log_base is not None
+
+
 def test_identity_of_what_says_nothing_is_none():
     assert identity_of(BlackBox()) is None
     assert identity_of(BASE) == BASE.identity()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import json
+from collections import Counter
+from dataclasses import dataclass, replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,6 +13,8 @@ import torch
 from models import tiny_bart, tiny_classifier, tiny_encoder, tiny_gpt2, tiny_llama, tiny_t5
 
 from alignbench import testing
+from alignbench.aligners.base import Setting
+from alignbench.api import evaluate
 from alignbench.generators import history, sampling, slots
 from alignbench.generators import law as law_module
 from alignbench.generators import transformer as transformer_module
@@ -18,9 +23,11 @@ from alignbench.generators.hf import hf
 from alignbench.generators.transformer import HFState
 from alignbench.generators.warp import Warp
 from alignbench.registry import aligner, feature, generator, load_plugins
+from alignbench.spec import parse_spec
 from alignbench.target import Constraint, Target
 from alignbench.testing import Case, LawBroken, check
-from alignbench.types import Distribution
+from alignbench.truth import exact_values
+from alignbench.types import Distribution, Sampler, collect, rows_of
 
 load_plugins()
 
@@ -319,16 +326,23 @@ def test_planted_select_gathers_another_cache(worlds, monkeypatch):
 
 # --- aligners and features that are registered
 
+NEEDED = {"constrained": {"any_of": ["wind"]}, "prompt": {"text": "rain"}, "chain": {"steps": ["top_k:k=3"]}}
+"""The arguments without which an aligner cannot be had."""
+
+
+def target_of(*constraints):
+    measures = {"windy": lambda prompts, draws: np.array(["wind" in t for t in draws.texts], float)}
+    target = Target(constraints, ranges={"windy": (0, 1)}, measures=measures)
+    return target.fitted({}, np.zeros(0, int), {}, np.zeros(0, int), PROMPTS)
+
+
+WINDY, FREE = target_of(Constraint("windy", "always")), target_of()
+
 
 @pytest.mark.parametrize("name", list(aligner))
 def test_registered_aligners_give_samplers_that_keep_the_laws(name, worlds):
-    target = Target(
-        (Constraint("windy", "always"),), ranges={"windy": (0, 1)},
-        measures={"windy": lambda prompts, draws: np.array(["wind" in t for t in draws.texts], float)},
-    )  # fmt: skip
-    target = target.fitted({}, np.zeros(0, int), {}, np.zeros(0, int), PROMPTS)
-    needed = {"prompt": {"text": "rain"}, "constrained": {"any_of": ["wind"]}}
-    recipe = aligner[name].thing(**needed.get(name, {}))
+    target = WINDY
+    recipe = aligner[name].thing(**NEEDED.get(name, {}))
     base = worlds["exact"]
     aligned = recipe.align(base, target, PROMPTS, max_tokens=4, seed=testing.Seed(0, "train"))
     names = check(aligned, PROMPTS, max_tokens=4)
@@ -343,6 +357,104 @@ def _keeps_its_word(name, aligned):
     found = "exact" if isinstance(aligned, Distribution) else "closed form"
     assert declared["density"] == found or (declared["density"] == "bounds" and found == "closed form")
     assert found == "exact" or aligned.selection.n >= 1
+
+
+@pytest.mark.parametrize("name", list(aligner))
+def test_registered_aligners_on_a_network(name, worlds):
+    """Rows as asked, draws that depend on their row alone, for several prompts; the sampler says what it is."""
+    setting = Setting(worlds["gpt2"], WINDY, PROMPTS[:2], 3, testing.Seed(0, "train"))
+    aligned = setting.aligned(aligner[name].thing(**NEEDED.get(name, {})))
+    for law in testing.LAWS[Sampler]:
+        law(Case(aligned, PROMPTS[:2], 3, draws=2))
+    _keeps_its_word(name, aligned)
+
+
+DRIVEN = [name for name in aligner if aligner[name].meta["target_driven"]]
+
+
+@pytest.mark.parametrize("name", DRIVEN)
+def test_a_target_driven_aligner_without_constraints_gives_the_base(name, worlds):
+    returns_the_base(aligner[name].thing(**NEEDED.get(name, {})), worlds["exact"])
+
+
+def returns_the_base(recipe, base, length=3):
+    """KL 0 where the law is known, else the frequencies of all continuations within 5 standard errors."""
+    aligned = Setting(base, FREE, PROMPTS, length, testing.Seed(0, "train")).aligned(recipe)
+    truth = exact_values(base, aligned, FREE, PROMPTS, length)
+    if truth is not None:
+        for part in ("kl_target", "kl_reverse", "kl_base"):
+            assert truth[f"divergence.{part}"] == pytest.approx(0, abs=1e-9), part
+        return
+    drawn = collect(aligned.sample(PROMPTS, rows_of(len(PROMPTS), 2000), max_tokens=length, seed=testing.Seed(1)))
+    assert drawn.accepted is None or drawn.accepted.all()
+    law = enumerate_draws(base, PROMPTS, max_tokens=length)
+    for number in range(len(PROMPTS)):
+        _are_frequencies(drawn.take(drawn.prompt == number), law.take(law.prompt == number))
+
+
+def _are_frequencies(drawn, law):
+    """Continuations that are expected fewer than 10 times are counted as one."""
+    truth = {said(row): mass for row, mass in zip(law.tokens, np.exp(law.log_prob), strict=True)}
+    rare = {key for key, mass in truth.items() if mass * len(drawn) < 10}
+    count = Counter("rare" if (key := said(row)) in rare else key for row in drawn.tokens)
+    cells = {key: mass for key, mass in truth.items() if key not in rare} | {"rare": sum(truth[key] for key in rare)}
+    assert set(count) <= set(cells)
+    for key, mass in cells.items():
+        error = np.sqrt(mass * (1 - mass) / len(drawn))
+        assert abs(count[key] / len(drawn) - mass) <= 5 * error + 1e-12, key
+
+
+def said(row):
+    return tuple(row[row >= 0])
+
+
+@dataclass(frozen=True)
+class Sharper:
+    """Planted: an aligner that gives another law even where nothing is asked, with and without its density."""
+
+    known: bool
+
+    def align(self, base, target, prompts, *, max_tokens, seed, workdir=None):
+        law = base.warped(temperature=0.8)
+        return law if self.known else SimpleNamespace(sample=law.sample)
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_planted_an_aligner_that_moves_the_base_for_nothing(worlds, known):
+    with pytest.raises(AssertionError):
+        returns_the_base(Sharper(known), worlds["exact"])
+    plain = SimpleNamespace(align=lambda base, *_, **__: SimpleNamespace(sample=base.sample))
+    returns_the_base(plain, worlds["exact"])  # a black box that is the base passes by its frequencies
+
+
+TASK = """
+name: every_aligner
+version: 1
+summary: The wind is always there.
+prompts: [rain, sun wind rain snow, she he]
+train: [snow, he sun]
+max_tokens: 4
+draws: 16
+features:
+  windy: {feature: contains_any, words: [wind]}
+target:
+  - {feature: windy, always: true}
+metrics: [satisfaction, divergence, cost, length, perplexity, win_rate, distinct]
+"""
+
+
+def test_every_aligner_in_a_run_has_a_number_or_a_note_in_each_cell(worlds, tmp_path):
+    (tmp_path / "every.yaml").write_text(TASK)
+    recipes = [{"name": name, **NEEDED.get(name, {})} for name in aligner]
+    out = tmp_path / "out"
+    rows = evaluate(worlds["gpt2"], str(tmp_path / "every.yaml"), aligners=recipes, output_path=out)
+    cells = rows[rows.aligner != ""]
+    assert {parse_spec(label, "").name for label in cells.aligner} == set(aligner)
+    silent = cells[cells.value.isna() & (cells.note == "")]
+    assert silent.empty, silent[["aligner", "metric", "part"]]
+    for path in out.glob("*/results_*.json"):
+        found = json.loads(path.read_text())
+        assert found["n-shot"]["every_aligner"] == (4 if found["config"]["aligner"].startswith("few_shot") else 0)
 
 
 ARGUMENTS = {

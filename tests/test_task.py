@@ -129,6 +129,8 @@ def test_hash_covers_a_features_version_and_is_the_same_everywhere(write):
         ("train:", "trian:", "t.yaml:6: unknown key 'trian'. Did you mean 'train'? Known: base, ci_over, draws, "
          "features, max_tokens, metrics, name, primary, prompts, proposals, references, summary, target, train, "
          "version."),
+        ("The teacher", "The nurse", "t.yaml:6: train has the task's own prompt 'The nurse said that': keep what is "
+         "tested apart from what may be trained on"),
         ("name: stormy\n", "", "t.yaml: the key 'name' is missing"),
         ("max_tokens: 32", "max_tokens: 0", "t.yaml:7: max_tokens must be at least 1, not 0"),
         ("draws: 16", "proposals: [top_k, top_k]", "t.yaml:8: the proposal 'top_k' is there twice"),

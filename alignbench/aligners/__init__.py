@@ -8,13 +8,17 @@ say how by `selection` (and what by `proposal`, where that is not the base), and
 weights.
 
 `@aligner` declares `target_driven`, whether the recipe reads the target (so that without constraints it gives the base
-back), and `density`: "exact" (the sampler has `log_prob`), "closed form" (it has a `selection`) or "bounds".
+back), `density`: "exact" (the sampler has `log_prob`), "closed form" (it has a `selection`) or "bounds", and `trains`,
+whether it is to have the task's `train` prompts as its `prompts`. One that puts others to work has `within`: see
+`Nesting`.
 """
 
 from alignbench.aligners import attention_window as attention_window
 from alignbench.aligners import best_of_n as best_of_n
+from alignbench.aligners import chain as chain
 from alignbench.aligners import constrained as constrained
 from alignbench.aligners import decoding as decoding
+from alignbench.aligners import few_shot as few_shot
 from alignbench.aligners import point as point
 from alignbench.aligners import prompt as prompt
 from alignbench.aligners import rejection as rejection

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -33,24 +33,47 @@ class Aligner(Protocol):
         ...
 
 
+@runtime_checkable
+class Nesting(Protocol):
+    """An aligner that puts others to work, on all that it was itself given."""
+
+    def within(self, setting: Setting) -> Sampler:
+        """As `align`, with the training prompts too."""
+        ...
+
+
 @dataclass(frozen=True)
 class Setting:
-    """What an aligner is put to work on; `seed` is of the stream `train`."""
+    """What an aligner is put to work on; `seed` is of the stream `train`, and so are the prompts `train`, if any."""
 
     base: Any
     target: Target
     prompts: Sequence[str]
     max_tokens: int
     seed: Seed
+    train: Sequence[str] = ()
 
     def aligned(self, recipe: Any) -> Any:
         """The generator that a recipe makes of the base."""
-        return recipe.align(self.base, self.target, self.prompts, max_tokens=self.max_tokens, seed=self.seed)
+        if isinstance(recipe, Nesting):
+            return recipe.within(self)
+        prompts = self._seen if _trains(recipe) else self.prompts
+        return recipe.align(self.base, self.target, prompts, max_tokens=self.max_tokens, seed=self.seed)
+
+    @property
+    def _seen(self) -> Sequence[str]:
+        """The prompts to train on: the task's own where it has no others, or the target no λ for others."""
+        return self.prompts if self.target.per_prompt or not self.train else self.train
 
     def built(self, spec: Spec, where: str) -> Any:
         """The generator that a spec stands for: that of an aligner on the base, or one of its own."""
         thing = spec.build(kind_of(spec), where)
         return self.aligned(thing) if spec.name in aligners else thing
+
+
+def _trains(recipe: Any) -> bool:
+    """Whether an aligner is declared to be one that trains."""
+    return any(entry.thing is type(recipe) and entry.meta.get("trains", False) for entry in aligners.values())
 
 
 def kind_of(spec: Spec) -> Registry:
@@ -78,11 +101,27 @@ def whole(name: str, value: Any, least: int = 1) -> None:
         raise UsageError(f"{name}={value}: must be a whole number >= {least}")
 
 
+def told(recipe: Any, given: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The arguments of a recipe that its label says: numbers, and choices that are not the default.
+
+    Those `given`, where the recipe is no dataclass.
+    """
+    if not is_dataclass(recipe) or isinstance(recipe, type):
+        return given
+    left = {f.name for f in fields(recipe) if getattr(recipe, f.name) == f.default and not _is_number(f.default)}
+    return {name: value for name, value in asdict(recipe).items() if name not in left}
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
 def identity_of(aligner: Any, base: Any, target: Target | None = None) -> Mapping[str, Any]:
     """Plain data that the aligned generator's draws depend on."""
     mine = asdict(aligner) if is_dataclass(aligner) and not isinstance(aligner, type) else {}
     parts: dict[str, Any] = {"aligner": type(aligner).__name__, **mine, "base": base.identity()}
     if target is not None:
         fitted = [] if target.fit is None else target.fit.lam.tolist()
-        parts |= {"target": target.identity, "lam": fitted}
+        measured = {name: getattr(target.measures.get(name), "identity", None) for name in target.feature_names}
+        parts |= {"target": target.identity, "lam": fitted, "features": measured}
     return parts

@@ -1,15 +1,17 @@
-"""Best-of-n: draw n times from the base, keep the draw with the largest log P − log a."""
+"""Best-of-n: draw n times, keep the draw that ranks highest."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from alignbench.aligners.base import identity_of, whole
+from alignbench.aligners.base import Named, Setting, checked, identity_of, whole
+from alignbench.errors import Unsupported, UsageError, brief, did_you_mean
+from alignbench.generators.law import Law
 from alignbench.registry import aligner
 from alignbench.seeds import Seed
 from alignbench.stats.weights import TIE
@@ -17,63 +19,141 @@ from alignbench.target import Target
 from alignbench.types import Array, Draws, Selection, collect
 
 TIES = 2  # salt of the uniforms that break ties
+RANKS = ("target", "likelihood")
+"""What draws can be ranked by besides a feature of the task."""
 
 
 @aligner("best_of_n", target_driven=True, density="closed form")
 @dataclass(frozen=True)
 class BestOfN:
-    """The best of n base draws by the target's ratio log P − log a, ties broken at random."""
+    """The best of n base draws by the target's ratio, by likelihood or by a feature of the task, ties broken at random.
+
+    `rank`: "target", log P − log a; "likelihood", log a(x), summed over the draw; a feature's name, its value, the
+    larger the better. `proposal`: an aligner or a generator to draw from instead of the base, ranked in the same way;
+    no closed form then. The declaration is that of the defaults: only `rank` "target" reads the target.
+    Source: Stiennon et al., Learning to summarize from human feedback (2020).
+    """
 
     n: int = 16
+    rank: str = "target"
+    proposal: Named | None = None
 
     def __post_init__(self) -> None:
         whole("best_of_n:n", self.n)
+        if not isinstance(self.rank, str):
+            raise UsageError(f"best_of_n:rank={brief(self.rank)}: must be {', '.join(RANKS)} or the name of a feature")
+        if self.proposal is not None:
+            checked(self.proposal, "best_of_n:proposal")
 
     def align(
         self, base: Any, target: Target, prompts: Sequence[str], *, max_tokens: int, seed: Seed,
         workdir: Path | None = None,
     ) -> BestOfNSampler:  # fmt: skip
-        """See `Aligner.align`."""
-        return BestOfNSampler(self, base, target)
+        """See `Aligner.align`; raises UsageError where the task has no number called `rank`."""
+        _check_rank(self.rank, target)
+        if self.proposal is None:
+            return BestOfNSampler(self, base, target)
+        where = "best_of_n:proposal"
+        setting = Setting(base, target, prompts, max_tokens, seed)
+        return BestOfNSampler(self, base, target, setting.built(checked(self.proposal, where), where))
+
+
+def _check_rank(rank: str, target: Target) -> None:
+    """Raise UsageError unless draws can be put in order by `rank`."""
+    known = [*RANKS, *(name for name in target.measures if name not in target.categories)]
+    if rank in RANKS:
+        return
+    if rank in target.categories:
+        raise UsageError(f"best_of_n:rank={rank}: is categorical, and its codes have no order; rank by a number")
+    if rank not in known:
+        raise UsageError(f"best_of_n:rank={rank}: is no feature of the task.{did_you_mean(rank, known)}")
 
 
 @dataclass(frozen=True)
 class BestOfNSampler:
-    """Draw i is the best of the base's draws i·n … i·n + n − 1."""
+    """Draw i is the best of the proposal's draws i·n … i·n + n − 1; `proposal` None: the base."""
 
     aligner: BestOfN
     base: Any
     target: Target
+    proposal: Any = None
 
     @property
-    def selection(self) -> Selection:
-        """How it picks among base draws."""
-        return Selection("best", self.aligner.n)
+    def selection(self) -> Selection | None:
+        """How it picks among base draws; None where it picks among others."""
+        return Selection("best", self.aligner.n) if self.proposal is None else None
+
+    @property
+    def rank(self) -> Callable[[Sequence[str], Draws], Array] | None:
+        """(prompts, draws) → (B,) what base draws are ranked by; None: log P − log a, or they are no base draws."""
+        return None if self.selection is None or self._ranks_by == "target" else self._rank_of
 
     def identity(self) -> Mapping[str, Any]:
         """All that a draw depends on besides prompt, length and seed."""
-        return identity_of(self.aligner, self.base, self.target)
+        own = getattr(self.proposal, "identity", None)
+        feature = getattr(self.target.measures.get(self._ranks_by), "identity", None)
+        parts = {"draws_of": None if own is None else own(), "ranks_by": feature}
+        return {**identity_of(self.aligner, self.base, self.target), **parts}
 
     def sample(self, prompts: Sequence[str], rows: Array, *, max_tokens: int, seed: Seed) -> Iterator[Draws]:
         """See `Sampler.sample`; yields after each full batch of proposals."""
-        n = self.aligner.n
+        n, source = self.aligner.n, self.base if self.proposal is None else self.proposal
         rows = rows[np.lexsort((rows[:, 1], rows[:, 0]))]
-        step = max(1, batch_rows(self.base) // n)
+        step = max(1, batch_rows(source) // n)
         for begin in range(0, len(rows), step):
             part = rows[begin : begin + step]
             wanted = np.stack([np.repeat(part[:, 0], n), (part[:, 1:] * n + np.arange(n)).ravel()], axis=1)
-            proposals = collect(self.base.sample(prompts, wanted, max_tokens=max_tokens, seed=seed))
+            proposals = collect(source.sample(prompts, wanted, max_tokens=max_tokens, seed=seed))
             yield self._best(prompts, part, proposals, seed)
 
     def _best(self, prompts: Sequence[str], rows: Array, proposals: Draws, seed: Seed) -> Draws:
         n = self.aligner.n
-        score = self.target.log_ratio_of(prompts, proposals).reshape(-1, n)
+        log_base = proposals.log_prob if self.proposal is None else None
+        score = self._rank_of(prompts, proposals, log_base).reshape(-1, n)
         ties = np.stack([seed.salted(TIES).rng(prompts[c], i).random(n) for c, i in rows])
         best = np.where(score >= score.max(1, keepdims=True) - TIE, ties, -1).argmax(1)  # what rounding parts is tied
         kept = proposals.take(np.arange(len(rows)) * n + best)
-        spent = proposals.length.reshape(-1, n).sum(1)
-        return replace(kept, index=rows[:, 1], log_prob=None, token_log_prob=None, spent=spent,
-                       proposals=np.full(len(rows), n))  # fmt: skip
+        return self._billed(replace(kept, index=rows[:, 1], log_prob=None, token_log_prob=None), proposals)
+
+    def _billed(self, kept: Draws, proposals: Draws) -> Draws:
+        """With what each n proposals cost together; accepted, if all of them were: fewer than n are another law."""
+        each, one = (len(proposals) // self.aligner.n, self.aligner.n), np.ones(len(proposals), int)
+        spent = proposals.length if proposals.spent is None else proposals.spent
+        calls = spent if proposals.calls is None else proposals.calls
+        if self.proposal is not None and self._ranks_by == "likelihood":  # the base reads each of them
+            calls = calls + proposals.length
+        tried = one if proposals.proposals is None else proposals.proposals
+        spent, calls, tried = (x.reshape(each).sum(1) for x in (spent, calls, tried))
+        if proposals.accepted is not None:
+            kept = replace(kept, accepted=np.asarray(proposals.accepted.reshape(each).all(axis=1)))
+        return replace(kept, spent=spent, calls=calls, proposals=tried)
+
+    @property
+    def _ranks_by(self) -> str:
+        """The rank; "target" where a target of one constraint orders draws as the feature does."""
+        asked, rank = self.target.constraints, self.aligner.rank
+        same = len(asked) == 1 and asked[0].feature == rank and asked[0].kind in ("always", "reward")
+        return "target" if same else rank
+
+    def _rank_of(self, prompts: Sequence[str], draws: Draws, log_base: Array | None = None) -> Array:
+        """(B,) what draws are ranked by, the larger the better; `log_base` where it is known."""
+        by = self._ranks_by
+        if by == "target":
+            return self.target.log_ratio_of(prompts, draws)
+        if by == "likelihood":
+            return self._log_base(prompts, draws) if log_base is None else log_base
+        return np.asarray(self.target.measures[by](prompts, draws), dtype=float)
+
+    def _log_base(self, prompts: Sequence[str], draws: Draws) -> Array:
+        """(B,) log a in nats, the same for equal draws, which batches part by up to 1e-4."""
+        if isinstance(self.base, Law) and (draws.tokens is None or draws.vocab != self.base.vocab.fingerprint):
+            raise Unsupported("best_of_n:rank=likelihood: the base cannot read what is proposed; rank by a feature")
+        values = np.asarray(self.base.log_prob(prompts, draws), dtype=float)
+        if draws.tokens is None:
+            return values
+        said = np.column_stack([draws.prompt, draws.tokens])
+        first, back = np.unique(said, axis=0, return_index=True, return_inverse=True)[1:]
+        return np.asarray(values[first][back])
 
 
 def batch_rows(base: Any) -> int:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from alignbench.aligners.base import need_law
 from alignbench.errors import UsageError
+from alignbench.generators.base import Turns
 from alignbench.generators.law import Law
 from alignbench.registry import aligner
 from alignbench.seeds import Seed
@@ -18,13 +19,22 @@ from alignbench.target import Target
 @aligner("prompt", target_driven=False, density="exact")
 @dataclass(frozen=True)
 class Prompt:
-    """π(·|prompt) = a(·|text with the prompt in it); `text` without "{prompt}" is put before the prompt."""
+    """π(·|prompt) = a(·|text with the prompt in it); `text` without "{prompt}" is put before the prompt.
+
+    With `chat`, `text` is the user's turn, after that of `system` if any, and the prompt begins the assistant's, so
+    that a draw still goes on from the prompt. The model needs a chat template, and must not render its own prompts in
+    it: such a base is asked by a plain `prompt`.
+    """
 
     text: str
+    chat: bool = False
+    system: str | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.text, str) or not self.text.strip():
             raise UsageError("prompt: needs text=…, the instruction to put before each prompt")
+        if self.system is not None and not self.chat:
+            raise UsageError("prompt: system=… needs chat=true, else nothing would say it")
 
     def align(
         self, base: Any, target: Target, prompts: Sequence[str], *, max_tokens: int, seed: Seed,
@@ -32,5 +42,34 @@ class Prompt:
     ) -> Law:  # fmt: skip
         """See `Aligner.align`."""
         law = need_law(base, "prompt")
-        text = self.text if "{prompt}" in self.text else f"{self.text.rstrip()} {{prompt}}"
-        return replace(law, template=law.template.replace("{prompt}", text))
+        if not self.chat:
+            return replace(law, template=law.template.replace("{prompt}", with_prompt(self.text)))
+        if law.frame is None and getattr(law.model, "chat", False):
+            raise UsageError(
+                f"aligner 'prompt': {law.name} puts each prompt in the user's turn already: leave out chat=true"
+            )
+        return law.framed(Chat(self.text, self.system), chat=True)
+
+
+def with_prompt(text: str) -> str:
+    """`text` with a place for the prompt, at its end where it has none."""
+    return text if "{prompt}" in text else f"{text.rstrip()} {{prompt}}"
+
+
+@dataclass(frozen=True)
+class Chat:
+    """A frame: an instruction in the user's turn, and the prompt as the beginning of the assistant's."""
+
+    text: str
+    system: str | None
+    remark = ""
+
+    def identity(self) -> Mapping[str, Any]:
+        """See `Frame.identity`."""
+        return {"chat": asdict(self)}
+
+    def fill(self, template: str, prompt: str) -> Turns:
+        """See `Frame.fill`."""
+        system = [] if self.system is None else [("system", self.system)]
+        asked, begun = (text.replace("{prompt}", prompt) for text in (self.text, template))
+        return [*system, ("user", asked), ("assistant", begun)]

@@ -85,6 +85,23 @@ class Slotted(Protocol):
         ...
 
 
+Turns = Sequence[tuple[str, str]]
+"""A conversation: (role, text) of each turn, the roles `system`, `user` and `assistant`."""
+
+
+@runtime_checkable
+class Conversing(Protocol):
+    """A model that can be spoken to in turns."""
+
+    def conversing(self) -> Model:
+        """The same model, read and tokenised as conversations; raises UsageError where it has no chat template."""
+        ...
+
+    def converse(self, turns: Turns) -> str:
+        """The text that conditions the model: its answer is to follow, or a last turn of its own to go on."""
+        ...
+
+
 @runtime_checkable
 class Grouped(Protocol):
     """A model that says how many draws one call of `forced` may take; any other takes few."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 
-from alignbench.errors import RunError, UsageError
-from alignbench.generators.base import Grouped, Model, State, Vocab
+from alignbench.errors import RunError, Unsupported, UsageError
+from alignbench.generators.base import Conversing, Grouped, Model, State, Turns, Vocab
 from alignbench.generators.budget import ran_out
 from alignbench.generators.history import Before, after, logits_of, seen_of
 from alignbench.generators.replicas import at_once, replicas_of, shares
@@ -61,17 +61,35 @@ class LawState:
         return replace(self, state=self.state.select(rows), seen=None if self.seen is None else self.seen[rows])
 
 
+class Frame(Protocol):
+    """What a law puts around a prompt where a text with "{prompt}" in it cannot say it: turns of a chat, examples."""
+
+    @property
+    def remark(self) -> str:
+        """See `Evidence.remark`; "" for nothing."""
+        ...
+
+    def identity(self) -> Mapping[str, Any]:
+        """All that `fill` depends on, as plain data; making it draws nothing."""
+        ...
+
+    def fill(self, template: str, prompt: str) -> str | Turns:
+        """The text, or the conversation, that stands for `prompt` put into `template`."""
+        ...
+
+
 @dataclass(frozen=True)
 class Law:
     """What `model` with these settings really samples from: an `Autoregressive` distribution over continuations.
 
-    `template` wraps each prompt ("{prompt}" stands for it) before the model renders it, so that a prompted model is
-    a law over continuations of the original prompt.
+    `template` wraps each prompt ("{prompt}" stands for it), and `frame` the outcome, before the model renders it, so
+    that a prompted model is a law over continuations of the original prompt.
     """
 
     model: Model
     warp: Warp = PLAIN
     template: str = "{prompt}"
+    frame: Frame | None = None
 
     @property
     def vocab(self) -> Vocab:
@@ -95,7 +113,13 @@ class Law:
 
     def identity(self) -> Mapping[str, Any]:
         """All that a draw depends on besides prompt, length and seed."""
-        return {"model": self.model.identity(), "law": self.warp.identity(), "template": self.template}
+        frame = {} if self.frame is None else {"frame": self.frame.identity()}
+        return {"model": self.model.identity(), "law": self.warp.identity(), "template": self.template, **frame}
+
+    @property
+    def remark(self) -> str:
+        """See `Evidence.remark`."""
+        return "" if self.frame is None else self.frame.remark
 
     def warped(self, **settings: Any) -> Law:
         """The same model with some settings changed."""
@@ -103,7 +127,21 @@ class Law:
 
     def render(self, prompt: str) -> str:
         """The text that conditions the model; empty where neither prompt nor template says anything."""
-        return self.model.render(self.template.replace("{prompt}", prompt))
+        if self.frame is None:
+            return self.model.render(self.template.replace("{prompt}", prompt))
+        filled = self.frame.fill(self.template, prompt)
+        return self.model.render(filled) if isinstance(filled, str) else _conversing(self.model).converse(filled)
+
+    def framed(self, frame: Frame, *, chat: bool) -> Law:
+        """The law that reads its prompts inside `frame`, in turns of a chat if `chat`.
+
+        Raises Unsupported where it reads them inside another one already, and UsageError without a chat template.
+        """
+        if self.frame is not None:
+            raise Unsupported(
+                f"{self.name}: its prompts already stand in a chat or after examples; only one of these can be had"
+            )
+        return replace(self, frame=frame, model=_conversing(self.model).conversing() if chat else self.model)
 
     def check(self, prompts: Sequence[str], max_tokens: int) -> None:
         """Raise UsageError where a prompt is unknown to the model or does not fit its context window."""
@@ -173,6 +211,13 @@ class Law:
         return Before.of(self.model, [self.render(prompts[i]) for i in draws.prompt], draws, remembers=remembers)
 
 
+def _conversing(model: Any) -> Conversing:
+    """The model as one that can be spoken to in turns; raises Unsupported where it cannot."""
+    if not isinstance(model, Conversing):
+        raise Unsupported(f"{model.name} has no chat template: leave out chat=true")
+    return model
+
+
 def together(model: Model, prompt: int, width: int) -> int:
     """How many draws of `width` tokens, after prompts of at most `prompt`, one call of `forced` may take."""
     if isinstance(model, Grouped):
@@ -219,7 +264,7 @@ def compare(gen: Law, base: Law, prompts: Sequence[str], draws: Draws) -> tuple[
 
 def _compare(gen: Law, base: Law, prompts: Sequence[str], draws: Draws) -> Array:
     """(3, B): see `compare`; by these very copies of the models."""
-    shared = gen.model is base.model and gen.template == base.template
+    shared = gen.model is base.model and gen.template == base.template and gen.frame == base.frame
     remember = gen.warp.remembers or base.warp.remembers
 
     def both(part: Draws) -> Array:

@@ -13,7 +13,7 @@ import torch
 from transformers.cache_utils import DynamicLayer, EncoderDecoderCache
 
 from alignbench.errors import Unsupported, UsageError
-from alignbench.generators.base import Vocab
+from alignbench.generators.base import Turns, Vocab
 from alignbench.generators.budget import Budget, ran_out
 from alignbench.generators.slots import CLOSE, agree, apart, own_window
 from alignbench.generators.window import MASKED, Window
@@ -87,14 +87,36 @@ class Pretrained:
 
     def render(self, prompt: str) -> str:
         """The prompt, in the tokenizer's chat template if the model was loaded with it."""
-        if not self.chat:
-            return prompt
-        system = [{"role": "system", "content": self.system}] if self.system else []
-        turns = [*system, {"role": "user", "content": prompt}]
+        return self.converse([("user", prompt)]) if self.chat else prompt
+
+    def conversing(self) -> Self:
+        """See `Conversing.conversing`: all but the rendering is shared; a template's BOS gets no second one before it.
+
+        Raises UsageError where the tokenizer has no template.
+        """
+        if not self.tokenizer.chat_template:
+            raise UsageError(f"{self.name}: its tokenizer has no chat template: leave out chat=true")
+        if self.chat:
+            return self
+        return replace(self, chat=True, replicas=tuple(one.conversing() for one in self.replicas))
+
+    def converse(self, turns: Turns) -> str:
+        """See `Conversing.converse`; the model's own system prompt comes first where the turns bring none.
+
+        White space at the end of a turn to go on is kept, which some templates cut off.
+        """
+        system = [("system", self.system)] if self.system and turns[0][0] != "system" else []
+        begun = turns[-1][1] if turns[-1][0] == "assistant" else ""
+        said = [*system, *(turns[:-1] if turns[-1][0] == "assistant" and not begun.strip() else turns)]
+        messages = [{"role": role, "content": text} for role, text in said]
+        goes_on = bool(begun.strip())
         try:
-            return str(self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
+            text = self.tokenizer.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=not goes_on, continue_final_message=goes_on
+            )
         except Exception as error:  # a template is a program of its own
             raise UsageError(f"{self.name}: its chat template refuses the conversation: {error}") from error
+        return f"{str(text).rstrip()}{begun[len(begun.rstrip()) :]}" if goes_on else f"{text}{begun}"
 
     def refuse_unrunnable(self) -> None:
         """Raise UsageError where rows cannot be picked from its cache, or a row sees its padding."""
@@ -180,8 +202,9 @@ def tried(work: Callable[[], T], otherwise: UsageError) -> T:
 
 
 def shown(rendered: str) -> str:
-    """A prompt as errors name it."""
-    return f"prompt '{rendered[:40]}{'…' if len(rendered) > 40 else ''}'"
+    """A prompt as errors name it, on one line."""
+    text = " ".join(rendered.split())
+    return f"prompt '{text[:40]}{'…' if len(text) > 40 else ''}'"
 
 
 def normalised(logits: torch.Tensor) -> torch.Tensor:

@@ -82,14 +82,19 @@ def _says(estimate: Estimate) -> bool:
 
 def _of_p(evidence: Evidence, part: str) -> bool:
     """Whether a part depends on p: KL(π‖a) does where π itself is made from p."""
-    return evidence.selection is not None or not part.startswith("kl_base")
+    return _picks_by_p(evidence) or not part.startswith("kl_base")
+
+
+def _picks_by_p(evidence: Evidence) -> bool:
+    """Whether π selects draws by p, and not by a rank that knows nothing of it."""
+    return evidence.selection is not None and evidence.ref.rank is None
 
 
 def _asked(evidence: Evidence, seed: int) -> dict[str, Estimate]:
     """All parts for p at the λ that infinitely many draws would give, λ's own error carried."""
     here = _at(evidence, seed)
     found = with_lambda_error(lambda shift: _at(_shifted(evidence, shift), seed), evidence.fit.lam_stderr)
-    by_lam = evidence.selection is not None  # π itself picks by the fitted λ: it stays, p moves
+    by_lam = _picks_by_p(evidence)  # π itself picks by the fitted λ: it stays, p moves
     for part, estimate in here.items():
         if part == "log_z" or not _of_p(evidence, part):
             continue
@@ -108,7 +113,7 @@ def _at(evidence: Evidence, seed: int) -> dict[str, Estimate]:
     ref = _sample(evidence, evidence.ref)
     parts = {"log_z": divergences.log_z_of(ref), **_parts(evidence, ref, seed)}
     unseen = _tilts(evidence) and is_boolean(ref.prompt, ref.ratio)
-    own_alone = () if evidence.selection is not None else ("kl_base", "kl_base_rb", "kl_base_k1")
+    own_alone = () if _picks_by_p(evidence) else ("kl_base", "kl_base_rb", "kl_base_k1")
     return {part: _blurred(parts[part]) if unseen and part not in own_alone else parts[part] for part in PARTS}
 
 
@@ -150,7 +155,8 @@ def _blurred(estimate: Estimate) -> Estimate:
 def _parts(evidence: Evidence, ref: Sample, seed: int) -> Parts:
     drawn = _of_base(evidence, ref)
     if evidence.selection is not None:
-        found = _selected(drawn, evidence.selection)
+        rank = evidence.ref.rank
+        found = _selected(drawn, evidence.selection, None if rank is None else rank[evidence.ref.of_base])
         if ref is not drawn and evidence.selection.kind == "first":  # π = p, and the mixture knows more of KL(p‖a)
             found = {**found, "kl_base": divergences.kl_target(replace(ref, log_gen=ref.log_base))}
         return found
@@ -171,9 +177,9 @@ def _of_base(evidence: Evidence, ref: Sample) -> Sample:
     return replace(ref.take(evidence.ref.of_base), log_proposal=None, component=None)
 
 
-def _selected(ref: Sample, law: Selection) -> Parts:
+def _selected(ref: Sample, law: Selection, rank: Array | None = None) -> Parts:
     counts = dict.fromkeys(("kl_base_rb", "kl_base_k1"), Estimate.missing(FROM_COUNTS))
-    return {**selection.divergences(ref.prompt, ref.ratio, law, ref.group), **counts}
+    return {**selection.divergences(ref.prompt, ref.ratio, law, ref.group, rank), **counts}
 
 
 def _measured(evidence: Evidence, ref: Sample, seed: int) -> Parts:

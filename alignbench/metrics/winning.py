@@ -13,8 +13,8 @@ from alignbench.types import Array, Estimate, Evidence
 def win_rate(evidence: Evidence) -> Estimate:
     """Probability that a draw of π has a larger log P − log a than one of the base, ties counted half; ½ for the base.
 
-    Mean over prompts. Neither way is better as such: the goal is the win rate of p. Best-of-n has it in closed form,
-    at most n/(n + 1).
+    Mean over prompts. Neither way is better as such: the goal is the win rate of p. Best-of-n by log P − log a has it
+    in closed form, at most n/(n + 1).
     """
     own, ref = evidence.own, evidence.ref
     unsaid = float(np.mean(np.asarray(own.log_base, float) == -np.inf))
@@ -24,7 +24,7 @@ def win_rate(evidence: Evidence) -> Estimate:
     if evidence.is_base:
         return Estimate(0.5, 0.0, 0.5, 0.5, n=len(own.draws), note="the base itself")
     law = evidence.selection
-    if law is not None and law.kind == "best":
+    if law is not None and law.kind == "best" and ref.rank is None:
         return wins.of_best(prompt, r, law.n, None if ref.draws.group is None else ref.draws.group[ref.of_base])
     return wins.win_rate((own.draws.prompt, _ratio(own.log_target, own.log_base)), (prompt, r), own.draws.group)
 

@@ -1,7 +1,8 @@
 """Divergences of laws that pick one of n base draws by r = log P − log a: no density needed, only the masses of r.
 
 π(x) = a(x) · w(r(x)), so that everything is a function of the masses m_k of r's distinct values (cells), prompt by
-prompt: best-of-n keeps the largest r with random ties, π_k = F_k^n − F_{k−1}^n; rejection keeps exactly p.
+prompt: best-of-n keeps the largest r with random ties, π_k = F_k^n − F_{k−1}^n; rejection keeps exactly p. Where
+best-of-n ranks by something else, the cells are the distinct pairs (rank, r): the rank decides π, and r decides p.
 """
 
 from __future__ import annotations
@@ -26,12 +27,14 @@ from alignbench.stats.intervals import (
     wilson,
 )
 from alignbench.stats.jackknife import jackknife, strata, unit_sums
-from alignbench.stats.weights import LOGS, SHARES, TIE, cells, is_boolean, p_draws, refusal
+from alignbench.stats.weights import LOGS, SHARES, TIE, UNDERFLOW, cells, is_boolean, p_draws, refusal
 from alignbench.types import Array, Estimate, Selection
 
 PER_N = 32
 """Base draws a prompt that best-of-n needs for each of its n where scores are continuous: it lives on the top 1/n of
 them. Gaussian scores, n = 16: TV covered 89 % with 8 for each, 93 % with 20; n = 4: 94 % with 32."""
+PER_RANK = 10
+"""Base draws a prompt of each of two ranks that best-of-n needs."""
 GRID = 257  # shares tried between Wilson's limits where a prompt has two cells
 
 
@@ -62,7 +65,8 @@ PARTS = tuple(FORMS)
 def selected(masses: Array, values: Array, selection: Selection, tie: float = TIE) -> Array:
     """(…, K) probabilities under π of atoms with base masses (…, K) and ratios r = log P − log a `values` (K,).
 
-    Masses need not be normalised; ties share in proportion to their mass. "first" gives p itself.
+    Masses need not be normalised; ties share in proportion to their mass. "first" gives p itself; for "best", `values`
+    may be ranks of any kind.
     """
     masses = np.asarray(masses, float)
     if selection.kind == "first":
@@ -78,26 +82,33 @@ def selected(masses: Array, values: Array, selection: Selection, tie: float = TI
     return np.asarray(masses * np.divide(chosen, cell, out=np.zeros(cell.shape), where=cell > 0)[..., code])
 
 
-def divergences(prompt: Array, r: Array, selection: Selection, group: Array | None = None) -> dict[str, Estimate]:
-    """All of `PARTS` for a law that selects, in nats (TV: 0 to 1), from `r` (B,) on draws of the base alone."""
+def divergences(
+    prompt: Array, r: Array, selection: Selection, group: Array | None = None, rank: Array | None = None
+) -> dict[str, Estimate]:
+    """All of `PARTS` for a law that selects, in nats (TV: 0 to 1), from `r` (B,) on draws of the base alone.
+
+    `rank` (B,): what best-of-n keeps the largest of; None: r.
+    """
     if selection.kind == "first":
         return _exactly_p(prompt, r, group)
-    refused = uncountable(prompt, r, selection.n)
+    r = np.asarray(r, float)
+    by = r if rank is None else np.asarray(rank, float)
+    refused = uncountable(prompt, by, selection.n) if rank is None else unranked(prompt, by, selection.n)
     if refused:
-        bounded = {"kl_base": Estimate.missing(refused, n=np.size(r), ci_high=kl_base_bound(selection.n))}
-        return dict.fromkeys(PARTS, Estimate.missing(refused, n=np.size(r))) | bounded
-    answer = {part: _by_cells(part, prompt, r, selection, group) for part in PARTS}
-    if is_boolean(prompt, r):
-        answer |= _boolean(prompt, np.asarray(r) > -np.inf, selection.n, group)
+        bounded = {"kl_base": Estimate.missing(refused, n=r.size, ci_high=kl_base_bound(selection.n))}
+        return dict.fromkeys(PARTS, Estimate.missing(refused, n=r.size)) | bounded
+    answer = {part: _by_cells(part, prompt, r, by, selection, group) for part in PARTS}
+    if rank is None and is_boolean(prompt, r):
+        answer |= _boolean(prompt, r > -np.inf, selection.n, group)
+    if rank is not None:  # p has no part in it
+        answer["kl_base"] = _by_cells("kl_base", prompt, np.zeros(r.size), by, selection, group)
     if selection.n == 1:
-        answer["kl_base"] = Estimate(
-            0.0, 0.0, 0.0, 0.0, n=np.size(r), note="exact by construction: one draw of the base"
-        )
-    elif not ties(prompt, np.asarray(r, float)):
+        answer["kl_base"] = Estimate(0.0, 0.0, 0.0, 0.0, n=r.size, note="exact by construction: one draw of the base")
+    elif not ties(prompt, by):
         few = too_few_to_tie(prompt)
-        bound = Estimate.missing(few, n=np.size(r), ci_high=kl_base_bound(selection.n))
+        bound = Estimate.missing(few, n=r.size, ci_high=kl_base_bound(selection.n))
         answer["kl_base"] = bound if few else _untied(answer["kl_base"], selection.n)
-    return answer | _hard(prompt, np.asarray(r, float), selection.n, group)
+    return answer | _hard(prompt, r, by, selection, group)
 
 
 def kl_base_bound(n: int) -> float:
@@ -148,23 +159,43 @@ def uncountable(prompt: Array, r: Array, n: int = 1) -> str:
     """Why the masses of r's distinct values cannot be had by counting base draws; empty when they can."""
     tables = [(rows.size, len(cells(np.asarray(r, float)[rows])[0])) for rows, _ in strata(prompt)]
     for drawn, distinct in tables:
+        if distinct > 2 and n * np.log(drawn) > UNDERFLOW:
+            return f"best-of-{n}: its lowest shares, 1/{drawn} to the power of {n}, are too small for a float"
         if distinct > 2 and drawn < PER_N * n:
             return f"ranked best-of-{n} over {distinct} scores needs {PER_N * n} base draws a prompt, not {drawn}"
     return ""
 
 
-def _by_cells(part: str, prompt: Array, r: Array, selection: Selection, group: Array | None) -> Estimate:
-    """Mean over prompts of the jackknifed functional `part` of the cells' counts.
+def unranked(prompt: Array, rank: Array, n: int) -> str:
+    """Why base draws do not show what best-of-`n` by a rank apart from r picks; empty when they do.
+
+    Draws of the target, which the other gates count, say nothing of a rank that few base draws have.
+    """
+    for rows, _ in strata(prompt):
+        held = np.bincount(cells(rank[rows])[1])
+        if n > 1 and held.size == 1:
+            return f"the {rows.size} base draws of a prompt all have one rank: what other ranks there are is not seen"
+        if n > 1 and held.size == 2 and held.min() < PER_RANK:
+            return f"{held.min()} of {rows.size} base draws of a prompt have one of two ranks, {PER_RANK} are needed"
+    return uncountable(prompt, rank, n) if n > 1 else ""
+
+
+def _by_cells(part: str, prompt: Array, r: Array, by: Array, selection: Selection, group: Array | None) -> Estimate:
+    """Mean over prompts of the jackknifed functional `part` of the cells' counts; π keeps the largest `by`.
 
     Prompts of two cells have the limits that the form takes between Wilson's: right where it is flat or has a kink.
     """
-    r = np.asarray(r, float)
     refused = refusal(prompt, r, SHARES if part in ("tv", "js") else LOGS)
     if refused:
         return Estimate.missing(refused, n=r.size)
-    table = [_of_prompt(part, r[rows], unit, selection) for rows, unit in strata(prompt, group)]
+    table = [_of_prompt(FORMS[part], r[rows], by[rows], unit, selection) for rows, unit in strata(prompt, group)]
     values, variances, lows, highs = np.array(table).T
     worth = p_draws(prompt, r)
+    if by is not r:
+        carried = np.array([_carriers(part, r[rows], by[rows], selection) for rows, _ in strata(prompt)])
+        if not part.startswith("kl_target") and carried.mean() < LOGS:
+            return Estimate.missing(f"{carried.mean():.3g} base draws a prompt carry it, {LOGS:g} are needed", n=r.size)
+        worth = np.minimum(worth, carried)
     df = satterthwaite(variances, worth)
     answer = normal(float(values.mean()), float(variances.sum()) / values.size**2, n=r.size, df=df)
     if np.isfinite(lows).all():
@@ -175,16 +206,45 @@ def _by_cells(part: str, prompt: Array, r: Array, selection: Selection, group: A
     return spread_or_none(replace(answer, ess=float(worth.sum()), note="closed form from base draws"))
 
 
-def _of_prompt(part: str, r: Array, unit: Array, selection: Selection) -> tuple[float, float, float, float]:
+def _of_prompt(
+    form: Callable[[Laws], Array], r: Array, by: Array, unit: Array, selection: Selection
+) -> tuple[float, float, float, float]:
     """(value, variance, low, high) of one prompt; no limits (NaN) with three cells or more."""
-    values, code = cells(r)
+    values, ranks, code = _pairs(r, by)
 
-    def form(m: Array) -> Array:
-        return FORMS[part](_laws(m, values, selection))
+    def of_counts(m: Array) -> Array:
+        return form(_laws(m, values, ranks, selection))
 
     if len(values) == 2:
-        return of_two_cells(form, code == 1, unit)
-    return (*jackknife(unit_sums(np.eye(len(values))[code], unit), form), np.nan, np.nan)
+        return of_two_cells(of_counts, code == 1, unit)
+    return (*jackknife(unit_sums(np.eye(len(values))[code], unit), of_counts), np.nan, np.nan)
+
+
+def _carriers(part: str, r: Array, by: Array, selection: Selection) -> float:
+    """How many draws of a prompt carry `part` of a law that ranks by something else than r; ∞ where that is no matter.
+
+    KL(p‖π): (Σψ²)²/Σψ⁴ of what each adds to it. The others: Kish's number, of what π and p share, or of π_b. Few do
+    where p goes against the rank. r = 0.8 z or 0.56 z + 0.57 z', rank −z, 128 draws for each of two prompts, n = 4:
+    KL(p‖π) covered 85 and 88 % with as many degrees of freedom as draws of p, 90 and 93 % with as many as these.
+    """
+    values, ranks, code = _pairs(r, by)
+    counts = np.bincount(code).astype(float)
+    on = _laws(counts, values, ranks, selection)
+    if part.startswith("kl_target"):
+        excess = np.log(np.divide(on.p, on.pi, out=np.ones(on.p.shape), where=on.p > 0))
+        weights = (on.p * (excess - on.p @ excess) / counts) ** 2
+    elif part in ("tv", "js", "kl_reverse_within"):
+        weights = (on.within if part == "kl_reverse_within" else np.minimum(on.p, on.pi)) / counts
+    else:
+        return np.inf
+    return float((counts @ weights) ** 2 / (counts @ weights**2)) if weights.any() else np.inf
+
+
+def _pairs(r: Array, by: Array) -> tuple[Array, Array, Array]:
+    """The distinct pairs of r and rank: r (K,), rank (K,) as 0, 1, …, and the pair (B,) of each draw."""
+    values, of_r = cells(r)
+    pairs, code = np.unique(np.stack([cells(by)[1], of_r], axis=1), axis=0, return_inverse=True)
+    return values[pairs[:, 1]], pairs[:, 0].astype(float), code
 
 
 def of_two_cells(form: Callable[[Array], Array], upper: Array, unit: Array) -> tuple[float, float, float, float]:
@@ -201,9 +261,9 @@ def of_two_cells(form: Callable[[Array], Array], upper: Array, unit: Array) -> t
     return value, variance, float(between.min()), float(between.max())
 
 
-def _laws(counts: Array, values: Array, selection: Selection) -> Laws:
+def _laws(counts: Array, values: Array, ranks: Array, selection: Selection) -> Laws:
     p = counts * np.exp(values - values.max())
-    pi = selected(counts, values, selection)
+    pi = selected(counts, ranks, selection)
     kept = np.where(values > -np.inf, pi, 0.0)
     return Laws(*(shares(masses) for masses in (counts, p, pi, kept)))
 
@@ -238,13 +298,23 @@ def _boolean(prompt: Array, hit: Array, n: int, group: Array | None) -> dict[str
     }
 
 
-def _hard(prompt: Array, r: Array, n: int, group: Array | None) -> dict[str, Estimate]:
+def _hard(prompt: Array, r: Array, by: Array, selection: Selection, group: Array | None) -> dict[str, Estimate]:
     """KL(π‖p) = ∞ for finite n as soon as the base breaks a hard constraint; all n draws may."""
     allowed = r > -np.inf
     if allowed.all():
         return {}
-    note = violations(monotone(prompt, allowed, miss(n), group))
+    note = f"{_broken(prompt, allowed, by, selection):.3g} of π breaks a hard constraint"
+    if by is r:
+        note = violations(monotone(prompt, allowed, miss(selection.n), group))
     return {"kl_reverse": Estimate(np.inf, n=r.size, note=note)}
+
+
+def _broken(prompt: Array, allowed: Array, by: Array, selection: Selection) -> float:
+    """The share of π that the target forbids, mean over prompts; each draw of a rank shares in what the rank has."""
+    each = [
+        selected(np.ones(rows.size), cells(by[rows])[1], selection)[~allowed[rows]].sum() for rows, _ in strata(prompt)
+    ]
+    return float(np.mean(each))
 
 
 def _gated(answer: Estimate, prompt: Array, r: Array, needed: float) -> Estimate:

@@ -8,6 +8,7 @@ import pytest
 
 from alignbench import metrics
 from alignbench.errors import UsageError
+from alignbench.metrics.prompts import left_out
 from alignbench.registry import metric
 from alignbench.stats.intervals import Z95
 from alignbench.types import Cost, Draws, Estimate, Evidence, Fit, Scored, Selection, Wanted
@@ -565,3 +566,44 @@ def test_at_asked_is_refused_where_p_at_the_fitted_lambda_is_in_the_generator():
     for part in ("kl_target", "kl_reverse", "tv", "js"):
         assert asked[part].value is None and "picks by the fitted λ" in asked[part].note
     assert asked["kl_base"].value == fitted["kl_base"].value
+
+
+def by_rank(rank, **more):
+    """Best-of-4 of draws of the base, ranked by `rank` of the atom."""
+    e = evidence(selection=Selection("best", 4), **more)
+    atom = np.searchsorted([-2.0, -1.5, -1.1], e.ref.log_base)
+    return replace(e, ref=replace(e.ref, rank=np.asarray(rank, float)[atom]))
+
+
+def test_best_of_n_by_a_rank_has_the_divergences_of_that_rank():
+    """Ranks that fall with log a: π is none of p's, and its win rate is counted from its own draws."""
+    falling = by_rank([3, 2, 1, 0])
+    found, by_ratio = (metrics.measure("divergence", e) for e in (falling, evidence(selection=Selection("best", 4))))
+    assert found["kl_target"].value > 10 * by_ratio["kl_target"].value
+    assert "closed form" in found["kl_target"].note and found["kl_base_rb"].value is None
+    assert "closed form" not in metrics.measure("win_rate", falling)[""].note
+    two = np.where(np.arange(len(falling.ref.draws)) % 2, 0, 1)  # every other draw is of another proposal
+    halves = replace(falling.ref, component=1 - two, log_proposal=falling.ref.log_base)
+    one = falling.ref.draws.take(two == 1)
+    alone = {name: getattr(falling.ref, name)[two == 1] for name in ("log_base", "log_target", "rank")}
+    base_alone = replace(falling, ref=Scored(one, {}, log_gen=None, log_judge=None, **alone))
+    mixed = metrics.measure("divergence", replace(falling, ref=halves))
+    assert mixed["kl_target"].value == metrics.measure("divergence", base_alone)["kl_target"].value
+
+
+def test_at_asked_the_target_moves_and_a_law_by_rank_stays():
+    e = by_rank([3, 2, 1, 0])
+    moving = {k: np.linspace(0, 1, len(getattr(e, k).draws))[:, None] for k in ("own", "ref")}
+    fit = replace(e.fit, lam=np.array([[0.1]]), lam_stderr=np.array([[0.2]]))
+    e = replace(e, fit=fit, **{k: replace(getattr(e, k), phi=phi) for k, phi in moving.items()})
+    asked, fitted = (metrics.measure("divergence", e, at=at) for at in ("asked", "fitted"))
+    assert asked["kl_target"].value == fitted["kl_target"].value
+    assert asked["kl_target"].stderr > fitted["kl_target"].stderr
+    assert (asked["kl_base"].value, asked["kl_base"].stderr) == (fitted["kl_base"].value, fitted["kl_base"].stderr)
+    assert "fitted λ" in fitted["kl_target"].note and "fitted λ" not in fitted["kl_base"].note
+
+
+def test_without_a_prompt_its_ranks_are_gone_too():
+    e = by_rank([3, 2, 1, 0])
+    assert left_out(e, 0).ref.rank.tolist() == e.ref.rank[e.ref.draws.prompt == 1].tolist()
+    assert metrics.measure("divergence", left_out(e, 0))["kl_target"].value is not None

@@ -10,7 +10,7 @@ from stats_worlds import World, close, covered
 from alignbench.stats import discrete
 from alignbench.stats.compare import pseudo_values
 from alignbench.stats.intervals import FLAT
-from alignbench.stats.selection import PARTS, divergences, kl_base_bound, selected
+from alignbench.stats.selection import FORMS, PARTS, Laws, divergences, kl_base_bound, selected
 from alignbench.stats.wins import of_best
 from alignbench.types import Selection
 
@@ -215,3 +215,111 @@ def _form(counts):
 def _two(z):
     base = np.array([1 - z, z])
     return selected(base, np.array([0.0, 1.5]), BEST), base
+
+
+def by_rank(base, r, rank, n=4):
+    """Every part, in a world of atoms with these masses, ratios and ranks."""
+    p, pi = discrete.normalised(np.log(base) + r), selected(base, rank, Selection("best", n))
+    kept = np.where(r > -np.inf, pi, 0)
+    return {part: float(form(Laws(base, p, pi, kept / kept.sum()))) for part, form in FORMS.items()}
+
+
+RNG = np.random.default_rng(5)
+MASSES = RNG.dirichlet(np.ones(30))
+RANKED = {
+    "likelihood, tilted": (MASSES, 1.5 * RNG.integers(0, 2, 30), np.log(MASSES)),
+    "likelihood, hard": (MASSES, np.where(RNG.random(30) < 0.4, 0.0, -np.inf), np.log(MASSES)),
+    "a boolean, hard": (np.array([0.15, 0.35, 0.3, 0.2]), np.array([0, -np.inf, 0, -np.inf]), np.array([1.0, 1, 0, 0])),
+    "five, p against them": (np.array([0.04, 0.1, 0.3, 0.4, 0.16]), np.array([1.0, 0.5, 0, 0, 0]), np.arange(5.0)),
+}
+
+
+def counted(world, seed, each=128, prompts=2):
+    base, r, rank = world
+    atom = np.random.default_rng(seed).choice(base.size, each * prompts, p=base)
+    return np.repeat(np.arange(prompts), each), r[atom], rank[atom]
+
+
+@pytest.mark.parametrize("name", RANKED)
+def test_truth_and_coverage_by_another_rank(name):
+    truth, seeds, held, seen = by_rank(*RANKED[name]), 60, dict.fromkeys(PARTS, 0), dict.fromkeys(PARTS, 0)
+    prompt, r, rank = counted(RANKED[name], 0, 2500)
+    for part, estimate in divergences(prompt, r, BEST, rank=rank).items():
+        assert estimate.value == truth[part] or close(estimate, truth[part]), part
+    for seed in range(seeds):
+        prompt, r, rank = counted(RANKED[name], seed)
+        for part, estimate in divergences(prompt, r, BEST, rank=rank).items():
+            if estimate.ci_low is not None:
+                seen[part] += 1
+                held[part] += covered(estimate, truth[part])
+    assert seen["kl_target"] == seeds
+    assert all(held[part] >= 0.84 * seen[part] for part in PARTS if seen[part] > seeds / 2), (held, seen)
+
+
+def test_the_rank_decides_pi_and_r_decides_p():
+    """Planted: p's ratio in place of the rank, and the rank in place of the ratio."""
+    prompt, r, rank = counted(RANKED["likelihood, tilted"], 0, 3000)
+    truth = by_rank(*RANKED["likelihood, tilted"])["kl_target"]
+    assert close(divergences(prompt, r, BEST, rank=rank)["kl_target"], truth)
+    assert not close(divergences(prompt, r, BEST)["kl_target"], truth)
+    assert not close(divergences(prompt, rank, BEST)["kl_target"], truth)
+
+
+@pytest.mark.parametrize("r", [0.3 * RNG.normal(size=512), np.where(RNG.random(512) < 0.5, 0.0, -np.inf)])
+def test_r_as_the_rank_is_r(r):
+    prompt = np.repeat([0, 1], 256)
+    plain, ranked = divergences(prompt, r, BEST), divergences(prompt, r, BEST, rank=r)
+    for part in ("kl_target", "tv", "js", "kl_base"):
+        assert ranked[part].value == pytest.approx(plain[part].value, abs=2e-3), part
+
+
+def test_continuous_ranks_that_know_nothing_of_the_target():
+    """p = a: KL(p‖π_n) = n − 1 − log n, and KL(π_n‖p) = KL(π_n‖a) is its bound."""
+    answer = divergences(np.zeros(1024, int), np.zeros(1024), BEST, rank=np.random.default_rng(0).normal(size=1024))
+    assert answer["kl_target"].value == pytest.approx(3 - math.log(4), abs=0.02)
+    assert answer["kl_reverse"].value == pytest.approx(kl_base_bound(4), abs=0.01)
+    assert answer["kl_base"].value == pytest.approx(kl_base_bound(4), abs=1e-4)
+
+
+def test_what_a_rank_leaves_of_a_hard_constraint_is_told():
+    base, r, rank = RANKED["a boolean, hard"]
+    prompt, r, rank = counted(RANKED["a boolean, hard"], 0, 4000)
+    broken = selected(base, np.array([1.0, 1, 0, 0]), BEST)[[1, 3]].sum()
+    answer = divergences(prompt, r, BEST, rank=rank)
+    assert answer["kl_reverse"].value == math.inf
+    assert float(answer["kl_reverse"].note.split()[0]) == pytest.approx(broken, abs=0.02)
+    assert answer["kl_reverse_within"].value > 0.1  # planted: exact by construction, as where r is the rank
+
+
+def test_kl_from_the_base_needs_no_draw_of_the_target():
+    prompt, rank = np.zeros(128, int), np.tile([0.0, 1.0], 64)
+    answer = divergences(prompt, np.full(128, -np.inf), BEST, rank=rank)
+    assert answer["kl_target"].value is None
+    assert answer["kl_base"].value == pytest.approx(float(discrete.kl([1 / 16, 15 / 16], [0.5, 0.5])), abs=5e-3)
+
+
+@pytest.mark.parametrize(
+    ("rank", "n", "told"),
+    [
+        (np.arange(128.0), 16, "needs 512 base draws a prompt, not 128"),
+        (np.zeros(128), 4, "all have one rank"),
+        (np.arange(128.0) < 4, 4, "4 of 128 base draws of a prompt have one of two ranks, 10 are needed"),
+        (np.arange(4096.0), 100, "too small for a float"),
+    ],
+)
+def test_what_base_draws_do_not_show_of_a_rank_is_refused(rank, n, told):
+    size = rank.size
+    answer = divergences(np.zeros(size, int), np.zeros(size), Selection("best", n), rank=rank)
+    assert {answer[part].value for part in PARTS} == {None}
+    assert told in answer["kl_target"].note
+    assert answer["kl_base"].ci_high == pytest.approx(kl_base_bound(n))
+
+
+def test_a_rank_that_shuns_the_target_leaves_too_few_draws_in_common():
+    rng = np.random.default_rng(0)
+    u = rng.random(512)
+    r = np.where(rng.random(512) < (1 - u) ** 2, 0.0, -np.inf)
+    answer = divergences(np.zeros(512, int), r, Selection("best", 16), rank=u)
+    for part in ("tv", "js", "kl_reverse_within"):
+        assert answer[part].value is None and "carry it" in answer[part].note, part
+    assert answer["kl_target"].value > 10
