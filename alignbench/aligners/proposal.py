@@ -10,7 +10,7 @@ import numpy as np
 
 from alignbench.aligners.base import Setting, checked, identity_of
 from alignbench.errors import RunError, Unsupported, UsageError
-from alignbench.generators.law import PLAIN, Law
+from alignbench.generators.law import Law
 from alignbench.seeds import Seed
 from alignbench.target import Target
 from alignbench.types import Array, Distribution, Draws, collect
@@ -99,7 +99,7 @@ def _named(given: Any) -> str:
 def _masks(law: Any, base: Any) -> bool:
     """Whether `law` is `base` with tokens masked, each step renormalised."""
     masked = getattr(getattr(law, "model", None), "masked_base", None)
-    plain = isinstance(law, Law) and law.warp == PLAIN and law.template == "{prompt}"
+    plain = isinstance(law, Law) and law == Law(law.model)
     return masked is not None and plain and masked.identity() == base.identity()
 
 

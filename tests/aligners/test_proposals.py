@@ -1,7 +1,7 @@
 """Aligners that weigh a proposal's draws: their laws are the enumerated ones, for the base and for other proposals."""
 
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,8 +17,7 @@ from alignbench.aligners.sir import SIR
 from alignbench.errors import Unsupported, UsageError
 from alignbench.generators.automaton import counts
 from alignbench.generators.exact import exact
-from alignbench.generators.law import Law
-from alignbench.generators.steered import Constrained
+from alignbench.generators.steered import constrained
 from alignbench.seeds import Seed
 from alignbench.target import Constraint
 from alignbench.testing import check
@@ -28,19 +27,10 @@ COLD = "temperature:t=0.4"
 KINDS = [Rejection, QuasiRejection, SIR]
 
 
-@dataclass(frozen=True, eq=False)
-class Masks(Constrained):
-    """A constrained decoder that says what it masks."""
-
-    @property
-    def masked_base(self):
-        return self.base
-
-
 def masking(base, lookahead=LENGTH):
     """The base with masks that keep "sun" within reach."""
     says = counts(base.vocab, "sun", 1)
-    return Law(Masks(base, says.mapped(lambda v: (v > 0).astype(float)), lookahead))
+    return constrained(base, says.mapped(lambda v: (v > 0).astype(float)), lookahead=lookahead)
 
 
 def align(world, recipe):
