@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +33,9 @@ class Constrained:
     law is exact and is not p (Willard and Louf 2023; Park et al. 2024): as the proposal of rejection it is corrected.
     """
 
-    must: list[str] = field(default_factory=list)
-    any_of: list[str] = field(default_factory=list)
-    never: list[str] = field(default_factory=list)
+    must: tuple[str, ...] = ()
+    any_of: tuple[str, ...] = ()
+    never: tuple[str, ...] = ()
     ignore_case: bool = False
     regex: str | None = None
     json_schema: Mapping[str, Any] | str | None = None
