@@ -35,11 +35,18 @@ class Aligner(Protocol):
 
 @runtime_checkable
 class Nesting(Protocol):
-    """An aligner that puts others to work, on all that it was itself given."""
+    """An aligner that puts others to work, on all that it was itself given; one that inherits this has `align` too."""
 
     def within(self, setting: Setting) -> Sampler:
         """As `align`, with the training prompts too."""
         ...
+
+    def align(
+        self, base: Any, target: Target, prompts: Sequence[str], *, max_tokens: int, seed: Seed,
+        workdir: Path | None = None,
+    ) -> Sampler:  # fmt: skip
+        """See `Aligner.align`."""
+        return self.within(Setting(base, target, prompts, max_tokens, seed))
 
 
 @dataclass(frozen=True)

@@ -69,6 +69,11 @@ class Frame(Protocol):
         """See `Evidence.remark`; "" for nothing."""
         ...
 
+    @property
+    def uncounted(self) -> str:
+        """See `Cost.uncounted`; "" for nothing."""
+        ...
+
     def identity(self) -> Mapping[str, Any]:
         """All that `fill` depends on, as plain data; making it draws nothing."""
         ...
@@ -120,6 +125,11 @@ class Law:
     def remark(self) -> str:
         """See `Evidence.remark`."""
         return "" if self.frame is None else self.frame.remark
+
+    @property
+    def uncounted(self) -> str:
+        """See `Cost.uncounted`."""
+        return "" if self.frame is None else self.frame.uncounted
 
     def warped(self, **settings: Any) -> Law:
         """The same model with some settings changed."""

@@ -1,6 +1,6 @@
 """Divergences of laws that keep a proposal's draws by their weights: on exact worlds, beside the truth."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,8 +12,7 @@ from alignbench.aligners.sir import SIR
 from alignbench.evidence import Bench, silent
 from alignbench.generators.automaton import counts
 from alignbench.generators.exact import exact
-from alignbench.generators.law import Law
-from alignbench.generators.steered import Constrained
+from alignbench.generators.steered import constrained
 from alignbench.metrics import measure
 from alignbench.metrics.distance import _shifted
 from alignbench.metrics.prompts import left_out
@@ -40,16 +39,9 @@ REWARD = "  - {feature: windy, reward: true, beta: 0.7}\n"
 HOT = "temperature:t=1.5"
 
 
-@dataclass(frozen=True, eq=False)
-class Masks(Constrained):
-    @property
-    def masked_base(self):
-        return self.base
-
-
 def masking(base=BASE, lookahead=3):
     says = counts(base.vocab, "sun", 1)
-    return Law(Masks(base, says.mapped(lambda v: (v > 0).astype(float)), lookahead))
+    return constrained(base, says.mapped(lambda v: (v > 0).astype(float)), lookahead=lookahead)
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +101,7 @@ def test_a_masking_proposal_under_rejection_is_p(benches, lookahead):
 def test_a_proposal_that_lacks_some_of_p(benches, recipe):
     """The masks rule wind out: KL(p‖π) is infinite, and the rest is of p on what is left."""
     calm = counts(BASE.vocab, "wind", 1).mapped(lambda v: (v == 0).astype(float))
-    sampler = benches["hard"].setting.aligned(recipe(proposal=Law(Masks(BASE, calm, None))))
+    sampler = benches["hard"].setting.aligned(recipe(proposal=constrained(BASE, calm)))
     e = benches["hard"].measure("x", sampler)
     found = measure("divergence", e)
     assert found["kl_target"].value == found["kl_target_within"].value == e.truth["divergence.kl_target"] == np.inf
@@ -157,6 +149,35 @@ def test_the_bill_of_proposals(benches):
     assert e.cost.proposals == e.proposed[:, 1].sum() and e.cost.kept == len(e.own.draws)
     rate = measure("acceptance", e)["rate"]
     assert 0 < rate.ci_low < e.cost.kept / e.cost.proposals < rate.ci_high < 1
+
+
+def test_the_bill_says_what_is_not_in_it(benches):
+    for recipe, said in (
+        (QuasiRejection(tv=0.1, pilot=40), "not counted: the 40 draws of the proposal a prompt that choose β"),
+        (SIR(2, proposal="few_shot:k=1"), "not counted: the draws of which its 1 examples are"),
+        (QuasiRejection(beta=2.0), ""),
+    ):
+        found = measure("cost", evidence(benches["hard"], recipe))
+        for part in ("calls_per_draw", "tokens_per_draw", "proposals_per_draw"):
+            assert found[part].note == "; ".join(filter(None, ("measured once: no interval", said)))
+
+
+def test_memory_kept_for_the_next_batch_is_let_go(benches):
+    """Also that of a proposal of a proposal, which may have a model of its own."""
+    let_go = []
+
+    class Model:
+        decoder = give_back = too_many = lambda *_: None
+
+        def __init__(self, name):
+            self.forget = lambda: let_go.append(name)
+
+    class Draws:
+        def __init__(self, name, proposal=None):
+            self.model, self.proposal, self.sample = Model(name), proposal, BASE.sample
+
+    benches["hard"]._draw("x", Draws("outer", Draws("inner", Draws("innermost"))), "own")
+    assert let_go == ["outer", "inner", "innermost"]
 
 
 def test_a_prompt_is_left_out_of_the_proposal_and_of_beta(benches):
