@@ -50,6 +50,8 @@ class BestOfN(Nesting):
         where, proposal = "best_of_n:proposal", None
         if self.proposal is not None:
             proposal = setting.built(checked(self.proposal, where), where)
+            if isinstance(proposal, Law):
+                proposal.check(setting.prompts, setting.max_tokens)
         return BestOfNSampler(self, setting.base, setting.target, proposal)
 
 

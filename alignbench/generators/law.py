@@ -124,12 +124,17 @@ class Law:
     @property
     def remark(self) -> str:
         """See `Evidence.remark`."""
-        return "" if self.frame is None else self.frame.remark
+        return self._said("remark")
 
     @property
     def uncounted(self) -> str:
         """See `Cost.uncounted`."""
-        return "" if self.frame is None else self.frame.uncounted
+        return self._said("uncounted")
+
+    def _said(self, what: str) -> str:
+        """What the frame and the law that the model steers, if any, say."""
+        told = (getattr(thing, what, "") for thing in (self.frame, getattr(self.model, "base", None)))
+        return "; ".join(filter(None, told))
 
     def warped(self, **settings: Any) -> Law:
         """The same model with some settings changed."""

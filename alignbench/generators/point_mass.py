@@ -40,7 +40,17 @@ class PointMass:
     _known: dict[str, Array] = field(default_factory=dict, init=False, repr=False)
 
     truncates = True
-    remark = "a point mass: every draw of a prompt is the same continuation"
+
+    @property
+    def remark(self) -> str:
+        """See `Evidence.remark`: what it is, and what its base says of itself."""
+        own = "a point mass: every draw of a prompt is the same continuation"
+        return "; ".join(filter(None, (own, getattr(self.base, "remark", ""))))
+
+    @property
+    def uncounted(self) -> str:
+        """See `Cost.uncounted`."""
+        return str(getattr(self.base, "uncounted", ""))
 
     @property
     def name(self) -> str:
