@@ -16,7 +16,7 @@ from alignbench.errors import RunError, UsageError, brief
 from alignbench.generators.base import Vocab
 from alignbench.generators.json_grammar import lark_of
 from alignbench.generators.masks import Masks
-from alignbench.generators.regular import Regular
+from alignbench.generators.regular import Regular, translated
 from alignbench.types import Array
 
 UNFORCED = '%llguidance {"no_forcing": true}'  # else only one spelling is let through of a text that must follow
@@ -44,24 +44,36 @@ def masks(
     `first`: only a beginning of the text is asked to match. `lookahead` (`regex` alone): see `Regular`. Raises
     UsageError where none or two are given, and where nothing can match.
     """
-    given = [
-        name for name, value in (("regex", regex), ("json_schema", json_schema), ("lark", lark)) if value is not None
-    ]
-    if len(given) != 1:
-        raise UsageError(f"give one of regex, json_schema and lark, not {' and '.join(given) or 'none'}")
+    check(regex=regex, json_schema=json_schema, lark=lark, first=first, lookahead=lookahead)
     if regex is not None:
         return Regular(vocab, token_bytes, regex, include_prompt, first, lookahead)
-    if lookahead:
-        raise UsageError(
-            f"lookahead: how many tokens {given[0]} still needs is not known; only regex and word lists say"
-        )
     if lark is not None:
         text, free = _whole(lark, first), False
     else:
         text, free = lark_of(json_schema, first)
         text = f"{UNFORCED}\n{text}"
-    asked = {given[0]: json_schema if lark is None else lark, "include_prompt": include_prompt, "first": first}
+    own = {"json_schema": json_schema} if lark is None else {"lark": lark}
+    asked = {**own, "include_prompt": include_prompt, "first": first}
     return Grammar(vocab, token_bytes, text, asked, free)
+
+
+def check(*, regex: str | None, json_schema: Any, lark: str | None, first: bool, lookahead: bool) -> None:
+    """Raise UsageError where none or two are given, or what is given can be masks of no vocabulary.
+
+    It needs no model, and no library that may be missing; what is wrong with a `lark` grammar is told by `masks`.
+    """
+    every = {"regex": regex, "json_schema": json_schema, "lark": lark}
+    given = [name for name, value in every.items() if value is not None]
+    if len(given) != 1:
+        raise UsageError(f"give one of regex, json_schema and lark, not {' and '.join(given) or 'none'}")
+    if lookahead and regex is None:
+        raise UsageError(
+            f"lookahead: how many tokens {given[0]} still needs is not known; only regex and word lists say"
+        )
+    if regex is not None:
+        translated(regex)
+    if json_schema is not None:
+        lark_of(json_schema, first)
 
 
 def _whole(lark: str, first: bool) -> str:
