@@ -272,6 +272,7 @@ def test_identities_tell_masks_apart():
         ({"regex": "^a$"}, "has an anchor"), ({"regex": r"(a)\1"}, "refers back to a group"),
         ({"regex": "a(?=b)"}, "looks ahead or behind"), ({"regex": "(?<!b)a"}, "looks ahead or behind"),
         ({"regex": "(?>a)"}, "an atomic group"), ({"regex": "a++"}, "a possessive repetition"),
+        ({"regex": "(?a)b(?i:k)"}, "has the flags a and i at once"),
         ({"regex": "[a"}, "is no regular expression: unterminated character set"),
         ({"regex": "ax"}, "no text that the tokens spell matches it (none of them has 'x')"),
         ({"regex": r"a[^\s\S]"}, "nothing matches it"), ({"regex": r"\ud800"}, "no automaton of it"),
