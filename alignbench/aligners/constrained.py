@@ -29,10 +29,10 @@ LEXICAL = ("must", "any_of", "never")
 @aligner("constrained", target_driven=False, density="exact")
 @dataclass(frozen=True)
 class Constrained:
-    """Masks tokens by words, a `regex`, a `json_schema` or a `lark` grammar, each step renormalised alone.
+    r"""Masks tokens by words, a `regex`, a `json_schema` or a `lark` grammar, each step renormalised alone.
 
     Words: each of `must`, one of `any_of` and none of `never`, as the feature contains_any finds them. A `regex` is all
-    of the draw as it stands, its first space too: ``\\s*(yes|no)``. A `json_schema` is a mapping or the path of a file.
+    of the draw as it stands, its first space too: ``\s*(yes|no)``. A `json_schema` is a mapping or the path of a file.
     `include_prompt`: the prompt is the beginning of what is matched; `first`: what follows a match is free. Without
     `lookahead` (words and regex) tokens may run out before a draw is kept; with it those are masked after which no kept
     draw fits. The law is exact and is not p (Willard and Louf 2023; Park et al. 2024): as the proposal of rejection it
