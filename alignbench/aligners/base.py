@@ -91,7 +91,10 @@ def kind_of(spec: Spec) -> Registry:
 def checked(given: Named, where: str) -> Spec:
     """The spec of an aligner or a generator, its name and arguments checked; raises UsageError, which names `where`."""
     spec = no_code(parse_spec(given, where), where)
-    kind_of(spec).find(spec.name, where).check(spec.arguments, f"{where} '{spec.name}'")
+    if spec.name in aligners:
+        spec.build(aligners, where)  # a recipe refuses what is wrong with it when it is made
+    else:
+        kind_of(spec).find(spec.name, where).check(spec.arguments, f"{where} '{spec.name}'")
     return spec
 
 
