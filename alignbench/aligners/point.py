@@ -60,6 +60,6 @@ def _walked(base: Any, aligner: str) -> Autoregressive:
     """`base` as a law that can be walked token by token; raises Unsupported for any other."""
     if not isinstance(base, Autoregressive):
         raise Unsupported(
-            f"aligner '{aligner}' walks token by token; {type(base).__name__} cannot be (it has no start)"
+            f"aligner '{aligner}' goes token by token; a {type(base).__name__} gives no next-token probabilities"
         )
     return base

@@ -118,8 +118,8 @@ class Law:
 
     @property
     def remark(self) -> str:
-        """See `Evidence.remark`."""
-        return "" if self.frame is None else self.frame.remark
+        """See `Evidence.remark`; what a steered model's base says of itself included."""
+        return "; ".join(filter(None, ("" if self.frame is None else self.frame.remark, remark_of(self.model))))
 
     def warped(self, **settings: Any) -> Law:
         """The same model with some settings changed."""
@@ -216,6 +216,11 @@ def _conversing(model: Any) -> Conversing:
     if not isinstance(model, Conversing):
         raise Unsupported(f"{model.name} has no chat template: leave out chat=true")
     return model
+
+
+def remark_of(generator: Any) -> str:
+    """See `Evidence.remark`; "" where a generator says nothing."""
+    return str(getattr(generator, "remark", ""))
 
 
 def together(model: Model, prompt: int, width: int) -> int:

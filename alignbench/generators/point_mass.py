@@ -12,10 +12,12 @@ import torch
 from alignbench.errors import RunError, UsageError
 from alignbench.generators.base import Autoregressive, Vocab
 from alignbench.generators.budget import ran_out
-from alignbench.generators.law import Law, check_max_tokens
+from alignbench.generators.law import Law, check_max_tokens, remark_of
 from alignbench.generators.sampling import NO_NUMBER
 from alignbench.seeds import Seed
 from alignbench.types import Array, Draws
+
+POINT = "a point mass: every draw of a prompt is the same continuation"
 
 
 @dataclass(frozen=True)
@@ -41,10 +43,14 @@ class PointMass:
     _known: dict[str, Array] = field(default_factory=dict, init=False, repr=False)
 
     truncates = True
-    remark = "a point mass: every draw of a prompt is the same continuation"
 
     def __post_init__(self) -> None:
         check_max_tokens(self.max_tokens)
+
+    @property
+    def remark(self) -> str:
+        """See `Evidence.remark`."""
+        return "; ".join(filter(None, (POINT, remark_of(self.base))))
 
     @property
     def name(self) -> str:

@@ -1,6 +1,6 @@
 """Greedy and beam search: what they find against transformers and against lists, and that their law is a point mass."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -8,6 +8,7 @@ import torch
 from aligner_worlds import LENGTH, PROMPTS
 from models import tiny_gpt2, tiny_t5
 
+from alignbench.aligners.constrained import Constrained
 from alignbench.aligners.decoding import RepetitionPenalty, TopP
 from alignbench.aligners.point import Beam, Greedy
 from alignbench.errors import RunError, Unsupported, UsageError
@@ -136,6 +137,26 @@ def test_planted_prefix_of_the_point_is_not_the_point(hard):
     assert (point.log_prob(PROMPTS, cut) == -np.inf).all()
 
 
+def test_what_its_base_says_of_itself_is_kept(hard):
+    """Examples that are not draws of p, say: under masks and searches too."""
+
+    @dataclass(frozen=True)
+    class Frame:
+        remark = "its examples are not draws of p"
+
+        def identity(self):
+            return {}
+
+        def fill(self, template, prompt):
+            return prompt
+
+    law = replace(hard.base, frame=Frame())
+    masked = align(Constrained(any_of=["sun"]), law)
+    assert masked.remark == law.remark == "its examples are not draws of p"
+    assert align(Greedy(), masked).remark == f"{point_mass.POINT}; its examples are not draws of p"
+    assert align(Greedy(), hard.base).remark == point_mass.POINT
+
+
 def test_a_search_is_counted_once_and_searched_once(hard, monkeypatch):
     calls = []
     right = point_mass.beam_search
@@ -202,7 +223,7 @@ def test_a_value_out_of_range_is_refused_at_once(make, message):
 
 
 def test_what_cannot_be_walked_is_refused(hard):
-    with pytest.raises(Unsupported, match=r"^aligner 'greedy' walks token by token; str cannot be"):
+    with pytest.raises(Unsupported, match=r"^aligner 'greedy' goes token by token; a str gives no next-token prob"):
         align(Greedy(), "a black box")
     with pytest.raises(UsageError, match=r"made for max_tokens=3, asked for 4$"):
         drawn(align(Greedy(), hard.base), PROMPTS, 4)
