@@ -378,8 +378,11 @@ def rescored(own: Draws, again: Array, half: bool) -> tuple[float | None, str]:
 
 
 def _is_half(generator: Any) -> bool:
-    """Whether a law's network computes in half precision."""
-    network = getattr(getattr(generator, "model", None), "network", None)
+    """Whether the network of a law, or of what it masks or searches, computes in half precision."""
+    network = None
+    while network is None and generator is not None:
+        network = getattr(generator, "network", None)
+        generator = getattr(generator, "model", getattr(generator, "base", None))
     return str(getattr(network, "dtype", "")).endswith(("bfloat16", "float16"))
 
 

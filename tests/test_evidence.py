@@ -356,6 +356,17 @@ def test_planted_plug_in_whose_density_is_not_what_it_samples_from(bench):
     assert got.reasons["log_gen"].startswith("rescoring its own draws is off by up to ")
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(("name", "settings"), [("top_k", {"k": 3}), ("constrained", {"any_of": ["sun"]})])
+def test_a_network_in_half_precision_is_known_under_masks_too(bench, tmp_path, monkeypatch, name, settings, dtype):
+    """What is off in bfloat16 is judged by its mean over tokens, not by the largest gap of a draw."""
+    base = hf(pretrained=str(tiny_gpt2(tmp_path / "tiny", ("sun", "rain", "wind"))), dtype=dtype)
+    bench = bench(base=base, draws=20)
+    monkeypatch.setattr(evidence_module, "RESCORING", -1.0)  # any gap is too much
+    evidence = bench.measure(name, align(bench, name, **settings))
+    assert (evidence.own.log_gen is not None) is (dtype == "bfloat16")
+
+
 def test_planted_law_that_calls_half_of_its_own_draws_impossible_is_not_trusted(bench, monkeypatch):
     """One draw at the edge of a nucleus may be rescored as cut; many cannot be an accident of rounding."""
     right = evidence_module.compare

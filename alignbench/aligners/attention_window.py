@@ -48,7 +48,8 @@ class AttentionWindow:
         law = need_law(base, "attention_window")
         if not isinstance(law.model, Windowable):
             raise Unsupported(
-                f"aligner 'attention_window' hides positions; a {type(law.model).__name__} has none to hide"
+                f"aligner 'attention_window' hides positions of a network or an n-gram model, not of a "
+                f"{type(law.model).__name__}"
             )
         if law.model.window is not None:
             raise Unsupported(

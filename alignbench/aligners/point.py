@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +43,10 @@ class Beam:
     def __post_init__(self) -> None:
         whole("beam:num_beams", self.num_beams)
         given = self.length_penalty
-        if isinstance(given, bool) or not isinstance(given, (int, float)) or not isfinite(given):
-            raise UsageError(f"beam:length_penalty={given}: must be a number (0 is the log-probability alone)")
+        if isinstance(given, bool) or not isinstance(given, (int, float)) or not -10 <= given <= 10:
+            raise UsageError(
+                f"beam:length_penalty={given}: must be a number from -10 to 10 (0 is the log-probability alone)"
+            )
 
     def align(
         self, base: Any, target: Target, prompts: Sequence[str], *, max_tokens: int, seed: Seed,
@@ -59,6 +60,6 @@ def _walked(base: Any, aligner: str) -> Autoregressive:
     """`base` as a law that can be walked token by token; raises Unsupported for any other."""
     if not isinstance(base, Autoregressive):
         raise Unsupported(
-            f"aligner '{aligner}' walks token by token; {type(base).__name__} cannot be (it has no start)"
+            f"aligner '{aligner}' goes token by token; a {type(base).__name__} gives no next-token probabilities"
         )
     return base

@@ -2,7 +2,7 @@
 
 numpy alone, and nothing of the sampling code, so that a sum here and a sum over `enumerate_draws` check one another.
 A law is summed state by state where its model has finitely many hidden states: contexts of an n-gram model (under any
-decoding settings), hidden states of a hidden Markov model (decoded plainly).
+decoding settings but a repetition penalty), hidden states of a hidden Markov model (decoded plainly).
 """
 
 from __future__ import annotations

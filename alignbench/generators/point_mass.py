@@ -9,12 +9,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from alignbench.errors import UsageError
+from alignbench.errors import RunError, UsageError
 from alignbench.generators.base import Autoregressive, Vocab
 from alignbench.generators.budget import ran_out
-from alignbench.generators.law import Law
+from alignbench.generators.law import Law, check_max_tokens, remark_of
+from alignbench.generators.sampling import NO_NUMBER
 from alignbench.seeds import Seed
 from alignbench.types import Array, Draws
+
+POINT = "a point mass: every draw of a prompt is the same continuation"
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,7 @@ class PointMass:
 
     truncates = True
 
+<<<<<<< HEAD
     @property
     def remark(self) -> str:
         """See `Evidence.remark`: what it is, and what its base says of itself."""
@@ -51,6 +55,15 @@ class PointMass:
     def uncounted(self) -> str:
         """See `Cost.uncounted`."""
         return str(getattr(self.base, "uncounted", ""))
+=======
+    def __post_init__(self) -> None:
+        check_max_tokens(self.max_tokens)
+
+    @property
+    def remark(self) -> str:
+        """See `Evidence.remark`."""
+        return "; ".join(filter(None, (POINT, remark_of(self.base))))
+>>>>>>> rev-laws
 
     @property
     def name(self) -> str:
@@ -74,14 +87,9 @@ class PointMass:
         if max_tokens != self.max_tokens:
             raise UsageError(f"{self.name}: made for max_tokens={self.max_tokens}, asked for {max_tokens}")
         rows = np.asarray(rows).reshape(-1, 2)
-        used = np.unique(rows[:, 0])
-        step = max(1, getattr(getattr(self.base, "model", self.base), "batch_size", 64) // self.num_beams)
-        for begin in range(0, len(used), step):
-            some = used[begin : begin + step].tolist()
-            found = self._searched([prompts[c] for c in some])
-            for c, one in zip(some, found, strict=True):
-                self._known[prompts[c]] = one.ids
-                yield self._copies(prompts[c], rows[rows[:, 0] == c], one)
+        used = np.unique(rows[:, 0]).tolist()
+        for c, one in zip(used, self._found([prompts[c] for c in used]), strict=True):
+            yield self._copies(prompts[c], rows[rows[:, 0] == c], one)
 
     def _copies(self, prompt: str, rows: Array, found: Found) -> Draws:
         count, length = len(rows), len(found.ids)
@@ -106,16 +114,23 @@ class PointMass:
         width = max(draws.tokens.shape[1], self.max_tokens)
         said = np.pad(draws.tokens, ((0, 0), (0, width - draws.tokens.shape[1])), constant_values=-1)
         here = np.full(said.shape, -1)
-        for c in np.unique(draws.prompt).tolist():
-            ids = self._of(prompts[c])
+        used = np.unique(draws.prompt).tolist()
+        unknown = [prompts[c] for c in used if prompts[c] not in self._known]
+        list(self._found(unknown))  # side by side as in sampling, so that rounding decides near ties alike
+        for c in used:
+            ids = self._known[prompts[c]]
             here[draws.prompt == c, : len(ids)] = ids
         said[np.arange(width) >= draws.length[:, None]] = -1
         return np.where((said == here).all(1), 0.0, -np.inf)
 
-    def _of(self, prompt: str) -> Array:
-        if prompt not in self._known:
-            self._known[prompt] = self._searched([prompt])[0].ids
-        return self._known[prompt]
+    def _found(self, prompts: Sequence[str]) -> Iterator[Found]:
+        """What is found for each prompt, searched a batch at a time; what was found is remembered."""
+        step = max(1, getattr(getattr(self.base, "model", self.base), "batch_size", 64) // self.num_beams)
+        for begin in range(0, len(prompts), step):
+            some = prompts[begin : begin + step]
+            for prompt, one in zip(some, self._searched(some), strict=True):
+                self._known[prompt] = one.ids
+                yield one
 
     def _searched(self, prompts: Sequence[str]) -> list[Found]:
         """What is found for each prompt; in halves where memory runs out."""
@@ -136,7 +151,8 @@ def beam_search(
 
     As transformers' `generate(num_beams=…, early_stopping=False)`, on the law's own next-token distributions: of the
     best continuations of all beams those that end are put aside and the best `num_beams` that do not go on, until as
-    many are put aside and the best beam, as long as it is, is not better than the worst of them.
+    many are put aside and the best beam, as long as it is, is not better than the worst of them. Raises RunError where
+    a log-probability is NaN.
     """
     beams = _Beams(law, prompts, max_tokens, num_beams, length_penalty)
     while len(beams.prompt):
@@ -151,6 +167,7 @@ class _Beams:
         self, law: Autoregressive, prompts: Sequence[str], max_tokens: int, num_beams: int, length_penalty: float
     ) -> None:
         self.max_tokens, self.length_penalty = max_tokens, length_penalty
+        self.name = getattr(law, "name", "")
         state = law.start(prompts, max_tokens=max_tokens)
         device, count = state.log_probs.device, len(prompts)
         self.eos = torch.as_tensor(sorted(law.vocab.eos), device=device, dtype=torch.long)
@@ -166,10 +183,13 @@ class _Beams:
 
     def step(self) -> None:
         """One more token."""
-        beams, size = self.score.shape[1], self.state.log_probs.shape[1]
-        every = self.score[:, :, None] + self.state.log_probs.view(-1, beams, size)
+        nats, beams = self.state.log_probs, self.score.shape[1]
+        size = nats.shape[1]
+        every = self.score[:, :, None] + nats.view(-1, beams, size)
         # as many that no EOS can leave too few to go on
         top, at = every.flatten(1).topk(min(max(2, 1 + len(self.eos)) * beams, beams * size))
+        if top.isnan().any():  # which counts as the largest
+            raise RunError(f"{self.name}: {NO_NUMBER}")
         longer = torch.cat([self.ids.gather(1, (at // size)[..., None].expand(-1, -1, self.ids.shape[2])),
                             (at % size)[..., None]], 2)  # fmt: skip
         length = longer.shape[2]

@@ -34,6 +34,7 @@ AT_ONCE = 128
 time and gets it again page by page: 70 ms for 256 rows at once, 60 in two halves."""
 UNEVEN = 1.5
 """Prompts go side by side while the longest row is at most so many times the shortest: each row's slot is as wide."""
+NO_NUMBER = "the network's output is no number (NaN); try dtype=float32"
 SHRINK = 0.75
 """The batch is made smaller once so few of its rows are live: moving the cache pays then."""
 
@@ -335,7 +336,7 @@ class _Batch:
         tokens = self.tokens[at, :-1].cpu().numpy()
         law, model = self.log_prob[at, :-1].permute(2, 0, 1).cpu().double().numpy()
         if not np.isfinite(law).all():
-            raise RunError(f"{self.model.name}: the network's output is no number (NaN); try dtype=float32")
+            raise RunError(f"{self.model.name}: {NO_NUMBER}")
         ended = np.isin(tokens[np.arange(len(rows)), length - 1], self.eos.cpu().numpy())
         return Draws(
             prompt=self.order.rows[rows, 0], index=self.order.rows[rows, 1], texts=self._decoded(rows, tokens, length),

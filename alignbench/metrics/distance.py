@@ -10,6 +10,7 @@ import numpy as np
 from alignbench.errors import UsageError, did_you_mean
 from alignbench.metrics.black_box import black_box
 from alignbench.metrics.parameters import at_least
+from alignbench.metrics.prompts import OF_THESE
 from alignbench.metrics.weighed import BOUNDED, by_weights, weighed
 from alignbench.registry import metric
 from alignbench.stats import divergences, overlap, selection
@@ -212,10 +213,8 @@ def _measured(evidence: Evidence, ref: Sample, seed: int) -> Parts:
 def _from_base(evidence: Evidence, own: Sample) -> Parts:
     k1, rb = own.log_gen - own.log_base, evidence.own.kl_base
     if not own.log_gen.any() and np.isfinite(k1).all():
-        value = mean_over_prompts(own.prompt, k1).value
-        known = Estimate(
-            value, 0.0, value, value, n=k1.size, note="exact: −log a of the one continuation of each prompt"
-        )
+        value, note = mean_over_prompts(own.prompt, k1).value, f"{OF_THESE}: −log a of the one continuation of each"
+        known = Estimate(value, 0.0, value, value, n=k1.size, note=note)
         return dict.fromkeys(("kl_base", "kl_base_k1", "kl_base_rb"), known)
     no_rb = evidence.reasons.get("kl_base") or "the generator gives no next-token probabilities"
     return {

@@ -14,6 +14,7 @@ from alignbench.types import Array, Estimate, Evidence, Scored, Selection
 Numbers = Mapping[str, Estimate]
 MEANT = "the interval is for prompts like these"
 ALONE = "one prompt says nothing of others: no interval"
+OF_THESE = "exact for the prompts given"  # begins the note of what is known without error of each prompt, but differs
 
 
 def over_prompts(measure: Callable[[Evidence], Numbers], evidence: Evidence) -> dict[str, Estimate]:
@@ -32,7 +33,12 @@ def over_prompts(measure: Callable[[Evidence], Numbers], evidence: Evidence) -> 
 
 
 def _plain(estimate: Estimate, note: str) -> Estimate:
-    return estimate if estimate.stderr == 0.0 else _without_limits(estimate, note)
+    return estimate if _exact(estimate) else _without_limits(estimate, note)
+
+
+def _exact(estimate: Estimate) -> bool:
+    """Whether it is exact by construction, whatever the prompts."""
+    return estimate.stderr == 0.0 and not estimate.note.startswith(OF_THESE)
 
 
 def _without_limits(estimate: Estimate, note: str) -> Estimate:
@@ -43,7 +49,7 @@ def _without_limits(estimate: Estimate, note: str) -> Estimate:
 def _clustered(whole: Estimate, without: list[Estimate]) -> Estimate:
     if whole.value is None or whole.stderr is None:
         return _without_limits(whole, "the bound is for the prompts given: left out")
-    if whole.stderr == 0.0 or all(e == whole for e in without):  # exact, or no matter of prompts
+    if _exact(whole) or all(e == whole for e in without):  # or no matter of prompts
         return whole
     values = np.array([np.nan if e.value is None else e.value for e in without], float)
     count = values.size

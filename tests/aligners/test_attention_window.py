@@ -102,7 +102,8 @@ def test_a_prompt_outside_the_span_is_refused_before_anything_is_drawn(tmp_path)
 @pytest.mark.parametrize(
     ("base", "message"),
     [
-        (lambda: exact(hidden=2), "aligner 'attention_window' hides positions; a HiddenMarkov has none to hide"),
+        (lambda: exact(hidden=2),
+         "aligner 'attention_window' hides positions of a network or an n-gram model, not of a HiddenMarkov"),
         (lambda: align(AttentionWindow(2), exact(words="sun rain wind")),
          "aligner 'attention_window': exact is under a window of 2 already"),
         (lambda: "a black box", "aligner 'attention_window' changes decoding settings; str has none to change"),

@@ -1,6 +1,6 @@
 """Greedy and beam search: what they find against transformers and against lists, and that their law is a point mass."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -8,9 +8,10 @@ import torch
 from aligner_worlds import LENGTH, PROMPTS
 from models import tiny_gpt2, tiny_t5
 
+from alignbench.aligners.constrained import Constrained
 from alignbench.aligners.decoding import RepetitionPenalty, TopP
 from alignbench.aligners.point import Beam, Greedy
-from alignbench.errors import Unsupported, UsageError
+from alignbench.errors import RunError, Unsupported, UsageError
 from alignbench.generators import point_mass
 from alignbench.generators.exact import enumerate_draws, exact
 from alignbench.generators.hf import hf
@@ -136,6 +137,26 @@ def test_planted_prefix_of_the_point_is_not_the_point(hard):
     assert (point.log_prob(PROMPTS, cut) == -np.inf).all()
 
 
+def test_what_its_base_says_of_itself_is_kept(hard):
+    """Examples that are not draws of p, say: under masks and searches too."""
+
+    @dataclass(frozen=True)
+    class Frame:
+        remark = "its examples are not draws of p"
+
+        def identity(self):
+            return {}
+
+        def fill(self, template, prompt):
+            return prompt
+
+    law = replace(hard.base, frame=Frame())
+    masked = align(Constrained(any_of=["sun"]), law)
+    assert masked.remark == law.remark == "its examples are not draws of p"
+    assert align(Greedy(), masked).remark == f"{point_mass.POINT}; its examples are not draws of p"
+    assert align(Greedy(), hard.base).remark == point_mass.POINT
+
+
 def test_a_search_is_counted_once_and_searched_once(hard, monkeypatch):
     calls = []
     right = point_mass.beam_search
@@ -144,6 +165,8 @@ def test_a_search_is_counted_once_and_searched_once(hard, monkeypatch):
     draws = drawn(point, PROMPTS, LENGTH, each=20)
     point.log_prob(PROMPTS, draws)
     assert calls == [list(PROMPTS)]
+    align(Beam(3), hard.base).log_prob(PROMPTS, draws)  # draws from disk: searched side by side, as they were then
+    assert calls == [list(PROMPTS)] * 2
     assert (draws.spent[draws.index > 0] == 0).all()
     steps = (draws.spent[draws.index == 0] - 1) / 3  # the prompt's own, then three rows a step
     assert ((steps >= 0) & (steps < LENGTH) & (steps == steps.astype(int))).all()
@@ -166,6 +189,14 @@ def test_a_search_that_runs_out_of_memory_goes_on_in_halves(networks, monkeypatc
     assert found(point, TEXTS, 5) == expected and tried == [3, 1, 2, 1, 1]
 
 
+@pytest.mark.parametrize("aligner", [Greedy(), Beam(2)])
+def test_a_network_whose_output_is_no_number_is_told(tmp_path, aligner):
+    law = hf(pretrained=str(tiny_gpt2(tmp_path / "nan", WORDS)))
+    law.model.network.transformer.ln_f.weight.data.fill_(torch.nan)
+    with pytest.raises(RunError, match=r"^nan: the network's output is no number \(NaN\); try dtype=float32$"):
+        found(align(aligner, law, 3), TEXTS, 3)
+
+
 def test_prompts_side_by_side_are_as_alone(networks):
     law = networks["gpt2 1"]
     for aligner in (Greedy(), Beam(3)):
@@ -180,6 +211,9 @@ def test_prompts_side_by_side_are_as_alone(networks):
         (lambda: Beam(2.5), "beam:num_beams=2.5: must be a whole number"),
         (lambda: Beam(length_penalty="long"), "beam:length_penalty=long: must be a number"),
         (lambda: Beam(length_penalty=float("nan")), "beam:length_penalty=nan: must be a number"),
+        (lambda: Beam(length_penalty=1000), "beam:length_penalty=1000: must be a number from -10 to 10"),  # overflows
+        (lambda: Beam(length_penalty=-1000.0), "beam:length_penalty=-1000.0: must be a number from -10 to 10"),
+        (lambda: align(Greedy(), exact(), 0), "max_tokens=0: must be at least 1"),
     ],
 )
 def test_a_value_out_of_range_is_refused_at_once(make, message):
@@ -189,7 +223,7 @@ def test_a_value_out_of_range_is_refused_at_once(make, message):
 
 
 def test_what_cannot_be_walked_is_refused(hard):
-    with pytest.raises(Unsupported, match=r"^aligner 'greedy' walks token by token; str cannot be"):
+    with pytest.raises(Unsupported, match=r"^aligner 'greedy' goes token by token; a str gives no next-token prob"):
         align(Greedy(), "a black box")
     with pytest.raises(UsageError, match=r"made for max_tokens=3, asked for 4$"):
         drawn(align(Greedy(), hard.base), PROMPTS, 4)

@@ -10,6 +10,7 @@ from alignbench.aligners.point import Beam, Greedy
 from alignbench.evidence import Bench, silent
 from alignbench.generators.exact import exact
 from alignbench.metrics.distance import divergence
+from alignbench.metrics.prompts import left_out, over_prompts
 from alignbench.registry import load_plugins, metric
 from alignbench.seeds import Seed
 from alignbench.store import DrawStore
@@ -38,7 +39,7 @@ def test_divergences_of_a_point_mass(measured, aligner, target):
         for part in ("kl_base", "kl_base_rb", "kl_base_k1"):
             assert found[part].value == pytest.approx(truth[f"divergence.{part}"])
             assert found[part].ci_low == found[part].value == found[part].ci_high
-            assert found[part].note.startswith("exact: −log a")
+            assert found[part].note.startswith("exact for the prompts given: −log a")
         for part in ("kl_target", "kl_reverse", "tv", "js"):
             cell, exactly = found[part], truth[f"divergence.{part}"]
             if cell.value == np.inf:
@@ -48,6 +49,18 @@ def test_divergences_of_a_point_mass(measured, aligner, target):
                 assert cell.ci_low - slack <= exactly <= cell.ci_high + slack
             else:
                 assert cell.note
+
+
+def test_kl_base_is_not_exact_for_prompts_like_these(measured):
+    """Known without error of each prompt given, it differs between them; of one prompt nothing is known of others."""
+    evidence = measured(Greedy(), BRIGHT)
+    each = [divergence(left_out(evidence, c))["kl_base"].value for c in (1, 0)]
+    half = 12.706 * np.std(each, ddof=1) / np.sqrt(2)  # Student's t, one degree of freedom
+    found = over_prompts(divergence, evidence)
+    for part in ("kl_base", "kl_base_rb", "kl_base_k1"):
+        assert found[part].ci_high - found[part].value == pytest.approx(half, rel=1e-4) and half > 0.1
+        alone = over_prompts(divergence, left_out(evidence, 1))[part]
+        assert alone.ci_low is None and "one prompt says nothing of others" in alone.note
 
 
 def test_kl_reverse_has_the_error_of_its_normaliser_alone(measured):
