@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from alignbench.aligners.base import need_law
-from alignbench.errors import UsageError
+from alignbench.errors import UsageError, brief
 from alignbench.generators import lexical
 from alignbench.generators.law import Law
 from alignbench.generators.masks import Masks
@@ -55,6 +55,10 @@ class Constrained:
         unread = ["ignore_case"] if given else ["include_prompt", "first"]
         for name in filter(self.__getattribute__, unread):
             raise UsageError(f"constrained: {name} is not for {(given or words)[0]}")
+        if self.lark is not None and ":" not in self.lark:
+            raise UsageError(
+                f"constrained: lark={brief(self.lark)}: is to be a grammar, such as 'start: \"a\"+'; no rule"
+            )
         if words:
             self._words()
 

@@ -139,9 +139,16 @@ def mover(values: Array, lows: Array, highs: Array) -> tuple[float, float]:
 
 
 def total(parts: Sequence[Estimate], *, n: int = 0) -> Estimate:
-    """The sum of independent estimates; limits combine as in `mover`. Missing or infinite parts pass through."""
+    """The sum of independent estimates; limits combine as in `mover`. An infinite part passes through.
+
+    Where a part is missing but has limits, the sum has those of all parts added, which is wider than need be.
+    """
     for part in parts:
-        if part.value is None or not np.isfinite(part.value):
+        if part.value is None:
+            lows, highs = [p.ci_low for p in parts], [p.ci_high for p in parts]
+            low, high = (None if None in ends else sum(x or 0.0 for x in ends) for ends in (lows, highs))
+            return Estimate(None, None, low, high, n or part.n, note=part.note)
+        if not np.isfinite(part.value):
             return part
     values = [float(p.value or 0.0) for p in parts]
     notes = "; ".join(dict.fromkeys(p.note for p in parts if p.note))
