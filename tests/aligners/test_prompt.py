@@ -140,3 +140,9 @@ def test_the_text_that_a_real_chat_model_reads():
     assert law.render("It rained and") == f"{turns}It rained and"
     drawn = collect(law.sample(["It rained and"], rows_of(1, 4), max_tokens=8, seed=Seed()))
     assert all(text.startswith((" ", ",", ".")) or not text for text in drawn.texts), drawn.texts
+
+
+def test_a_misspelt_place_for_the_prompt_is_refused():
+    with pytest.raises(UsageError, match=r"text has '\{promt\}'. Did you mean '\{prompt\}'"):
+        Prompt("Go on with {promt}")
+    Prompt("Answer as {a: 1} or {name}")  # other braces are text
