@@ -145,9 +145,9 @@ def total(parts: Sequence[Estimate], *, n: int = 0) -> Estimate:
     """
     for part in parts:
         if part.value is None:
-            lows, highs = [p.ci_low for p in parts], [p.ci_high for p in parts]
-            low, high = (None if None in ends else sum(x or 0.0 for x in ends) for ends in (lows, highs))
-            return Estimate(None, None, low, high, n or part.n, note=part.note)
+            ends = [[p.ci_low for p in parts], [p.ci_high for p in parts]]
+            least, most = (None if None in limits else sum(x or 0.0 for x in limits) for limits in ends)
+            return Estimate(None, None, least, most, n or part.n, note=part.note)
         if not np.isfinite(part.value):
             return part
     values = [float(p.value or 0.0) for p in parts]

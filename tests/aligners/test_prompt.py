@@ -57,7 +57,7 @@ def test_a_word_that_the_model_does_not_know_is_found_before_sampling():
 
 
 def test_a_black_box_cannot_be_prompted():
-    with pytest.raises(Unsupported, match=r"^aligner 'prompt' changes decoding settings"):
+    with pytest.raises(Unsupported, match=r"^aligner 'prompt' changes next-token probabilities"):
         align("x", "a black box")
 
 
