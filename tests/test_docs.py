@@ -50,7 +50,8 @@ def aligners() -> str:
     """The built-in aligners, a line each."""
     load_plugins()
     entries = [e for e in KINDS["aligners"].values() if e.thing.__module__.startswith("alignbench.")]
-    rows = [f"| `{e.name}` | {e.summary.rstrip('.')} | {e.declared} |" for e in entries]
+    bar = r"\|"  # else it would be the edge of a cell
+    rows = [f"| `{e.name}` | {e.summary.rstrip('.').replace('|', bar)} | {e.declared} |" for e in entries]
     return "\n".join(["| aligner | its law | density |", "|---|---|---|", *rows])
 
 

@@ -24,7 +24,7 @@ COMPACT = (
     "perplexity", "distinct.distinct_2", "self_bleu", "features.*",
 )  # fmt: skip
 """What a leaderboard shows unless asked, after the primary metric."""
-COST = ("acceptance.rate", "cost.tokens_per_second", "cost.proposals_per_draw")
+COST = ("acceptance.rate", "cost.tokens_per_second", "cost.proposals_per_draw", "cost.calls_per_draw")
 """What it shows last."""
 SHORT = ("divergence", "satisfaction", "features", "cost")
 """Metrics whose parts are known by their own names."""
