@@ -18,7 +18,7 @@ except ImportError:  # Windows does not say
     resource = None  # type: ignore[assignment]
 
 from alignbench.aligners.base import Setting
-from alignbench.errors import RunError, Unsupported, UsageError, plain_failures
+from alignbench.errors import RunError, Unsupported, UsageError, brief, plain_failures
 from alignbench.generators.base import Slotted
 from alignbench.generators.law import Law, compare
 from alignbench.generators.warp import Warp
@@ -258,8 +258,8 @@ class Bench:
             worst = self.prompts[int(kept.argmin())]
             spent = 0 if drawn.proposals is None else int(drawn.proposals.max())
             raise RunError(
-                f"every one of {self.draws} draws of prompt '{worst}' used up its {spent} "
-                "proposals; raise the cap or ask for less"
+                f"every one of {self.draws} draws of prompt {brief(worst)} used up its {spent} "
+                "proposals; raise the cap (of sir: n) or ask for less"
             )
 
     def _score(self, generator: Any, own: Draws) -> _Scores:

@@ -263,7 +263,10 @@ def test_a_cap_that_keeps_nothing_of_a_prompt_is_a_failure_of_that_row_alone(com
     task.write_text(TASK.replace("words: [sun]", "words: [zebra]"))
     said = command(*BASIC, "--aligner", "rejection:cap=3")
     assert said.code == 1 and "little: exact + rejection:cap=3: little: " not in said.err
-    assert "every one of 24 draws of prompt 'rain' used up its 3 proposals; raise the cap or ask for less" in said.err
+    assert (
+        "every one of 24 draws of prompt 'rain' used up its 3 proposals; raise the cap (of sir: n) or ask for less"
+        in said.err
+    )
     assert "exact (base)" in said.out and "nan" not in said.out.lower()
 
 

@@ -101,7 +101,10 @@ def checked(given: Named, where: str) -> Spec:
 def need_law(base: Any, aligner: str) -> Law:
     """`base` as a law whose decoding settings can change; raises Unsupported for a black box."""
     if not isinstance(base, Law):
-        raise Unsupported(f"aligner '{aligner}' changes decoding settings; {type(base).__name__} has none to change")
+        raise Unsupported(
+            f"aligner '{aligner}' changes next-token probabilities, and {type(base).__name__} has none to change "
+            "(a point mass, as of greedy and beam, can only be the last step of a chain)"
+        )
     return base
 
 

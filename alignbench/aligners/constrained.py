@@ -61,6 +61,10 @@ class Constrained:
         unread = ["ignore_case"] if given else ["include_prompt", "first"]
         for name in filter(self.__getattribute__, unread):
             raise UsageError(f"constrained: {name} is not for {(given or words)[0]}")
+        if self.lark is not None and ":" not in self.lark:
+            raise UsageError(
+                f"constrained: lark={brief(self.lark)}: is to be a grammar, such as 'start: \"a\"+'; no rule"
+            )
         with _named():
             if words:
                 self._words()

@@ -28,7 +28,8 @@ class _Decoding:
         workdir: Path | None = None,
     ) -> Law:  # fmt: skip
         """See `Aligner.align`."""
-        return need_law(base, type(self).__name__).warped(**self.settings())
+        name = next(name for name, entry in aligner.items() if entry.thing is type(self))
+        return need_law(base, name).warped(**self.settings())
 
 
 @aligner("temperature", target_driven=False, density="exact")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,9 @@ class Prompt:
     def __post_init__(self) -> None:
         if not isinstance(self.text, str) or not self.text.strip():
             raise UsageError("prompt: needs text=…, the instruction to put before each prompt")
+        for name in re.findall(r"{(\w+)}", self.text):
+            if name != "prompt" and get_close_matches(name.lower(), ["prompt"], cutoff=0.75):
+                raise UsageError(f"prompt: text has '{{{name}}}'. Did you mean '{{prompt}}', where the prompt goes?")
         if self.system is not None and not self.chat:
             raise UsageError("prompt: system=… needs chat=true, else nothing would say it")
 

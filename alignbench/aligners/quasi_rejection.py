@@ -12,7 +12,7 @@ import numpy as np
 from alignbench.aligners.base import Named, Nesting, Setting, whole
 from alignbench.aligners.proposal import Weighing, check_proposal, proposal_of
 from alignbench.aligners.rounds import Rounds
-from alignbench.errors import UsageError
+from alignbench.errors import UsageError, brief
 from alignbench.registry import aligner
 from alignbench.seeds import Seed
 from alignbench.stats.quasi import log_beta_for_acceptance, log_beta_for_tv
@@ -91,8 +91,9 @@ class QuasiRejectionSampler(Weighing):
         if hits < max((recipe.acceptance or 0.0) * log_weight.size, 1):
             wish = f"tv={recipe.tv}" if recipe.acceptance is None else f"acceptance={recipe.acceptance}"
             raise UsageError(
-                f"quasi_rejection:{wish}: cannot be had for prompt '{self.setting.prompts[prompt]}', where {hits} of "
-                f"{log_weight.size} pilot draws of the proposal have P > 0; use a better proposal, or give beta"
+                f"quasi_rejection:{wish}: cannot be had for prompt {brief(self.setting.prompts[prompt])}, "
+                f"where {hits} of {log_weight.size} pilot draws of the proposal have P > 0; "
+                "use a better proposal, or give beta"
             )
         if recipe.acceptance is not None:
             return log_beta_for_acceptance(log_weight, recipe.acceptance)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from alignbench.errors import UsageError
+from alignbench.errors import UsageError, brief
 from alignbench.generators import dynamic
 from alignbench.generators.automaton import Automaton
 from alignbench.generators.base import Decoder, Positions, Slotted, Vocab
@@ -153,11 +153,20 @@ class Constrained(_Steered):
     def render(self, prompt: str) -> str:
         """See `Model.render`; raises UsageError where nothing can be said, or two prompts become one with two masks."""
         rendered, state = self.base.render(prompt), self.masks.start(prompt)
+        if rendered not in self._begins:
+            self._check_fits(prompt, state)
         if self._begins.setdefault(rendered, state) != state:
             raise UsageError(
                 f"{self.name}: two prompts become the same text '{rendered}' but are constrained otherwise"
             )
         return rendered
+
+    def _check_fits(self, prompt: str, state: int) -> None:
+        """Raise UsageError where masks that look ahead leave no first token: the base would go on unmasked."""
+        if self.max_tokens is not None and not self.masks.allowed(np.array([state]), self.max_tokens).any():
+            raise UsageError(
+                f"{self.name}: no draw of {self.max_tokens} tokens after the prompt {brief(prompt)} keeps what is asked"
+            )
 
     def begun(self, rendered: Sequence[str]) -> Array:
         """(R,) states of the masks before the first token."""

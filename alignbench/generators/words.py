@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from alignbench.errors import UsageError, did_you_mean
+from alignbench.errors import UsageError, brief, did_you_mean
 from alignbench.generators.base import State, Vocab
 from alignbench.types import Array, Draws
 
@@ -27,7 +27,7 @@ def ids_of(words: Sequence[str], text: str, what: str = "prompt") -> list[int]:
     known = {w: i for i, w in enumerate(words)}
     for word in text.split():
         if word not in known:
-            raise UsageError(f"{what} '{text}': the world has no word '{word}'.{did_you_mean(word, known)}")
+            raise UsageError(f"{what} {brief(text)}: the world has no word '{word}'.{did_you_mean(word, known)}")
     return [known[w] for w in text.split()]
 
 

@@ -32,12 +32,10 @@ def acceptance(evidence: Evidence) -> dict[str, Estimate]:
     table = [until(float(kept[i].sum()), float(proposals[i].sum()), bool(kept[i].all())) for i in rows_of]
     values, lows, highs = np.array(table).T
     low, high = mover(values, lows, highs)
-    out = evidence.cost.exhausted
-    note = f"{out} draws left out: their proposals ran out" if out else ""
-    rate = Estimate(float(values.mean()), (high - low) / 2 / Z95, low, high, n=len(prompt), note=note)
+    rate = Estimate(float(values.mean()), (high - low) / 2 / Z95, low, high, n=len(prompt))
     own = evidence.own.draws
     per_draw = mean_over_prompts(own.prompt, np.asarray(own.proposals, float), own.group)
-    return {"rate": rate, "proposals_per_draw": spread_or_none(per_draw).noted(note)}
+    return {"rate": rate, "proposals_per_draw": spread_or_none(per_draw)}
 
 
 @metric(

@@ -63,7 +63,7 @@ def _reached(evidence: Evidence, ref: Sample, found: Mapping[str, Estimate]) -> 
     """The parts, given what the reference draws say of what q reaches (`ref.log_gen` is log q)."""
     reached = ref.log_gen > -np.inf
     if not (ref.allowed & ~reached).any():
-        note = f"q truncates; target mass it leaves uncovered ≤ {divergences.unseen(ref):.2g}"
+        note = f"the proposal q truncates; target mass it leaves uncovered ≤ {divergences.unseen(ref):.2g}"
         known = (e.value is not None or e.ci_high is not None for e in found.values())
         pairs = zip(found.items(), known, strict=True)
         return {part: e.noted(note) if evidence.truncates and told else e for (part, e), told in pairs}

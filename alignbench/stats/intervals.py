@@ -139,9 +139,16 @@ def mover(values: Array, lows: Array, highs: Array) -> tuple[float, float]:
 
 
 def total(parts: Sequence[Estimate], *, n: int = 0) -> Estimate:
-    """The sum of independent estimates; limits combine as in `mover`. Missing or infinite parts pass through."""
+    """The sum of independent estimates; limits combine as in `mover`. An infinite part passes through.
+
+    Where a part is missing but has limits, the sum has those of all parts added, which is wider than need be.
+    """
     for part in parts:
-        if part.value is None or not np.isfinite(part.value):
+        if part.value is None:
+            ends = [[p.ci_low for p in parts], [p.ci_high for p in parts]]
+            least, most = (None if None in limits else sum(x or 0.0 for x in limits) for limits in ends)
+            return Estimate(None, None, least, most, n or part.n, note=part.note)
+        if not np.isfinite(part.value):
             return part
     values = [float(p.value or 0.0) for p in parts]
     notes = "; ".join(dict.fromkeys(p.note for p in parts if p.note))

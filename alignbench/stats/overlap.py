@@ -15,6 +15,7 @@ from scipy.special import expit, log_ndtr, ndtr
 from alignbench.stats import discrete
 from alignbench.stats.divergences import Sample
 from alignbench.stats.intervals import (
+    FLAT,
     Z95,
     mean_over_prompts,
     moved,
@@ -112,7 +113,8 @@ def _with_few_hits(answer: Estimate, own: Sample, of_share: Callable[[float], fl
     rate = share(own.prompt, own.allowed, own.group).ci_high or 0.0
     low, high = (min(of_share(rate), answer.value), max(of_share(0.0), answer.value))
     note = f"{hits} own draws keep the hard constraints: limits by their share"
-    return replace(answer, stderr=(high - low) / 2 / Z95, ci_low=low, ci_high=high).noted(note)
+    told = "" if answer.note == FLAT else answer.note  # it has limits now
+    return replace(answer, stderr=(high - low) / 2 / Z95, ci_low=low, ci_high=high, note=told).noted(note)
 
 
 def _js_of_share(rate: float) -> float:

@@ -89,7 +89,7 @@ def test_a_wrong_step_is_one_line(steps, message):
 
 
 def test_what_is_no_law_cannot_go_on():
-    with pytest.raises(Unsupported, match=r"changes decoding settings; str has none"):
+    with pytest.raises(Unsupported, match=r"'top_k' changes next-token probabilities, and str has none"):
         align(["top_k:k=2"], "a black box")
 
 

@@ -265,3 +265,17 @@ def test_a_law_says_what_it_is(hard):
     assert isinstance(law, Law)
     assert law.identity()["model"]["masks"]["must"] == ("sun",)
     assert set(keys(enumerate_draws(law, WORLD_PROMPTS, max_tokens=3))) <= set(keys(hard.all))
+
+
+def test_a_regex_that_needs_more_tokens_than_a_draw_has_is_refused():
+    """It was drawn from the base, unmasked, under the name of the regex."""
+    pytest.importorskip("outlines_core", reason="needs the extra constrained")
+    base = exact(words=WORDS, order=2, seed=0)
+    align(base, regex=" sun( sun){3}", lookahead=True)
+    with pytest.raises(UsageError, match=r"no draw of 4 tokens after the prompt 'rain' keeps what is asked"):
+        align(base, regex=" sun( sun){4}", lookahead=True)
+
+
+def test_a_path_is_no_lark_grammar():
+    with pytest.raises(UsageError, match=r"lark='my\.lark': is to be a grammar"):
+        Constrained(lark="my.lark")

@@ -158,6 +158,6 @@ def test_a_value_out_of_range_is_refused_at_once(make, message):
 
 def test_a_black_box_has_no_settings():
     with pytest.raises(
-        Unsupported, match=r"^aligner '[Tt]emperature' changes decoding settings; str has none to change$"
+        Unsupported, match=r"^aligner 'temperature' changes next-token probabilities, and str has none to change"
     ):
         align(Temperature(), "a black box")

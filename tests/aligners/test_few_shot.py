@@ -146,5 +146,5 @@ def test_who_cannot_be_shown_examples(hard):
         align(hard, FewShot(chat=True))
     with pytest.raises(Unsupported, match=r"^exact: its prompts already stand in a chat or after examples"):
         align(hard, FewShot(), align(hard, FewShot()))
-    with pytest.raises(Unsupported, match=r"^aligner 'few_shot' changes decoding settings"):
+    with pytest.raises(Unsupported, match=r"^aligner 'few_shot' changes next-token probabilities"):
         align(hard, FewShot(), "a black box")

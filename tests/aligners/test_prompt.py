@@ -57,7 +57,7 @@ def test_a_word_that_the_model_does_not_know_is_found_before_sampling():
 
 
 def test_a_black_box_cannot_be_prompted():
-    with pytest.raises(Unsupported, match=r"^aligner 'prompt' changes decoding settings"):
+    with pytest.raises(Unsupported, match=r"^aligner 'prompt' changes next-token probabilities"):
         align("x", "a black box")
 
 
@@ -140,3 +140,9 @@ def test_the_text_that_a_real_chat_model_reads():
     assert law.render("It rained and") == f"{turns}It rained and"
     drawn = collect(law.sample(["It rained and"], rows_of(1, 4), max_tokens=8, seed=Seed()))
     assert all(text.startswith((" ", ",", ".")) or not text for text in drawn.texts), drawn.texts
+
+
+def test_a_misspelt_place_for_the_prompt_is_refused():
+    with pytest.raises(UsageError, match=r"text has '\{promt\}'. Did you mean '\{prompt\}'"):
+        Prompt("Go on with {promt}")
+    Prompt("Answer as {a: 1} or {name}")  # other braces are text

@@ -523,3 +523,19 @@ def test_uncovered_mass_is_that_of_the_worst_prompt():
     ref = world.draw(world.a, 128, np.random.default_rng(0))
     fewest = min(int(ref.allowed[ref.prompt == c].sum()) for c in (0, 1))
     assert f"{3 / (2 * fewest):.2g}" in d.kl_target(ref, truncates=True).note
+
+
+def test_limits_of_log_z_alone_are_never_those_of_kl_reverse():
+    """Planted, as it was: with too few draws of the target KL(π‖p) had the limits of log Z, both below 0."""
+    world, held, seeds = World(seed=1, shares=(0.6,), obeys=True), 0, 200
+    truth = world.truth()["kl_reverse"]
+    for seed in range(seeds):
+        rng = np.random.default_rng(seed)
+        ref, own = world.draw(world.a, 3, rng), world.draw(world.g, 60, rng)  # 9 reference draws, of 10 needed
+        known, gap = log_z(ref.prompt, ref.ratio), mean_over_prompts(own.prompt, -own.excess)
+        told = d.kl_reverse(own, ref)
+        assert told.value is known.value is None and told.note == known.note
+        assert told.ci_high == known.ci_high + gap.ci_high
+        assert (told.ci_low is None) == (known.ci_low is None)
+        held += (told.ci_low or -math.inf) <= truth <= told.ci_high
+    assert held / seeds >= 0.95
