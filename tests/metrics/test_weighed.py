@@ -1,6 +1,6 @@
 """Divergences of laws that keep a proposal's draws by their weights: on exact worlds, beside the truth."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,8 +12,7 @@ from alignbench.aligners.sir import SIR
 from alignbench.evidence import Bench, silent
 from alignbench.generators.automaton import counts
 from alignbench.generators.exact import exact
-from alignbench.generators.law import Law
-from alignbench.generators.steered import Constrained
+from alignbench.generators.steered import constrained
 from alignbench.metrics import measure
 from alignbench.metrics.distance import _shifted
 from alignbench.metrics.prompts import left_out
@@ -40,16 +39,9 @@ REWARD = "  - {feature: windy, reward: true, beta: 0.7}\n"
 HOT = "temperature:t=1.5"
 
 
-@dataclass(frozen=True, eq=False)
-class Masks(Constrained):
-    @property
-    def masked_base(self):
-        return self.base
-
-
 def masking(base=BASE, lookahead=3):
     says = counts(base.vocab, "sun", 1)
-    return Law(Masks(base, says.mapped(lambda v: (v > 0).astype(float)), lookahead))
+    return constrained(base, says.mapped(lambda v: (v > 0).astype(float)), lookahead=lookahead)
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +101,7 @@ def test_a_masking_proposal_under_rejection_is_p(benches, lookahead):
 def test_a_proposal_that_lacks_some_of_p(benches, recipe):
     """The masks rule wind out: KL(p‖π) is infinite, and the rest is of p on what is left."""
     calm = counts(BASE.vocab, "wind", 1).mapped(lambda v: (v == 0).astype(float))
-    sampler = benches["hard"].setting.aligned(recipe(proposal=Law(Masks(BASE, calm, None))))
+    sampler = benches["hard"].setting.aligned(recipe(proposal=constrained(BASE, calm)))
     e = benches["hard"].measure("x", sampler)
     found = measure("divergence", e)
     assert found["kl_target"].value == found["kl_target_within"].value == e.truth["divergence.kl_target"] == np.inf
