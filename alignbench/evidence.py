@@ -165,7 +165,7 @@ class Bench:
             wish = Wish(self.prompts, rows, self.task.max_tokens, self.seed.on(stream))
             stored = self.store.sample(generator, identity_of(generator), wish, advance)
         self.fresh += stored.fresh
-        for law in (generator, getattr(generator, "proposal", None), self.base):  # memory kept for the next batch
+        for law in (*_drawn_on(generator), self.base):  # memory kept for the next batch
             model = getattr(law, "model", None)
             if isinstance(model, Slotted):
                 model.forget()
@@ -332,7 +332,15 @@ def identity_of(generator: Any) -> Mapping[str, Any] | None:
     if identity is None:
         return None
     with plain_failures(f"identity() of {type(generator).__name__}", UsageError):
-        return dict(json.loads(json.dumps(identity())))
+        found = identity()
+        return None if found is None else dict(json.loads(json.dumps(found)))
+
+
+def _drawn_on(generator: Any) -> Iterator[Any]:
+    """A generator, its proposal, if it draws from one, the proposal of that, and so on."""
+    while generator is not None:
+        yield generator
+        generator = getattr(generator, "proposal", None)
 
 
 @dataclass(frozen=True)
@@ -393,6 +401,7 @@ def _cost(stored: Stored, own: Draws, generator: Any) -> Cost:
         calls=int((spent if drawn.calls is None else drawn.calls).sum()), exhausted=len(drawn) - len(own),
         proposals=len(drawn) if drawn.proposals is None else int(drawn.proposals.sum()), peak_bytes=_peak_bytes(),
         device=str(getattr(getattr(generator, "model", None), "device", "")),
+        uncounted="; ".join(filter(None, (getattr(law, "uncounted", "") for law in _drawn_on(generator)))),
     )  # fmt: skip
 
 

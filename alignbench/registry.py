@@ -100,6 +100,7 @@ class Entry:
 
 
 QUOTED = " (where text is meant, put it in quotes, on the command line in '{name: …, key: \"…\"}')"
+LISTED = " (a list is [a, b], on the command line in '{name: …, key: [a, b]}')"
 YAML_BOOLEANS = " (YAML reads yes, no, on and off as true and false: put quotes around words)"
 
 
@@ -142,6 +143,8 @@ def _reason(errors: Sequence[Mapping[str, Any]]) -> str:
         hint = YAML_BOOLEANS
     elif isinstance(first["input"], (int, float)) and any(e["type"] == "string_type" for e in here):
         hint = QUOTED
+    elif isinstance(first["input"], str) and any(e["type"] in ("list_type", "tuple_type") for e in here):
+        hint = LISTED
     return f"{''.join(f' item {part}' for part in _items(first))}: {what}, not {brief(first['input'])}{hint}"
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from alignbench import registry as module
 from alignbench.errors import UnknownName, UsageError
-from alignbench.registry import KINDS, QUOTED, YAML_BOOLEANS, Registry, load_plugins, mismatch
+from alignbench.registry import KINDS, LISTED, QUOTED, YAML_BOOLEANS, Registry, load_plugins, mismatch
 from alignbench.spec import parse_spec
 
 
@@ -104,7 +104,7 @@ def test_what_a_hint_takes(hint, value):
         (str | Sequence[str], ["a", 3], f" item 1: input should be a valid string, not 3{QUOTED}"),
         (tuple[str, ...], ["a", 3], f" item 1: input should be a valid string, not 3{QUOTED}"),
         (Literal["a", "b"] | None, "c", ": input should be 'a' or 'b', not 'c'"),
-        (Sequence[str], "abc", ": input should be a valid list, not 'abc'"),
+        (Sequence[str], "abc", f": input should be a valid list, not 'abc'{LISTED}"),
     ],
 )
 def test_what_a_hint_does_not_take(hint, value, message):

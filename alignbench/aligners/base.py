@@ -35,11 +35,18 @@ class Aligner(Protocol):
 
 @runtime_checkable
 class Nesting(Protocol):
-    """An aligner that puts others to work, on all that it was itself given."""
+    """An aligner that puts others to work, on all that it was itself given; one that inherits this has `align` too."""
 
     def within(self, setting: Setting) -> Sampler:
         """As `align`, with the training prompts too."""
         ...
+
+    def align(
+        self, base: Any, target: Target, prompts: Sequence[str], *, max_tokens: int, seed: Seed,
+        workdir: Path | None = None,
+    ) -> Sampler:  # fmt: skip
+        """See `Aligner.align`."""
+        return self.within(Setting(base, target, prompts, max_tokens, seed))
 
 
 @dataclass(frozen=True)
@@ -84,7 +91,10 @@ def kind_of(spec: Spec) -> Registry:
 def checked(given: Named, where: str) -> Spec:
     """The spec of an aligner or a generator, its name and arguments checked; raises UsageError, which names `where`."""
     spec = no_code(parse_spec(given, where), where)
-    kind_of(spec).find(spec.name, where).check(spec.arguments, f"{where} '{spec.name}'")
+    if spec.name in aligners:
+        spec.build(aligners, where)  # a recipe refuses what is wrong with it when it is made
+    else:
+        kind_of(spec).find(spec.name, where).check(spec.arguments, f"{where} '{spec.name}'")
     return spec
 
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from alignbench.aligners.base import Named, Setting, checked, identity_of, whole
+from alignbench.aligners.base import Named, Nesting, Setting, checked, identity_of, whole
 from alignbench.errors import Unsupported, UsageError, brief, did_you_mean
 from alignbench.generators.law import Law
 from alignbench.registry import aligner
@@ -25,7 +24,7 @@ RANKS = ("target", "likelihood")
 
 @aligner("best_of_n", target_driven=True, density="closed form")
 @dataclass(frozen=True)
-class BestOfN:
+class BestOfN(Nesting):
     """The best of n base draws by the target's ratio, by likelihood or by a feature of the task, ties broken at random.
 
     `rank`: "target", log P − log a; "likelihood", log a(x), summed over the draw; a feature's name, its value, the
@@ -45,17 +44,15 @@ class BestOfN:
         if self.proposal is not None:
             checked(self.proposal, "best_of_n:proposal")
 
-    def align(
-        self, base: Any, target: Target, prompts: Sequence[str], *, max_tokens: int, seed: Seed,
-        workdir: Path | None = None,
-    ) -> BestOfNSampler:  # fmt: skip
-        """See `Aligner.align`; raises UsageError where the task has no number called `rank`."""
-        _check_rank(self.rank, target)
-        if self.proposal is None:
-            return BestOfNSampler(self, base, target)
-        where = "best_of_n:proposal"
-        setting = Setting(base, target, prompts, max_tokens, seed)
-        return BestOfNSampler(self, base, target, setting.built(checked(self.proposal, where), where))
+    def within(self, setting: Setting) -> BestOfNSampler:
+        """See `Nesting.within`; raises UsageError where the task has no number called `rank`."""
+        _check_rank(self.rank, setting.target)
+        where, proposal = "best_of_n:proposal", None
+        if self.proposal is not None:
+            proposal = setting.built(checked(self.proposal, where), where)
+            if isinstance(proposal, Law):
+                proposal.check(setting.prompts, setting.max_tokens)
+        return BestOfNSampler(self, setting.base, setting.target, proposal)
 
 
 def _check_rank(rank: str, target: Target) -> None:
@@ -88,9 +85,11 @@ class BestOfNSampler:
         """(prompts, draws) → (B,) what base draws are ranked by; None: log P − log a, or they are no base draws."""
         return None if self.selection is None or self._ranks_by == "target" else self._rank_of
 
-    def identity(self) -> Mapping[str, Any]:
-        """All that a draw depends on besides prompt, length and seed."""
+    def identity(self) -> Mapping[str, Any] | None:
+        """All that a draw depends on besides prompt, length and seed; None where the proposal does not say."""
         own = getattr(self.proposal, "identity", None)
+        if self.proposal is not None and own is None:
+            return None
         feature = getattr(self.target.measures.get(self._ranks_by), "identity", None)
         parts = {"draws_of": None if own is None else own(), "ranks_by": feature}
         return {**identity_of(self.aligner, self.base, self.target), **parts}

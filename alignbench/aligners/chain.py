@@ -4,21 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
-from alignbench.aligners.base import Named, Setting, checked, told
+from alignbench.aligners.base import Named, Nesting, Setting, checked, told
 from alignbench.errors import UsageError, brief
 from alignbench.registry import aligner
-from alignbench.seeds import Seed
 from alignbench.spec import Spec, parse_spec
-from alignbench.target import Target
 from alignbench.types import Sampler
 
 
 @aligner("chain", target_driven=False, density="exact")
 @dataclass(frozen=True)
-class Chain:
+class Chain(Nesting):
     """The last law of several aligners, each put to work on the law that the one before it made, the first on the base.
 
     A step that is driven by the target would aim at it from the base, not from what the steps before it made: such an
@@ -42,13 +39,6 @@ class Chain:
     def shots(self) -> int:
         """How many examples a prompt comes after."""
         return sum(getattr(recipe, "shots", 0) for recipe in self.recipes)
-
-    def align(
-        self, base: Any, target: Target, prompts: Sequence[str], *, max_tokens: int, seed: Seed,
-        workdir: Path | None = None,
-    ) -> Sampler:  # fmt: skip
-        """See `Aligner.align`."""
-        return self.within(Setting(base, target, prompts, max_tokens, seed))
 
     def within(self, setting: Setting) -> Sampler:
         """See `Nesting.within`."""

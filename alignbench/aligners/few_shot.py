@@ -93,6 +93,11 @@ class Examples:
             "its examples are each the best of 16 draws, not draws of p: log P − log a has no known bound"
         )  # fmt: skip
 
+    @property
+    def uncounted(self) -> str:
+        """See `Cost.uncounted`."""
+        return f"the draws of which its {self.aligner.k} examples are"
+
     def fill(self, template: str, prompt: str) -> str | Turns:
         """See `Frame.fill`."""
         shown = [(template.replace("{prompt}", one), said) for one, said in self.drawn]

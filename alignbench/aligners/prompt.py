@@ -63,6 +63,7 @@ class Chat:
     text: str
     system: str | None
     remark = ""
+    uncounted = ""
 
     def identity(self) -> Mapping[str, Any]:
         """See `Frame.identity`."""

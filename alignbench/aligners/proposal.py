@@ -125,8 +125,11 @@ class Weighing:
         """Whether the proposal may lack what the base can say."""
         return not self.weighed.is_base and bool(getattr(self.proposal, "truncates", False))
 
-    def identity(self) -> Mapping[str, Any]:
-        """All that a draw depends on besides prompt, length and seed."""
+    def identity(self) -> Mapping[str, Any] | None:
+        """All that a draw depends on besides prompt, length and seed; None where the proposal does not say."""
         plain = replace(self.aligner, proposal=None)  # which may be a generator, and a model is no plain data
-        named = {} if self.weighed.is_base else {"proposal": self.proposal.identity()}
-        return {**identity_of(plain, self.base, self.weighed.target), **named}
+        found = identity_of(plain, self.base, self.weighed.target)
+        if self.weighed.is_base:
+            return found
+        own = getattr(self.proposal, "identity", None)
+        return None if own is None else {**found, "proposal": own()}

@@ -5,25 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from alignbench.aligners.base import Named, Setting, whole
+from alignbench.aligners.base import Named, Nesting, Setting, whole
 from alignbench.aligners.proposal import Weighing, check_proposal, proposal_of
 from alignbench.aligners.rounds import Rounds
 from alignbench.errors import UsageError
 from alignbench.registry import aligner
 from alignbench.seeds import Seed
 from alignbench.stats.quasi import log_beta_for_acceptance, log_beta_for_tv
-from alignbench.target import Target
 from alignbench.types import Array, Draws, Selection, rows_of
 
 
 @aligner("quasi_rejection", target_driven=True, density="closed form")
 @dataclass(frozen=True)
-class QuasiRejection:
+class QuasiRejection(Nesting):
     """First of at most `cap` proposals accepted with min(1, P/(βq)): π ∝ min(P, βq) (Eikema et al. 2022).
 
     One of: `beta`, in units of P/q (default 1: exact where P ≤ q, as for hard constraints on the base, and needs no
@@ -48,12 +46,13 @@ class QuasiRejection:
             _check(name, value)
         check_proposal(self.proposal, "quasi_rejection: proposal")
 
-    def align(
-        self, base: Any, target: Target, prompts: Sequence[str], *, max_tokens: int, seed: Seed,
-        workdir: Path | None = None,
-    ) -> QuasiRejectionSampler:  # fmt: skip
-        """See `Aligner.align`; β is chosen when the first draw is wanted."""
-        setting = Setting(base, target, prompts, max_tokens, seed)
+    @property
+    def has_pilot(self) -> bool:
+        """Whether β follows from a wish, by a pilot."""
+        return self.acceptance is not None or self.tv is not None
+
+    def within(self, setting: Setting) -> QuasiRejectionSampler:
+        """See `Nesting.within`; β is chosen when the first draw is wanted."""
         return QuasiRejectionSampler(self, proposal_of(self.proposal, setting, "quasi_rejection"), setting)
 
 
@@ -81,7 +80,7 @@ class QuasiRejectionSampler(Weighing):
     def log_beta(self) -> tuple[float, ...]:
         """(C,) nats, by prompt; draws the pilot where β follows from a wish."""
         recipe, prompts = self.aligner, self.setting.prompts
-        if recipe.acceptance is None and recipe.tv is None:
+        if not recipe.has_pilot:
             return (float(np.log(1.0 if recipe.beta is None else recipe.beta)),) * len(prompts)
         rows = rows_of(len(prompts), recipe.pilot)
         pilot = self.weighed.draw(prompts, rows, max_tokens=self.setting.max_tokens, seed=self.setting.seed)
@@ -108,10 +107,17 @@ class QuasiRejectionSampler(Weighing):
             return Selection("first", self.aligner.cap)
         return Selection("quasi", self.aligner.cap, self.log_beta)
 
-    def identity(self) -> Mapping[str, Any]:
+    @property
+    def uncounted(self) -> str:
+        """See `Cost.uncounted`."""
+        return (
+            f"the {self.aligner.pilot} draws of the proposal a prompt that choose β" if self.aligner.has_pilot else ""
+        )
+
+    def identity(self) -> Mapping[str, Any] | None:
         """See `Weighing.identity`; the seed of the pilot is part of it where there is one."""
-        pilot = self.aligner.acceptance is not None or self.aligner.tv is not None
-        return {**super().identity(), **({"pilot_seed": self.setting.seed.entropy} if pilot else {})}
+        found = super().identity()
+        return {**found, "pilot_seed": self.setting.seed.entropy} if found and self.aligner.has_pilot else found
 
     def sample(self, prompts: Sequence[str], rows: Array, *, max_tokens: int, seed: Seed) -> Iterator[Draws]:
         """See `Rounds.sample`."""

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-from alignbench.aligners.base import Named, Setting, whole
+from alignbench.aligners.base import Named, Nesting, Setting, whole
 from alignbench.aligners.proposal import Weighing, check_proposal, proposal_of
 from alignbench.aligners.rounds import Rounds
 from alignbench.errors import Unsupported
 from alignbench.registry import aligner
 from alignbench.seeds import Seed
-from alignbench.target import Target
 from alignbench.types import Array, Draws, Selection
 
 
 @aligner("rejection", target_driven=True, density="closed form")
 @dataclass(frozen=True)
-class Rejection:
+class Rejection(Nesting):
     """Exact draws of p by rejection (von Neumann 1951) from the base, at most `cap` proposals each.
 
     `proposal`: another law that masks the base's tokens; then exactly p if that law says all that p says. A draw whose
@@ -33,16 +30,13 @@ class Rejection:
         whole("rejection:cap", self.cap)
         check_proposal(self.proposal, "rejection: proposal")
 
-    def align(
-        self, base: Any, target: Target, prompts: Sequence[str], *, max_tokens: int, seed: Seed,
-        workdir: Path | None = None,
-    ) -> RejectionSampler:  # fmt: skip
-        """See `Aligner.align`; raises Unsupported where log P − log q has no known bound."""
-        q = proposal_of(self.proposal, Setting(base, target, prompts, max_tokens, seed), "rejection")
-        bound = q.log_bound(len(prompts))
+    def within(self, setting: Setting) -> RejectionSampler:
+        """See `Nesting.within`; raises Unsupported where log P − log q has no known bound."""
+        q, target, count = proposal_of(self.proposal, setting, "rejection"), setting.target, len(setting.prompts)
+        bound = q.log_bound(count)
         if bound is not None:
             return RejectionSampler(self, q, tuple(float(b) for b in bound))
-        if target.log_bound(len(prompts)) is not None:
+        if target.log_bound(count) is not None:
             raise Unsupported(
                 "aligner 'rejection' needs a bound on log P − log q, known for the base and laws that mask it, "
                 "not for this proposal; use quasi_rejection"

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from alignbench.aligners.base import Named, Setting, whole
+from alignbench.aligners.base import Named, Nesting, Setting, whole
 from alignbench.aligners.best_of_n import batch_rows
 from alignbench.aligners.proposal import Weighing, check_proposal, proposal_of
 from alignbench.registry import aligner
 from alignbench.seeds import Seed
 from alignbench.stats.normaliser import scaled
-from alignbench.target import Target
 from alignbench.types import Array, Draws, Selection
 
 RESAMPLE = 3  # salt of the uniforms that pick one of the n
@@ -23,7 +20,7 @@ RESAMPLE = 3  # salt of the uniforms that pick one of the n
 
 @aligner("sir", target_driven=True, density="bounds")
 @dataclass(frozen=True)
-class SIR:
+class SIR(Nesting):
     """One of n proposals, drawn with probability ∝ P/q (Rubin 1987): p as n grows, and exactly p for hard constraints.
 
     A draw all of whose proposals have P = 0 is marked, left out and reported, as in rejection. The law has no density;
@@ -37,12 +34,9 @@ class SIR:
         whole("sir:n", self.n)
         check_proposal(self.proposal, "sir: proposal")
 
-    def align(
-        self, base: Any, target: Target, prompts: Sequence[str], *, max_tokens: int, seed: Seed,
-        workdir: Path | None = None,
-    ) -> SIRSampler:  # fmt: skip
-        """See `Aligner.align`."""
-        return SIRSampler(self, proposal_of(self.proposal, Setting(base, target, prompts, max_tokens, seed), "sir"))
+    def within(self, setting: Setting) -> SIRSampler:
+        """See `Nesting.within`."""
+        return SIRSampler(self, proposal_of(self.proposal, setting, "sir"))
 
 
 @dataclass(frozen=True)

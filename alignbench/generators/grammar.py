@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -16,11 +16,11 @@ from alignbench.errors import RunError, UsageError, brief
 from alignbench.generators.base import Vocab
 from alignbench.generators.json_grammar import lark_of
 from alignbench.generators.masks import Masks
-from alignbench.generators.regular import Regular
+from alignbench.generators.regular import Regular, translated
 from alignbench.types import Array
 
 UNFORCED = '%llguidance {"no_forcing": true}'  # else only one spelling is let through of a text that must follow
-DEAD, FREE = 0, 1  # states from where nothing may be said, and anything
+DEAD, FREE, UNREAD = 0, 1, 2  # states from where nothing may be said, and anything; the state before any text
 SPACE = b" \t\n\r"
 UNNUMBERED = (b"{", b"[", b'"', b"t", b"f", b"n")  # how values of JSON begin that are no number
 KEPT = 1024  # parsers and their masks, at 8 KB each for 49,152 tokens; the others are made again from their tokens
@@ -44,24 +44,36 @@ def masks(
     `first`: only a beginning of the text is asked to match. `lookahead` (`regex` alone): see `Regular`. Raises
     UsageError where none or two are given, and where nothing can match.
     """
-    given = [
-        name for name, value in (("regex", regex), ("json_schema", json_schema), ("lark", lark)) if value is not None
-    ]
-    if len(given) != 1:
-        raise UsageError(f"give one of regex, json_schema and lark, not {' and '.join(given) or 'none'}")
+    check(regex=regex, json_schema=json_schema, lark=lark, first=first, lookahead=lookahead)
     if regex is not None:
         return Regular(vocab, token_bytes, regex, include_prompt, first, lookahead)
-    if lookahead:
-        raise UsageError(
-            f"lookahead: how many tokens {given[0]} still needs is not known; only regex and word lists say"
-        )
     if lark is not None:
         text, free = _whole(lark, first), False
     else:
         text, free = lark_of(json_schema, first)
         text = f"{UNFORCED}\n{text}"
-    asked = {given[0]: json_schema if lark is None else lark, "include_prompt": include_prompt, "first": first}
+    own = {"json_schema": json_schema} if lark is None else {"lark": lark}
+    asked = {**own, "include_prompt": include_prompt, "first": first}
     return Grammar(vocab, token_bytes, text, asked, free)
+
+
+def check(*, regex: str | None, json_schema: Any, lark: str | None, first: bool, lookahead: bool) -> None:
+    """Raise UsageError where none or two are given, or what is given can be masks of no vocabulary.
+
+    It needs no model, and no library that may be missing; what is wrong with a `lark` grammar is told by `masks`.
+    """
+    every = {"regex": regex, "json_schema": json_schema, "lark": lark}
+    given = [name for name, value in every.items() if value is not None]
+    if len(given) != 1:
+        raise UsageError(f"give one of regex, json_schema and lark, not {' and '.join(given) or 'none'}")
+    if lookahead and regex is None:
+        raise UsageError(
+            f"lookahead: how many tokens {given[0]} still needs is not known; only regex and word lists say"
+        )
+    if regex is not None:
+        translated(regex)
+    if json_schema is not None:
+        lark_of(json_schema, first)
 
 
 def _whole(lark: str, first: bool) -> str:
@@ -72,11 +84,10 @@ def _whole(lark: str, first: bool) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Grammar:
-    """The masks of a grammar that llguidance parses; a state stands for a text so far.
+    """The masks of a grammar that llguidance parses; a state stands for the tokens so far.
 
-    A parser is no number, so that each text that is asked about gets one: 0.3 KB each, for as long as the masks live.
-    What may follow a text does not depend on the tokens that spelt it. `free`: whether anything may follow a value of
-    JSON that is no number.
+    A parser is no number, so that each of these gets one: 0.3 KB each, however long, for as long as the masks live.
+    `free`: whether anything may follow a value of JSON that is no number.
     """
 
     vocab: Vocab
@@ -84,13 +95,13 @@ class Grammar:
     grammar: str
     asked: Mapping[str, Any]
     free: bool
-    _texts: list[bytes] = field(default_factory=lambda: [b""] * 2)
-    _states: dict[bytes, int] = field(default_factory=dict)
+    _before: list[tuple[int, bytes]] = field(default_factory=lambda: [(DEAD, b"")] * 3)  # and what was said since
+    _states: dict[tuple[int, bytes], int] = field(default_factory=dict)
     _freed: set[int] = field(default_factory=lambda: {FREE})
     _kept: OrderedDict[int, tuple[Any, Array]] = field(default_factory=OrderedDict)
 
     def __post_init__(self) -> None:
-        if self._unread and not self.asked["include_prompt"] and not self._mask(self._state(b"")).any():
+        if self._unread and not self.asked["include_prompt"] and not self._mask(UNREAD).any():
             raise UsageError(f"{self.name}: no text that the tokens spell matches it")
 
     @property
@@ -104,7 +115,8 @@ class Grammar:
 
     def start(self, prompt: str) -> int:
         """See `Masks.start`; raises UsageError where a prompt that is to match already cannot."""
-        state = self._state(prompt.encode("utf-8", "surrogatepass") if self.asked["include_prompt"] else b"")
+        read = prompt.encode("utf-8", "surrogatepass") if self.asked["include_prompt"] else b""
+        state = self._state(UNREAD, read) if read else UNREAD
         if not self._mask(state).any():
             raise UsageError(f"{self.name}: nothing after the prompt {brief(prompt)} can match")
         return state
@@ -122,13 +134,21 @@ class Grammar:
     def _after(self, state: int, said: bytes) -> int:
         if state == DEAD or not said:
             return DEAD
-        return FREE if state in self._freed else self._state(self._texts[state] + said)
+        return FREE if state in self._freed else self._state(state, said)
 
-    def _state(self, text: bytes) -> int:
-        if text not in self._states:
-            self._states[text] = len(self._texts)
-            self._texts.append(text)
-        return self._states[text]
+    def _state(self, before: int, said: bytes) -> int:
+        if (before, said) not in self._states:
+            self._states[before, said] = len(self._before)
+            self._before.append((before, said))
+        return self._states[before, said]
+
+    def _text(self, state: int, since: Container[int] = ()) -> tuple[int, bytes]:
+        """The last state that is in `since`, `UNREAD` where none is, and what was said after it."""
+        said = []
+        while state != UNREAD and state not in since:
+            state, last = self._before[state]
+            said.append(last)
+        return state, b"".join(reversed(said))
 
     def _mask(self, state: int) -> Array:
         """(V,) bool: what may follow."""
@@ -139,7 +159,7 @@ class Grammar:
         parser, packed = self._parsed(state)
         row = np.unpackbits(packed, count=len(self.vocab), bitorder="little").astype(bool) & self._said
         row[sorted(self.vocab.eos)] = may_end = parser is not None and parser.is_accepting()
-        if may_end and self.free and self._texts[state].lstrip(SPACE)[:1] in UNNUMBERED:
+        if may_end and self.free and self._text(state)[1].lstrip(SPACE)[:1] in UNNUMBERED:
             self._freed.add(state)
             return self._any
         return row
@@ -158,7 +178,9 @@ class Grammar:
         if state in self._kept:
             self._kept.move_to_end(state)
             return self._kept[state]
-        parser, rest = self._nearest(self._texts[state])
+        nearest, rest = self._text(state, self._kept)
+        parser = self._kept[nearest][0] if nearest in self._kept else self._unread
+        parser = parser and parser.deep_copy()
         mask = bytes(len(self.vocab) // 8 + 1)
         if parser and parser.try_consume_tokens([len(self.vocab) + byte for byte in rest]) == len(rest):
             mask = parser.compute_bitmask()
@@ -172,13 +194,6 @@ class Grammar:
         if len(self._kept) > KEPT:
             self._kept.popitem(last=False)
         return self._kept[state]
-
-    def _nearest(self, text: bytes) -> tuple[Any, bytes]:
-        """A copy of the parser after the longest beginning of `text` that is still kept, and the rest of it."""
-        for read in range(len(text) - 1, -1, -1):
-            if (kept := self._kept.get(self._states.get(text[:read], DEAD))) is not None:
-                return kept[0] and kept[0].deep_copy(), text[read:]
-        return self._unread.deep_copy(), text
 
     @cached_property
     def _unread(self) -> Any:

@@ -69,6 +69,11 @@ class Frame(Protocol):
         """See `Evidence.remark`; "" for nothing."""
         ...
 
+    @property
+    def uncounted(self) -> str:
+        """See `Cost.uncounted`; "" for nothing."""
+        ...
+
     def identity(self) -> Mapping[str, Any]:
         """All that `fill` depends on, as plain data; making it draws nothing."""
         ...
@@ -118,8 +123,23 @@ class Law:
 
     @property
     def remark(self) -> str:
+<<<<<<< HEAD
+        """See `Evidence.remark`."""
+        return self._said("remark")
+
+    @property
+    def uncounted(self) -> str:
+        """See `Cost.uncounted`."""
+        return self._said("uncounted")
+
+    def _said(self, what: str) -> str:
+        """What the frame and the law that the model steers, if any, say."""
+        told = (getattr(thing, what, "") for thing in (self.frame, getattr(self.model, "base", None)))
+        return "; ".join(filter(None, told))
+=======
         """See `Evidence.remark`; what a steered model's base says of itself included."""
         return "; ".join(filter(None, ("" if self.frame is None else self.frame.remark, remark_of(self.model))))
+>>>>>>> rev-laws
 
     def warped(self, **settings: Any) -> Law:
         """The same model with some settings changed."""

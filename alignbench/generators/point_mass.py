@@ -44,6 +44,18 @@ class PointMass:
 
     truncates = True
 
+<<<<<<< HEAD
+    @property
+    def remark(self) -> str:
+        """See `Evidence.remark`: what it is, and what its base says of itself."""
+        own = "a point mass: every draw of a prompt is the same continuation"
+        return "; ".join(filter(None, (own, getattr(self.base, "remark", ""))))
+
+    @property
+    def uncounted(self) -> str:
+        """See `Cost.uncounted`."""
+        return str(getattr(self.base, "uncounted", ""))
+=======
     def __post_init__(self) -> None:
         check_max_tokens(self.max_tokens)
 
@@ -51,6 +63,7 @@ class PointMass:
     def remark(self) -> str:
         """See `Evidence.remark`."""
         return "; ".join(filter(None, (POINT, remark_of(self.base))))
+>>>>>>> rev-laws
 
     @property
     def name(self) -> str:

@@ -244,6 +244,8 @@ def _node(kind: str, value: Any, flags: int) -> str:
         return f"(?:{_sequence(inner, (flags | added) & ~removed)})"
     if kind == "ANY":
         return "(?s:.)" if flags & re.DOTALL else r"[^\n]"
+    if flags & re.ASCII and flags & re.IGNORECASE:  # outlines-core takes \u212a, the sign of kelvins, for a k even so
+        raise _Irregular("has the flags a and i at once")
     return f"(?{'i' if flags & re.IGNORECASE else ''}:{_characters(kind, value, flags)})"
 
 

@@ -61,12 +61,16 @@ def cost(evidence: Evidence) -> dict[str, Estimate]:
     seconds, kept = spent.seconds, spent.kept
     peak = _once(None if spent.peak_bytes is None else spent.peak_bytes / 1e6, "not measured")
     on_cpu = spent.device == "" or spent.device.startswith("cpu")
-    return {
-        "seconds": _once(seconds, "no draw was timed: all were already stored"),
-        "tokens_per_second": _once(spent.tokens / seconds if seconds else None, "no draw was timed"),
+    each = {
         "tokens_per_draw": _once(spent.tokens / kept if kept and spent.tokens else None, "no draw was counted"),
         "calls_per_draw": _once(spent.calls / kept if kept and spent.calls else None, "no call was counted"),
         "proposals_per_draw": _once(spent.proposals / kept if kept and spent.proposals else None, "no proposals"),
+    }
+    besides = f"not counted: {spent.uncounted}" if spent.uncounted else ""
+    return {
+        "seconds": _once(seconds, "no draw was timed: all were already stored"),
+        "tokens_per_second": _once(spent.tokens / seconds if seconds else None, "no draw was timed"),
+        **{part: e.noted(besides) for part, e in each.items()},
         "peak_memory_mb": peak.noted(PROCESS) if on_cpu and peak.value is not None else peak,
     }
 

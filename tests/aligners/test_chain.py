@@ -1,5 +1,7 @@
 """A chain: each step aligns the law that the one before it made."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from aligner_worlds import LENGTH, PROMPTS
@@ -89,3 +91,13 @@ def test_a_wrong_step_is_one_line(steps, message):
 def test_what_is_no_law_cannot_go_on():
     with pytest.raises(Unsupported, match=r"changes decoding settings; str has none"):
         align(["top_k:k=2"], "a black box")
+
+
+def test_what_a_step_says_of_its_law_is_not_lost(soft):
+    """Masks, or a point mass, on a law with examples: it is still told that these are no draws of p."""
+    unbounded = replace(soft.target, ranges={**soft.target.ranges, "winds": (0.0, np.inf)})
+    for last in ("top_k:k=2", {"name": "constrained", "must": ["sun"]}, "greedy"):
+        law = align(["few_shot:k=1", last], soft.base, unbounded)
+        assert "its examples are each the best of 16 draws" in law.remark
+        assert law.uncounted == "the draws of which its 1 examples are"
+    assert "a point mass" in law.remark

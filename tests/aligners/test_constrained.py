@@ -12,6 +12,7 @@ from aligner_worlds import keys
 from models import tiny_gpt2, tiny_llama, tiny_t5
 
 from alignbench.aligners.constrained import Constrained
+from alignbench.aligners.rejection import Rejection
 from alignbench.errors import UsageError
 from alignbench.features.words import contains_all, contains_any
 from alignbench.generators import slots, steered
@@ -213,14 +214,27 @@ def test_it_is_declared():
         ({"must": ["a"], "first": True}, "constrained: first is not for must"),
         ({"regex": "a", "ignore_case": True}, "constrained: ignore_case is not for regex"),
         ({"never": [" "]}, "constrained: has an empty word"),
+        ({"must": "sun"}, r"constrained: must is the text 'sun': give a list of words, \[sun\]"),
+        ({"regex": "(?=a)b"}, r"constrained: regex '\(\?=a\)b' looks ahead or behind"),
+        ({"json_schema": {"type": "text"}}, "constrained: json_schema is no JSON Schema: type: "),
+        ({"json_schema": "nowhere.json"}, "json_schema: cannot read the file nowhere.json: No such file or directory"),
+        ({"lark": "start: x", "lookahead": True}, "constrained: lookahead: how many tokens lark still needs"),
     ],
 )  # fmt: skip
 def test_refused_recipes(recipe, message):
+    """Before there is a model, so that a dry run refuses them too."""
     with pytest.raises(UsageError, match=message):
         Constrained(**recipe)
 
 
-def test_refused_worlds(tmp_path):
+def test_a_proposal_is_refused_before_there_is_a_model():
+    with pytest.raises(UsageError, match="constrained: needs words"):
+        Rejection(proposal={"name": "constrained"})
+    with pytest.raises(UsageError, match="'any_of': input should be a valid list, not 'rain'"):
+        Rejection(proposal="constrained:any_of=rain")
+
+
+def test_refused_worlds():
     base = exact(words=WORDS, seed=1)
     with pytest.raises(UsageError, match="constrained: the tokenizer cannot spell the word 'ocean'"):
         align(base, any_of=["sun", "ocean"])
@@ -228,11 +242,22 @@ def test_refused_worlds(tmp_path):
         align(base, max_tokens=2, must=["sun", "wind", "rain"], lookahead=True)
     with pytest.raises(UsageError, match="constrained: no draw keeps these words"):
         align(base, must=["sun"], never=["sun"])
-    with pytest.raises(UsageError, match="no JSON file can be read there"):
-        align(base, json_schema=str(tmp_path / "none.json"))
+
+
+def test_refused_schema_files(tmp_path):
     (tmp_path / "list.json").write_text(json.dumps([1]))
-    with pytest.raises(UsageError, match="holds no JSON Schema"):
-        align(base, json_schema=str(tmp_path / "list.json"))
+    with pytest.raises(UsageError, match=r"list\.json holds no JSON Schema"):
+        Constrained(json_schema=str(tmp_path / "list.json"))
+    (tmp_path / "half.json").write_text("{")
+    with pytest.raises(UsageError, match=r"half\.json is no JSON: Expecting property name"):
+        Constrained(json_schema=str(tmp_path / "half.json"))
+
+
+def test_a_text_that_loses_the_space_of_its_first_token_is_not_followed(models):
+    """The answer of an encoder-decoder is decoded by itself: " sun" is the text "sun"."""
+    for recipe in ({"regex": " sun( rain)*"}, {"lark": 'start: " sun"'}):
+        with pytest.raises(UsageError, match=r"after the prompt 'rain' the texts of .* lose the space of their first"):
+            align(models["t5"], **recipe)
 
 
 def test_a_law_says_what_it_is(hard):

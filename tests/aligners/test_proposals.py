@@ -9,12 +9,15 @@ from aligner_worlds import LENGTH, PROMPTS, keys, make_world
 from scipy.stats import chi2
 
 from alignbench.aligners import quasi_rejection as quasi_module
+from alignbench.aligners.base import Setting
+from alignbench.aligners.best_of_n import BestOfN, BestOfNSampler
 from alignbench.aligners.proposal import Proposal
 from alignbench.aligners.quasi_rejection import QuasiRejection
 from alignbench.aligners.rejection import Rejection
 from alignbench.aligners.rounds import Rounds
 from alignbench.aligners.sir import SIR
 from alignbench.errors import Unsupported, UsageError
+from alignbench.evidence import identity_of
 from alignbench.generators.automaton import counts
 from alignbench.generators.exact import exact
 from alignbench.generators.steered import constrained
@@ -293,6 +296,25 @@ def test_the_bill_counts_what_is_scored(steep, cold, recipe):
         assert drawn.calls[k] == drawn.spent[k] + proposals.length[allowed].sum()
     plain = draw(align(steep, replace(recipe, proposal=None)), each=6)
     assert np.array_equal(plain.calls, plain.spent)  # the base scored its own draws as it drew them
+
+
+@pytest.mark.parametrize("kind", [BestOfN, QuasiRejection, SIR])
+def test_a_proposal_has_the_training_prompts(hard, kind):
+    """few_shot takes its examples from them, also where it is what an aligner selects from."""
+    setting = Setting(hard.base, hard.target, PROMPTS, LENGTH, Seed(0, "train"), ("wind",))
+    sampler = setting.aligned(kind(proposal="few_shot:k=2"))
+    assert {prompt for prompt, _ in sampler.proposal.frame.drawn} == {"wind"}
+    assert sampler.proposal.uncounted == "the draws of which its 2 examples are"
+
+
+def test_draws_of_a_proposal_without_an_identity_are_not_stored(steep, cold):
+    class Unnamed:
+        vocab, sample, log_prob = cold.vocab, cold.sample, cold.log_prob
+
+    for recipe in (QuasiRejection(tv=0.1, proposal=Unnamed()), SIR(2, Unnamed())):
+        assert identity_of(align(steep, recipe)) is None
+    assert identity_of(BestOfNSampler(BestOfN(2), steep.base, steep.target, Unnamed())) is None
+    assert identity_of(align(steep, QuasiRejection(proposal=COLD)))["proposal"] == cold.identity()
 
 
 def test_identity(steep):

@@ -11,6 +11,7 @@ from one_text import draws_of, value
 from alignbench.errors import UsageError
 from alignbench.features import bind
 from alignbench.features.words import contains_any, words_of
+from alignbench.registry import LISTED
 
 
 @pytest.mark.parametrize(
@@ -214,7 +215,7 @@ def test_words_of():
         ({"feature": "contains_any"}, "t.yaml:3: 'contains_any' needs the argument 'words'"),
         (
             {"feature": "contains_any", "words": "cat"},
-            "t.yaml:3: 'contains_any' argument 'words': input should be a valid list or an object, not 'cat'",
+            "t.yaml:3: 'contains_any' argument 'words': input should be a valid list or an object, not 'cat'" + LISTED,
         ),
         (
             {"feature": "contains_any", "words": ["a", False]},

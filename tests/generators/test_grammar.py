@@ -246,6 +246,14 @@ def test_what_is_forgotten_is_read_again(monkeypatch):
     assert said(masks(*JSON, json_schema=schema), 5) == whole
 
 
+def test_a_state_keeps_its_last_token_and_not_the_text_so_far():
+    made, states = masks(*LETTERS, lark="start: /[ab]*/"), np.array([2])
+    for _ in range(50):
+        states = made.after(states, np.array([3]))
+    assert sum(len(said) for _, said in made._before) == 50 * len("aba")
+    assert made._text(states[0]) == (2, b"aba" * 50) and made.allowed(states, 1).sum() == 4 + 2
+
+
 @pytest.mark.parametrize("kind", [{"regex": "ab"}, {"lark": 'start: "ab"'}])
 def test_after_what_was_not_allowed_nothing_is(kind):
     vocab, spelt = LETTERS
@@ -272,6 +280,7 @@ def test_identities_tell_masks_apart():
         ({"regex": "^a$"}, "has an anchor"), ({"regex": r"(a)\1"}, "refers back to a group"),
         ({"regex": "a(?=b)"}, "looks ahead or behind"), ({"regex": "(?<!b)a"}, "looks ahead or behind"),
         ({"regex": "(?>a)"}, "an atomic group"), ({"regex": "a++"}, "a possessive repetition"),
+        ({"regex": "(?a)b(?i:k)"}, "has the flags a and i at once"),
         ({"regex": "[a"}, "is no regular expression: unterminated character set"),
         ({"regex": "ax"}, "no text that the tokens spell matches it (none of them has 'x')"),
         ({"regex": r"a[^\s\S]"}, "nothing matches it"), ({"regex": r"\ud800"}, "no automaton of it"),

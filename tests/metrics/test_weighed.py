@@ -151,6 +151,35 @@ def test_the_bill_of_proposals(benches):
     assert 0 < rate.ci_low < e.cost.kept / e.cost.proposals < rate.ci_high < 1
 
 
+def test_the_bill_says_what_is_not_in_it(benches):
+    for recipe, said in (
+        (QuasiRejection(tv=0.1, pilot=40), "not counted: the 40 draws of the proposal a prompt that choose β"),
+        (SIR(2, proposal="few_shot:k=1"), "not counted: the draws of which its 1 examples are"),
+        (QuasiRejection(beta=2.0), ""),
+    ):
+        found = measure("cost", evidence(benches["hard"], recipe))
+        for part in ("calls_per_draw", "tokens_per_draw", "proposals_per_draw"):
+            assert found[part].note == "; ".join(filter(None, ("measured once: no interval", said)))
+
+
+def test_memory_kept_for_the_next_batch_is_let_go(benches):
+    """Also that of a proposal of a proposal, which may have a model of its own."""
+    let_go = []
+
+    class Model:
+        decoder = give_back = too_many = lambda *_: None
+
+        def __init__(self, name):
+            self.forget = lambda: let_go.append(name)
+
+    class Draws:
+        def __init__(self, name, proposal=None):
+            self.model, self.proposal, self.sample = Model(name), proposal, BASE.sample
+
+    benches["hard"]._draw("x", Draws("outer", Draws("inner", Draws("innermost"))), "own")
+    assert let_go == ["outer", "inner", "innermost"]
+
+
 def test_a_prompt_is_left_out_of_the_proposal_and_of_beta(benches):
     e = evidence(benches["soft"], QuasiRejection(tv=0.1, proposal=HOT))
     less = left_out(e, 0)

@@ -38,7 +38,7 @@ def test_poisson_table(beta, acceptance, tv):
     assert other[:-1] == pytest.approx(exact(W, beta, Q)[:-1])
 
 
-def sample(n=4000, seed=0, scale=3.0):
+def sample(n=2000, seed=0, scale=3.0):
     x = np.random.default_rng(seed).choice(200, n, p=Q / Q.sum())
     return np.zeros(n, int), np.log(scale * W[x])
 
@@ -86,8 +86,8 @@ def test_a_hard_target_and_refusals():
 
 
 def test_a_beta_for_each_prompt_is_a_shift_of_r():
-    (_, one), (_, two) = sample(3000, 1), sample(3000, 2)
-    prompt, r = np.repeat([0, 1], 3000), np.append(one, two)
+    (_, one), (_, two) = sample(1500, 1), sample(1500, 2)
+    prompt, r = np.repeat([0, 1], 1500), np.append(one, two)
     log_beta = np.log([3.0, 6.0])
     found = quasi_rejection(prompt, r - log_beta[prompt], 1.0)
     truth = np.mean([exact(W, beta, Q) for beta in (1.0, 2.0)], axis=0)
