@@ -123,7 +123,6 @@ class Law:
 
     @property
     def remark(self) -> str:
-<<<<<<< HEAD
         """See `Evidence.remark`."""
         return self._said("remark")
 
@@ -136,10 +135,6 @@ class Law:
         """What the frame and the law that the model steers, if any, say."""
         told = (getattr(thing, what, "") for thing in (self.frame, getattr(self.model, "base", None)))
         return "; ".join(filter(None, told))
-=======
-        """See `Evidence.remark`; what a steered model's base says of itself included."""
-        return "; ".join(filter(None, ("" if self.frame is None else self.frame.remark, remark_of(self.model))))
->>>>>>> rev-laws
 
     def warped(self, **settings: Any) -> Law:
         """The same model with some settings changed."""
@@ -236,11 +231,6 @@ def _conversing(model: Any) -> Conversing:
     if not isinstance(model, Conversing):
         raise Unsupported(f"{model.name} has no chat template: leave out chat=true")
     return model
-
-
-def remark_of(generator: Any) -> str:
-    """See `Evidence.remark`; "" where a generator says nothing."""
-    return str(getattr(generator, "remark", ""))
 
 
 def together(model: Model, prompt: int, width: int) -> int:

@@ -12,7 +12,7 @@ import torch
 from alignbench.errors import RunError, UsageError
 from alignbench.generators.base import Autoregressive, Vocab
 from alignbench.generators.budget import ran_out
-from alignbench.generators.law import Law, check_max_tokens, remark_of
+from alignbench.generators.law import Law, check_max_tokens
 from alignbench.generators.sampling import NO_NUMBER
 from alignbench.seeds import Seed
 from alignbench.types import Array, Draws
@@ -44,26 +44,18 @@ class PointMass:
 
     truncates = True
 
-<<<<<<< HEAD
-    @property
-    def remark(self) -> str:
-        """See `Evidence.remark`: what it is, and what its base says of itself."""
-        own = "a point mass: every draw of a prompt is the same continuation"
-        return "; ".join(filter(None, (own, getattr(self.base, "remark", ""))))
-
-    @property
-    def uncounted(self) -> str:
-        """See `Cost.uncounted`."""
-        return str(getattr(self.base, "uncounted", ""))
-=======
     def __post_init__(self) -> None:
         check_max_tokens(self.max_tokens)
 
     @property
     def remark(self) -> str:
-        """See `Evidence.remark`."""
-        return "; ".join(filter(None, (POINT, remark_of(self.base))))
->>>>>>> rev-laws
+        """See `Evidence.remark`: what it is, and what its base says of itself."""
+        return "; ".join(filter(None, (POINT, getattr(self.base, "remark", ""))))
+
+    @property
+    def uncounted(self) -> str:
+        """See `Cost.uncounted`."""
+        return str(getattr(self.base, "uncounted", ""))
 
     @property
     def name(self) -> str:
