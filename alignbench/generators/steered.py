@@ -91,11 +91,6 @@ class _Steered:
         return self.base.model.device
 
     @property
-    def remark(self) -> str:
-        """See `Evidence.remark`: the base's."""
-        return self.base.remark
-
-    @property
     def enumerable(self) -> bool:
         """Whether the base's continuations can be listed."""
         return bool(getattr(self.base.model, "enumerable", False))
