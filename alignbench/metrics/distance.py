@@ -36,7 +36,7 @@ PARTS = (
 BASE_ITSELF = Estimate(0.0, 0.0, 0.0, 0.0, note="the base itself")
 GIVEN = Estimate(0.0, 0.0, 0.0, 0.0, note="exact by construction: the base given the hard constraints is p")
 UNSEEN = "no interval: the target tilts, but log P − log a is the same for all base draws of a prompt that it allows"
-FROM_COUNTS = "closed form: no density, no per-token divergences"
+FROM_COUNTS = "no density: what each token adds is not known"
 
 
 CARRIED = "p as asked for: λ's own error is carried"

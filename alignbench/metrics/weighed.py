@@ -12,7 +12,7 @@ from alignbench.stats.divergences import Sample
 from alignbench.stats.reach import within_reach
 from alignbench.types import Array, Estimate, Evidence
 
-BOUNDED = "no density, and weights do not tell it"
+BOUNDED = "resampling has no density, and the weights of its proposal do not tell this part"
 UNREACHED = "the proposal does not reach all of p: its draws do not tell Z"
 
 
@@ -63,7 +63,8 @@ def _reached(evidence: Evidence, ref: Sample, found: Mapping[str, Estimate]) -> 
     """The parts, given what the reference draws say of what q reaches (`ref.log_gen` is log q)."""
     reached = ref.log_gen > -np.inf
     if not (ref.allowed & ~reached).any():
-        note = f"the proposal q truncates; target mass it leaves uncovered ≤ {divergences.unseen(ref):.2g}"
+        most = divergences.unseen(ref)
+        note = f"provided the proposal q, which truncates, leaves out none of p: at most {most:.2g} of its mass (95 %)"
         known = (e.value is not None or e.ci_high is not None for e in found.values())
         pairs = zip(found.items(), known, strict=True)
         return {part: e.noted(note) if evidence.truncates and told else e for (part, e), told in pairs}
