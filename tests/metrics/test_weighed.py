@@ -4,6 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import tiny_world
+from tiny_world import BASE
 
 from alignbench.aligners.base import Setting
 from alignbench.aligners.quasi_rejection import QuasiRejection
@@ -21,20 +23,7 @@ from alignbench.seeds import Seed
 from alignbench.store import DrawStore
 from alignbench.task import load_task
 
-BASE = exact(words="sun rain wind", seed=3)
-TASK = """
-name: tiny
-version: 1
-summary: A world of three words.
-prompts: [rain, sun wind]
-max_tokens: 3
-draws: 400
-features:
-  bright: {feature: contains_any, words: [sun]}
-  windy: {feature: contains_any, words: [wind]}
-target:
-  - {feature: bright, always: true}
-"""
+TASK = tiny_world.TASK.replace("draws: 200", "draws: 400") + tiny_world.BRIGHT
 REWARD = "  - {feature: windy, reward: true, beta: 0.7}\n"
 HOT = "temperature:t=1.5"
 
