@@ -74,12 +74,11 @@ def pareto_k(prompt: Array, r: Array) -> float:
     if logs.size < TAILED:
         return np.nan
     tail = logs[-_tail(logs.size) - 1 :]
-    if np.ptp(tail) <= TIE:  # arviz raises on a flat tail
-        return -np.inf
     if tail[-1] - tail[tail.size // 4] > UNDERFLOW:
         return np.inf
     logs = _without_atom(logs)
-    return float(array_stats.psislw(-logs)[1]) if logs.size else -np.inf  # it takes minus the log-weights
+    flat = not logs.size or np.ptp(logs[-_tail(logs.size) :]) <= TIE  # arviz raises on a tail of one value
+    return -np.inf if flat else float(array_stats.psislw(-logs)[1])  # it takes minus the log-weights
 
 
 def _tail(size: int) -> int:

@@ -124,3 +124,9 @@ def test_a_flat_tail_does_not_raise():
     assert pareto_k(ONE, r) == -np.inf
     assert p_draws(ONE, np.full(400, -np.inf)).tolist() == [0.0]
     assert refusal(ONE, np.full(400, -np.inf), LOGS)
+
+
+def test_a_tail_of_one_value_is_bounded():
+    """Weights cut at a bound, 64 of them: the largest 12 are one value, which lies above the tail's threshold."""
+    r = np.concatenate([np.linspace(-3, 0, 52), np.full(12, 0.1)])
+    assert pareto_k(np.zeros(64, int), r) == -np.inf
