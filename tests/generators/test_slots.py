@@ -221,6 +221,7 @@ def test_a_step_that_cannot_be_captured_is_run_as_it_is_and_said_once(law, error
 
 def test_memory_that_runs_out_in_a_capture_is_no_failed_capture(law, monkeypatch, caplog):
     """It halves the batch, as everywhere, and the next batch has graphs again."""
+    caplog.set_level("WARNING", logger="alignbench")  # a command that ran before it in this process shows INFO
     plain = asked(law)
     device = Device(monkeypatch, fails=torch.OutOfMemoryError("CUDA out of memory"), times=1)
     mine = Law(replace(law.model, budget=Budget()))
