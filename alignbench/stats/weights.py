@@ -130,7 +130,7 @@ def refusal(prompt: Array, r: Array, needed: float, per_prompt: float = PER_PROM
     if worth.sum() < needed:
         return f"{worth.sum():.3g} draws of the target among {np.size(r)} reference draws, {needed:g} are needed"
     if worth.mean() < per_prompt:
-        return f"{worth.mean():.3g} draws of the target a prompt, {per_prompt:g} are needed on average"
+        return f"{worth.mean():.3g} draws of the target a prompt, {per_prompt:.3g} are needed on average"
     fewest = PER_PROMPT if needed >= SHARES else 1.0 if is_boolean(prompt, r) else FEWEST
     if worth.min() < fewest * (1 - 1e-9):
         where = int(prompts_in(prompt)[worth.argmin()]) + 1
