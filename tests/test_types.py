@@ -42,6 +42,8 @@ def test_concat_fills_in_what_an_ordinary_draw_costs():
     both = Draws.concat([SHORT, costly])
     assert both.proposals.tolist() == [1, 1, 5, 6] and both.accepted.tolist() == [True, True, True, False]
     assert both.spent.tolist() == [1, 2, 50, 60]  # an ordinary draw spends its own length
+    counted = Draws.concat([SHORT, costly, replace(LONG, calls=np.array([7, 8]))])
+    assert counted.calls.tolist() == [1, 2, 50, 60, 7, 8]  # and a model call for each token
 
 
 def test_concat_of_nothing_is_an_error():
@@ -53,7 +55,7 @@ def test_concat_of_nothing_is_an_error():
 def test_take_moves_every_field(rows):
     """Planted bug: a field forgotten (texts is a tuple, not an array)."""
     both = replace(Draws.concat([SHORT, LONG]), group=np.arange(4), proposals=np.arange(4), spent=np.arange(4),
-                   accepted=np.ones(4, bool))  # fmt: skip
+                   accepted=np.ones(4, bool), calls=np.arange(4))  # fmt: skip
     some = both.take(np.array(rows))
     order = [2, 0] if np.asarray(rows).dtype != bool else [0, 2]
     for f in fields(Draws):
