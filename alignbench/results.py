@@ -71,11 +71,13 @@ class Row:
     better: str
     seconds: float | None
     exact: float | None = None
+    replicates: str = ""  # the number with each block of draws left out; "" where there are none
 
     def flat(self) -> dict[str, Any]:
         """Column → value."""
         return {**asdict(self.key), **asdict(self.estimate), "metric": self.metric, "part": self.part,
-                "better": self.better, "seconds": self.seconds, "exact": self.exact}  # fmt: skip
+                "better": self.better, "seconds": self.seconds, "exact": self.exact,
+                "replicates": self.replicates}  # fmt: skip
 
     @property
     def name(self) -> str:
@@ -90,7 +92,7 @@ def frame(rows: Iterable[Row], primary: Mapping[str, str]) -> pd.DataFrame:
     from alignbench.reports.rows import COLUMNS, tidy
     from alignbench.reports.seeds import with_means
 
-    table = with_means(tidy(pd.DataFrame([row.flat() for row in rows], columns=[*COLUMNS, "step"])))
+    table = with_means(tidy(pd.DataFrame([row.flat() for row in rows], columns=[*COLUMNS, "step", "replicates"])))
     table.attrs["primary"] = dict(primary)
     return table
 
@@ -210,7 +212,7 @@ class Writer:
         if path is None or not path.is_file():
             return None
         try:
-            return _read_evidence(path)
+            return read_evidence(path)
         except StoreError as error:
             _LOG.warning("%s; measuring again from the stored draws", error)
             return None
@@ -330,7 +332,7 @@ def _sha(text: str) -> str:
     return sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _read_evidence(path: Path) -> tuple[Evidence, RowKey]:
+def read_evidence(path: Path) -> tuple[Evidence, RowKey]:
     """Evidence and the key of its rows; raises StoreError where the file is damaged or of another format."""
     record = unpack(path)
     try:
@@ -378,7 +380,7 @@ def rescore(folder: Path) -> Rescored:
     found = Rescored()
     for path in evidence_files(folder):
         try:
-            evidence, key = _read_evidence(path)
+            evidence, key = read_evidence(path)
             asked, found.primary[key.task] = _remembered(folder, key.task)
             found.rows += measure(asked, key, evidence, found.fail)
         except AlignbenchError as error:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from alignbench.cli import _job
+from alignbench.cli.run import job_of
 from alignbench.config import OTHERS, SCALARS, from_environment, page_of, read, seeds_of, words_of
 from alignbench.errors import TaskError, UsageError
 from alignbench.evidence import silent
@@ -50,7 +50,7 @@ def page(text):
 
 def job(**given):
     """The job of some options, without what differs between two processes."""
-    return replace(_job(given), argv=(), progress=silent)
+    return replace(job_of(given), argv=(), progress=silent)
 
 
 def test_a_file_says_what_the_command_line_says():

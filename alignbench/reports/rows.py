@@ -16,13 +16,15 @@ COLUMNS = (
     "draws", "judge", "signature", "measured", "seconds", "exact", "ci_over",
 )  # fmt: skip
 """`*_id` are 8 hex digits of an identity ("" where it is not known), `draws` is per prompt, `judge` "" is the base."""
-RARE = {"step": "Int64", "seeds": "Int64", "seed_sd": "float64"}
+RARE = {"step": "Int64", "seeds": "Int64", "seed_sd": "float64", "replicates": "object"}
 """Columns that are there where some row says something: a checkpoint's training step; the number of seeds that a mean
-is over, and the standard deviation between them (see `seeds.with_means`)."""
+is over, and the standard deviation between them (see `seeds.with_means`); the number with one block of draws left out,
+for each block, with spaces between (see `metrics.replicates`), "" where a row has none."""
 LATER = ("generator_id", "base_id", "target_id", "draws", "judge", "measured", "exact", "ci_over")
 """Columns that older files lack."""
 NUMBERS = ("value", "stderr", "ci_low", "ci_high", "ess", "seconds", "exact")
 COUNTS = ("n", "seed", "draws")
+NUMERIC = (*NUMBERS, *COUNTS, *(name for name, kind in RARE.items() if kind != "object"))
 WORDS = tuple(name for name in COLUMNS if name not in NUMBERS + COUNTS)
 
 
@@ -35,13 +37,19 @@ def tidy(rows: pd.DataFrame) -> pd.DataFrame:
     absent = [name for name in COLUMNS if name not in rows and name not in LATER]
     if absent:
         raise StoreError(f"not a results table: it lacks the columns {', '.join(absent)}")
-    rare = {name: kind for name, kind in RARE.items() if name in rows and rows[_witness(name)].notna().any()}
+    rare = {name: kind for name, kind in RARE.items() if name in rows and _says_something(rows[_witness(name)])}
     extra = [name for name in rows if name not in COLUMNS and name not in RARE]
     table = rows.reindex(columns=[*COLUMNS, *rare, *extra]).reset_index(drop=True)
-    words = {name: table[name].astype(object).where(table[name].notna(), "").astype(str) for name in WORDS}
+    worded = [name for name in (*WORDS, "replicates") if name in table]
+    words = {name: table[name].astype(object).where(table[name].notna(), "").astype(str) for name in worded}
     table = table.assign(**words).astype(dict.fromkeys(NUMBERS, "float64") | dict.fromkeys(COUNTS, "Int64") | rare)
     table.attrs = dict(rows.attrs)
     return table
+
+
+def _says_something(column: pd.Series) -> bool:
+    """Whether any row has a number or a word there."""
+    return bool((column.notna() & (column.astype(object) != "")).any())
 
 
 def _witness(name: str) -> str:
@@ -60,7 +68,7 @@ def read_rows(path: Path) -> pd.DataFrame:
     try:
         data = io.BytesIO(path.read_bytes())
         rows = pd.read_csv(data, encoding="utf-8", dtype=str, keep_default_na=False, na_filter=False)
-        return tidy(rows.assign(**{name: _numbers(rows[name]) for name in (*NUMBERS, *COUNTS, *RARE) if name in rows}))
+        return tidy(rows.assign(**{name: _numbers(rows[name]) for name in NUMERIC if name in rows}))
     except (OSError, ValueError, StoreError) as error:
         reason = " ".join(str(error).split())
         raise StoreError(f"{path}: cannot be read as results: {reason}") from error

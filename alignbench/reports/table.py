@@ -67,6 +67,7 @@ class Cell:
     low: float | None = None
     high: float | None = None
     notes: tuple[int, ...] = ()
+    best: bool = False  # the best of its column, or not to be told from it by paired differences
 
     @property
     def text(self) -> str:
@@ -83,6 +84,8 @@ class Row:
     label: str
     mark: str  # "base", "ceiling" or nothing
     cells: tuple[Cell, ...]
+    rank: Cell = field(default_factory=Cell)  # by the primary metric, with its 95 % limits; empty where pinned
+    front: bool = False  # on the Pareto front
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ FUNCTIONS = {
         "alignbench.store.pack", "alignbench.store.write_atomic", "alignbench.results.pack",
         "alignbench.results.write_atomic", "alignbench.reports.render.write_leaderboard",
     ),
-    "tables": ("alignbench.cli._show",),
+    "tables": ("alignbench.cli.run.show",),
     "scoring": ("alignbench.generators.law.Law.log_prob",),
 }  # fmt: skip
 """Part of a run → what is timed as that part."""

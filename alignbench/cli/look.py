@@ -1,0 +1,92 @@
+"""`alignbench ls` and `alignbench validate`: what is there, and whether a task is right."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from alignbench.cli.app import app
+from alignbench.cli.words import IncludePath, say
+from alignbench.errors import AlignbenchError, unknown
+
+COLUMNS = {"tasks": ("name", "what it is"), "aligners": ("name", "arguments", "density", "what it is")}
+"""What `ls` tells of each kind, where that is not name, arguments and summary."""
+
+
+@app.command("ls")
+def list_things(
+    what: Annotated[str, typer.Argument(metavar="tasks|aligners|generators|features|metrics")] = "tasks",
+    include_path: IncludePath = None,
+) -> None:
+    """List what is there: tasks, aligners, generators, features or metrics."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for column in COLUMNS.get(what, ("name", "arguments", "what it is")):
+        table.add_column(column, overflow="fold")
+    for line in _listing(what, tuple(include_path or ())):
+        table.add_row(*line)
+    Console().print(table)
+
+
+@app.command()
+def validate(
+    tasks: Annotated[list[str], typer.Argument(metavar="TASK…", help="Names, patterns or YAML files.")],
+    include_path: IncludePath = None,
+) -> None:
+    """Check tasks without a model: keys, features, target, metrics."""
+    from alignbench.registry import load_plugins
+
+    folders = tuple(include_path or ())
+    load_plugins(folders)
+    worst = max(_validated(words, folders) for words in tasks)
+    if worst:
+        raise typer.Exit(worst)
+
+
+def _validated(words: str, folders: tuple[Path, ...]) -> int:
+    """Print a line for each task that `words` means, and tell what is wrong with the others; the exit code for them."""
+    from alignbench.task import load_task, task_files
+
+    worst = 0
+    try:
+        paths = task_files(words, folders)
+    except AlignbenchError as error:
+        say(str(error))
+        return error.exit_code
+    for path in paths:
+        try:
+            task = load_task(path)
+        except AlignbenchError as error:
+            say(str(error))
+            worst = max(worst, error.exit_code)
+            continue
+        print(f"{task.name} v{task.version}: ok, {len(task.prompts)} prompts × {task.draws} draws, "
+              f"{task.max_tokens} tokens, #{task.hash[:8]}")  # fmt: skip
+    return worst
+
+
+def _listing(what: str, include_path: tuple[Path, ...]) -> Iterator[tuple[str, ...]]:
+    from alignbench.registry import KINDS, load_plugins
+    from alignbench.task import all_tasks, headline
+
+    if what == "tasks":
+        yield from ((name, headline(path)[1]) for name, path in all_tasks(include_path).items())
+        return
+    if what not in KINDS:
+        raise unknown("kind", what, ("tasks", *KINDS))
+    load_plugins(include_path)
+    for name in KINDS[what]:
+        entry = KINDS[what][name]
+        arguments = ", ".join(_argument(p) for p in entry.parameters.values())
+        yield name, arguments, *([entry.declared] if what == "aligners" else []), entry.summary
+
+
+def _argument(parameter: Any) -> str:
+    if parameter.default is parameter.empty:
+        return f"{parameter.name}=…"
+    return f"{parameter.name}={parameter.default}"
