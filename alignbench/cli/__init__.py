@@ -1,7 +1,7 @@
 """The command line: words to calls. The only place that prints and chooses exit codes. Floor 7.
 
-`app` is the typer app, `words` what commands share; each other file holds a command or two and is imported below, in
-the order of `--help`. A command reads its options, calls the floor that does the work, and shows what came of it.
+`app` is the typer app, `words` what commands share; each other file holds a command or two and is imported below. A
+command reads its options, calls the floor that does the work, and shows what came of it.
 """
 
 from __future__ import annotations
@@ -10,17 +10,15 @@ import logging
 import sys
 from typing import NoReturn
 
-# isort: off (the order of --help)
-from alignbench.cli import (
-    check,  # noqa: F401
-    look,  # noqa: F401
-    run,  # noqa: F401
-)
+from alignbench.cli import check, look, run  # noqa: F401 (they register their commands)
 from alignbench.cli.app import app
 from alignbench.cli.words import say
 from alignbench.errors import AlignbenchError
 
-# isort: on
+ORDER = ("run", "score", "leaderboard", "compare", "plot", "export", "ls", "validate", "selfcheck")
+"""Of the commands in `--help`."""
+
+app.registered_commands.sort(key=lambda command: ORDER.index(command.name or command.callback.__name__))  # type: ignore[union-attr]
 
 
 def main() -> NoReturn:
