@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import csv
 import io
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from alignbench.errors import StoreError
+from alignbench.reports.spreadsheet import guard, guarded, unguard, unguarded
 from alignbench.store import write_atomic
 
 COLUMNS = (
@@ -32,7 +35,8 @@ def tidy(rows: pd.DataFrame) -> pd.DataFrame:
     """`rows` with the columns of `COLUMNS` first and their types settled: floats, nullable integers, else text.
 
     A missing number is NaN, a missing word is empty; so are all of a column of `LATER` that is absent. A column of
-    `RARE` without a number is left out. Raises StoreError on other absent columns.
+    `RARE` without a number is left out. A lone surrogate, which no file can hold, becomes its escape. Raises
+    StoreError on other absent columns.
     """
     absent = [name for name in COLUMNS if name not in rows and name not in LATER]
     if absent:
@@ -41,10 +45,21 @@ def tidy(rows: pd.DataFrame) -> pd.DataFrame:
     extra = [name for name in rows if name not in COLUMNS and name not in RARE]
     table = rows.reindex(columns=[*COLUMNS, *rare, *extra]).reset_index(drop=True)
     worded = [name for name in (*WORDS, "replicates") if name in table]
-    words = {name: table[name].astype(object).where(table[name].notna(), "").astype(str) for name in worded}
+    words = {name: _words(table[name]) for name in worded}
     table = table.assign(**words).astype(dict.fromkeys(NUMBERS, "float64") | dict.fromkeys(COUNTS, "Int64") | rare)
     table.attrs = dict(rows.attrs)
     return table
+
+
+def _words(column: pd.Series) -> pd.Series:
+    """The column as text that UTF-8 can hold, missing as ""; equal words are one string in memory."""
+    codes, uniques = pd.factorize(column.astype(object))
+    texts = np.array([*map(_valid, uniques), ""], dtype=object)
+    return pd.Series(texts[codes], index=column.index, dtype=object)
+
+
+def _valid(word: object) -> str:
+    return str(word).encode("utf-8", "backslashreplace").decode()
 
 
 def _says_something(column: pd.Series) -> bool:
@@ -58,8 +73,15 @@ def _witness(name: str) -> str:
 
 
 def write_rows(path: Path, rows: pd.DataFrame) -> None:
-    """Write `rows` as UTF-8 CSV in one step: floats to the last bit, infinity as `inf`, missing as empty."""
-    text = tidy(rows).to_csv(index=False, lineterminator="\n")
+    """Write `rows` as UTF-8 CSV in one step: floats to the last bit, infinity as `inf`, missing as empty.
+
+    Words and names of columns that a spreadsheet would take for formulas have an apostrophe in front (`spreadsheet`).
+    """
+    table = tidy(rows)
+    table = table.assign(**{name: guard(table[name]) for name in _worded(table)}).rename(columns=guarded)
+    text = table.to_csv(index=False, lineterminator="\n")
+    if "\r" in text:  # which only a quoted word may hold
+        text = table.to_csv(index=False, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
     write_atomic(path, text.encode("utf-8", "backslashreplace"))
 
 
@@ -67,11 +89,18 @@ def read_rows(path: Path) -> pd.DataFrame:
     """The rows that `write_rows` wrote; raises StoreError where the file is missing, damaged or no results table."""
     try:
         data = io.BytesIO(path.read_bytes())
-        rows = pd.read_csv(data, encoding="utf-8", dtype=str, keep_default_na=False, na_filter=False)
+        rows = pd.read_csv(data, encoding="utf-8-sig", dtype=str, keep_default_na=False, na_filter=False)
+        rows = rows.rename(columns=unguarded)
+        rows = rows.assign(**{name: unguard(rows[name]) for name in _worded(rows)})
         return tidy(rows.assign(**{name: _numbers(rows[name]) for name in NUMERIC if name in rows}))
     except (OSError, ValueError, StoreError) as error:
         reason = " ".join(str(error).split())
         raise StoreError(f"{path}: cannot be read as results: {reason}") from error
+
+
+def _worded(table: pd.DataFrame) -> list[str]:
+    """The columns that hold text, which are all but the numbers."""
+    return [str(name) for name in table if name not in NUMERIC and not pd.api.types.is_numeric_dtype(table[name])]
 
 
 def _numbers(words: pd.Series) -> pd.Series:
