@@ -73,5 +73,3 @@ def common_signature(signatures: Sequence[str]) -> str:
     """The parts `key:value` that all of the pipe-separated `signatures` have, in the order of the first."""
     parts = [dict.fromkeys(s.split("|")) for s in dict.fromkeys(signatures)]
     return "|".join(part for part in parts[0] if part and all(part in other for other in parts)) if parts else ""
-
-

@@ -77,5 +77,3 @@ def _digits(setting: Setting, all_of_task: Sequence[tuple[Setting, str]]) -> str
     """The first 8 digits of the task's hash, or all where these do not tell it from another."""
     short = setting.task_hash[:8]
     return setting.task_hash if len({s.task_hash for s, _ in all_of_task if s.task_hash[:8] == short}) > 1 else short
-
-
