@@ -94,7 +94,7 @@ def _float(part: _Part) -> Iterator[str]:
     table = part.table
     continued = "" if part.first else ", continued"
     yield from (r"\begin{table}", r"\centering", r"\footnotesize", r"\setlength{\tabcolsep}{4pt}")
-    yield rf"\caption{{{running(table.title)}{continued}}}"
+    yield rf"\caption{{{running(table.title, ROOM / 2)}{continued}}}"
     yield rf"\begin{{tabular}}{{@{{}}{'l' * part.ranked}{_label_column(table)}{'r' * len(part.columns)}@{{}}}}"
     yield r"\toprule"
     yield _line(part, ["rank" + _marks(table.rank_notes), "", *(_heading(table, i) for i in part.columns)])
@@ -105,19 +105,20 @@ def _float(part: _Part) -> Iterator[str]:
         yield _line(part, [_cell(row.rank), _label(table, row), *(_cell(row.cells[i]) for i in part.columns)])
     yield from (r"\bottomrule", r"\end{tabular}")
     yield r"\par\smallskip\raggedright\scriptsize"
-    yield from (rf"{line}\par" for line in _below(part))
+    yield from _below(part)
     yield r"\end{table}"
 
 
 def _below(part: _Part) -> Iterator[str]:
     """What stands under the columns: the notes that they mark, the legend, and at the end the signature."""
     table = part.table
-    for number in part.notes:
-        yield f"{_marks((number,))} {running(table.footnotes[number - 1])}"
+    notes = [f"{_marks((number,))}~{running(table.footnotes[number - 1], ROOM / 2)}" for number in part.notes]
+    if notes:
+        yield "\\quad\n".join(notes) + r"\par"
     if part.first:
-        yield " ".join(running(line) for line in (LEGEND, *table.legend))
+        yield from (rf"{running(line, ROOM / 2)}\par" for line in (LEGEND, *table.legend))
     if part.last and table.signature:
-        yield rf"\texttt{{{running(table.signature)}}}"
+        yield rf"\texttt{{{running(table.signature, ROOM / 4)}}}\par"
 
 
 def _line(part: _Part, cells: Sequence[str]) -> str:
@@ -135,7 +136,7 @@ def _name(row: Row) -> str:
 def _label(table: Table, row: Row) -> str:
     if _label_column(table) == "l":
         return escape(_name(row)) + _marks(row.notes)
-    return rf"\raggedright\hangindent=1em {running(_name(row))}{_marks(row.notes)}"
+    return rf"\raggedright\hangindent=1em {running(_name(row), LABEL * ROOM - 10)}{_marks(row.notes)}"
 
 
 def _heading(table: Table, i: int) -> str:

@@ -23,7 +23,6 @@ SPECIAL = {
 LAST = "\u017f"
 """The last letter that LaTeX's own reading of UTF-8 knows, but for those of `MISSING`, in its oldest encoding, OT1."""
 MISSING = "«»ÐÞðþĄąĐđĘęĦħĮįĸĿŀŉŊŋŦŧŲųſ"
-LONG = 90.0  # points, beyond which a word may break anywhere
 THIN, NARROW, WIDE = 3.2, 4.4, 6.8  # points that a letter takes at 8 points, rather more than less
 
 
@@ -33,9 +32,9 @@ def escape(text: str) -> str:
     return "".join(map(_letter, re.findall(r".\u0302|.", apart, re.DOTALL)))
 
 
-def running(text: str) -> str:
-    """`text` escaped, with places where a word that is too long for a line may break."""
-    return re.sub(r"\S+|\s+", lambda found: _word(found[0]), text)
+def running(text: str, room: float) -> str:
+    """`text` escaped; a word of more than `room` points may break, after each sign and within long runs of letters."""
+    return re.sub(r"\S+", lambda found: _broken(found[0]) if points(found[0]) > room else escape(found[0]), text)
 
 
 def points(text: str) -> float:
@@ -64,7 +63,5 @@ def _is_unknown(letter: str) -> bool:
     return letter not in SPECIAL and (letter > LAST or letter in MISSING or "\x7f" <= letter < "\xa0" or letter < " ")
 
 
-def _word(word: str) -> str:
-    if points(word) <= LONG:
-        return escape(word)
-    return r"\allowbreak{}".join(map(escape, re.findall(r"[\w:.=#-]{1,14}|.", word, re.ASCII)))
+def _broken(word: str) -> str:
+    return r"\allowbreak{}".join(map(escape, re.findall(r"[0-9A-Za-z]{1,14}[_:.,;=/|#-]?|.\u0302?", word, re.DOTALL)))
