@@ -72,5 +72,3 @@ def label_of(key: str) -> str:
     """What heads the column: the part alone where it says enough."""
     metric, _, part = key.partition(".")
     return plain_text(part if part and (metric in SHORT or part.startswith(metric)) else key)
-
-
