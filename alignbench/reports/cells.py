@@ -9,6 +9,7 @@ from typing import Any
 
 from alignbench.reports.board import Cell, Column, plain_text
 from alignbench.reports.numbers import plain, spell
+from alignbench.reports.pairs import difference
 
 NORMAL_95 = 1.959963984540054
 RESIDUE = 1e-12  # what summing in float64 leaves of an exact 0
@@ -60,8 +61,12 @@ def shared_notes(measured: Sequence[Record]) -> tuple[str, ...]:
 
 
 def delta(record: Record | None, other: Record | None, footnotes: Footnotes) -> Cell:
-    """The paired difference of a record to another."""
-    return Cell("")
+    """How much more a record has than another, by paired differences."""
+    if record is None or other is None:
+        return Cell(notes=footnotes.number(["not reported"]))
+    found = difference(record, other)
+    text = spell(found.value, found.ci_low, found.ci_high)
+    return Cell(*text, found.value, found.ci_low, found.ci_high, footnotes.number([found.note] if found.note else []))
 
 
 def _from_stderr(value: float | None, stderr: float | None) -> tuple[float | None, float | None]:

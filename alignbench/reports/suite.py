@@ -45,7 +45,7 @@ def _suite(tables: Sequence[Table], remark: str) -> Table:
     footnotes = Footnotes()
     columns = (
         Column("mean_rank", "mean rank", "lower"), Column("tasks", "tasks"),
-        *(Column(f"rank.{i}", _heading(table, tables), notes=footnotes.number([HOW])) for i, table in enumerate(tables)),
+        *(Column(f"rank.{i}", _heading(t, tables), notes=footnotes.number([HOW])) for i, t in enumerate(tables)),
     )  # fmt: skip
     rows = [_row(who, names[who], ranks[who], [c.label for c in columns[2:]], footnotes) for who in order]
     first = tables[0]

@@ -76,12 +76,12 @@ def _table(group: Sequence[Record], lines: Sequence[Line], view: _View, setting:
     columns = [part for column in columns for part in _with_asides(column, lines)]
     standing = NOTHING if view.mixed > 1 else standing_of(lines, view.primary, better)
     rows = [_row(i, line, columns, _Context(lines, shared, standing, footnotes)) for i, line in enumerate(lines)]
-    about = {name: plain_text(group[0][name]) for name in ("task", "base", "base_id", "judge")}
+    task, base, base_id, judge = (plain_text(group[0][name]) for name in ("task", "base", "base_id", "judge"))
+    version = plain_text(", ".join(dict.fromkeys(r["task_version"] for r in group)))
+    legend = (*_mixed(view.mixed), *standing.legend, *_deltas(lines, view.baseline))
     return Table(
-        **about, task_hash=plain_text(setting.task_hash), target_id=plain_text(setting.target_id),
-        version=plain_text(", ".join(dict.fromkeys(r["task_version"] for r in group))), remark=remark,
-        columns=tuple(columns), rows=tuple(rows), footnotes=tuple(footnotes.notes),
-        signature=_signature(lines, keys), legend=(*_mixed(view.mixed), *standing.legend, *_deltas(lines, view.baseline)),
+        task, version, plain_text(setting.task_hash), plain_text(setting.target_id), base, base_id, judge, remark,
+        tuple(columns), tuple(rows), tuple(footnotes.notes), _signature(lines, keys), legend,
     )  # fmt: skip
 
 
@@ -143,9 +143,8 @@ def _signature(lines: Sequence[Line], keys: Sequence[str]) -> str:
 def _mixed(versions: int) -> list[str]:
     if versions < 2:
         return []
-    return [
-        f"Rows of {versions} versions of the task, said in brackets: they are not comparable, so none is ranked or bold."
-    ]
+    said = "said in brackets: they are not comparable, so none is ranked or bold."
+    return [f"Rows of {versions} versions of the task, {said}"]
 
 
 def _deltas(lines: Sequence[Line], baseline: str) -> list[str]:
