@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from alignbench.errors import AlignbenchError, StoreError
-from alignbench.reports.rows import Salvaged, salvage, tidy
+from alignbench.reports.rows import salvage, tidy
 from alignbench.results import safe_name
 
 TABLE = "leaderboard.csv"

@@ -108,7 +108,7 @@ def salvage(path: Path) -> Salvaged:
             head = _head(next(lines, []))
             while some := list(islice(_whole(lines, len(head), found), AT_ONCE)):
                 parts.append(_typed(head, some, found, pool))
-        found.rows = tidy(pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=head))
+        found.rows = tidy(pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=list(head)))
         return found
     except (OSError, ValueError, csv.Error, StoreError) as error:  # UnicodeDecodeError is a ValueError
         at = f"line {lines.line_num}: " if isinstance(error, csv.Error) else ""
