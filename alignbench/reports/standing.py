@@ -21,6 +21,7 @@ RANKS = "rank: by {}, with limits that hold for all {} rows at once with 95 %, f
 BOLD = "Bold: the best of a column and all that is tied with it at 95 % (paired differences, adjusted for the rows)."
 APART = "Rows below the others are there to compare with: neither ranked nor bold."
 UNPAIRED = "{} have no replicates: told apart by the sum of standard errors, which holds whatever they share."
+NO_NUMBER = "no number to rank by"
 DIVERSITY = "distinct.distinct_2"
 OBJECTIVES = (
     ("satisfaction.always", "moment_error"), ("perplexity",), (DIVERSITY,),
@@ -41,7 +42,7 @@ class Standing:
     def rank(self, row: int, footnotes: Footnotes) -> Cell:
         """The rank of a row; `—` with a footnote where it has no number, nothing where it is pinned."""
         cell = self.ranks.get(row, NO_RANK)
-        return replace(cell, notes=footnotes.number(["no number to rank by"])) if cell.point == MISSING else cell
+        return replace(cell, notes=footnotes.number([NO_NUMBER])) if cell.point == MISSING else cell
 
 
 NOTHING = Standing()
@@ -59,7 +60,7 @@ def standing_of(lines: Sequence[Line], primary: str, better: Mapping[str, str]) 
     judged = np.array([[_objective(line, key, lines) for key in objectives] for line in some], float)
     front: Array = pareto(judged, [_way(key, some) for key in objectives]) if len(objectives) > 1 else np.zeros(0)
     legend = [
-        *([RANKS.format(_arrow(primary, better[primary]), sum(not isnan(c.value) for c in found if c.value is not None))] if found else []),
+        *([RANKS.format(_arrow(primary, better[primary]), sum(c.value is not None for c in found))] if found else []),
         BOLD, *_not_compared(some, best), *_unpaired(some, [*better]),
         *([_front_legend(objectives, some, judged)] if len(objectives) > 1 else []),
         *([APART] if len(some) < len(lines) else []),

@@ -2,28 +2,45 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from hashlib import sha256
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
 
 from alignbench.reports.board import Cell, Column, Row, Table
 from alignbench.reports.cells import Footnotes, common_signature
-from alignbench.reports.numbers import spell
+from alignbench.reports.labels import digits
+from alignbench.reports.pairs import numbers
+from alignbench.reports.standing import NO_NUMBER, rank_cells
+from alignbench.stats.ranks import borda
+from alignbench.types import Array
+
+Record = Mapping[str, Any]
 
 NAME = "suite"
-LEGEND = (
-    "Mean rank over the tasks (Borda), with the means of the ranks' own 95 % limits; a generator that is not ranked on"
-    " every task has none."
-)
-HOW = "rank by the task's primary metric, among the rows that are ranked there"
+LEGEND = "Of each task: the rank in its own table. Mean rank (Borda): among the {} rows that no task misses, at 95 %."
+ALONE = "{} of one task alone are left out."
+MISSES = "a task is missing"
 
 
-def suites(tables: Sequence[Table]) -> tuple[Table, ...]:
-    """A suite for each base and judge of at least two tables in which rows are ranked."""
-    groups: dict[tuple[str, str, str], list[Table]] = {}
-    for table in tables:
-        if table.ranked:
-            groups.setdefault((table.base_id or table.base, table.base, table.judge), []).append(table)
+@dataclass(frozen=True)
+class Contest:
+    """A table whose rows may be ranked, and what each reached by the primary metric."""
+
+    table: Table
+    records: Mapping[str, Record]  # of the rows that are not pinned, by their labels in full
+    better: str
+
+
+def suites(contests: Sequence[Contest]) -> tuple[Table, ...]:
+    """A suite for each base and judge of at least two tables with rows to rank."""
+    groups: dict[tuple[str, str, str], list[Contest]] = {}
+    for contest in contests:
+        table = contest.table
+        if contest.better and len(contest.records) > 1:
+            groups.setdefault((table.base_id or table.base, table.base, table.judge), []).append(contest)
     several = {key: group for key, group in groups.items() if len(group) > 1}
     return tuple(_suite(group, _remark(key, list(several))) for key, group in several.items())
 
@@ -38,40 +55,52 @@ def _remark(key: tuple[str, str, str], keys: Sequence[tuple[str, str, str]]) -> 
     )
 
 
-def _suite(tables: Sequence[Table], remark: str) -> Table:
-    ranks = {who: [_rank(table, who) for table in tables] for who in _generators(tables)}
-    names = _names(tables, list(ranks))
-    order = sorted(ranks, key=lambda who: _mean(ranks[who]) or (float("inf"),))
-    footnotes = Footnotes()
-    columns = (
-        Column("mean_rank", "mean rank", "lower"), Column("tasks", "tasks"),
-        *(Column(f"rank.{i}", _heading(t, tables), notes=footnotes.number([HOW])) for i, t in enumerate(tables)),
-    )  # fmt: skip
-    rows = [_row(who, names[who], ranks[who], [c.label for c in columns[2:]], footnotes) for who in order]
-    first = tables[0]
+def _suite(contests: Sequence[Contest], remark: str) -> Table:
+    tables = [contest.table for contest in contests]
+    everyone = list(dict.fromkeys(name for contest in contests for name in contest.records))
+    who = [name for name in everyone if sum(name in contest.records for contest in contests) > 1]
+    tasks = [numbers([contest.records.get(name) for name in who], contest.better) for contest in contests]
+    known = ~np.isnan([task.values for task in tasks])  # (tasks, rows)
+    mean = rank_cells(borda(tasks)) if who else []
+    order = sorted(range(len(who)), key=lambda i: (-known[:, i].sum(), mean[i].value or 0))
+    footnotes, names = Footnotes(), _names(tables, who)
+    own = [{row.full: row.rank for row in table.rows} for table in tables]
+    rows = [
+        _row(who[i], names[i], [_missing(mean[i], [MISSES], footnotes), _count(known[:, i]),
+                                *(_copied(ranks.get(who[i]), footnotes) for ranks in own)], footnotes)
+        for i in order
+    ]  # fmt: skip
+    headings = [Column(f"rank.{i}", _heading(table, tables)) for i, table in enumerate(tables)]
+    alone, first = len(everyone) - len(who), tables[0]
     return Table(
-        NAME, "", "", "", first.base, first.base_id, first.judge, f"{remark} · {len(tables)} tasks", columns,
-        tuple(rows), tuple(footnotes.notes), common_signature([t.signature for t in tables]), (LEGEND,),
+        NAME, "", "", "", first.base, first.base_id, first.judge, f"{remark} · {len(tables)} tasks",
+        (Column("mean_rank", "mean rank", "lower"), Column("tasks", "tasks"), *headings), tuple(rows),
+        tuple(footnotes.notes), common_signature([t.signature for t in tables]),
+        (LEGEND.format(int(known.all(axis=0).sum())), *([ALONE.format(_rows(alone))] if alone else [])),
     )  # fmt: skip
 
 
-def _generators(tables: Sequence[Table]) -> list[str]:
-    """The rows that are ranked somewhere, by their names in full: what names a generator across tasks."""
-    return list(dict.fromkeys(row.full for table in tables for row in table.rows if row.rank.point))
+def _row(who: str, label: str, cells: Sequence[Cell], footnotes: Footnotes) -> Row:
+    notes = footnotes.number([who] if who != label else [])
+    return Row("", "", label, "", tuple(cells), notes=notes, full=who)
 
 
-def _rank(table: Table, who: str) -> Cell | None:
-    return next((row.rank for row in table.rows if row.full == who), None)
+def _count(known: Array) -> Cell:
+    """The number of tasks that a row is ranked on."""
+    return Cell(str(known.sum()), value=float(known.sum()))
 
 
-def _mean(ranks: Sequence[Cell | None]) -> tuple[float, float, float] | None:
-    """Mean rank and the means of the lower and of the upper limits; None where a task is missing."""
-    known = [(r.value, r.low, r.high) for r in ranks if r is not None and r.value is not None]
-    whole = [(v, low or v, high or v) for v, low, high in known if v is not None]
-    if len(whole) < len(ranks):
-        return None
-    value, low, high = (sum(column) / len(ranks) for column in zip(*whole, strict=True))
-    return value, low, high
+def _copied(rank: Cell | None, footnotes: Footnotes) -> Cell:
+    """A rank without the footnotes of its own table, which are others here."""
+    return _missing(rank or Cell(), ["no result" if rank is None else NO_NUMBER], footnotes)
+
+
+def _missing(cell: Cell, why: Sequence[str], footnotes: Footnotes) -> Cell:
+    return replace(cell, notes=footnotes.number(why) if cell.value is None else ())
+
+
+def _rows(count: int) -> str:
+    return f"{count} rows" if count > 1 else "One row"
 
 
 def _heading(table: Table, tables: Sequence[Table]) -> str:
@@ -80,30 +109,8 @@ def _heading(table: Table, tables: Sequence[Table]) -> str:
     return table.task if alone else f"{table.heading}{table.remark}"
 
 
-def _names(tables: Sequence[Table], full: Sequence[str]) -> Mapping[str, str]:
+def _names(tables: Sequence[Table], full: Sequence[str]) -> list[str]:
     """Short labels, with digits where one stands for several generators of different tasks."""
     short = {row.full: row.label for table in tables for row in table.rows}
-    labels = [short[who] for who in full]
-    return {
-        who: short[who] if labels.count(short[who]) == 1 else
-        f"{short[who]} #{sha256(who.encode('utf-8', 'backslashreplace')).hexdigest()[:8]}"
-        for who in full
-    }  # fmt: skip
-
-
-def _row(who: str, label: str, ranks: Sequence[Cell | None], tasks: Sequence[str], footnotes: Footnotes) -> Row:
-    notes = footnotes.number([who] if who != label else [])
-    missing = [task for task, rank in zip(tasks, ranks, strict=True) if rank is None or rank.value is None]
-    mean = _mean(ranks)
-    first = Cell(notes=footnotes.number([f"not ranked on {', '.join(missing)}"]))
-    if mean is not None:
-        first = Cell(*spell(*mean), *mean)
-    cells = (first, Cell(str(len(ranks) - len(missing)), value=float(len(ranks) - len(missing))))
-    return Row("", "", label, "", (*cells, *(_copied(rank, footnotes) for rank in ranks)), notes=notes, full=who)
-
-
-def _copied(rank: Cell | None, footnotes: Footnotes) -> Cell:
-    """A rank without the footnotes of its own table."""
-    if rank is None or rank.value is None:
-        return Cell(notes=footnotes.number(["no result" if rank is None else "no number to rank by"]))
-    return replace(rank, notes=())
+    count = Counter(short[who] for who in full)
+    return [short[who] if count[short[who]] == 1 else f"{short[who]} #{digits(who)}" for who in full]

@@ -17,7 +17,7 @@ from alignbench.reports.lines import Line, in_order, lines_of, names_of, pinned
 from alignbench.reports.rows import tidy
 from alignbench.reports.seeds import with_means
 from alignbench.reports.standing import NOTHING, Standing, standing_of
-from alignbench.reports.suite import suites
+from alignbench.reports.suite import Contest, suites
 from alignbench.types import PRIMARY
 
 Record = Mapping[str, Any]
@@ -54,16 +54,18 @@ def leaderboard(
     check_metrics(metrics or (), rows)
     groups = grouped(rows, mixed=allow_mixed)
     remarks = remarks_of([(setting, group["base"].iloc[0]) for setting, group in groups.items()])
-    tables, names = [], set[str]()
+    tables, contests, names = list[Table](), list[Contest](), set[str]()
     for (setting, group), remark in zip(groups.items(), remarks, strict=True):
         records = records_of(group)
         view = _View(metrics, first.get(setting.task) or PRIMARY, baseline, group["task_hash"].nunique())
         lines = lines_of(records)
         names |= {name for line in lines for name in names_of(line)}
-        tables.append(_table(records, pinned(lines, baseline) if baseline else lines, view, setting, remark))
+        lines = pinned(lines, baseline) if baseline else lines
+        tables.append(_table(records, lines, view, setting, remark))
+        contests.append(_contest(tables[-1], lines, view, _better(records, view.primary)))
     if baseline and tables and baseline not in names:
         raise unknown("row", baseline, names, "--baseline")
-    return Leaderboard(tuple(tables), rows, suites(tables))
+    return Leaderboard(tuple(tables), rows, suites(contests))
 
 
 def _table(group: Sequence[Record], lines: Sequence[Line], view: _View, setting: Setting, remark: str) -> Table:
@@ -93,6 +95,12 @@ class _Context:
     shared: Mapping[str, Sequence[str]]  # notes at the heads of columns
     standing: Standing
     footnotes: Footnotes
+
+
+def _contest(table: Table, lines: Sequence[Line], view: _View, better: str) -> Contest:
+    """What the suite needs to know of a table; rows of several versions take no part."""
+    found = {x.full: x.records[view.primary] for x in lines if view.primary in x.records and not x.mark}
+    return Contest(table, {} if view.mixed > 1 else found, better)
 
 
 def _row(i: int, line: Line, columns: Sequence[Column], context: _Context) -> Row:
