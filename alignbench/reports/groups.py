@@ -27,6 +27,7 @@ class Setting:
 
     @classmethod
     def of(cls, record: Record) -> Setting:
+        """The setting of a row."""
         base = record["base_id"] or record["base"]
         return cls(record["task"], record["task_hash"], record["target_id"], base, record["judge"],
                    bool(record["base_id"]))  # fmt: skip
