@@ -22,6 +22,7 @@ ROOM = 320.0  # points: the 345 of an article's lines, less what larger letters 
 GAP = 8.0  # points between two columns
 LABEL = 0.34  # of a line is what labels take at most; beyond it they are wrapped
 HEADING = 44.0  # points that a heading may take where its numbers are narrower
+ROW, PAGE = 9.6, 500.0  # points of height: a line, and what a table with its notes may take of a page
 PENDING = 12  # floats after which a page is ended: LaTeX keeps no more than 52 that it has no place for
 
 
@@ -50,8 +51,9 @@ class _Part:
     def notes(self) -> list[int]:
         """The numbers of the footnotes that are marked here."""
         table = self.table
-        marked = [*(row.notes for row in table.rows), *(table.columns[i].notes for i in self.columns)]
+        marked = [table.columns[i].notes for i in self.columns]
         marked += [row.cells[i].notes for row in table.rows for i in self.columns]
+        marked += [row.notes for row in table.rows] if self.first else []
         marked += [table.rank_notes, *(row.rank.notes for row in table.rows)] if self.ranked else []
         return sorted({number for numbers in marked for number in numbers})
 
@@ -102,11 +104,29 @@ def _float(part: _Part) -> Iterator[str]:
     for number, row in enumerate(table.rows):
         if number and number == table.ranking:
             yield r"\midrule"
-        yield _line(part, [_cell(row.rank), _label(table, row), *(_cell(row.cells[i]) for i in part.columns)])
+        yield _line(part, [_cell(row.rank), _label(part, row), *(_cell(row.cells[i]) for i in part.columns)])
     yield from (r"\bottomrule", r"\end{tabular}")
-    yield r"\par\smallskip\raggedright\scriptsize"
-    yield from _below(part)
-    yield r"\end{table}"
+    below = [r"\par\smallskip\raggedright\scriptsize", *_below(part)]
+    if _height(part) < PAGE:
+        yield from (*below, r"\end{table}")
+    else:  # a float cannot be broken over pages, text can
+        yield from (
+            r"\end{table}",
+            "",
+            rf"{{\scriptsize Below {running(table.title, ROOM / 2)}{continued}:",
+            *below,
+            "}",
+        )
+
+
+def _height(part: _Part) -> float:
+    """About how many points a table takes with what stands below it."""
+    table = part.table
+    lines = 4 + sum(1 + points(row.label) // (LABEL * ROOM) for row in table.rows)
+    said = [table.footnotes[number - 1] for number in part.notes]
+    said += [LEGEND, *table.legend] if part.first else []
+    said += [table.signature] if part.last else []
+    return ROW * lines + ROW * sum(points(text) / ROOM + (text in table.legend) for text in said)
 
 
 def _below(part: _Part) -> Iterator[str]:
@@ -130,13 +150,15 @@ def _label_column(table: Table) -> str:
 
 
 def _name(row: Row) -> str:
-    return row.label + " ◆" * row.front
+    return row.label + "\u00a0◆" * row.front
 
 
-def _label(table: Table, row: Row) -> str:
-    if _label_column(table) == "l":
-        return escape(_name(row)) + _marks(row.notes)
-    return rf"\raggedright\hangindent=1em {running(_name(row), LABEL * ROOM - 10)}{_marks(row.notes)}"
+def _label(part: _Part, row: Row) -> str:
+    """The name; where it was not said before, with its notes and its place on the front."""
+    name, notes = (_name(row), row.notes) if part.first else (row.label, ())
+    if _label_column(part.table) == "l":
+        return escape(name) + _marks(notes)
+    return rf"\raggedright\hangindent=1em {running(name, LABEL * ROOM - 10)}{_marks(notes)}"
 
 
 def _heading(table: Table, i: int) -> str:

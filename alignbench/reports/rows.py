@@ -124,7 +124,7 @@ AT_ONCE = 20_000  # rows that are held as text
 def salvage(path: Path) -> Salvaged:
     """The rows of a CSV file that are whole; raises StoreError where it is missing or no results table.
 
-    A byte order mark is passed over, and so are the apostrophes before what a spreadsheet would run. Equal words are one
+    A byte order mark is passed over, and so are apostrophes before what a spreadsheet would run. Equal words are one
     string in memory: 17 columns of a million rows hold few.
     """
     found, parts, pool = Salvaged(), [], _Pool()

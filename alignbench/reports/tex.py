@@ -34,7 +34,7 @@ def escape(text: str) -> str:
 
 def running(text: str, room: float) -> str:
     """`text` escaped; a word of more than `room` points may break, after each sign and within long runs of letters."""
-    return re.sub(r"\S+", lambda found: _broken(found[0]) if points(found[0]) > room else escape(found[0]), text)
+    return re.sub(r"[^ ]+", lambda found: _broken(found[0]) if points(found[0]) > room else escape(found[0]), text)
 
 
 def points(text: str) -> float:
