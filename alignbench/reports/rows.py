@@ -48,10 +48,16 @@ def tidy(rows: pd.DataFrame) -> pd.DataFrame:
     rare = {name: kind for name, kind in RARE.items() if name in rows and _says_something(rows[_witness(name)])}
     extra = [name for name in rows if name not in COLUMNS and name not in RARE]
     table = rows.reindex(columns=[*COLUMNS, *rare, *extra]).reset_index(drop=True)
-    words = {name: _words(table[name]) for name in (*WORDS, "replicates") if name in table}
+    words = {name: _words(table[name]) for name in _worded(table)}
     table = table.assign(**words).astype(dict.fromkeys(NUMBERS, "float64") | dict.fromkeys(COUNTS, "Int64") | rare)
     table.attrs = dict(rows.attrs)
     return table
+
+
+def _worded(table: pd.DataFrame) -> list[str]:
+    """The columns that hold text: those of WORDS, and any more that are not of numbers."""
+    more = [str(name) for name in table if not pd.api.types.is_numeric_dtype(table[name])]
+    return [name for name in dict.fromkeys((*WORDS, *more)) if name in table and name not in NUMERIC]
 
 
 def _words(column: pd.Series) -> pd.Series:
@@ -86,11 +92,6 @@ def write_rows(path: Path, rows: pd.DataFrame) -> None:
     if "\r" in text:  # which only a quoted word may hold
         text = table.to_csv(index=False, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
     write_atomic(path, text.encode("utf-8", "backslashreplace"))
-
-
-def _worded(table: pd.DataFrame) -> list[str]:
-    """The columns that hold text, which are all but the numbers."""
-    return [str(name) for name in table if name not in NUMERIC and not pd.api.types.is_numeric_dtype(table[name])]
 
 
 def read_rows(path: Path) -> pd.DataFrame:
