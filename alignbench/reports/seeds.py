@@ -99,16 +99,7 @@ def _mean(by_seed: Mapping[int, Record | None]) -> dict[str, Any]:
         "seed": None, "seeds": len(by_seed), "seed_sd": spread, "signature": _signature(list(by_seed), records),
         "measured": max(r["measured"] for r in records), "seconds": sum(r["seconds"] for r in records),
         "exact": None if None in exact else float(np.mean(np.array(exact, dtype=float))),
-        "replicates": _left_out([_number(r["value"]) for r in records]) if len(records) == len(by_seed) else "",
     }  # fmt: skip
-
-
-def _left_out(values: Sequence[float | None]) -> str:
-    """The mean with each seed left out: means over the same seeds are paired by them, as draws are by blocks."""
-    known = np.array([np.nan if v is None else v for v in values])
-    if not np.isfinite(known).all():
-        return ""
-    return " ".join(f"{x:.8g}" for x in (known.sum() - known) / (known.size - 1))
 
 
 def _common(name: str, records: Sequence[Record]) -> str:
