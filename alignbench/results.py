@@ -92,7 +92,8 @@ def frame(rows: Iterable[Row], primary: Mapping[str, str]) -> pd.DataFrame:
     from alignbench.reports.rows import COLUMNS, tidy
     from alignbench.reports.seeds import with_means
 
-    table = with_means(tidy(pd.DataFrame([row.flat() for row in rows], columns=[*COLUMNS, "step", "replicates"])))
+    columns = [*COLUMNS, "step", "replicates"]
+    table = with_means(tidy(pd.DataFrame([row.flat() for row in rows], columns=columns, dtype=object)))
     table.attrs["primary"] = dict(primary)
     return table
 
