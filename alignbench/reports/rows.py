@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from alignbench.errors import StoreError, brief
+from alignbench.reports.spreadsheet import guard, guarded, unguarded
 from alignbench.store import write_atomic
 
 COLUMNS = (
@@ -39,7 +40,8 @@ def tidy(rows: pd.DataFrame) -> pd.DataFrame:
     """`rows` with the columns of `COLUMNS` first and their types settled: floats, nullable integers, else text.
 
     A missing number is NaN, a missing word is empty; so are all of a column of `LATER` that is absent. A column of
-    `RARE` without a number is left out. Raises StoreError on other absent columns.
+    `RARE` without a number is left out. A lone surrogate, which no file can hold, becomes its escape. Raises
+    StoreError on other absent columns.
     """
     absent = [name for name in COLUMNS if name not in rows and name not in LATER]
     if absent:
@@ -54,10 +56,14 @@ def tidy(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _words(column: pd.Series) -> pd.Series:
-    """The column as text, missing as ""; equal words are one string in memory."""
+    """The column as text that UTF-8 can hold, missing as ""; equal words are one string in memory."""
     codes, uniques = pd.factorize(column.astype(object))
-    texts = np.array([*map(str, uniques), ""], dtype=object)
+    texts = np.array([*map(_valid, uniques), ""], dtype=object)
     return pd.Series(texts[codes], index=column.index, dtype=object)
+
+
+def _valid(word: object) -> str:
+    return str(word).encode("utf-8", "backslashreplace").decode()
 
 
 def _says_something(column: pd.Series) -> bool:
@@ -76,8 +82,16 @@ def write_rows(path: Path, rows: pd.DataFrame) -> None:
 
 
 def csv_bytes(rows: pd.DataFrame) -> bytes:
-    """`rows` as UTF-8 CSV: floats to the last bit, infinity as `inf`, missing as empty."""
-    return tidy(rows).to_csv(index=False, lineterminator="\n").encode("utf-8", "backslashreplace")
+    """`rows` as UTF-8 CSV: floats to the last bit, infinity as `inf`, missing as empty.
+
+    Words and names of columns that a spreadsheet would take for formulas have an apostrophe in front (`spreadsheet`).
+    """
+    table = tidy(rows)
+    table = table.assign(**{name: guard(table[name]) for name in _worded(table)}).rename(columns=guarded)
+    text = table.to_csv(index=False, lineterminator="\n")
+    if "\r" in text:  # which only a quoted word may hold
+        text = table.to_csv(index=False, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
+    return text.encode("utf-8", "backslashreplace")
 
 
 def read_rows(path: Path) -> pd.DataFrame:
@@ -120,6 +134,11 @@ def salvage(path: Path) -> Salvaged:
         raise _unreadable(path, at + " ".join(str(error).split())) from error
 
 
+def _worded(table: pd.DataFrame) -> list[str]:
+    """The columns that hold text, which are all but the numbers."""
+    return [str(name) for name in table if name not in NUMERIC and not pd.api.types.is_numeric_dtype(table[name])]
+
+
 def _unreadable(path: Path, reason: str) -> StoreError:
     return StoreError(f"{path}: cannot be read as results: {reason}")
 
@@ -133,7 +152,7 @@ def _head(head: Sequence[str]) -> Sequence[str]:
             raise StoreError(f"{name} stand between its cells, as a spreadsheet saves them; save it with commas")
     if twice := [name for name in dict.fromkeys(head) if head.count(name) > 1]:
         raise StoreError(f"it has two columns '{twice[0]}'")
-    return head
+    return list(map(unguarded, head))
 
 
 def _whole(lines: Iterator[list[str]], width: int, found: Salvaged) -> Iterator[tuple[int, list[str]]]:
@@ -155,7 +174,8 @@ def _typed(
     typed: dict[str, pd.Series] = {}
     for name, words in columns.items():
         if name not in NUMERIC:
-            typed[name] = pd.Series([pool.setdefault(word, word) for word in words], dtype=object)
+            pool |= {word: unguarded(word) for word in set(words) - pool.keys()}
+            typed[name] = pd.Series([pool[word] for word in words], dtype=object)
             continue
         values, wrong = _numbers(name, words)
         typed[name] = values
