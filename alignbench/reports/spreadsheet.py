@@ -31,8 +31,3 @@ def unguarded(word: str) -> str:
 def guard(words: pd.Series) -> pd.Series:
     """`guarded` of each; equal words are looked at once."""
     return words.astype(object).map({word: guarded(word) for word in words.unique()})
-
-
-def unguard(words: pd.Series) -> pd.Series:
-    """`unguarded` of each."""
-    return words.map({word: unguarded(word) for word in words.unique()})
