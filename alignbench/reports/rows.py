@@ -26,8 +26,7 @@ COLUMNS = (
 RARE = {"step": "Int64", "seeds": "Int64", "seed_sd": "float64", "replicates": "object"}
 """Columns that are there where some row says something: a checkpoint's training step; the number of seeds that a mean
 is over, and the standard deviation between them (see `seeds.with_means`); the number with one block of draws left out,
-for each block of them, 8 digits each with spaces between (see `metrics.replicates`), "" where a row has none. Rows
-that share `reports.pairs.SHARED` leave out the same draws, so that differences of their replicates are paired."""
+for each block, with spaces between (see `metrics.replicates`), "" where a row has none."""
 LATER = ("generator_id", "base_id", "target_id", "draws", "judge", "measured", "exact", "ci_over")
 """Columns that older files lack."""
 NUMBERS = ("value", "stderr", "ci_low", "ci_high", "ess", "seconds", "exact")
@@ -117,6 +116,14 @@ class Salvaged:
     faults: list[str] = field(default_factory=list)  # "line 3, column 'value': …"
 
 
+class _Pool(dict[str, str]):
+    """A word as it stands in the file → as it was before `guarded`, one string for all that are equal."""
+
+    def __missing__(self, word: str) -> str:
+        self[word] = unguarded(word)
+        return self[word]
+
+
 AT_ONCE = 20_000  # rows that are held as text
 
 
@@ -126,12 +133,12 @@ def salvage(path: Path) -> Salvaged:
     A byte order mark is passed over, and so are apostrophes before what a spreadsheet would run. Equal words are one
     string in memory: 17 columns of a million rows hold few.
     """
-    found, parts, pool = Salvaged(), [], dict[str, str]()
+    found, parts, pool = Salvaged(), [], _Pool()
     csv.field_size_limit(sys.maxsize)
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             lines = csv.reader(file, strict=True)
-            head = _head(next(lines, []))
+            head = _head([unguarded(name) for name in next(lines, [])])
             while some := list(islice(_whole(lines, len(head), found), AT_ONCE)):
                 parts.append(_typed(head, some, found, pool))
         found.rows = tidy(pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=list(head)))
@@ -154,7 +161,7 @@ def _head(head: Sequence[str]) -> Sequence[str]:
             raise StoreError(f"{name} stand between its cells, as a spreadsheet saves them; save it with commas")
     if twice := [name for name in dict.fromkeys(head) if head.count(name) > 1]:
         raise StoreError(f"it has two columns '{twice[0]}'")
-    return list(map(unguarded, head))
+    return head
 
 
 def _whole(lines: Iterator[list[str]], width: int, found: Salvaged) -> Iterator[tuple[int, list[str]]]:
@@ -167,16 +174,13 @@ def _whole(lines: Iterator[list[str]], width: int, found: Salvaged) -> Iterator[
             found.faults.append(f"line {number}: has {len(cells)} cells, the first line {width}")
 
 
-def _typed(
-    head: Sequence[str], some: Sequence[tuple[int, list[str]]], found: Salvaged, pool: dict[str, str]
-) -> pd.DataFrame:
+def _typed(head: Sequence[str], some: Sequence[tuple[int, list[str]]], found: Salvaged, pool: _Pool) -> pd.DataFrame:
     """Rows of text with their numbers read; those in which a number is none are faults."""
     columns = dict(zip(head, zip(*(cells for _, cells in some), strict=True), strict=True))
     keep = np.ones(len(some), dtype=bool)
     typed: dict[str, pd.Series] = {}
     for name, words in columns.items():
         if name not in NUMERIC:
-            pool |= {word: unguarded(word) for word in set(words) - pool.keys()}
             typed[name] = pd.Series([pool[word] for word in words], dtype=object)
             continue
         values, wrong = _numbers(name, words)
