@@ -274,7 +274,7 @@ PRINTED = tuple(tex.SPECIAL.values())
 OWN = r"""
     \begin \end \centering \footnotesize \scriptsize \setlength \tabcolsep \caption \toprule \midrule \bottomrule
     \par \quad \smallskip \raggedright \hangindent \linewidth \textsuperscript \texttt \textbf \allowbreak \clearpage
-    \hat \\
+    \noindent \hat \\
 """
 
 
