@@ -110,13 +110,7 @@ def _float(part: _Part) -> Iterator[str]:
     if _height(part) < PAGE:
         yield from (*below, r"\end{table}")
     else:  # a float cannot be broken over pages, text can
-        yield from (
-            r"\end{table}",
-            "",
-            rf"{{\scriptsize Below {running(table.title, ROOM / 2)}{continued}:",
-            *below,
-            "}",
-        )
+        yield from (r"\end{table}", "", rf"{{\scriptsize\noindent Notes to {title}:", *below, "}")
 
 
 def _height(part: _Part) -> float:
