@@ -82,7 +82,8 @@ def rank_cells(found: Ranks) -> list[Cell]:
     """Ranks as `1 [1, 3]`; `—` where there is no number."""
     triples = zip(found.rank, found.low, found.high, strict=True)
     return [
-        Cell() if isnan(r) else Cell(f"{r:g}", f"[{a:g}, {b:g}]", float(r), float(a), float(b)) for r, a, b in triples
+        Cell() if isnan(r) else Cell(f"{r:.4g}", f"[{a:.4g}, {b:.4g}]", float(r), float(a), float(b))
+        for r, a, b in triples
     ]
 
 
