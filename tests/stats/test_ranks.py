@@ -111,7 +111,7 @@ def test_limits_of_a_mean_rank_are_those_of_its_tasks_at_a_share_of_the_level():
 
 # --- error rates ------------------------------------------------------------------------------------------------------
 
-RUNS = 400
+RUNS = 200
 
 
 def most(rate, runs=RUNS):
