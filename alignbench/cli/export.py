@@ -118,7 +118,9 @@ def _eee(rows: Any, found: Gathered, out: Path, who: str, failures: list[str]) -
     from alignbench.integrations.every_eval_ever import records
     from alignbench.results import dump
 
-    return _written(out, {path: dump(record) for path, record in records(rows, who, time.time())})
+    found, absent = records(rows, who, time.time())
+    failures += absent
+    return _written(out, {path: dump(record) for path, record in found.items()})
 
 
 def _eval_results(rows: Any, found: Gathered, out: Path, who: str, failures: list[str]) -> list[Path]:

@@ -6,7 +6,7 @@ The fields are those of evaleval/every_eval_ever, eval.schema.json 0.3.0. What i
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from hashlib import sha256
 from math import isfinite, isnan
 from typing import Any
@@ -25,18 +25,26 @@ VERSION = "0.3.0"
 Record = Mapping[str, Any]
 
 
-def records(rows: pd.DataFrame, organization: str, now: float) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Path (data/<task>/<developer>/<model>/<uuid>.json) and record of each generator on a task, but draws of p.
+def records(rows: pd.DataFrame, organization: str, now: float) -> tuple[dict[str, Any], list[str]]:
+    """Path (data/<task>/<developer>/<model>/<uuid>.json) → record of each generator on a task, but draws of p.
 
-    `organization` provides the data; `now` is when the records are made, in seconds since 1970.
+    And a line for each that has no number. `organization` provides the data; `now` is when the records are made, in
+    seconds since 1970.
     """
+    found: dict[str, Any] = {}
+    absent = []
     models = rows[rows["generator"] != CEILING]
     for who, unit in models.groupby(list(UNIT), sort=False, dropna=False):
         lines = unit.to_dict("records")
         developer, _, model = lines[0]["generator"].rpartition("/")
         uuid = UUID(bytes=sha256("|".join(map(str, who)).encode()).digest()[:16], version=4)
         names = (lines[0]["task"], developer or "unknown", model)
-        yield f"data/{'/'.join(map(safe_name, names))}/{uuid}.json", _record(lines, organization, now)
+        record = _record(lines, organization, now)
+        if record["evaluation_results"]:
+            found[f"data/{'/'.join(map(safe_name, names))}/{uuid}.json"] = record
+        else:
+            absent.append(f"{names[0]}: {name_of(lines[0])}: has no number with a direction: no record")
+    return found, absent
 
 
 def _record(lines: list[dict[Any, Any]], organization: str, now: float) -> dict[str, Any]:
