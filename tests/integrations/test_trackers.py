@@ -36,9 +36,7 @@ class Wandb(SimpleNamespace):
         super().__init__(told=[], Settings=lambda **words: words)
         self.fails = fails
 
-    def init(
-        self, project=None, name=None, group=None, config=None, resume="never", id=None, embed=True, settings=None
-    ):  # noqa: A002
+    def init(self, project=None, name=None, group=None, config=None, resume="never", **more):
         print("* initialized")
         self._note("init", project, name, group, config, resume)
         return self
