@@ -118,9 +118,9 @@ def _eee(rows: Any, found: Gathered, out: Path, who: str, failures: list[str]) -
     from alignbench.integrations.every_eval_ever import records
     from alignbench.results import dump
 
-    found, absent = records(rows, who, time.time())
+    made, absent = records(rows, who, time.time())
     failures += absent
-    return _written(out, {path: dump(record) for path, record in found.items()})
+    return _written(out, {path: dump(record) for path, record in made.items()})
 
 
 def _eval_results(rows: Any, found: Gathered, out: Path, who: str, failures: list[str]) -> list[Path]:
