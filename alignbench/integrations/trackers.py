@@ -1,7 +1,8 @@
 """Experiment trackers that are told of each generator's rows as they finish: trackio, wandb, mlflow.
 
 A row of a leaderboard (a generator on a task) is one run of the tracker, with the row's own `run_id`: the same command
-again goes on in the same run. To add a tracker, write a class with the `Tracker` methods and name it in `TRACKERS`.
+again goes on in the same run. In Python: ``alignbench.evaluate(…, on_rows=report([Spec("wandb")], print))``. To add a
+tracker, write a class with the `Tracker` methods and name it in `TRACKERS`.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from alignbench import evaluate
 from alignbench.errors import UsageError
 from alignbench.integrations.trackers import report, tracker
 from alignbench.results import Row, RowKey
@@ -199,3 +200,12 @@ def test_run_tells_as_rows_finish_and_keeps_results_whatever_happens(install, co
     again = command("run", "--config", str(page))
     assert again.code == 0 and [t[2] for t in module.told if t[0] == "init"] == names * 2  # the same runs
     assert command(*RUN, "--tracker", "mlflw").code == 2
+
+
+def test_python_users_have_the_same_callback(tmp_path, registries):
+    (tmp_path / "little.yaml").write_text(TASK)
+    told = []
+    evaluate("exact", str(tmp_path / "little.yaml"), draws=4, on_rows=told.append)
+    assert [rows[0].key.generator for rows in told] == ["exact", "draws of p"]
+    with pytest.raises(UsageError, match="'trackers'"):
+        evaluate("exact", "little.yaml", trackers=("wandb",))  # would be told of nothing
