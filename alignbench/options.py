@@ -41,7 +41,8 @@ def job_of(given: config.Words, environment: config.Words, argv: tuple[str, ...]
         gen_kwargs=_settings(words.get("gen_kwargs", "")),
         judge=_spec(words["judge"], "--judge") if "judge" in words else None,
         seed=tuple(config.seeds_of(seeds) if isinstance(seeds, str) else seeds),
-        log_samples=words.get("log_samples", False), argv=argv, progress=progress,
+        log_samples=words.get("log_samples", False),
+        trackers=tuple(_spec(t, "--tracker") for t in words.get("tracker", ())), argv=argv, progress=progress,
         supplied={k: words[k] for k in ("batch_size", "device", "apply_chat_template", "system_instruction",
                                         "trust_remote_code") if words.get(k)},
     )  # fmt: skip

@@ -270,7 +270,10 @@ class _Run:
         self._keep(stand, place, candidate.label, partial(self._candidate, stand.bench, candidate))
 
     def _keep(self, stand: _Stand, place: tuple[int, ...], label: str, work: Callable[[], list[Row]]) -> None:
-        self.found.append(((stand.place, *place), self._attempt(label, stand.bench, work)))
+        rows = self._attempt(label, stand.bench, work)
+        self.found.append(((stand.place, *place), rows))
+        if rows:
+            self.job.on_rows(rows)
 
     def _attempt(self, label: str, bench: Bench, work: Callable[[], list[Any]]) -> list[Any]:
         """What `work` returns; a failure of one row is told, and the others go on."""

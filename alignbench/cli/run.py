@@ -93,6 +93,13 @@ def run(
         Path | None, typer.Option("--output_path", metavar="DIR", help="Where draws and results go. (default: results)")
     ] = None,
     log_samples: Annotated[bool, typer.Option("--log_samples", help="Write every draw as JSON lines.")] = False,
+    tracker: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="SPEC",
+            help="Tell trackio, wandb or mlflow of each row as it finishes, such as wandb:project=mine; repeatable.",
+        ),
+    ] = None,
     apply_chat_template: Annotated[
         bool, typer.Option("--apply_chat_template", help="Wrap prompts in the model's chat template.")
     ] = False,
@@ -154,7 +161,14 @@ def job_of(given: dict[str, Any]) -> Job:
     environment, strays = config.from_environment(os.environ)
     for line in strays:
         say(line)
-    return options.job_of(given, environment, tuple(sys.argv[1:]), progress)
+    job = options.job_of(given, environment, tuple(sys.argv[1:]), progress)
+    if not job.trackers:
+        return job
+    from dataclasses import replace
+
+    from alignbench.integrations.trackers import report
+
+    return replace(job, on_rows=report(job.trackers, say))
 
 
 def _show_plan(job: Job) -> None:
