@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from math import isinf, isnan
@@ -13,7 +12,8 @@ import pandas as pd
 
 from alignbench.errors import unknown
 from alignbench.registry import metric
-from alignbench.reports.numbers import MISSING, plain, spell
+from alignbench.reports.board import Cell, Column, Leaderboard, Row, Table, plain_text
+from alignbench.reports.numbers import plain, spell
 from alignbench.reports.rows import tidy
 from alignbench.reports.seeds import joined_targets, key_of, newest, whose, with_means
 from alignbench.types import CEILING, PRIMARY
@@ -28,10 +28,8 @@ COST = ("acceptance.rate", "cost.tokens_per_second", "cost.proposals_per_draw", 
 """What it shows last."""
 SHORT = ("divergence", "satisfaction", "features", "cost")
 """Metrics whose parts are known by their own names."""
-ARROWS = {"higher": "↑", "lower": "↓"}
 NORMAL_95 = 1.959963984540054
 RESIDUE = 1e-12  # what summing in float64 leaves of an exact 0
-TURNS = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
 WHO = ("generator", "aligner", "generator_id", "seed", "draws")
 """What tells the rows of a table apart."""
 SEED = WHO.index("seed")
@@ -39,105 +37,6 @@ REMARKS = {SEED: "seed {}", 4: "{} draws", 2: "#{}"}
 """Position in `WHO` → what a label says where names alone do not tell rows apart, in this order."""
 
 Record = Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Column:
-    """One column: a part of a metric, or the exact value that stands beside an estimate."""
-
-    key: str
-    label: str
-    better: str = ""
-    exact: bool = False
-    notes: tuple[int, ...] = ()
-
-    @property
-    def heading(self) -> str:
-        """The label, and an arrow towards better."""
-        return " ".join(filter(None, (self.label, "" if self.exact else ARROWS.get(self.better, ""))))
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A number with its 95 % limits, and how it is printed; `notes` are footnotes of the table, counted from 1."""
-
-    point: str = MISSING
-    spread: str = ""
-    value: float | None = None
-    low: float | None = None
-    high: float | None = None
-    notes: tuple[int, ...] = ()
-    best: bool = False  # the best of its column, or not to be told from it by paired differences
-
-    @property
-    def text(self) -> str:
-        """Point and spread as one."""
-        return f"{self.point} {self.spread}".rstrip()
-
-
-@dataclass(frozen=True)
-class Row:
-    """What one generator reached, a cell for each column."""
-
-    generator: str
-    aligner: str
-    label: str
-    mark: str  # "base", "ceiling" or nothing
-    cells: tuple[Cell, ...]
-    rank: Cell = field(default_factory=Cell)  # by the primary metric, with its 95 % limits; empty where pinned
-    front: bool = False  # on the Pareto front
-
-
-@dataclass(frozen=True)
-class Table:
-    """All generators on one task (one hash of it) with one target, beside one base and read by one judge."""
-
-    task: str
-    version: str
-    task_hash: str
-    target_id: str
-    base: str
-    base_id: str
-    judge: str  # "" for the base
-    remark: str  # what tells it from the other tables of its task, after the base's name
-    columns: tuple[Column, ...]
-    rows: tuple[Row, ...]
-    footnotes: tuple[str, ...]
-    signature: str
-
-    @property
-    def heading(self) -> str:
-        """Task and version."""
-        return f"{self.task} v{self.version}" if self.version else self.task
-
-    @property
-    def subtitle(self) -> str:
-        """The base, and what tells the table from the others of its task."""
-        return f"base {self.base}{self.remark}"
-
-    @property
-    def title(self) -> str:
-        """Heading and subtitle: no two tables of a leaderboard have the same."""
-        return f"{self.heading} · {self.subtitle}"
-
-
-@dataclass(frozen=True)
-class Leaderboard:
-    """One table for each task hash, target, base and judge, and the tidy rows that they are a view of."""
-
-    tables: tuple[Table, ...]
-    rows: pd.DataFrame = field(repr=False)
-
-    def __iter__(self) -> Iterator[Table]:
-        return iter(self.tables)
-
-    def __len__(self) -> int:
-        return len(self.tables)
-
-    def __str__(self) -> str:
-        from alignbench.reports.markdown import to_markdown
-
-        return to_markdown(self)
 
 
 def leaderboard(
@@ -413,12 +312,4 @@ def common_signature(signatures: Sequence[str]) -> str:
     return "|".join(part for part in parts[0] if part and all(part in other for other in parts)) if parts else ""
 
 
-def plain_text(text: str) -> str:
-    """`text` on one line, without characters that command a terminal or turn the direction of writing."""
-    return "".join("\N{REPLACEMENT CHARACTER}" if _is_command(c) else c for c in " ".join(text.split()))
-
-
-def _is_command(character: str) -> bool:
-    if unicodedata.category(character) in ("Cc", "Cs"):  # control characters, lone surrogates
-        return True
-    return unicodedata.bidirectional(character) in TURNS or character in "\u200e\u200f\u061c"
+__all__ = ["Cell", "Column", "Leaderboard", "Row", "Table", "common_signature", "leaderboard", "plain_text"]
