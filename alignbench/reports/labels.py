@@ -1,62 +1,76 @@
-"""Where the numbers of a chart's points stand: beside their point, on no other point and on no other number."""
+"""Short names of aligners: `quasi_rejection:acceptance=0.2 over prompt` for a spec of several lines."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from math import cos, pi, sin
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from hashlib import sha256
+from typing import Any
 
-TALL = 11.0  # the height of a number
-TURNS, RINGS = 16, 8
+from alignbench.errors import UsageError
+from alignbench.reports.board import plain_text
+from alignbench.spec import Spec, parse_spec
 
-
-@dataclass(frozen=True)
-class Box:
-    """A rectangle in units of the canvas, y downwards."""
-
-    left: float
-    top: float
-    right: float
-    bottom: float
-
-    def overlaps(self, other: Box) -> bool:
-        """Whether the two share any area."""
-        return (self.left < other.right and other.left < self.right
-                and self.top < other.bottom and other.top < self.bottom)  # fmt: skip
-
-    def holds(self, other: Box) -> bool:
-        """Whether `other` is inside."""
-        return (self.left <= other.left and other.right <= self.right
-                and self.top <= other.top and other.bottom <= self.bottom)  # fmt: skip
-
-    def nearest(self, x: float, y: float) -> tuple[float, float]:
-        """The point of the rectangle that is nearest to (x, y)."""
-        return min(max(x, self.left), self.right), min(max(y, self.top), self.bottom)
+SHORT = 40
+"""A label of so many characters stays as it is."""
+WIDTH = 16
+"""Of a text or a list among the arguments, so many characters are shown."""
+OVER = "proposal"
+"""The argument that a short name says as `… over …`."""
 
 
-def placed(spots: Sequence[tuple[float, float]], widths: Sequence[float], radius: float, inside: Box) -> list[Box]:
-    """A box for the number of each spot, one after the other: the nearest free place in rings around the spot.
-
-    Where all places are taken (more points than there is room), the number stands right of its point.
-    """
-    taken = [Box(x - radius, y - radius, x + radius, y + radius) for x, y in spots]
-    boxes = []
-    for (x, y), width in zip(spots, widths, strict=True):
-        free = (b for b in _places(x, y, width, radius) if inside.holds(b) and not any(b.overlaps(t) for t in taken))
-        box = next(free, _around(x + radius + width / 2, y, width))
-        boxes.append(box)
-        taken.append(box)
-    return boxes
-
-
-def _places(x: float, y: float, width: float, radius: float) -> Iterator[Box]:
-    """Boxes around a spot, the nearest ring first, beginning at the right."""
-    for ring in range(RINGS):
-        reach = radius + 1 + ring * TALL * 0.75
-        for turn in range(TURNS):
-            angle = 2 * pi * turn / TURNS
-            yield _around(x + (reach + width / 2) * cos(angle), y - (reach + TALL / 2) * sin(angle), width)
+def short_labels(labels: Iterable[str]) -> dict[str, str]:
+    """Each aligner's label → a short one, which no other has: with nested arguments or digits where that takes it."""
+    specs = {label: _parsed(label) if len(label) > SHORT else None for label in dict.fromkeys(labels)}
+    chosen = {label: plain_text(label) for label, spec in specs.items() if spec is None}
+    long = {label: spec for label, spec in specs.items() if spec is not None}
+    tries: tuple[Callable[[str, Spec], str], ...] = (
+        lambda label, spec: _brief(spec),
+        lambda label, spec: _brief(spec, deep=True),
+        lambda label, spec: f"{_brief(spec)} #{_digits(label)}",
+    )
+    for name_of in tries:
+        found = {label: plain_text(name_of(label, spec)) for label, spec in long.items() if label not in chosen}
+        count = Counter([*chosen.values(), *found.values()])
+        chosen |= {label: name for label, name in found.items() if count[name] == 1}
+    return {label: chosen.get(label) or plain_text(label) for label in specs}
 
 
-def _around(x: float, y: float, width: float) -> Box:
-    return Box(x - width / 2, y - TALL / 2, x + width / 2, y + TALL / 2)
+def _digits(label: str) -> str:
+    return sha256(label.encode("utf-8", "backslashreplace")).hexdigest()[:8]
+
+
+def _parsed(given: Any) -> Spec | None:
+    """The spec that a label or an argument says; None where it is none."""
+    try:
+        return parse_spec(given, "")
+    except (UsageError, ValueError):  # a date that is none is a ValueError of the YAML reader
+        return None
+
+
+def _brief(spec: Spec, *, deep: bool = False) -> str:
+    """The spec with long arguments cut; nested ones by their names alone unless `deep`."""
+    told = ",".join(f"{k}={_value(v, deep)}" for k, v in spec.arguments.items() if k != OVER)
+    over = f" over {_value(spec.arguments[OVER], deep)}" if OVER in spec.arguments else ""
+    return f"{spec.name}{':' if told else ''}{told}{over}"
+
+
+def _value(value: Any, deep: bool) -> str:
+    if nested := _nested(value):
+        return _brief(nested, deep=deep) if deep else nested.name
+    if isinstance(value, (list, tuple)):
+        items = [_value(v, deep) for v in value]
+        return " + ".join(items) if any(map(_nested, value)) else _cut(f"[{', '.join(items)}]")
+    if isinstance(value, Mapping):
+        return "{…}"
+    return _cut(str(value).lower() if isinstance(value, bool) else str(value))
+
+
+def _nested(value: Any) -> Spec | None:
+    """A spec among the arguments: a mapping with a name, or one written as inline YAML."""
+    is_spec = "name" in value if isinstance(value, Mapping) else str(value).startswith("{name:")
+    return _parsed(value) if is_spec else None
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= WIDTH else f"{text[: WIDTH - 1].rstrip()}…"

@@ -11,7 +11,7 @@ from markupsafe import Markup
 from alignbench.reports.axes import Axis
 from alignbench.reports.board import Cell
 from alignbench.reports.charts import Bar, Curve, Panel, Point, Scatter
-from alignbench.reports.labels import Box, placed
+from alignbench.reports.places import Box, placed
 from alignbench.reports.numbers import plain
 
 WIDTH, HEIGHT = 400.0, 290.0

@@ -72,15 +72,21 @@ class _Setting:
     judge: str
     known: bool  # whether `base` is digits
 
+    @classmethod
+    def of(cls, record: Record) -> _Setting:
+        base = record["base_id"] or record["base"]
+        return cls(record["task"], record["task_hash"], record["target_id"], base, record["judge"],
+                   bool(record["base_id"]))  # fmt: skip
+
 
 def _grouped(rows: pd.DataFrame) -> dict[_Setting, pd.DataFrame]:
     """The rows of each table, in order of appearance; dicts, which take much more memory, are made of one at a time."""
     named = rows["base_id"] != ""
-    targets = rows["target_id"].map(joined_targets(rows["target_id"].unique()))
+    targets = rows["target_id"].map(joined_targets(list(rows["target_id"].unique())))
     bases = rows["base_id"].where(named, rows["base"])
     keys = [rows["task"], rows["task_hash"], targets, bases, rows["judge"], named]
     found = rows.assign(target_id=targets).groupby(keys, sort=False)
-    return {_Setting(*key): group for key, group in found}
+    return {_Setting.of(_records(group.head(1))[0]): group for _, group in found}
 
 
 def _records(rows: pd.DataFrame) -> list[Record]:
