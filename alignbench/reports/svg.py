@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from math import inf, isfinite
 
@@ -10,9 +10,8 @@ from markupsafe import Markup
 
 from alignbench.reports.axes import Axis
 from alignbench.reports.board import Cell
-from alignbench.reports.charts import Bar, Curve, Panel, Point, Scatter
+from alignbench.reports.charts import Bar, Curve, Panel, Point, Scatter, Stop
 from alignbench.reports.places import Box, placed
-from alignbench.reports.numbers import plain
 
 WIDTH, HEIGHT = 400.0, 290.0
 LEFT, RIGHT, TOP, BOTTOM = 50.0, 14.0, 26.0, 40.0
@@ -24,6 +23,11 @@ STRIP, THICK = 120.0, 12.0  # a bar in a table's cell
 def _at(value: float) -> str:
     """A coordinate to a tenth of a unit."""
     return f"{value:.1f}".removesuffix(".0")
+
+
+def _tick(value: float) -> str:
+    """A round number as short as it is."""
+    return f"{value:.4g}"
 
 
 @dataclass(frozen=True)
@@ -121,20 +125,19 @@ def _axes(frame: Frame) -> Markup:
     floor, end = HEIGHT - BOTTOM, WIDTH - RIGHT
     rules = "".join(f"M{_at(frame.across(t))} {TOP}V{floor}" for t in frame.x.ticks)
     rules += "".join(f"M{LEFT} {_at(frame.down(t))}H{end}" for t in frame.y.ticks)
-    x = [_text(frame.across(t), floor + 14, plain(t), "middle") for t in _apart(frame.x, frame.across)]
-    y = [_text(LEFT - 5, frame.down(t) + 4, plain(t), "end") for t in _apart(frame.y, frame.down)]
+    x = [_text(frame.across(t), floor + 14, _tick(t), "middle") for t in _apart(frame.x, frame.across)]
+    y = [_text(LEFT - 5, frame.down(t) + 4, _tick(t), "end") for t in _apart(frame.y, frame.down)]
     names = _text((LEFT + end) / 2, HEIGHT - 6, _named(frame.x), "middle") + _text(2, 12, _named(frame.y), "start")
     grid = Markup('<path class="grid" d="{}"/>').format(rules)
     return grid + Markup('<g class="axis">{}</g>').format(Markup("").join([*x, *y, names]))
 
 
-def _apart(axis: Axis, place: object) -> Iterator[float]:
+def _apart(axis: Axis, place: Callable[[float], float]) -> Iterator[float]:
     """The ticks whose numbers do not run into the one before."""
-    assert callable(place)
     last = -inf
     for tick in axis.ticks:
         where = abs(place(tick))
-        if abs(where - last) >= 14 + 4 * len(plain(tick)):
+        if abs(where - last) >= 14 + 4 * len(_tick(tick)):
             last = where
             yield tick
 
@@ -142,7 +145,7 @@ def _apart(axis: Axis, place: object) -> Iterator[float]:
 def _named(axis: Axis) -> str:
     """The title, an arrow towards better, and that it is bent where it is."""
     arrow = {"higher": "↑", "lower": "↓"}.get(axis.better, "")
-    scale = "" if axis.linear_below is None else f"(logarithmic above {plain(axis.linear_below)})"
+    scale = "" if axis.linear_below is None else f"(logarithmic above {_tick(axis.linear_below)})"
     return " ".join(filter(None, (axis.title, arrow, scale)))
 
 
@@ -190,7 +193,9 @@ def _limits(axis: Axis, cell: Cell) -> Iterator[Markup]:
 
 def scale(panel: Panel) -> Markup:
     """The ends of a panel's axis, above its strips."""
-    low, high = (_text(x, 10, plain(v), a) for x, v, a in ((0, panel.axis.low, "start"), (STRIP, panel.axis.high, "end")))
+    low, high = (
+        _text(x, 10, _tick(v), a) for x, v, a in ((0, panel.axis.low, "start"), (STRIP, panel.axis.high, "end"))
+    )
     return Markup('<svg class="strip" viewBox="0 0 120 12" aria-hidden="true">{}{}</svg>').format(low, high)
 
 
