@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from hashlib import sha256
+from unicodedata import category
 
 import pandas as pd
 
 from alignbench.reports.numbers import MISSING
 
 ARROWS = {"higher": "↑", "lower": "↓"}
-TURNS = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
+LONGEST = 2000  # characters of a name, a note or a signature that a table shows
 PINNED = ("baseline", "base", "constant", "copy", "ceiling")
 """Marks of rows that are shown below the others, in this order, and neither ranked nor bold."""
 
@@ -142,11 +143,16 @@ class Leaderboard:
 
 
 def plain_text(text: str) -> str:
-    """`text` on one line, without characters that command a terminal or turn the direction of writing."""
-    return "".join("\N{REPLACEMENT CHARACTER}" if _is_command(c) else c for c in " ".join(text.split()))
+    """`text` on one line, without characters that are not seen: those command a terminal or turn the writing around.
+
+    Of more than `LONGEST` characters it is the beginning, and 8 digits of the whole's SHA-256.
+    """
+    line = " ".join(text.split())
+    if not line.isprintable():
+        line = "".join("\N{REPLACEMENT CHARACTER}" if _is_unseen(c) else c for c in line)
+    return line if len(line) <= LONGEST else f"{line[: LONGEST - 11]}… #{sha256(line.encode()).hexdigest()[:8]}"
 
 
-def _is_command(character: str) -> bool:
-    if unicodedata.category(character) in ("Cc", "Cs"):  # control characters, lone surrogates
-        return True
-    return unicodedata.bidirectional(character) in TURNS or character in "\u200e\u200f\u061c"
+def _is_unseen(character: str) -> bool:
+    """Whether it is a control or format character or a lone surrogate; joiners belong to emoji and to Persian."""
+    return category(character) in ("Cc", "Cf", "Cs") and character not in "\u200c\u200d"

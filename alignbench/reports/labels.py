@@ -36,6 +36,12 @@ def short_labels(labels: Iterable[str]) -> dict[str, str]:
     return {label: chosen.get(label) or plain_text(label) for label in specs}
 
 
+def aligner_name(label: str) -> str:
+    """The registered name that the label of an aligner begins with; "" where it says none."""
+    spec = _parsed(label) if label else None
+    return spec.name if spec else ""
+
+
 def _digits(label: str) -> str:
     return sha256(label.encode("utf-8", "backslashreplace")).hexdigest()[:8]
 
