@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64encode
+from collections.abc import Sequence
 from hashlib import sha256
 from math import inf
 from pathlib import Path
@@ -11,20 +12,21 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from alignbench.reports.board import ARROWS, Leaderboard
+from alignbench.reports.examples import Shown
 from alignbench.reports.markdown import LEGEND
 from alignbench.reports.sections import sections
-from alignbench.reports.svg import scale, strip
+from alignbench.reports.strips import scale, strip
 
 FOLDER = Path(__file__).with_name("page")
 FEW = 6
 """With more tables than that, charts are closed until they are asked for."""
 
 
-def to_html(board: Leaderboard) -> str:
-    """The page; every string in it is escaped by the template engine."""
+def to_html(board: Leaderboard, examples: Sequence[Shown] = ()) -> str:
+    """The page, with `examples` of the generators' draws; every string in it is escaped by the template engine."""
     css, js = (Markup((FOLDER / name).read_text(encoding="utf-8")) for name in ("page.css", "page.js"))
     page = _engine().get_template("page.html.jinja")
-    return page.render(sections=sections(board), few=len(board.shown) <= FEW, legend=LEGEND, css=css, js=js)
+    return page.render(sections=sections(board, examples), few=len(board.shown) <= FEW, legend=LEGEND, css=css, js=js)
 
 
 def _engine() -> Environment:
@@ -44,4 +46,4 @@ def _digest(text: str) -> str:
 
 def _js_number(value: float) -> str:
     """A number as JavaScript's `Number` reads it, to the digits that a sort needs."""
-    return f"{'-' if value < 0 else ''}Infinity" if abs(value) == inf else f"{value:.9g}"
+    return f"{'-' if value < 0 else ''}Infinity" if abs(value) == inf else f"{value:.6g}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -11,6 +11,8 @@ from markupsafe import Markup
 from alignbench.reports import svg
 from alignbench.reports.board import Cell, Leaderboard, Row, Table
 from alignbench.reports.charts import Bar, Bars, Charts, Curves, LeftOut, Panel, Scatter, Stop, charts_of, tradeoff
+from alignbench.reports.drawn import of_table, packed
+from alignbench.reports.examples import Example, Shown
 
 COSTS = ("cost.calls_per_draw", "cost.tokens_per_draw", "cost.proposals_per_draw")
 """What a trade-off has on its horizontal axis beside KL(π‖a): the first that some row has."""
@@ -70,6 +72,7 @@ class Section:
     name: str  # in the table of contents
     table: Table
     charts: Charts | None
+    draws: Mapping[int, tuple[Example, ...]]  # by number of the row
 
     @property
     def bodies(self) -> tuple[Body, ...]:
@@ -159,19 +162,25 @@ class Section:
                 tuple(cells.get((label, i), Cell()) for i in range(len(chart.curves))),
             )
 
-    def linked(self, row: int) -> bool:
-        """Whether a row has example draws."""
-        return False
+    @property
+    def drawn(self) -> tuple[tuple[int, str], ...]:
+        """Number and label of the rows that have example draws."""
+        return tuple((n, label) for label, n in self.numbers.items() if n in self.draws)
+
+    @property
+    def data(self) -> Markup:
+        """The example draws, as JSON."""
+        return packed(self.draws)
 
 
-def sections(board: Leaderboard) -> tuple[Section, ...]:
+def sections(board: Leaderboard, examples: Sequence[Shown] = ()) -> tuple[Section, ...]:
     """A section for each table, in the order of the leaderboard, then for each suite."""
     charts = {_key(chart.table): chart for chart in charts_of(board.rows)} if len(board.rows) else {}
     shown = board.shown
     headings = [table.heading for table in shown]
     names = [t.heading if headings.count(t.heading) == 1 else t.title for t in shown]
     return tuple(
-        Section(number, name, table, charts.get(_key(table)))
+        Section(number, name, table, charts.get(_key(table)), of_table(table, examples))
         for number, (name, table) in enumerate(zip(names, shown, strict=True), 1)
     )
 

@@ -10,14 +10,13 @@ from markupsafe import Markup
 
 from alignbench.reports.axes import Axis
 from alignbench.reports.board import Cell
-from alignbench.reports.charts import Bar, Curve, Panel, Point, Scatter, Stop
+from alignbench.reports.charts import Curve, Point, Scatter, Stop
 from alignbench.reports.places import Box, placed
 
 WIDTH, HEIGHT = 400.0, 290.0
 LEFT, RIGHT, TOP, BOTTOM = 50.0, 14.0, 26.0, 40.0
 RADIUS = 4.0
 DIGIT = 6.0  # the width of a digit of a point's number
-STRIP, THICK = 120.0, 12.0  # a bar in a table's cell
 
 
 def _at(value: float) -> str:
@@ -66,7 +65,7 @@ def _points(chart: Scatter, frame: Frame, numbers: Mapping[str, int]) -> Iterato
     inside = Box(LEFT, TOP, WIDTH, HEIGHT - BOTTOM)
     boxes = placed(spots, [DIGIT * len(text) for text in texts], RADIUS, inside)
     for point, text, spot, box in zip(chart.points, texts, spots, boxes, strict=True):
-        told = f"{text}. {point.label}: {chart.x.title} {point.x.text}; {chart.y.title} {point.y.text}"
+        told = f"{point.label}: x {point.x.text}, y {point.y.text}"
         label = Markup('<text x="{}" y="{}">{}</text>').format(_at(box.left), _at(box.bottom - 2), text)
         yield Markup('<g data-n="{}"><title>{}</title>{}{}{}{}</g>').format(
             text, told, _whiskers(frame, point, spot), _leader(spot, box), _dot(point, *spot), label
@@ -161,44 +160,6 @@ def _svg(title: str, told: str, ident: str, body: Markup) -> Markup:
     ).format(_at(WIDTH), _at(HEIGHT), title, told, body, i=ident)
 
 
-def strip(panel: Panel, bar: Bar) -> Markup:
-    """A bar of one cell beside its number: from 0 (or the axis' low end) to the value, its limits, what is wanted."""
-    zero = STRIP * _clipped(panel.axis, 0.0)
-    parts = [*_bar(panel.axis, bar.cell, zero), *_limits(panel.axis, bar.cell)]
-    if panel.wanted is not None:
-        parts.append(Markup('<path class="wanted" d="M{} 0V{}"/>').format(_across(panel.axis, panel.wanted), THICK))
-    return Markup('<svg class="strip" viewBox="0 0 120 12" aria-hidden="true">{}</svg>').format(Markup("").join(parts))
-
-
-def _across(axis: Axis, value: float) -> str:
-    return _at(STRIP * _clipped(axis, value))
-
-
-def _bar(axis: Axis, cell: Cell, zero: float) -> Iterator[Markup]:
-    if cell.value is not None:
-        kind = "bar" if isfinite(cell.value) else "bar endless"
-        yield Markup('<path class="{}" d="M{} 2H{}V10H{}Z"/>').format(
-            kind, _at(zero), _across(axis, cell.value), _at(zero)
-        )
-
-
-def _limits(axis: Axis, cell: Cell) -> Iterator[Markup]:
-    """A line between the limits, with an end where there is one."""
-    if not _has_limits(cell) or (cell.value is not None and not isfinite(cell.value)):
-        return
-    low, high = _across(axis, _low(cell)), _across(axis, _high(cell))
-    ends = "".join(f"M{at} 3V9" for at, limit in ((low, cell.low), (high, cell.high)) if limit is not None)
-    yield Markup('<path class="limits" d="M{} 6H{}{}"/>').format(low, high, ends)
-
-
-def scale(panel: Panel) -> Markup:
-    """The ends of a panel's axis, above its strips."""
-    low, high = (
-        _text(x, 10, _tick(v), a) for x, v, a in ((0, panel.axis.low, "start"), (STRIP, panel.axis.high, "end"))
-    )
-    return Markup('<svg class="strip" viewBox="0 0 120 12" aria-hidden="true">{}{}</svg>').format(low, high)
-
-
 def curves(x: Axis, curve: Curve, ident: str) -> Markup:
     """Lines over a number with the 95 % limits of their points; rows to compare with as level lines."""
     frame = Frame(x, curve.axis)
@@ -225,7 +186,7 @@ def _line(frame: Frame, i: int, curve: Curve) -> Markup:
 
 def _stop(frame: Frame, curve: Curve, stop: Stop, spot: tuple[float, float]) -> Markup:
     x, y = (_at(v) for v in spot)
-    told = f"{stop.label}: {curve.axis.title} {stop.cell.text}"
+    told = f"{stop.label}: {stop.cell.text}"
     low, high = (_at(frame.down(v)) for v in (_low(stop.cell), _high(stop.cell)))
     limits = Markup('<path class="limits" d="M{} {}V{}"/>').format(x, low, high) if _has_limits(stop.cell) else ""
     return Markup('<g><title>{}</title>{}<circle class="dot" cx="{}" cy="{}" r="3"/></g>').format(told, limits, x, y)

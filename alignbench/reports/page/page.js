@@ -97,4 +97,72 @@
       }
     });
   }
+
+  // Example draws: made from the data of their table when a generator is opened.
+  const HIDDEN = /[\p{Cc}\p{Cs}\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]/u;
+  const SPLIT = new RegExp(`(${HIDDEN.source})`, "u");
+  const LIKELY = [0.5, 0.1, 0.01, 0.001].map(Math.log);
+  const nats = (x) => x === null ? "—" : typeof x === "string" ? x.replace("inf", "∞") : x.toFixed(2).replace("-", "−");
+  const visible = (text) => text.split(SPLIT).filter(Boolean).map((part) => {
+    if (part === "\n" || part === "\t" || !HIDDEN.test(part)) return part;
+    const code = part.codePointAt(0).toString(16).toUpperCase().padStart(4, "0");
+    return make("span", { class: "code" }, `U+${code}`);
+  });
+  const token = ([text, log]) => {
+    if (log === null) return make("span", {}, ...visible(text));
+    const level = LIKELY.filter((limit) => Number(log) < limit).length;
+    return make("span", { class: `p${level}`, title: `${nats(log)} nats` }, ...visible(text));
+  };
+  const table = (caption, head, rows) => make("table", { class: "small" }, make("caption", {}, caption),
+    make("thead", {}, make("tr", {}, ...head.map((name) => make("th", { scope: "col" }, name)))),
+    make("tbody", {}, ...rows.map(([name, ...cells]) => make("tr", {}, make("th", { scope: "row" }, ...visible(name)),
+      ...cells.map((cell) => make("td", {}, ...visible(cell)))))));
+  const byToken = (pieces) => {
+    const list = make("details", { class: "quiet" }, make("summary", {}, "By token"));
+    list.addEventListener("toggle", () => {
+      if (list.children.length > 1) return;
+      const rows = pieces.map(([text, log], i) => [`${i + 1}`, JSON.stringify(text), nats(log)]);
+      list.append(table("Log-probability of each token, nats", ["no.", "token", "nats"], rows));
+    });
+    return list;
+  };
+  const minus = (one, other) => typeof one === "number" && typeof other === "number" ? one - other : null;
+  const ENDS = { ended: " ■ ended", limit: " … cut at the limit of tokens", cut: " … shortened for this page" };
+  const article = (draw, { prompts, features }) => {
+    const pieces = typeof draw.tokens === "string" ? [[draw.tokens, null]]
+      : draw.tokens.map((text, i) => [text, draw.nats[i]]);
+    const [generator, law, base, target] = draw.logs;
+    const logs = [["log π", generator], ["log q", law], ["log a", base], ["log P", target],
+      ["log π − log a", minus(generator, base)]].map(([name, x]) => [name, nats(x)]);
+    const values = draw.features.map(([place, value]) => [features[place], value]);
+    return make("article", { class: "draw" },
+      make("h4", {}, `Prompt ${draw.prompt + 1}, sample ${draw.index}`),
+      make("p", { class: "prompt", dir: "auto" }, make("span", { class: "tag" }, "prompt "), ...visible(prompts[draw.prompt])),
+      make("p", { class: "text", dir: "auto" }, make("span", { class: "tag" }, "draw "), ...pieces.map(token),
+        make("span", { class: "tag" }, ENDS[draw.end])),
+      make("div", { class: "numbers" },
+        table("Log-probabilities of the draw", ["law", "nats"], logs),
+        values.length ? table("Features of the draw", ["feature", "value"], values) : "",
+        pieces[0] && pieces[0][1] !== null ? byToken(pieces) : ""));
+  };
+  const data = new Map();
+  const drill = (details) => {
+    if (!details.open || details.children.length > 1) return;
+    const [, t, n] = details.id.split("-");
+    if (!data.has(t)) data.set(t, JSON.parse(document.getElementById(`drawn-${t}`).textContent));
+    details.append(...data.get(t).draws[n].map((draw) => article(draw, data.get(t))));
+  };
+  for (const details of all("details.drill")) details.addEventListener("toggle", () => drill(details));
+  const reveal = () => {
+    const goal = document.getElementById(location.hash.slice(1));
+    if (!goal || !goal.matches("details.drill")) return;
+    for (let node = goal; node; node = node.parentElement.closest("details")) node.open = true;
+    goal.scrollIntoView();
+    goal.querySelector("summary").focus({ preventScroll: true });
+  };
+  addEventListener("hashchange", reveal);
+  for (const link of all('a[href^="#draws-"]')) {
+    link.addEventListener("click", () => { if (link.hash === location.hash) reveal(); });
+  }
+  reveal();
 })();
