@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import ceil, copysign, floor, isfinite, log1p, log10
+from math import ceil, copysign, expm1, floor, isfinite, log1p, log10
 
 from alignbench.metrics import range_of
 
@@ -43,12 +43,18 @@ class Axis:
         low, high, at = (self._bent(v) for v in (self.low, self.high, value))
         return (at - low) / (high - low)
 
+    def value(self, place: float) -> float:
+        """What stands at `place`, the inverse of `place()`."""
+        low, high = self._bent(self.low), self._bent(self.high)
+        at = low + place * (high - low)
+        return at if self.linear_below is None else copysign(self.linear_below * expm1(abs(at)), at)
+
     def _bent(self, value: float) -> float:
         return value if self.linear_below is None else copysign(log1p(abs(value) / self.linear_below), value)
 
 
 def axis_over(key: str, values: Sequence[float], limits: Sequence[float], better: str, *, zero: bool = True) -> Axis:
-    """The axis that holds all finite `values` and `limits`: linear, or symlog where values span more than a decade and a half.
+    """The axis that holds all finite `values` and `limits`: linear, or symlog where values span `WIDE`.
 
     It begins at 0 where nothing is below and `zero` asks for it; a share goes from 0 to 1.
     """
