@@ -1,7 +1,8 @@
-"""Panels side by side: a line for each row, its number with limits, what is wanted; ∞, bounds and dashes as such."""
+"""Panels side by side: a line for each row, its number with limits, what is wanted; ∞ and bounds as such."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import isfinite
 from textwrap import wrap
 from typing import Any
@@ -17,6 +18,7 @@ from alignbench.reports.plots.style import (
     RED,
     altair,
     data,
+    heading,
     points,
     ruler,
     scale,
@@ -25,6 +27,7 @@ from alignbench.reports.plots.style import (
 )
 
 LABELS = 170  # points for the names of the rows
+EDGE = 0.04  # of an axis, free at its ends
 WIDEST = 150  # a panel
 
 
@@ -38,11 +41,12 @@ def drawn(chart: Bars) -> Any:
 
 def _panel(panel: Panel, names: dict[int, str], width: float, *, first: bool) -> Any:
     alt = altair()
-    names_axis = alt.Axis(title=None, labelLimit=LABELS, ticks=False, domain=False, labelPadding=4) if first else None
-    y = alt.Y("row:N", scale=alt.Scale(domain=list(names.values())), axis=names_axis)
-    x = alt.X("x:Q", scale=scale(panel.axis), axis=ruler(panel.axis, titled=False, labelOverlap="greedy"))
+    panel = replace(panel, axis=panel.axis.padded(EDGE))
+    named = alt.Axis(title=None, labels=first, labelLimit=LABELS, ticks=False, domain=False, labelPadding=6)
+    y = alt.Y("row:N", scale=alt.Scale(domain=list(names.values())), axis=named)
+    x = alt.X("x:Q", scale=scale(panel.axis), axis=ruler(panel.axis, width, titled=False))
     layers = [*_wanted(panel, x), *_limits(panel, names, x, y), *_marks(panel, names, x, y), *_words(panel, names, y)]
-    shown = panel.name if panel.axis.title == panel.axis.key else panel.axis.title
+    shown = panel.name if panel.axis.title == panel.axis.key else heading(panel.axis)
     title = alt.TitleParams(wrap(shown, max(int(width / LETTER), 8)), fontSize=FONT, fontWeight="normal", offset=4)
     return alt.layer(*layers).properties(width=width, height=LINE * len(names), title=title)
 
@@ -81,10 +85,10 @@ def _marks(panel: Panel, names: dict[int, str], x: Any, y: Any) -> list[Any]:
 
 
 def _words(panel: Panel, names: dict[int, str], y: Any) -> list[Any]:
-    """∞ at the right end; a dash where a row has no number."""
+    """∞ at the right end; "n/a" where a row has no number (a dash would look like an interval)."""
     alt = altair()
     infinite = [b for b in panel.bars if b.cell.value is not None and not isfinite(b.cell.value)]
-    absent = names.keys() - {b.number for b in panel.bars}
-    left = alt.Chart(data({"row": names[n]} for n in sorted(absent))).mark_text(text="—", align="left", color=GREY)
+    absent = (row.number for row in panel.left_out)
+    left = alt.Chart(data({"row": names[n]} for n in absent)).mark_text(text="n/a", align="left", color=GREY)
     right = alt.Chart(data({"row": names[b.number]} for b in infinite)).mark_text(text="∞", align="right", color=RED)
     return [left.encode(x=alt.value(2), y=y), right.encode(x=alt.value("width"), y=y)]

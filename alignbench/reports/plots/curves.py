@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from alignbench.reports.axes import Axis
@@ -22,7 +23,8 @@ from alignbench.reports.plots.style import (
     span,
 )
 
-HEIGHT = 100
+EDGE = 0.04  # of an axis, free at its ends
+WIDTH, HEIGHT = COLUMN - 50, 100
 LEVELS = {"base": BLACK, "ceiling": GREEN}
 
 
@@ -44,8 +46,9 @@ def _look(i: int) -> Look:
 
 def _curve(curve: Curve, over: Axis, looks: dict[str, Look], *, last: bool) -> Any:
     alt = altair()
-    x = alt.X("x:Q", scale=scale(over), axis=ruler(over, titled=last))
-    y = alt.Y("y:Q", scale=scale(curve.axis), axis=ruler(curve.axis))
+    over, curve = over.padded(EDGE), replace(curve, axis=curve.axis.padded(EDGE))
+    x = alt.X("x:Q", scale=scale(over), axis=ruler(over, WIDTH, titled=last))
+    y = alt.Y("y:Q", scale=scale(curve.axis), axis=ruler(curve.axis, HEIGHT))
     values, limits = [], []
     for i, line in enumerate(curve.lines):
         for stop in line.stops:
@@ -61,7 +64,7 @@ def _curve(curve: Curve, over: Axis, looks: dict[str, Look], *, last: bool) -> A
         alt.Chart(data(values)).mark_line(strokeWidth=1.2).encode(x=x, y=y, stroke=colour),
         points(values, looks, x=x, y=y),
     ]
-    return alt.layer(*layers).properties(width=COLUMN - 50, height=HEIGHT)
+    return alt.layer(*layers).properties(width=WIDTH, height=HEIGHT)
 
 
 def _levels(curve: Curve, y: Any) -> list[Any]:
@@ -72,6 +75,6 @@ def _levels(curve: Curve, y: Any) -> list[Any]:
         level = alt.Chart(data([{"y": bar.cell.value, "name": bar.mark}])).encode(y=y)
         colour = LEVELS[bar.mark]
         layers.append(level.mark_rule(color=colour, strokeWidth=0.8, strokeDash=[4, 2]))
-        name = level.mark_text(align="left", dx=3, color=colour).encode(x=alt.value(COLUMN - 50), text="name:N")
+        name = level.mark_text(align="left", dx=3, color=colour).encode(x=alt.value(WIDTH), text="name:N")
         layers.append(name)
     return layers

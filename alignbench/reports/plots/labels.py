@@ -10,6 +10,7 @@ NEAR = 6.0  # points of a plot (1/72 inch) within which marks are one heap and s
 DIRECTIONS = [pi / 4 * k for k in (0, 1, 7, 2, 6, 3, 5, 4)]
 REACHES = (8.0, 15.0, 24.0, 34.0)
 LETTER, HEIGHT = 4.6, 8.0
+MARGIN = 12.0  # points above a plot and to its right that labels may use
 
 
 class Label(NamedTuple):
@@ -71,7 +72,7 @@ def _box(label: Label) -> Box:
 def _cost(label: Label, taken: Sequence[tuple[Box, float]], width: float, height: float) -> float:
     """What speaks against a place: what it covers, how far it sticks out, and its distance."""
     left, low, right, high = box = _box(label)
-    outside = max(0.0, -left) + max(0.0, -low) + max(0.0, right - width) + max(0.0, high - height)
+    outside = max(0.0, -left) + max(0.0, -low) + max(0.0, right - width - MARGIN) + max(0.0, high - height - MARGIN)
     distance = abs(label.x - label.of_x) + abs(label.y - label.of_y)
     return sum(weight * _overlap(box, other) for other, weight in taken) + 20 * outside + 0.5 * distance
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from alignbench.reports.charts import Point, Scatter
@@ -22,13 +23,15 @@ from alignbench.reports.plots.style import (
     span,
 )
 
-HEIGHT = 200
+EDGE = 0.03  # of an axis, free at its ends
+WIDTH, HEIGHT = COLUMN - 35, 200
 BELOW = 10  # so many generators are listed below the plot, more beside it
 
 
 def drawn(chart: Scatter) -> Any:
     """An altair chart without its title."""
     alt = altair()
+    chart = replace(chart, x=chart.x.padded(EDGE), y=chart.y.padded(EDGE))
     below = len(chart.points) <= BELOW
     entries = [(_look(p), str(p.number), p.label) for p in sorted(chart.points, key=lambda p: p.number)]
     beside = listed(entries, LOOKS, COLUMN if below else PAGE - COLUMN - 30)
@@ -37,8 +40,8 @@ def drawn(chart: Scatter) -> Any:
 
 def _plot(chart: Scatter) -> Any:
     alt = altair()
-    x = alt.X("x:Q", scale=scale(chart.x), axis=ruler(chart.x))
-    y = alt.Y("y:Q", scale=scale(chart.y), axis=ruler(chart.y))
+    x = alt.X("x:Q", scale=scale(chart.x), axis=ruler(chart.x, WIDTH))
+    y = alt.Y("y:Q", scale=scale(chart.y), axis=ruler(chart.y, HEIGHT))
     values = [{"x": p.x.value, "y": p.y.value, "look": _look(p), "label": p.label} for p in chart.points]
     front = alt.Chart(data({"x": p.x.value, "y": p.y.value} for p in chart.front))
     layers = [
@@ -47,7 +50,7 @@ def _plot(chart: Scatter) -> Any:
         points(values, LOOKS, x=x, y=y),
         *_numbers(chart, x, y),
     ]
-    return alt.layer(*layers).properties(width=COLUMN - 35, height=HEIGHT)
+    return alt.layer(*layers).properties(width=WIDTH, height=HEIGHT)
 
 
 def _look(point: Point) -> str:
@@ -72,7 +75,7 @@ def _error_bars(chart: Scatter, x: Any, y: Any) -> list[Any]:
 def _numbers(chart: Scatter, x: Any, y: Any) -> list[Any]:
     """The numbers of the points over a white edge, with a line where they had to go far."""
     alt = altair()
-    width, height = COLUMN - 35, HEIGHT
+    width, height = WIDTH, HEIGHT
 
     def at(fx: float | None, fy: float | None) -> tuple[float, float]:
         return chart.x.place(fx or 0.0) * width, chart.y.place(fy or 0.0) * height

@@ -15,6 +15,7 @@ COLUMN = 240  # points, the width of a column of a paper; a pixel of Vega is a p
 PAGE = 504  # its two columns
 FONT = 8  # points
 LETTER = 4.4  # points, a little more than the mean width of a letter at that size
+TICK = 20  # points for the number at a tick
 LINE = 11  # points from line to line
 SANS = "Liberation Sans, Arial, Helvetica, DejaVu Sans, sans-serif"
 BLACK, BLUE, GREEN, RED, GREY = "#000000", "#0072B2", "#009E73", "#D55E00", "#767676"
@@ -82,11 +83,20 @@ def scale(axis: Axis) -> Any:
     return altair().Scale(domain=[axis.low, axis.high], nice=False, zero=False, **kind)
 
 
-def ruler(axis: Axis, titled: bool = True, **how: Any) -> Any:
-    """Ticks where the axis has them, and its title with an arrow towards better."""
-    title = " ".join(filter(None, (axis.title, ARROWS.get(axis.better, ""))))
-    form = {"format": "~g"} if max(map(abs, axis.ticks), default=0) < 1e6 else {"format": "~s"}
-    return altair().Axis(values=list(axis.ticks), title=title if titled else None, **form, **how)
+def ruler(axis: Axis, room: float, titled: bool = True) -> Any:
+    """Ticks where the axis has them, as far as their numbers have `room` (points), and a title with an arrow."""
+    gaps = len(axis.ticks) - 1
+    every = next((n for n in range(1, gaps + 1) if gaps % n == 0 and (gaps / n + 1) * TICK <= room), max(gaps, 1))
+    far = max(map(abs, axis.ticks), default=0.0)
+    return altair().Axis(
+        values=list(axis.ticks[::every]), format="~s" if far >= 1e4 or far < 1e-3 else "~r", labelFlush=False,
+        labelOverlap=False, title=heading(axis) if titled else None,
+    )  # fmt: skip
+
+
+def heading(axis: Axis) -> str:
+    """The title of an axis with an arrow towards better; ‖ as two bars, since common fonts lack it."""
+    return " ".join(filter(None, (axis.title, ARROWS.get(axis.better, "")))).replace("‖", "||")
 
 
 def span(cell: Cell, axis: Axis) -> tuple[float, float] | None:
