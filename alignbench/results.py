@@ -181,7 +181,8 @@ class Writer:
             task_hash=task.hash, generator=self.generator, generator_id=short(identity), aligner=self.aligner,
             base=bench.base_name, base_id=short(identity_of(bench.base)), target_id=bench.target_id,
             judge=bench.judge_name, seed=bench.seed.entropy, draws=bench.draws,
-            measured=earlier.measured if earlier else began, signature=self._signature(), ci_over=task.ci_over,
+            measured=earlier.measured if earlier else began, ci_over=task.ci_over,
+            signature=f"{self._signature()}|{_made_on(earlier.signature) if earlier else made_on()}".rstrip("|"),
             step=self.step,
         )  # fmt: skip
 
@@ -278,7 +279,8 @@ class Writer:
             "date": self.began, "model_source": "alignbench", "model_name": self.generator,
             "model_name_sanitized": safe_name(self.generator), "task_hashes": {name: task.hash},
             "total_evaluation_time_seconds": evidence.cost.seconds,
-            "run_id": self.run_id, "signature": self._signature(), "rows": [row.flat() for row in rows],
+            "run_id": self.run_id, "signature": rows[0].key.signature if rows else "",
+            "rows": [row.flat() for row in rows],
             "target": {"lam": fit.lam, "lam_stderr": fit.lam_stderr, "log_z": fit.log_z,
                        "log_z_stderr": fit.log_z_stderr, "heldout": {k: asdict(v) for k, v in fit.heldout.items()}},
             "rescoring_max_abs_delta": evidence.rescoring,
@@ -434,6 +436,24 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+MADE_ON = ("torch", "transformers", "machine")
+"""Parts of a signature that say where the evidence was made; they stay when its rows are made anew elsewhere."""
+
+
+def made_on() -> str:
+    """The versions that decide a draw and the machine that it was measured on, as parts of a signature."""
+    found, where = versions(), hardware()
+    gpus = [re.sub(r"[|:;\s]+", "-", name) for name in where["gpus"]]
+    machine = f"{len(gpus)}x{gpus[0]}" if gpus else f"{where['cpus']}x{where['machine']}"
+    parts = {name: found.get(name, "") for name in MADE_ON[:-1]} | {MADE_ON[-1]: machine}
+    return "|".join(f"{name}:{told}" for name, told in parts.items() if told)
+
+
+def _made_on(signature: str) -> str:
+    """Those parts of an earlier signature; "" where it has none."""
+    return "|".join(part for part in signature.split("|") if part.partition(":")[0] in MADE_ON)
 
 
 def hardware() -> dict[str, Any]:

@@ -152,16 +152,11 @@ def leaderboard(
     told = rows.attrs.get("primary")
     first = primary if primary is not None else told if isinstance(told, Mapping) else {}
     rows = with_means(tidy(rows))
-    records: list[dict[str, Any]] = [{str(k): v for k, v in r.items()} for r in rows.to_dict("records")]
-    targets = joined_targets(records)
-    records = [{**r, "target_id": targets[r["target_id"]]} for r in records]
-    _check_metrics(metrics or (), records)
-    groups: dict[_Setting, list[Record]] = {}
-    for record in records:
-        groups.setdefault(_Setting.of(record), []).append(record)
-    remarks = _remarks([(setting, group[0]["base"]) for setting, group in groups.items()])
+    _check_metrics(metrics or (), rows)
+    groups = _grouped(rows)
+    remarks = _remarks([(setting, group["base"].iloc[0]) for setting, group in groups.items()])
     tables = [
-        _table(group, metrics, first.get(setting.task) or PRIMARY, remark)
+        _table(_records(group), metrics, first.get(setting.task) or PRIMARY, remark)
         for (setting, group), remark in zip(groups.items(), remarks, strict=True)
     ]
     return Leaderboard(tuple(tables), rows)
@@ -183,6 +178,20 @@ class _Setting:
         base = record["base_id"] or record["base"]
         return cls(record["task"], record["task_hash"], record["target_id"], base, record["judge"],
                    bool(record["base_id"]))  # fmt: skip
+
+
+def _grouped(rows: pd.DataFrame) -> dict[_Setting, pd.DataFrame]:
+    """The rows of each table, in order of appearance; dicts, which take much more memory, are made of one at a time."""
+    named = rows["base_id"] != ""
+    targets = rows["target_id"].map(joined_targets(list(rows["target_id"].unique())))
+    bases = rows["base_id"].where(named, rows["base"])
+    keys = [rows["task"], rows["task_hash"], targets, bases, rows["judge"], named]
+    found = rows.assign(target_id=targets).groupby(keys, sort=False)
+    return {_Setting.of(_records(group.head(1))[0]): group for _, group in found}
+
+
+def _records(rows: pd.DataFrame) -> list[Record]:
+    return [{str(k): v for k, v in r.items()} for r in rows.to_dict("records")]
 
 
 def _remarks(tables: Sequence[tuple[_Setting, str]]) -> list[str]:
@@ -208,7 +217,8 @@ def _digits(setting: _Setting, all_of_task: Sequence[tuple[_Setting, str]]) -> s
     return setting.task_hash if len({s.task_hash for s, _ in all_of_task if s.task_hash[:8] == short}) > 1 else short
 
 
-def _check_metrics(metrics: Sequence[str], records: Sequence[Record]) -> None:
+def _check_metrics(metrics: Sequence[str], rows: pd.DataFrame) -> None:
+    records = _records(rows[["metric", "part"]].drop_duplicates())
     keys = {key_of(r) for r in records}
     known = keys | {r["metric"] for r in records}
     for name in metrics:
