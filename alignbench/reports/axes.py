@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from math import ceil, copysign, floor, isfinite, log1p, log10
+from dataclasses import dataclass, replace
+from math import ceil, copysign, expm1, floor, isfinite, log1p, log10
 
 from alignbench.metrics import range_of
 
@@ -12,8 +12,8 @@ TITLES = {
     "divergence.kl_target": "KL(p‖π), nats",
     "divergence.kl_reverse": "KL(π‖p), nats",
     "divergence.kl_base": "KL(π‖a), nats",
-    "divergence.tv": "total variation of π and p",
-    "divergence.js": "Jensen–Shannon of π and p, nats",
+    "divergence.tv": "TV(π, p)",
+    "divergence.js": "JS(π, p), nats",
     "satisfaction.always": "share of draws that keep all hard constraints",
     "moment_error": "mean |reached − wanted|",
     "cost.calls_per_draw": "model calls per draw",
@@ -43,12 +43,22 @@ class Axis:
         low, high, at = (self._bent(v) for v in (self.low, self.high, value))
         return (at - low) / (high - low)
 
+    def value(self, place: float) -> float:
+        """What stands at `place`, the inverse of `place()`."""
+        low, high = self._bent(self.low), self._bent(self.high)
+        at = low + place * (high - low)
+        return at if self.linear_below is None else copysign(self.linear_below * expm1(abs(at)), at)
+
+    def padded(self, share: float) -> Axis:
+        """The same with `share` of its length more at both ends, so that marks there are free."""
+        return replace(self, low=self.value(-share), high=self.value(1 + share))
+
     def _bent(self, value: float) -> float:
         return value if self.linear_below is None else copysign(log1p(abs(value) / self.linear_below), value)
 
 
 def axis_over(key: str, values: Sequence[float], limits: Sequence[float], better: str, *, zero: bool = True) -> Axis:
-    """The axis that holds all finite `values` and `limits`: linear, or symlog where values span more than a decade and a half.
+    """The axis that holds all finite `values` and `limits`: linear, or symlog where values span `WIDE`.
 
     It begins at 0 where nothing is below and `zero` asks for it; a share goes from 0 to 1.
     """

@@ -51,6 +51,7 @@ class Bar:
 class LeftOut:
     """What a chart does not show of a row, and why."""
 
+    number: int
     label: str
     reason: str
 
@@ -91,8 +92,9 @@ class Bars:
 
     @property
     def labels(self) -> dict[int, str]:
-        """Number → label of the rows that some panel shows."""
-        return dict(sorted({bar.number: bar.label for panel in self.panels for bar in panel.bars}.items()))
+        """Number → label of all rows, also of those without a number in any panel."""
+        shown = {bar.number: bar.label for panel in self.panels for bar in panel.bars}
+        return dict(sorted({**shown, **{row.number: row.label for p in self.panels for row in p.left_out}}.items()))
 
 
 @dataclass(frozen=True)
@@ -171,7 +173,7 @@ def tradeoff(table: Table, x: str = X, y: str | None = None) -> Scatter | None:
         cells = (_cell(table, row, x), _cell(table, row, y))
         absent = [f"{key}: {reason}" for key, cell in zip((x, y), cells, strict=True) if (reason := _why(table, cell))]
         if absent:
-            left_out.append(LeftOut(row.label, "; ".join(absent)))
+            left_out.append(LeftOut(number, row.label, "; ".join(absent)))
         else:
             points.append(Point(number, row.label, row.mark, *cells))
     axes = (_axis(table, x, [p.x for p in points]), _axis(table, y, [p.y for p in points]))
@@ -277,7 +279,7 @@ def _panel(table: Table, key: str, wanted: float | None) -> Panel:
     for number, row in enumerate(table.rows, 1):
         cell = _cell(table, row, key)
         if cell.value is None and not _is_bound(cell):
-            left_out.append(LeftOut(row.label, _why(table, cell)))
+            left_out.append(LeftOut(number, row.label, _why(table, cell)))
         else:
             bars.append(Bar(number, row.label, row.mark, cell))
     axis = _axis(table, key, [b.cell for b in bars], [] if wanted is None else [wanted])
@@ -323,7 +325,7 @@ def _curve(table: Table, key: str, families: Mapping[str, Sequence[tuple[float, 
             row = table.rows[number - 1]
             cell = _cell(table, row, key)
             if reason := _why(table, cell):
-                left_out.append(LeftOut(row.label, f"{key}: {reason}"))
+                left_out.append(LeftOut(number, row.label, f"{key}: {reason}"))
             else:
                 drawn.append(Stop(x, row.label, cell))
         lines.append(Line(name, tuple(drawn)))
