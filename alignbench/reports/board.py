@@ -71,7 +71,8 @@ class Row:
     cells: tuple[Cell, ...]
     rank: Cell = NO_RANK  # by the primary metric, with its 95 % limits; empty where pinned
     front: bool = False  # on the Pareto front
-    notes: tuple[int, ...] = ()  # of the label: the aligner in full
+    notes: tuple[int, ...] = ()  # of the label: what it says in short
+    full: str = ""  # the label with nothing cut: what names the generator in other tables too
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import Any
 
 from alignbench.reports.board import Cell, Column, plain_text
 from alignbench.reports.numbers import plain, spell
+from alignbench.reports.pairs import difference
 
 NORMAL_95 = 1.959963984540054
 RESIDUE = 1e-12  # what summing in float64 leaves of an exact 0
@@ -35,7 +36,9 @@ def notes_of(record: Record) -> list[str]:
     return list(filter(None, (plain_text(note) for note in str(record["note"]).split("; "))))
 
 
-def cell(record: Record | None, column: Column, shared: Sequence[str], footnotes: Footnotes) -> Cell:
+def cell(
+    record: Record | None, column: Column, shared: Sequence[str], footnotes: Footnotes, *, best: bool = False
+) -> Cell:
     """A record's number with its limits, or its exact value; `shared` notes stand at the column's head."""
     if column.exact:
         exact = None if record is None else number(record["exact"])
@@ -48,7 +51,22 @@ def cell(record: Record | None, column: Column, shared: Sequence[str], footnotes
     notes = [note for note in notes_of(record) if note not in shared]
     if not notes and not shared and (reason := _unexplained(value, low, high)):
         notes = [reason]
-    return Cell(*spell(value, low, high), value, low, high, footnotes.number(notes))
+    return Cell(*spell(value, low, high), value, low, high, footnotes.number(notes), best)
+
+
+def shared_notes(measured: Sequence[Record]) -> tuple[str, ...]:
+    """The parts of notes that all measured cells of a column have: they belong to its head."""
+    notes = [notes_of(r) for r in measured if number(r["value"]) is not None]
+    return tuple(n for n in notes[0] if all(n in other for other in notes)) if len(notes) > 1 else ()
+
+
+def delta(record: Record | None, other: Record | None, footnotes: Footnotes) -> Cell:
+    """How much more a record has than another, by paired differences."""
+    if record is None or other is None:
+        return Cell(notes=footnotes.number(["not reported"]))
+    found = difference(record, other)
+    text = spell(found.value, found.ci_low, found.ci_high)
+    return Cell(*text, found.value, found.ci_low, found.ci_high, footnotes.number([found.note] if found.note else []))
 
 
 def _from_stderr(value: float | None, stderr: float | None) -> tuple[float | None, float | None]:
@@ -73,5 +91,3 @@ def common_signature(signatures: Sequence[str]) -> str:
     """The parts `key:value` that all of the pipe-separated `signatures` have, in the order of the first."""
     parts = [dict.fromkeys(s.split("|")) for s in dict.fromkeys(signatures)]
     return "|".join(part for part in parts[0] if part and all(part in other for other in parts)) if parts else ""
-
-

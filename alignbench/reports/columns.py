@@ -12,6 +12,7 @@ from alignbench.errors import unknown
 from alignbench.registry import metric
 from alignbench.reports.board import plain_text
 from alignbench.reports.cells import number
+from alignbench.reports.groups import records_of
 from alignbench.reports.seeds import key_of
 
 Record = Mapping[str, Any]
@@ -29,7 +30,7 @@ SHORT = ("divergence", "satisfaction", "features", "cost")
 
 def check_metrics(metrics: Sequence[str], rows: pd.DataFrame) -> None:
     """Raises UnknownName where a name of `metrics` is on no row."""
-    records = rows[["metric", "part"]].drop_duplicates().to_dict("records")
+    records = records_of(rows[["metric", "part"]].drop_duplicates())
     keys = {key_of(r) for r in records}
     known = keys | {r["metric"] for r in records}
     for name in metrics:
@@ -72,5 +73,3 @@ def label_of(key: str) -> str:
     """What heads the column: the part alone where it says enough."""
     metric, _, part = key.partition(".")
     return plain_text(part if part and (metric in SHORT or part.startswith(metric)) else key)
-
-

@@ -27,6 +27,7 @@ class Setting:
 
     @classmethod
     def of(cls, record: Record) -> Setting:
+        """The setting of a row."""
         base = record["base_id"] or record["base"]
         return cls(record["task"], record["task_hash"], record["target_id"], base, record["judge"],
                    bool(record["base_id"]))  # fmt: skip
@@ -77,5 +78,3 @@ def _digits(setting: Setting, all_of_task: Sequence[tuple[Setting, str]]) -> str
     """The first 8 digits of the task's hash, or all where these do not tell it from another."""
     short = setting.task_hash[:8]
     return setting.task_hash if len({s.task_hash for s, _ in all_of_task if s.task_hash[:8] == short}) > 1 else short
-
-

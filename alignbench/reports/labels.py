@@ -27,7 +27,7 @@ def short_labels(labels: Iterable[str]) -> dict[str, str]:
     tries: tuple[Callable[[str, Spec], str], ...] = (
         lambda label, spec: _brief(spec),
         lambda label, spec: _brief(spec, deep=True),
-        lambda label, spec: f"{_brief(spec)} #{_digits(label)}",
+        lambda label, spec: f"{_brief(spec)} #{digits(label)}",
     )
     for name_of in tries:
         found = {label: plain_text(name_of(label, spec)) for label, spec in long.items() if label not in chosen}
@@ -42,7 +42,8 @@ def aligner_name(label: str) -> str:
     return spec.name if spec else ""
 
 
-def _digits(label: str) -> str:
+def digits(label: str) -> str:
+    """Eight digits that tell a label from others."""
     return sha256(label.encode("utf-8", "backslashreplace")).hexdigest()[:8]
 
 

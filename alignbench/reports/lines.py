@@ -35,13 +35,18 @@ class Line:
     mark: str  # one of PINNED, or nothing
     records: Mapping[str, Record]
     who: tuple[str, ...]  # the values of WHO
-    full: str  # the aligner in full; "" where the name says all of it
+    whole: str  # the name with nothing cut
     remarks: tuple[str, ...] = ()  # what it is, and what tells it from others of its name
 
     @property
     def label(self) -> str:
         """The name, and the remarks in brackets."""
-        return f"{self.name} ({', '.join(self.remarks)})" if self.remarks else self.name
+        return _with(self.name, self.remarks)
+
+    @property
+    def full(self) -> str:
+        """The label with nothing cut."""
+        return _with(self.whole, self.remarks)
 
     def value(self, key: str) -> float | None:
         """The number of a column; None where there is none."""
@@ -79,7 +84,7 @@ def pinned(lines: Sequence[Line], baseline: str) -> list[Line]:
 
 def names_of(line: Line) -> set[str]:
     """What a user may call a row."""
-    return {line.label, line.name, line.mark, plain_text(line.aligner)} - {""}
+    return {line.label, line.full, line.name, line.whole, line.mark} - {""}
 
 
 def in_order(lines: Sequence[Line], primary: str, better: str) -> list[Line]:
@@ -105,9 +110,13 @@ def _line(who: tuple[str, ...], records: dict[str, Record], short: str) -> Line:
         "ceiling" if generator == CEILING else "base" if is_base and not aligner
         else named if named in ("constant", "copy") else ""
     )  # fmt: skip
-    name = " + ".join(filter(None, ("" if aligner and generator == about["base"] else generator, short)))
-    full = plain_text(aligner) if short != plain_text(aligner) else ""
-    return Line(generator, aligner, plain_text(name), mark, records, who, full)
+    model = "" if aligner and generator == about["base"] else generator
+    name, whole = (plain_text(" + ".join(filter(None, (model, said)))) for said in (short, aligner))
+    return Line(generator, aligner, name, mark, records, who, whole)
+
+
+def _with(name: str, remarks: Sequence[str]) -> str:
+    return f"{name} ({', '.join(remarks)})" if remarks else name
 
 
 def _by_name(lines: Sequence[Line]) -> dict[str, list[Line]]:
@@ -118,7 +127,7 @@ def _by_name(lines: Sequence[Line]) -> dict[str, list[Line]]:
 
 
 def _told_apart(same: Sequence[Line], always: Sequence[int]) -> list[Line]:
-    """Lines of one name, with what they are and what tells them apart; an aligner's name says that it is a pinned one."""
+    """Lines of one name, with what they are (an aligner's name says it) and what tells them apart."""
     remarks = _differences([line.who for line in same], always)
     return [
         replace(line, remarks=(*filter(None, ("" if line.aligner else line.mark,)), *told))
