@@ -132,8 +132,8 @@
     const pieces = typeof draw.tokens === "string" ? [[draw.tokens, null]]
       : draw.tokens.map((text, i) => [text, draw.nats[i]]);
     const [generator, law, base, target] = draw.logs;
-    const logs = [["log π", generator], ["log q", law], ["log a", base], ["log P", target],
-      ["log π − log a", minus(generator, base)]].map(([name, x]) => [name, nats(x)]);
+    const logs = { "log π": generator, "log q": law, "log a": base, "log P": target,
+      "log π − log a": minus(generator, base) };
     const values = draw.features.map(([place, value]) => [features[place], value]);
     return make("article", { class: "draw" },
       make("h4", {}, `Prompt ${draw.prompt + 1}, sample ${draw.index}`),
@@ -141,7 +141,8 @@
       make("p", { class: "text", dir: "auto" }, make("span", { class: "tag" }, "draw "), ...pieces.map(token),
         make("span", { class: "tag" }, ENDS[draw.end])),
       make("div", { class: "numbers" },
-        table("Log-probabilities of the draw", ["law", "nats"], logs),
+        make("dl", { class: "logs" }, ...Object.entries(logs).map(([name, x]) =>
+          make("div", {}, make("dt", {}, name), make("dd", {}, nats(x))))),
         values.length ? table("Features of the draw", ["feature", "value"], values) : "",
         pieces[0] && pieces[0][1] !== null ? byToken(pieces) : ""));
   };
