@@ -70,9 +70,13 @@ def _witness(name: str) -> str:
 
 
 def write_rows(path: Path, rows: pd.DataFrame) -> None:
-    """Write `rows` as UTF-8 CSV in one step: floats to the last bit, infinity as `inf`, missing as empty."""
-    text = tidy(rows).to_csv(index=False, lineterminator="\n")
-    write_atomic(path, text.encode("utf-8", "backslashreplace"))
+    """Write `rows` as CSV in one step, see `csv_bytes`."""
+    write_atomic(path, csv_bytes(rows))
+
+
+def csv_bytes(rows: pd.DataFrame) -> bytes:
+    """`rows` as UTF-8 CSV: floats to the last bit, infinity as `inf`, missing as empty."""
+    return tidy(rows).to_csv(index=False, lineterminator="\n").encode("utf-8", "backslashreplace")
 
 
 def read_rows(path: Path) -> pd.DataFrame:
