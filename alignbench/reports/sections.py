@@ -94,7 +94,7 @@ class Section:
         costs = (chart for key in COSTS if (chart := tradeoff(self.charts.table, key)) is not None)
         return tuple(chart for chart in (self.charts.tradeoff, next(costs, None)) if chart is not None)
 
-    @property
+    @cached_property
     def tradeoffs(self) -> tuple[Drawn, ...]:
         """The pictures of the scatters."""
         return tuple(

@@ -40,11 +40,11 @@ def _at(axis: Axis, value: float) -> int:
 
 
 def _bar(axis: Axis, cell: Cell) -> Iterator[Markup]:
-    """From 0 to the value; open towards infinity."""
+    """From 0 to the value."""
     if cell.value is not None:
-        zero, end = _at(axis, 0.0), _at(axis, cell.value)
-        close = f"H{zero}z" if isfinite(cell.value) else f"M{end} 10H{zero}V2"
-        yield Markup('<path class="b" d="M{} 2H{}{}{}"/>').format(zero, end, "V10" * isfinite(cell.value), close)
+        ends = _at(axis, 0.0), _at(axis, cell.value)
+        kind = Markup("") if isfinite(cell.value) else Markup(' class="o"')
+        yield Markup('<rect{} x="{}" width="{}"/>').format(kind, min(ends), max(ends) - min(ends))
 
 
 def _limits(axis: Axis, cell: Cell) -> Iterator[Markup]:

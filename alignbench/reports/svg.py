@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from alignbench.reports.axes import Axis
 from alignbench.reports.board import Cell
-from alignbench.reports.charts import Curve, Point, Scatter, Stop
+from alignbench.reports.charts import Bar, Curve, Point, Scatter, Stop
 from alignbench.reports.places import Box, placed
 
 WIDTH, HEIGHT = 400.0, 290.0
@@ -80,7 +80,7 @@ def _whiskers(frame: Frame, point: Point, spot: tuple[float, float]) -> Markup:
         parts.append(f"M{_at(frame.across(_low(point.x)))} {y}H{_at(frame.across(_high(point.x)))}")
     if _has_limits(point.y):
         parts.append(f"M{x} {_at(frame.down(_low(point.y)))}V{_at(frame.down(_high(point.y)))}")
-    return Markup('<path class="limits" d="{}"/>').format("".join(parts)) if parts else Markup("")
+    return Markup('<path d="{}"/>').format("".join(parts)) if parts else Markup("")
 
 
 def _has_limits(cell: Cell) -> bool:
@@ -104,7 +104,7 @@ def _dot(point: Point, x: float, y: float) -> Markup:
         return _shape("dot", (x - r, y - r), (x + r, y - r), (x + r, y + r), (x - r, y + r))
     if point.mark == "ceiling":
         return _shape("dot", (x, y - r - 1), (x + r + 1, y + r), (x - r - 1, y + r))
-    return Markup('<circle class="dot" cx="{}" cy="{}" r="{}"/>').format(_at(x), _at(y), _at(r))
+    return Markup('<circle cx="{}" cy="{}"/>').format(_at(x), _at(y))
 
 
 def _shape(kind: str, *corners: tuple[float, float]) -> Markup:
@@ -164,15 +164,17 @@ def curves(x: Axis, curve: Curve, ident: str) -> Markup:
     """Lines over a number with the 95 % limits of their points; rows to compare with as level lines."""
     frame = Frame(x, curve.axis)
     lines = [_line(frame, i, curve) for i in range(len(curve.lines))]
-    beside = [
-        Markup('<g><title>{}: {}</title><path class="beside" d="M{} {y}H{}"/>{}</g>').format(
-            b.label, b.cell.text, LEFT, WIDTH - RIGHT, _text(WIDTH - RIGHT, frame.down(b.cell.value or 0) - 3, b.label, "end"),
-            y=_at(frame.down(b.cell.value or 0)),
-        )
-        for b in curve.beside
-    ]  # fmt: skip
+    beside = [_level(frame, bar) for bar in curve.beside]
     told = f"{len(lines)} lines; the table below has the numbers."
     return _svg(f"{curve.axis.title} over {x.title}", told, ident, _axes(frame) + Markup("").join([*beside, *lines]))
+
+
+def _level(frame: Frame, bar: Bar) -> Markup:
+    """A row to compare with, as a line across."""
+    y, end = frame.down(bar.cell.value or 0), WIDTH - RIGHT
+    return Markup('<g><title>{}: {}</title><path class="beside" d="M{} {}H{}"/>{}</g>').format(
+        bar.label, bar.cell.text, _at(LEFT), _at(y), _at(end), _text(end, y - 3, bar.label, "end")
+    )
 
 
 def _line(frame: Frame, i: int, curve: Curve) -> Markup:
@@ -188,5 +190,5 @@ def _stop(frame: Frame, curve: Curve, stop: Stop, spot: tuple[float, float]) -> 
     x, y = (_at(v) for v in spot)
     told = f"{stop.label}: {stop.cell.text}"
     low, high = (_at(frame.down(v)) for v in (_low(stop.cell), _high(stop.cell)))
-    limits = Markup('<path class="limits" d="M{} {}V{}"/>').format(x, low, high) if _has_limits(stop.cell) else ""
-    return Markup('<g><title>{}</title>{}<circle class="dot" cx="{}" cy="{}" r="3"/></g>').format(told, limits, x, y)
+    limits = Markup('<path d="M{} {}V{}"/>').format(x, low, high) if _has_limits(stop.cell) else ""
+    return Markup('<g><title>{}</title>{}<circle cx="{}" cy="{}"/></g>').format(told, limits, x, y)

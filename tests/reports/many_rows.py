@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from math import inf
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from alignbench.reports.examples import Example, Shown
+from alignbench.results import RowKey
+
 PARTS = (
-    ("satisfaction", "always", "higher"), ("satisfaction", "share.pronoun.she", ""), ("satisfaction", "share.pronoun.he", ""),
+    ("satisfaction", "always", "higher"),
+    ("satisfaction", "share.pronoun.she", ""),
+    ("satisfaction", "share.pronoun.he", ""),
     ("moment_error", "", "lower"), ("moment_error", "share.pronoun.she", "lower"), ("divergence", "kl_target", "lower"),
     ("divergence", "kl_reverse", "lower"), ("divergence", "kl_base", "lower"), ("divergence", "tv", "lower"),
     ("divergence", "js", "lower"), ("perplexity", "", "lower"), ("distinct", "distinct_2", "higher"),
     ("self_bleu", "", "lower"), ("features", "clean", ""), ("acceptance", "rate", "higher"),
     ("cost", "calls_per_draw", "lower"), ("cost", "tokens_per_second", "higher"),
 )  # fmt: skip
-LONGEST = 60.0
 
 
 def generators(number: int) -> list[tuple[str, str, int | None]]:
@@ -56,3 +61,21 @@ def _row(rng: Any, t: int, who: tuple[str, str, int | None], metric: str, part: 
         "generator_id": "ba5eba5e" if who == ("SmolLM2", "", None) else f"{sum(f'{who}'.encode()):08x}",
         "measured": "2026-01-02T03:04:05+00:00", "ci_over": "prompts_given", "step": step, **cell,
     }  # fmt: skip
+
+
+def many_draws(rows: pd.DataFrame, most: int = 2, texts: Any = None) -> list[Shown]:
+    """Example draws of every generator of `rows` on every task: `most` each, of 40 tokens or with the given pieces."""
+    units = rows.drop_duplicates(["task", "generator", "aligner"]).to_dict("records")
+    return [_draws(unit, most, texts) for unit in units if unit["generator"] != "draws of p"]
+
+
+def _draws(unit: Any, most: int, texts: Any) -> Shown:
+    pieces = tuple(texts or [f" word{i}" for i in range(40)])
+    nats = tuple(-0.5 * (i % 16) for i in range(len(pieces)))
+    own = {f.name: unit[f.name] for f in fields(RowKey) if f.name in unit}
+    draws = [
+        Example(f"The opening of story {i}", 0, "".join(pieces), bool(i % 2), {"pronoun": "she", "clean": 1.0},
+                -97.5, -103.25, -inf, -97.5, pieces, nats)
+        for i in range(most)
+    ]  # fmt: skip
+    return Shown(RowKey(**own), tuple(draws))

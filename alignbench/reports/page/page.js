@@ -12,9 +12,11 @@
 
   // Sorting: a click on a heading sorts, the next turns the order round, the third brings the first order back.
   const place = (row, column) => {
-    const { v } = row.cells[column].dataset;
-    if (row.cells[column].matches("th")) return [0, row.cells[column].textContent];
-    return v === undefined ? [2, 0] : Number.isFinite(Number(v)) ? [0, Number(v)] : [1, Number(v)];
+    const cell = row.cells[column];
+    if (cell.matches("th")) return [0, cell.textContent];
+    const text = cell.firstChild ? cell.firstChild.textContent.trim() : "";
+    const value = Number(text.replace("∞", "Infinity"));
+    return text === "" || Number.isNaN(value) ? [2, 0] : [Number.isFinite(value) ? 0 : 1, value];
   };
   const compare = (column, sign) => (one, other) => {
     const [a, x] = place(one, column), [b, y] = place(other, column);
@@ -48,10 +50,12 @@
     const wanted = filter.value.trim().toLowerCase();
     const shown = new Set(), whole = new Set();
     for (const item of all("[data-n]")) {
-      const name = (item.querySelector("th .name, summary .name, title") || item).textContent;
-      item.classList.toggle("off", !name.toLowerCase().includes(wanted));
+      const name = (item.querySelector("th .name, th > bdi, summary > bdi, title") || item).textContent;
+      const fits = name.toLowerCase().includes(wanted);
+      item.classList.toggle("off", !fits);
+      if (!item.matches("tr")) continue;
       whole.add(name);
-      if (name.toLowerCase().includes(wanted)) shown.add(name);
+      if (fits) shown.add(name);
     }
     say(wanted ? `${shown.size} of ${whole.size} generators are shown.` : "");
   };
