@@ -177,7 +177,7 @@ def test_pinned_rows_stay_below_and_better_comes_first(reader) -> None:
 def test_a_filter_leaves_the_generators_that_it_names(reader) -> None:
     page = reader()
     page.page.fill("#filter", "TEMPERATURE")
-    names = page.page.locator("tbody th:visible").all_inner_texts()
+    names = page.page.locator("tbody th:visible").all_text_contents()
     assert names and all("temperature" in name for name in names)
     assert page.page.inner_text("#said") == "3 of 16 generators are shown."
     page.page.fill("#filter", "")
