@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from alignbench import metrics
 from alignbench.errors import AlignbenchError, StoreError
 from alignbench.metrics.prompts import over_prompts
-from alignbench.metrics.replicates import Measured, replicates
+from alignbench.metrics.replicates import Measured, replicates, spelled
 from alignbench.registry import metric as registry
 from alignbench.store import digest, evidence_files, pack, unpack, write_atomic
 from alignbench.types import PRIMARY, Array, CiOver, Estimate, Evidence
@@ -93,7 +93,8 @@ def frame(rows: Iterable[Row], primary: Mapping[str, str]) -> pd.DataFrame:
     from alignbench.reports.rows import COLUMNS, tidy
     from alignbench.reports.seeds import with_means
 
-    table = with_means(tidy(pd.DataFrame([row.flat() for row in rows], columns=[*COLUMNS, "step", "replicates"])))
+    columns = [*COLUMNS, "step", "replicates"]
+    table = with_means(tidy(pd.DataFrame([row.flat() for row in rows], columns=columns, dtype=object)))
     table.attrs["primary"] = dict(primary)
     return table
 
@@ -124,8 +125,7 @@ def _rows(told: Measured, left: Mapping[str, Array], key: RowKey, evidence: Evid
         full = f"{told.name}.{part}" if part else told.name
         exact = None if told.params.get("at") == "asked" else (evidence.truth or {}).get(full)  # truth is at λ̂
         noted, which = estimate.noted(_left_out(evidence)), metrics.better(told.name, part)
-        apart = " ".join(f"{value:.8g}" for value in left.get(part, ()))
-        yield Row(key, told.name, part, noted, which, evidence.cost.seconds, exact, apart)
+        yield Row(key, told.name, part, noted, which, evidence.cost.seconds, exact, spelled(left.get(part, ())))
 
 
 def _numbers(name: str, evidence: Evidence, ci_over: CiOver, params: Mapping[str, Any]) -> Mapping[str, Estimate]:
@@ -452,7 +452,7 @@ def made_on() -> str:
     """The versions that decide a draw and the machine that it was measured on, as parts of a signature."""
     found, where = versions(), hardware()
     gpus = [re.sub(r"[|:;\s]+", "-", name) for name in where["gpus"]]
-    machine = f"{len(gpus)}x{gpus[0]}" if gpus else f"{where['cpus']}x{where['machine']}"
+    machine = f"{len(gpus)}x{gpus[0]}" if gpus else f"{where['machine']}-{where['cpus']}cpu"
     parts = {name: found.get(name, "") for name in MADE_ON[:-1]} | {MADE_ON[-1]: machine}
     return "|".join(f"{name}:{told}" for name, told in parts.items() if told)
 

@@ -18,10 +18,10 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from alignbench.errors import StoreError
-from alignbench.reports.latex import SPECIAL
 from alignbench.reports.render import FORMATS, to_html, to_json, to_latex, to_markdown, to_terminal, write_leaderboard
 from alignbench.reports.rows import COLUMNS, read_rows, tidy
 from alignbench.reports.table import Leaderboard, leaderboard
+from alignbench.reports.tex import SPECIAL
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 HOSTILE = (
