@@ -22,6 +22,7 @@ X = "divergence.kl_base"
 DIVERGENCES = tuple(f"divergence.{part}" for part in ("kl_target", "kl_reverse", "kl_base", "tv", "js"))
 CURVES = ("divergence.kl_target", "divergence.kl_base")
 """What curves show after what the task asks."""
+Families = Mapping[str, Sequence[tuple[float, int]]]
 GENERATORS = ("", "base")  # marks of rows that can be on a front: neither the ceiling nor a pinned null
 
 
@@ -197,14 +198,14 @@ def divergences(table: Table) -> Bars | None:
     return _bars(table, DIVERGENCES, {})
 
 
-def series(table: Table, steps: Mapping[tuple[str, str], int]) -> Curves | None:
-    """What the task asks, and divergences, over training steps: a line for each family of checkpoints."""
+def series(table: Table, steps: Mapping[tuple[str, str], int], keys: Sequence[str] = ()) -> Curves | None:
+    """Columns (default: what the task asks, and divergences) over training steps: a line for each run of training."""
     families: dict[str, list[tuple[float, int]]] = {}
     for number, row in enumerate(table.rows, 1):
         step = steps.get((row.generator, row.aligner))
         if step is not None:
             families.setdefault(_family(row, step), []).append((step, number))
-    return _curves(table, "training step", families)
+    return _curves(table, "training step", families, keys)
 
 
 def steps_of(rows: pd.DataFrame) -> dict[tuple[str, str], int]:
@@ -215,10 +216,10 @@ def steps_of(rows: pd.DataFrame) -> dict[tuple[str, str], int]:
     return {(plain_text(g), plain_text(a)): int(s) for g, a, s in known.itertuples(index=False)}
 
 
-def sweeps(table: Table) -> tuple[Curves, ...]:
+def sweeps(table: Table, keys: Sequence[str] = ()) -> tuple[Curves, ...]:
     """A chart for each number of an aligner in which some rows differ and agree in all else."""
     found = families_of(table.rows)
-    curves = [_curves(table, f"{aligner}: {argument}", lines) for (aligner, argument), lines in found.items()]
+    curves = [_curves(table, f"{aligner}: {argument}", lines, keys) for (aligner, argument), lines in found.items()]
     return tuple(c for c in curves if c is not None)
 
 
@@ -308,16 +309,16 @@ def _family(row: Row, step: int) -> str:
     return " + ".join(filter(None, (name, row.aligner)))
 
 
-def _curves(table: Table, over: str, families: Mapping[str, Sequence[tuple[float, int]]]) -> Curves | None:
+def _curves(table: Table, over: str, families: Families, keys: Sequence[str]) -> Curves | None:
     """Curves over a number, from family → (number, place in the table); None where none has two."""
     lines = {name: sorted(stops) for name, stops in families.items() if len({x for x, _ in stops}) > 1}
-    keys = dict.fromkeys(key for key in (goal(table), *CURVES) if key is not None)
-    curves = tuple(c for c in (_curve(table, key, lines) for key in keys) if any(line.stops for line in c.lines))
+    asked = keys or [key for key in (goal(table), *CURVES) if key is not None]
+    curves = tuple(c for c in (_curve(table, key, lines) for key in asked) if any(line.stops for line in c.lines))
     x = axis_over(over, [x for stops in lines.values() for x, _ in stops], [], "", zero=False) if lines else None
     return Curves(table.title, x, curves) if x is not None and curves else None
 
 
-def _curve(table: Table, key: str, families: Mapping[str, Sequence[tuple[float, int]]]) -> Curve:
+def _curve(table: Table, key: str, families: Families) -> Curve:
     lines, left_out = [], []
     for name, stops in families.items():
         drawn = []
