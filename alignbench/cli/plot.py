@@ -16,8 +16,8 @@ from alignbench.cli.words import say
 from alignbench.errors import UsageError, unknown
 
 if TYPE_CHECKING:
+    from alignbench.reports.board import Table
     from alignbench.reports.charts import Bars, Curves, Scatter
-    from alignbench.reports.table import Table
 
 NOTHING = {
     "tradeoff": "no row has a finite number on both axes",
@@ -212,7 +212,7 @@ def _only(table: Table, generators: Sequence[str]) -> tuple[Table, set[str]]:
     """The table with the rows that were asked for, by label, mark or pattern; and the words that found any."""
     if not generators:
         return table, set()
-    fits = {g: [r for r in table.rows if g in (r.label, r.mark) or fnmatchcase(r.label, g)] for g in generators}
+    fits = {g: [r for r in table.rows if g in (r.label, r.full, r.mark) or fnmatchcase(r.label, g)] for g in generators}
     rows = tuple(row for row in table.rows if any(row in found for found in fits.values()))
     return replace(table, rows=rows), {g for g, found in fits.items() if found}
 

@@ -6,15 +6,19 @@ is asked of a chart and cannot be drawn is in its `left_out`, with the reason.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from math import isfinite
+from dataclasses import dataclass, replace
+from math import isfinite, nan
 
+import numpy as np
 import pandas as pd
 
 from alignbench.reports.axes import Axis, axis_over
+from alignbench.reports.board import Cell, Row, Table, plain_text
 from alignbench.reports.families import families_of
-from alignbench.reports.table import Cell, Row, Table, leaderboard, plain_text
+from alignbench.reports.table import leaderboard
+from alignbench.stats.ranks import pareto
 
 CHARTED = ("satisfaction", "moment_error", "divergence", "cost")
 """Metrics that charts need."""
@@ -23,7 +27,7 @@ DIVERGENCES = tuple(f"divergence.{part}" for part in ("kl_target", "kl_reverse",
 CURVES = ("divergence.kl_target", "divergence.kl_base")
 """What curves show after what the task asks."""
 Families = Mapping[str, Sequence[tuple[float, int]]]
-GENERATORS = ("", "base")  # marks of rows that can be on a front: neither the ceiling nor a pinned null
+GENERATORS = ("", "base", "baseline")  # marks of rows that can be on a front: neither the ceiling nor a null
 
 
 @dataclass(frozen=True)
@@ -257,15 +261,11 @@ def _axis(table: Table, key: str, cells: Sequence[Cell], more: Sequence[float] =
 
 def _with_front(points: Sequence[Point], x: Axis, y: Axis) -> tuple[Point, ...]:
     """The points, those that no other generator's beats in both directions marked."""
-    signs = [{"lower": 1.0, "higher": -1.0}.get(axis.better) for axis in (x, y)]
-    if None in signs:
+    if not (x.better and y.better):
         return tuple(points)
-    losses = {p.number: (signs[0] * p.x.value, signs[1] * p.y.value) for p in points if p.mark in GENERATORS}  # type: ignore[operator]
-    best = {
-        n for n, a in losses.items()
-        if not any(b != a and b[0] <= a[0] and b[1] <= a[1] for b in losses.values())
-    }  # fmt: skip
-    return tuple(Point(p.number, p.label, p.mark, p.x, p.y, p.number in best) for p in points)
+    values = [(p.x.value, p.y.value) if p.mark in GENERATORS else (nan, nan) for p in points]
+    front = pareto(np.array(values, dtype=float), (x.better, y.better))
+    return tuple(replace(p, front=bool(best)) for p, best in zip(points, front, strict=True))
 
 
 def _bars(table: Table, keys: Sequence[str], wanted: Mapping[str, float | None]) -> Bars | None:
@@ -304,8 +304,11 @@ def _wanted(table: Table, key: str) -> float | None:
 
 
 def _family(row: Row, step: int) -> str:
-    """What checkpoints of one training have in common: the name without the step."""
-    name = row.generator.replace(str(step), "*")
+    """What checkpoints of one training have in common: the name, its last number that is the step an asterisk."""
+    name = row.generator
+    found = [m for m in re.finditer(r"\d+", name) if m[0].lstrip("0") == str(step).lstrip("0")]
+    if found:
+        name = f"{name[: found[-1].start()]}*{name[found[-1].end() :]}"
     return " + ".join(filter(None, (name, row.aligner)))
 
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from alignbench.errors import UsageError
 from alignbench.reports.axes import Axis
-from alignbench.reports.table import ARROWS, Cell
+from alignbench.reports.board import ARROWS, Cell
 
 COLUMN = 240  # points, the width of a column of a paper; a pixel of Vega is a point
 PAGE = 504  # its two columns
