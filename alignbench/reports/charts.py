@@ -6,15 +6,19 @@ is asked of a chart and cannot be drawn is in its `left_out`, with the reason.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from math import isfinite
+from dataclasses import dataclass, replace
+from math import isfinite, nan
 
+import numpy as np
 import pandas as pd
 
 from alignbench.reports.axes import Axis, axis_over
+from alignbench.reports.board import Cell, Row, Table, plain_text
 from alignbench.reports.families import families_of
-from alignbench.reports.table import Cell, Row, Table, leaderboard, plain_text
+from alignbench.reports.table import leaderboard
+from alignbench.stats.ranks import pareto
 
 CHARTED = ("satisfaction", "moment_error", "divergence", "cost")
 """Metrics that charts need."""
@@ -22,7 +26,8 @@ X = "divergence.kl_base"
 DIVERGENCES = tuple(f"divergence.{part}" for part in ("kl_target", "kl_reverse", "kl_base", "tv", "js"))
 CURVES = ("divergence.kl_target", "divergence.kl_base")
 """What curves show after what the task asks."""
-GENERATORS = ("", "base")  # marks of rows that can be on a front: neither the ceiling nor a pinned null
+Families = Mapping[str, Sequence[tuple[float, int]]]
+GENERATORS = ("", "base", "baseline")  # marks of rows that can be on a front: neither the ceiling nor a null
 
 
 @dataclass(frozen=True)
@@ -197,14 +202,14 @@ def divergences(table: Table) -> Bars | None:
     return _bars(table, DIVERGENCES, {})
 
 
-def series(table: Table, steps: Mapping[tuple[str, str], int]) -> Curves | None:
-    """What the task asks, and divergences, over training steps: a line for each family of checkpoints."""
+def series(table: Table, steps: Mapping[tuple[str, str], int], keys: Sequence[str] = ()) -> Curves | None:
+    """Columns (default: what the task asks, and divergences) over training steps: a line for each run of training."""
     families: dict[str, list[tuple[float, int]]] = {}
     for number, row in enumerate(table.rows, 1):
         step = steps.get((row.generator, row.aligner))
         if step is not None:
             families.setdefault(_family(row, step), []).append((step, number))
-    return _curves(table, "training step", families)
+    return _curves(table, "training step", families, keys)
 
 
 def steps_of(rows: pd.DataFrame) -> dict[tuple[str, str], int]:
@@ -215,10 +220,10 @@ def steps_of(rows: pd.DataFrame) -> dict[tuple[str, str], int]:
     return {(plain_text(g), plain_text(a)): int(s) for g, a, s in known.itertuples(index=False)}
 
 
-def sweeps(table: Table) -> tuple[Curves, ...]:
+def sweeps(table: Table, keys: Sequence[str] = ()) -> tuple[Curves, ...]:
     """A chart for each number of an aligner in which some rows differ and agree in all else."""
     found = families_of(table.rows)
-    curves = [_curves(table, f"{aligner}: {argument}", lines) for (aligner, argument), lines in found.items()]
+    curves = [_curves(table, f"{aligner}: {argument}", lines, keys) for (aligner, argument), lines in found.items()]
     return tuple(c for c in curves if c is not None)
 
 
@@ -256,15 +261,11 @@ def _axis(table: Table, key: str, cells: Sequence[Cell], more: Sequence[float] =
 
 def _with_front(points: Sequence[Point], x: Axis, y: Axis) -> tuple[Point, ...]:
     """The points, those that no other generator's beats in both directions marked."""
-    signs = [{"lower": 1.0, "higher": -1.0}.get(axis.better) for axis in (x, y)]
-    if None in signs:
+    if not (x.better and y.better):
         return tuple(points)
-    losses = {p.number: (signs[0] * p.x.value, signs[1] * p.y.value) for p in points if p.mark in GENERATORS}  # type: ignore[operator]
-    best = {
-        n for n, a in losses.items()
-        if not any(b != a and b[0] <= a[0] and b[1] <= a[1] for b in losses.values())
-    }  # fmt: skip
-    return tuple(Point(p.number, p.label, p.mark, p.x, p.y, p.number in best) for p in points)
+    values = [(p.x.value, p.y.value) if p.mark in GENERATORS else (nan, nan) for p in points]
+    front = pareto(np.array(values, dtype=float), (x.better, y.better))
+    return tuple(replace(p, front=bool(best)) for p, best in zip(points, front, strict=True))
 
 
 def _bars(table: Table, keys: Sequence[str], wanted: Mapping[str, float | None]) -> Bars | None:
@@ -303,21 +304,24 @@ def _wanted(table: Table, key: str) -> float | None:
 
 
 def _family(row: Row, step: int) -> str:
-    """What checkpoints of one training have in common: the name without the step."""
-    name = row.generator.replace(str(step), "*")
+    """What checkpoints of one training have in common: the name, its last number that is the step an asterisk."""
+    name = row.generator
+    found = [m for m in re.finditer(r"\d+", name) if m[0].lstrip("0") == str(step).lstrip("0")]
+    if found:
+        name = f"{name[: found[-1].start()]}*{name[found[-1].end() :]}"
     return " + ".join(filter(None, (name, row.aligner)))
 
 
-def _curves(table: Table, over: str, families: Mapping[str, Sequence[tuple[float, int]]]) -> Curves | None:
+def _curves(table: Table, over: str, families: Families, keys: Sequence[str]) -> Curves | None:
     """Curves over a number, from family → (number, place in the table); None where none has two."""
     lines = {name: sorted(stops) for name, stops in families.items() if len({x for x, _ in stops}) > 1}
-    keys = dict.fromkeys(key for key in (goal(table), *CURVES) if key is not None)
-    curves = tuple(c for c in (_curve(table, key, lines) for key in keys) if any(line.stops for line in c.lines))
+    asked = keys or [key for key in (goal(table), *CURVES) if key is not None]
+    curves = tuple(c for c in (_curve(table, key, lines) for key in asked) if any(line.stops for line in c.lines))
     x = axis_over(over, [x for stops in lines.values() for x, _ in stops], [], "", zero=False) if lines else None
     return Curves(table.title, x, curves) if x is not None and curves else None
 
 
-def _curve(table: Table, key: str, families: Mapping[str, Sequence[tuple[float, int]]]) -> Curve:
+def _curve(table: Table, key: str, families: Families) -> Curve:
     lines, left_out = [], []
     for name, stops in families.items():
         drawn = []

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from alignbench.errors import UsageError
-from alignbench.reports.table import Row
+from alignbench.reports.board import Row
 from alignbench.spec import Spec, parse_spec
 
 Families = dict[tuple[str, str], dict[str, list[tuple[float, int]]]]

@@ -17,5 +17,6 @@ __all__ = ["FORMATS", "draw", "save"]
 
 def draw(chart: Scatter | Bars | Curves) -> Any:
     """The altair chart of some chart data; raises UsageError where altair is not installed."""
-    kinds: dict[type, Any] = {Scatter: scatter.drawn, Bars: bars.drawn, Curves: curves.drawn}
-    return style.finished(kinds[type(chart)](chart), chart.title)
+    kinds: dict[type, Any] = {Scatter: scatter, Bars: bars, Curves: curves}
+    kind = kinds[type(chart)]
+    return style.finished(kind.drawn(chart), chart.title, kind.READING)

@@ -16,6 +16,7 @@ from alignbench.reports.plots.style import (
     LOOKS,
     PAGE,
     RED,
+    TICK,
     altair,
     data,
     heading,
@@ -27,6 +28,7 @@ from alignbench.reports.plots.style import (
 )
 
 LABELS = 170  # points for the names of the rows
+READING = "95 % limits; an end with a stroke is a bound; n/a: no number"
 EDGE = 0.04  # of an axis, free at its ends
 WIDEST = 150  # a panel
 
@@ -44,11 +46,20 @@ def _panel(panel: Panel, names: dict[int, str], width: float, *, first: bool) ->
     panel = replace(panel, axis=panel.axis.padded(EDGE))
     named = alt.Axis(title=None, labels=first, labelLimit=LABELS, ticks=False, domain=False, labelPadding=6)
     y = alt.Y("row:N", scale=alt.Scale(domain=list(names.values())), axis=named)
-    x = alt.X("x:Q", scale=scale(panel.axis), axis=ruler(panel.axis, width, titled=False))
+    x = alt.X("x:Q", scale=scale(panel.axis), axis=ruler(panel.axis, int(width / TICK), None))
     layers = [*_wanted(panel, x), *_limits(panel, names, x, y), *_marks(panel, names, x, y), *_words(panel, names, y)]
     shown = panel.name if panel.axis.title == panel.axis.key else heading(panel.axis)
-    title = alt.TitleParams(wrap(shown, max(int(width / LETTER), 8)), fontSize=FONT, fontWeight="normal", offset=4)
+    lines = wrap(shown, max(int(width / LETTER), 8)) + (
+        [] if panel.wanted is None else [f"dashed: {panel.wanted:g} wanted"]
+    )
+    title = alt.TitleParams(lines, fontSize=FONT, fontWeight="normal", offset=4)
     return alt.layer(*layers).properties(width=width, height=LINE * len(names), title=title)
+
+
+def _title(panel: Panel, width: float) -> list[str]:
+    """The lines above a panel."""
+    shown = panel.name if panel.axis.title == panel.axis.key else heading(panel.axis)
+    return [*wrap(shown, int(width / LETTER)), *([] if panel.wanted is None else [f"dashed: {panel.wanted:g} wanted"])]
 
 
 def _wanted(panel: Panel, x: Any) -> list[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from textwrap import wrap
 from typing import Any
 
 from alignbench.reports.axes import Axis
@@ -11,11 +12,15 @@ from alignbench.reports.plots.style import (
     BLACK,
     COLUMN,
     GREEN,
+    LETTER,
+    LINE,
     PALETTE,
     SHAPES,
+    TICK,
     Look,
     altair,
     data,
+    heading,
     listed,
     points,
     ruler,
@@ -23,6 +28,7 @@ from alignbench.reports.plots.style import (
     span,
 )
 
+READING = "95 % limits"
 EDGE = 0.04  # of an axis, free at its ends
 WIDTH, HEIGHT = COLUMN - 50, 100
 LEVELS = {"base": BLACK, "ceiling": GREEN}
@@ -47,8 +53,12 @@ def _look(i: int) -> Look:
 def _curve(curve: Curve, over: Axis, looks: dict[str, Look], *, last: bool) -> Any:
     alt = altair()
     over, curve = over.padded(EDGE), replace(curve, axis=curve.axis.padded(EDGE))
-    x = alt.X("x:Q", scale=scale(over), axis=ruler(over, WIDTH, titled=last))
-    y = alt.Y("y:Q", scale=scale(curve.axis), axis=ruler(curve.axis, HEIGHT))
+    x = alt.X("x:Q", scale=scale(over), axis=ruler(over, WIDTH // TICK, heading(over) if last else None))
+    y = alt.Y(
+        "y:Q",
+        scale=scale(curve.axis),
+        axis=ruler(curve.axis, HEIGHT // LINE, wrap(heading(curve.axis), int(HEIGHT / LETTER))),
+    )
     values, limits = [], []
     for i, line in enumerate(curve.lines):
         for stop in line.stops:
@@ -68,13 +78,13 @@ def _curve(curve: Curve, over: Axis, looks: dict[str, Look], *, last: bool) -> A
 
 
 def _levels(curve: Curve, y: Any) -> list[Any]:
-    """A level line for each row to compare with, and its name at the right end."""
-    alt = altair()
-    layers = []
-    for bar in curve.beside:
+    """A level line for each row to compare with, and its name at the right end, one above the other where need be."""
+    alt, layers, free = altair(), list[Any](), -float(LINE)
+    for bar in sorted(curve.beside, key=lambda bar: bar.cell.value or 0.0):
         level = alt.Chart(data([{"y": bar.cell.value, "name": bar.mark}])).encode(y=y)
-        colour = LEVELS[bar.mark]
+        colour, at = LEVELS[bar.mark], curve.axis.place(bar.cell.value or 0.0) * HEIGHT
+        free = max(at, free + LINE)
         layers.append(level.mark_rule(color=colour, strokeWidth=0.8, strokeDash=[4, 2]))
-        name = level.mark_text(align="left", dx=3, color=colour).encode(x=alt.value(WIDTH), text="name:N")
-        layers.append(name)
+        name = level.mark_text(align="left", dx=3, dy=at - free, color=colour)
+        layers.append(name.encode(x=alt.value(WIDTH), text="name:N"))
     return layers

@@ -14,8 +14,10 @@ from alignbench.reports.plots.style import (
     GREY,
     LOOKS,
     PAGE,
+    TICK,
     altair,
     data,
+    heading,
     listed,
     points,
     ruler,
@@ -23,6 +25,7 @@ from alignbench.reports.plots.style import (
     span,
 )
 
+READING = "95 % limits; blue: on the Pareto front, none is better in both"
 EDGE = 0.03  # of an axis, free at its ends
 WIDTH, HEIGHT = COLUMN - 35, 200
 BELOW = 10  # so many generators are listed below the plot, more beside it
@@ -40,8 +43,8 @@ def drawn(chart: Scatter) -> Any:
 
 def _plot(chart: Scatter) -> Any:
     alt = altair()
-    x = alt.X("x:Q", scale=scale(chart.x), axis=ruler(chart.x, WIDTH))
-    y = alt.Y("y:Q", scale=scale(chart.y), axis=ruler(chart.y, HEIGHT))
+    x = alt.X("x:Q", scale=scale(chart.x), axis=ruler(chart.x, WIDTH // TICK, heading(chart.x)))
+    y = alt.Y("y:Q", scale=scale(chart.y), axis=ruler(chart.y, HEIGHT // TICK, heading(chart.y)))
     values = [{"x": p.x.value, "y": p.y.value, "look": _look(p), "label": p.label} for p in chart.points]
     front = alt.Chart(data({"x": p.x.value, "y": p.y.value} for p in chart.front))
     layers = [

@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 
 from alignbench.errors import UsageError
 from alignbench.reports.axes import Axis
-from alignbench.reports.table import ARROWS, Cell
+from alignbench.reports.board import ARROWS, Cell
 
 COLUMN = 240  # points, the width of a column of a paper; a pixel of Vega is a point
 PAGE = 504  # its two columns
 FONT = 8  # points
 LETTER = 4.4  # points, a little more than the mean width of a letter at that size
-TICK = 20  # points for the number at a tick
+TICK = 18  # points for the number at a tick below a plot
 LINE = 11  # points from line to line
 SANS = "Liberation Sans, Arial, Helvetica, DejaVu Sans, sans-serif"
 BLACK, BLUE, GREEN, RED, GREY = "#000000", "#0072B2", "#009E73", "#D55E00", "#767676"
@@ -36,6 +36,7 @@ LOOKS = {
     "front": Look("circle", BLUE, BLUE),
     "": Look("circle", "white", GREY),
     "base": Look("square", BLACK, BLACK),
+    "baseline": Look("square", "white", BLACK),
     "ceiling": Look("diamond", GREEN, GREEN),
     "constant": Look("cross", "white", BLACK),
     "copy": Look("triangle-up", "white", BLACK),
@@ -83,15 +84,24 @@ def scale(axis: Axis) -> Any:
     return altair().Scale(domain=[axis.low, axis.high], nice=False, zero=False, **kind)
 
 
-def ruler(axis: Axis, room: float, titled: bool = True) -> Any:
-    """Ticks where the axis has them, as far as their numbers have `room` (points), and a title with an arrow."""
-    gaps = len(axis.ticks) - 1
-    every = next((n for n in range(1, gaps + 1) if gaps % n == 0 and (gaps / n + 1) * TICK <= room), max(gaps, 1))
+def ruler(axis: Axis, most: int, title: str | list[str] | None) -> Any:
+    """At most so many of the axis's ticks, and a title."""
     far = max(map(abs, axis.ticks), default=0.0)
     return altair().Axis(
-        values=list(axis.ticks[::every]), format="~s" if far >= 1e4 or far < 1e-3 else "~r", labelFlush=False,
-        labelOverlap=False, title=heading(axis) if titled else None,
+        values=_with_room(axis, most), format="~s" if far >= 1e4 or far < 1e-3 else "~r", labelFlush=False,
+        labelOverlap=False, title=title,
     )  # fmt: skip
+
+
+def _with_room(axis: Axis, most: int) -> list[float]:
+    """At most so many of the ticks (but two), the first and the last among them, evenly where the axis is linear."""
+    gaps = len(axis.ticks) - 1
+    if gaps < most:
+        return list(axis.ticks)
+    if axis.linear_below is None:
+        most = next((n for n in range(most, 2, -1) if gaps % (n - 1) == 0), 2)
+    wide = max(most - 1, 1)
+    return [axis.ticks[round(i * gaps / wide)] for i in range(wide + 1)]
 
 
 def heading(axis: Axis) -> str:
@@ -128,15 +138,25 @@ def short(text: str, letters: int) -> str:
     if len(text) <= letters:
         return text
     tail = letters // 3
-    return f"{text[: letters - tail - 1].rstrip()}…{text[-tail:].lstrip()}"
+    return f"{text[: letters - tail - 1].rstrip(' …')}…{text[-tail:].lstrip(' …')}"
 
 
-def finished(chart: Any, title: str) -> Any:
-    """The chart with its title, fonts and thin lines."""
+def finished(chart: Any, title: str, subtitle: str) -> Any:
+    """The chart with its titles, fonts and thin lines."""
     alt = altair()
     text = {"labelFontSize": FONT, "titleFontSize": FONT, "titleFontWeight": "normal"}
     return (
-        chart.properties(title=alt.TitleParams(title, fontSize=FONT + 1, fontWeight="bold", anchor="start", limit=PAGE))
+        chart.properties(
+            title=alt.TitleParams(
+                title,
+                subtitle=subtitle,
+                fontSize=FONT + 1,
+                fontWeight="bold",
+                subtitleFontSize=FONT,
+                anchor="start",
+                limit=PAGE,
+            )
+        )
         .configure(font=SANS, background="white", padding=4)
         .configure_view(stroke=None)
         .configure_axis(**text, domainColor=GREY, tickColor=GREY, grid=True, gridColor="#eeeeee", tickSize=3)
