@@ -47,7 +47,7 @@ def test_golden(board: Leaderboard, extension: str) -> None:
 
 
 def test_writing_makes_all_files_and_the_table_is_the_rows(rows: pd.DataFrame, tmp_path: Path) -> None:
-    paths = write_leaderboard(rows, tmp_path / "out", primary={"gender_balance": "perplexity"})
+    paths = write_leaderboard(leaderboard(rows, primary={"gender_balance": "perplexity"}), tmp_path / "out")
     assert sorted(p.name for p in paths) == sorted(p.name for p in (tmp_path / "out").iterdir())
     assert {p.suffix for p in paths} == {".csv", ".md", ".html", ".tex", ".json"}
     pd.testing.assert_frame_equal(read_rows(paths[0]), tidy(rows))
@@ -57,7 +57,7 @@ def test_writing_makes_all_files_and_the_table_is_the_rows(rows: pd.DataFrame, t
 def test_writing_where_it_cannot(rows: pd.DataFrame, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(StoreError):
-        write_leaderboard(rows, tmp_path / "file")
+        write_leaderboard(leaderboard(rows), tmp_path / "file")
 
 
 @pytest.mark.parametrize("extension", sorted(FORMATS))
