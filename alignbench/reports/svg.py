@@ -63,7 +63,7 @@ def _points(chart: Scatter, frame: Frame, numbers: Mapping[str, int]) -> Iterato
     texts = [str(numbers[p.label]) for p in chart.points]
     spots = [(frame.across(p.x.value or 0), frame.down(p.y.value or 0)) for p in chart.points]
     inside = Box(LEFT, TOP, WIDTH, HEIGHT - BOTTOM)
-    boxes = placed(spots, [DIGIT * len(text) for text in texts], RADIUS, inside)
+    boxes = placed(spots, [DIGIT * len(text) + 3 for text in texts], RADIUS, inside)
     for point, text, spot, box in zip(chart.points, texts, spots, boxes, strict=True):
         told = f"{point.label}: x {point.x.text}, y {point.y.text}"
         label = Markup('<text x="{}" y="{}">{}</text>').format(_at(box.left), _at(box.bottom - 2), text)
