@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from alignbench.reports.board import Leaderboard
+    from alignbench.reports.examples import Shown
 
 EXTENSIONS = {"md": "md", "csv": "csv", "html": "html", "latex": "tex", "json": "json"}
 """Format → extension of its file."""
@@ -105,7 +106,9 @@ def leaderboard(
         rows, metrics=_words(metrics) or None, primary=_primary(rows, sort) or found.primary, baseline=baseline or "",
         allow_mixed=allow_mixed,
     )  # fmt: skip
-    agree = _deliver(board, kinds if formats or out else [], out, readme, check=check)
+    kinds = kinds if formats or out else []
+    draws = _draws(folders) if "html" in kinds else []
+    agree = _deliver(board, kinds, out, readme, draws, check=check)
     if failures or not agree:
         raise typer.Exit(1)
 
@@ -161,18 +164,31 @@ def _primary(rows: pd.DataFrame, sort: str | None) -> dict[str, str]:
     return dict.fromkeys(rows["task"].unique(), key_named(sort, rows))
 
 
-def _deliver(board: Leaderboard, kinds: list[str], out: Path | None, readme: Path | None, *, check: bool) -> bool:
+def _draws(folders: list[Path]) -> list[Shown]:
+    """Example draws for the page; what cannot be read is told, and no number is missing for it."""
+    from alignbench.reports.examples import examples
+    from alignbench.reports.html import ROOM
+
+    found, failures = examples(folders, budget=ROOM)
+    for line in failures:
+        say(line)
+    return found
+
+
+def _deliver(
+    board: Leaderboard, kinds: list[str], out: Path | None, readme: Path | None, draws: list[Shown], *, check: bool
+) -> bool:
     """Print, write or check; False where a checked file is not as it should be."""
     from alignbench.reports import render
 
-    files = render.leaderboard_files(board, out, kinds, readme)
+    files = render.leaderboard_files(board, out, kinds, readme, draws)
     if check:
         stale = list(render.differences(files))
         for line in stale:
             say(line)
         return not stale
     if out is None and kinds:
-        sys.stdout.write(render.rendered(board, kinds[0]).decode("utf-8"))
+        sys.stdout.write(render.rendered(board, kinds[0], draws).decode("utf-8"))
     else:
         show(board)
     if files:

@@ -193,10 +193,13 @@ def _finish(job: Job, outcome: Outcome) -> None:
 
 def show(rows: Any, folder: Path | None, primary: dict[str, str]) -> None:
     """Print the leaderboard of `rows`, and write it in every format where there is a `folder`."""
+    from alignbench.reports.examples import examples
+    from alignbench.reports.html import ROOM
     from alignbench.reports.render import write_leaderboard
     from alignbench.reports.table import leaderboard
 
     board = leaderboard(rows, primary=primary)
     print_tables(board)
     if folder is not None:
-        print("wrote " + ", ".join(str(path) for path in write_leaderboard(board, folder)))
+        draws, _ = examples([folder], budget=ROOM)  # a file that cannot be read was told when it was measured
+        print("wrote " + ", ".join(str(path) for path in write_leaderboard(board, folder, draws)))

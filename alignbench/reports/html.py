@@ -1,22 +1,45 @@
-"""Leaderboards as one self-contained web page: no network, no script, light and dark, readable on a phone."""
+"""Leaderboards as one self-contained web page: no network, light and dark, readable on a phone and without a script."""
 
 from __future__ import annotations
 
+from base64 import b64encode
+from collections.abc import Sequence
+from hashlib import sha256
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
+from alignbench.reports.board import ARROWS, Leaderboard
+from alignbench.reports.examples import Shown
 from alignbench.reports.markdown import LEGEND
-from alignbench.reports.table import Leaderboard
+from alignbench.reports.sections import sections
+from alignbench.reports.strips import scale, strip
 
-TEMPLATE = Path(__file__).with_name("page.html.jinja")
+FOLDER = Path(__file__).with_name("page")
+ROOM = 1_000_000
+"""Bytes of example draws with which a page of 50 generators on 20 tasks stays below 5 MB."""
+FEW = 6
+"""With more tables than that, charts are closed until they are asked for."""
 
 
-def to_html(board: Leaderboard) -> str:
-    """The page; every string in it is escaped by the template engine."""
-    loader = FileSystemLoader(TEMPLATE.parent)
+def to_html(board: Leaderboard, examples: Sequence[Shown] = ()) -> str:
+    """The page, with `examples` of the generators' draws; every string in it is escaped by the template engine."""
+    css, js = (Markup((FOLDER / name).read_text(encoding="utf-8")) for name in ("page.css", "page.js"))
+    page = _engine().get_template("page.html.jinja")
+    return page.render(sections=sections(board, examples), few=len(board.shown) <= FEW, legend=LEGEND, css=css, js=js)
+
+
+def _engine() -> Environment:
     engine = Environment(
-        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
-        keep_trailing_newline=True,
+        loader=FileSystemLoader(FOLDER), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True, keep_trailing_newline=True,
     )  # fmt: skip
-    return engine.get_template(TEMPLATE.name).render(tables=board.tables, legend=LEGEND)
+    engine.globals |= {"arrows": ARROWS, "scale": scale, "strip": strip}
+    engine.filters |= {"digest": _digest}
+    return engine
+
+
+def _digest(text: str) -> str:
+    """What a Content-Security-Policy calls an inline script or style of exactly this text."""
+    return f"sha256-{b64encode(sha256(text.encode()).digest()).decode()}"

@@ -7,6 +7,7 @@ from itertools import zip_longest
 from pathlib import Path
 
 from alignbench.reports.board import Leaderboard
+from alignbench.reports.examples import Shown
 from alignbench.reports.html import to_html
 from alignbench.reports.latex import to_latex
 from alignbench.reports.markdown import to_markdown
@@ -27,26 +28,34 @@ EXTENSIONS = ("csv", *FORMATS)
 
 
 def leaderboard_files(
-    board: Leaderboard, folder: Path | None, formats: Sequence[str] = EXTENSIONS, readme: Path | None = None
+    board: Leaderboard,
+    folder: Path | None,
+    formats: Sequence[str] = EXTENSIONS,
+    readme: Path | None = None,
+    examples: Sequence[Shown] = (),
 ) -> dict[Path, bytes]:
     """What leaderboard.<extension> in `folder` and the marked block of `readme` hold; nothing is written.
 
+    The page has the `examples` of the generators' draws.
     Raises UsageError where the `readme` cannot be read or its marks are not right.
     """
-    files = {} if folder is None else {folder / f"leaderboard.{kind}": rendered(board, kind) for kind in formats}
+    files = (
+        {} if folder is None else {folder / f"leaderboard.{kind}": rendered(board, kind, examples) for kind in formats}
+    )
     return files | ({} if readme is None else {readme: refreshed(readme, to_markdown(board))})
 
 
-def rendered(board: Leaderboard, extension: str) -> bytes:
+def rendered(board: Leaderboard, extension: str, examples: Sequence[Shown] = ()) -> bytes:
     """A leaderboard in one format, UTF-8."""
     if extension == "csv":
         return csv_bytes(board.rows)
-    return FORMATS[extension](board).encode("utf-8", "backslashreplace")
+    text = to_html(board, examples) if extension == "html" else FORMATS[extension](board)
+    return text.encode("utf-8", "backslashreplace")
 
 
-def write_leaderboard(board: Leaderboard, folder: Path) -> list[Path]:
+def write_leaderboard(board: Leaderboard, folder: Path, examples: Sequence[Shown] = ()) -> list[Path]:
     """Write leaderboard.{csv,md,html,tex,json} into `folder`, each in one step; raises StoreError where it cannot."""
-    return write_files(leaderboard_files(board, folder))
+    return write_files(leaderboard_files(board, folder, examples=examples))
 
 
 def write_files(files: Mapping[Path, bytes]) -> list[Path]:

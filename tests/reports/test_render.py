@@ -111,9 +111,9 @@ def test_html_asks_for_nothing_from_outside(board: Leaderboard) -> None:
 
 def test_html_tells_a_screen_reader_what_is_what(board: Leaderboard) -> None:
     page = Page(to_html(board))
-    assert page.tags.count("caption") == page.tags.count("table") == len(board)
-    assert page.attributes.count(("scope", "row")) == sum(len(t.rows) for t in board)
-    assert page.attributes.count(("scope", "col")) == sum(len(t.columns) + 1 for t in board)
+    assert page.tags.count("caption") == page.tags.count("table") >= len(board)
+    assert page.attributes.count(("class", "board")) == len(board)
+    assert page.tags.count("th") == page.attributes.count(("scope", "row")) + page.attributes.count(("scope", "col"))
     ids = [value for name, value in page.attributes if name == "id"]
     links = [str(value)[1:] for name, value in page.attributes if name == "href" and str(value).startswith("#")]
     assert len(ids) == len(set(ids))

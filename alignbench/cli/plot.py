@@ -1,0 +1,232 @@
+"""`alignbench plot`: trade-offs, moments, divergences, series and sweeps as pictures for papers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from alignbench.cli.app import app
+from alignbench.cli.words import say
+from alignbench.errors import UsageError, unknown
+
+if TYPE_CHECKING:
+    from alignbench.reports.board import Table
+    from alignbench.reports.charts import Bars, Curves, Scatter
+
+NOTHING = {
+    "tradeoff": "no row has a finite number on both axes",
+    "moments": "the target asks nothing that rows tell",
+    "divergences": "no row has a divergence",
+    "series": "no two rows are checkpoints (rows with a step)",
+    "sweep": "no two rows differ in one number of an aligner alone, such as temperature:t=0.7 and temperature:t=1.3",
+}
+"""Kind of plot → why a table has none."""
+
+EXAMPLES = """
+Examples (in the folder plots, a file for each task):
+
+  alignbench plot tradeoff results --out plots
+
+  alignbench plot tradeoff results --tasks lexical_word --x cost.calls_per_draw --out figure1.pdf
+
+  alignbench plot moments results other_machine/results --format png,svg,pdf
+
+  alignbench plot divergences results --generators base --generators 'best_of_n*'
+
+  alignbench plot series results --y divergence.kl_target
+
+  alignbench plot sweep results
+
+What has no number to draw is named on standard error, with the reason.
+"""
+
+
+@app.command(epilog=EXAMPLES)
+def plot(
+    what: Annotated[str, typer.Argument(metavar="|".join(NOTHING))],
+    paths: Annotated[
+        list[Path], typer.Argument(metavar="DIR…", help="The --output_path of runs, or CSV files of results.")
+    ],
+    tasks: Annotated[
+        list[str] | None, typer.Option(metavar="A,B", help="Task names or patterns, comma-separated.")
+    ] = None,
+    x: Annotated[
+        str | None, typer.Option(metavar="METRIC", help="Of tradeoff: what goes across. (default: divergence.kl_base)")
+    ] = None,
+    y: Annotated[
+        str | None, typer.Option(metavar="METRIC", help="Of tradeoff, series, sweep. (default: what the task asks)")
+    ] = None,
+    generators: Annotated[
+        list[str] | None,
+        typer.Option(metavar="LABEL", help="Only rows of this label or pattern, as tables show them; repeatable."),
+    ] = None,
+    out: Annotated[
+        Path, typer.Option(metavar="FILE|DIR", help="Where to write. (default: the working folder)")
+    ] = Path(),
+    formats: Annotated[
+        str | None, typer.Option("--format", metavar="png,svg,pdf,json", help="json is Vega-Lite. (default: png)")
+    ] = None,
+) -> None:
+    """Draw trade-offs, moments, divergences, series or sweeps: PNG, SVG or PDF, a picture for each table.
+
+    Exit code 1 where something that was asked for is missing.
+    """
+    from alignbench.reports import plots
+    from alignbench.reports.gather import gather
+    from alignbench.reports.plots.style import altair
+
+    asked = _Asked.of(what, x, y, out or Path(), formats)
+    altair()
+    found = gather(paths)
+    missing = list(found.failures)
+    rows = found.rows[found.rows["task"].isin(_tasks(tasks, list(dict.fromkeys(found.rows["task"])), missing))]
+    pictures = list(asked.pictures(rows, found.primary, generators or [], missing))
+    targets = asked.targets([name for name, _ in pictures])
+    for (name, chart), files in zip(pictures, targets, strict=True):
+        for line in _left_out(chart):
+            say(f"{name}: {line}")
+        picture = plots.draw(chart)
+        for file in files:
+            plots.save(picture, file)
+    if targets:
+        print("wrote " + ", ".join(str(file) for files in targets for file in files))
+    for line in (*found.remarks, *missing):
+        say(line)
+    if missing:
+        raise typer.Exit(1)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What was asked for, checked."""
+
+    what: str
+    x: str | None
+    y: str | None
+    out: Path
+    formats: tuple[str, ...]
+    one_file: bool
+
+    @classmethod
+    def of(cls, what: str, x: str | None, y: str | None, out: Path, formats: str | None) -> _Asked:
+        """The same, or UsageError."""
+        from alignbench.reports.plots import FORMATS
+
+        if what not in NOTHING:
+            raise unknown("plot", what, NOTHING)
+        for option, given, fitting in (("x", x, ("tradeoff",)), ("y", y, ("tradeoff", "series", "sweep"))):
+            if given is not None and what not in fitting:
+                raise UsageError(f"--{option} with {what}: it is for {' and '.join(fitting)}")
+        extension = out.suffix.removeprefix(".").lower()
+        one_file = extension.isalpha() and not out.is_dir()
+        names = [f.strip() for f in (formats or (extension if one_file else "png")).split(",") if f.strip()]
+        for name in names:
+            if name not in FORMATS:
+                raise unknown("format", name, FORMATS, f"--out {out}" if one_file and not formats else "--format")
+        if one_file and names != [extension]:
+            raise UsageError(f"--out {out} is a file: leave out --format, or give a folder")
+        return cls(what, x, y, out, tuple(names), one_file)
+
+    def pictures(
+        self, rows: Any, primary: Any, generators: Sequence[str], missing: list[str]
+    ) -> Iterator[tuple[str, Scatter | Bars | Curves]]:
+        """(name, chart) of all that the rows show; what they do not show goes to `missing`."""
+        from alignbench.reports import charts
+
+        keys = list(dict.fromkeys(map(_key, rows["metric"], rows["part"])))
+        x, y = (name and _column(name, keys, missing) for name in (self.x, self.y))
+        if len(rows) == 0 or (self.x and not x) or (self.y and not y):
+            return
+        tables = charts.charted(rows, primary=primary, also=[key for key in (x, y) if key])
+        steps, seen = charts.steps_of(rows), set()
+        for table in tables:
+            part, known = _only(table, generators)
+            seen |= known
+            found = list(self._charts(part, x, y, steps))
+            if not found and part.rows:
+                missing.append(f"{self.what} of {table.title}: {NOTHING[self.what]}")
+            alone = sum(t.task == table.task for t in tables) == 1
+            yield from ((f"{self.what} {table.task if alone else table.title}{end}", chart) for end, chart in found)
+        labels = {row.label for table in tables for row in table.rows}
+        missing += [str(unknown("generator", name, labels)) for name in generators if name not in seen]
+
+    def _charts(self, table: Table, x: str | None, y: str | None, steps: Any) -> Iterator[tuple[str, Any]]:
+        """(end of the name, chart) of one table."""
+        from alignbench.reports import charts
+
+        keys = [y] if y else []
+        match self.what:
+            case "tradeoff":
+                found: list[Any] = [charts.tradeoff(table, x or charts.X, y)]
+            case "moments":
+                found = [charts.moments(table)]
+            case "divergences":
+                found = [charts.divergences(table)]
+            case "series":
+                found = [charts.series(table, steps, keys)]
+            case _:
+                yield from ((f" {c.x.key}", c) for c in charts.sweeps(table, keys))
+                return
+        yield from (("", chart) for chart in found if chart is not None)
+
+    def targets(self, names: Sequence[str]) -> list[list[Path]]:
+        """The files of each picture; raises UsageError where several pictures have one file."""
+        if self.one_file and len(names) > 1:
+            raise UsageError(f"--out {self.out} is one file, and there are {len(names)} pictures ({', '.join(names)}): "
+                             "give a folder, or pick with --tasks")  # fmt: skip
+        if self.one_file:
+            return [[self.out] for _ in names]
+        stems = [re.sub(r"[^\w.=-]+", "_", name)[:100] for name in names]
+        stems = [f"{s}_{i}" if stems.count(s) > 1 else s for i, s in enumerate(stems, 1)]
+        return [[self.out / f"{stem}.{extension}" for extension in self.formats] for stem in stems]
+
+
+def _key(metric: str, part: str) -> str:
+    return f"{metric}.{part}" if part else metric
+
+
+def _column(name: str, keys: Sequence[str], missing: list[str]) -> str | None:
+    """The column of that name, or of the one part of that name; None and a line in `missing` where there is none."""
+    parts = [key for key in keys if key.partition(".")[2] == name]
+    if name in keys or len(parts) == 1:
+        return name if name in keys else parts[0]
+    missing.append(str(unknown("metric", name, keys)))
+    return None
+
+
+def _tasks(patterns: Sequence[str] | None, known: Sequence[str], missing: list[str]) -> list[str]:
+    """The tasks that fit any of the patterns; a line in `missing` for each that none fits."""
+    names = [name.strip() for words in patterns or ["*"] for name in words.split(",") if name.strip()]
+    if patterns:
+        missing += [str(unknown("task", n, known)) for n in names if not any(fnmatchcase(task, n) for task in known)]
+    return [task for task in known if any(fnmatchcase(task, name) for name in names)]
+
+
+def _only(table: Table, generators: Sequence[str]) -> tuple[Table, set[str]]:
+    """The table with the rows that were asked for, by label, mark or pattern; and the words that found any."""
+    if not generators:
+        return table, set()
+    fits = {g: [r for r in table.rows if g in (r.label, r.full, r.mark) or fnmatchcase(r.label, g)] for g in generators}
+    rows = tuple(row for row in table.rows if any(row in found for found in fits.values()))
+    return replace(table, rows=rows), {g for g, found in fits.items() if found}
+
+
+def _left_out(chart: Scatter | Bars | Curves) -> Iterator[str]:
+    """What the chart does not show, a line for each reason."""
+    from alignbench.reports.charts import Bars, Scatter
+    from alignbench.reports.plots.style import short
+
+    if isinstance(chart, Scatter):
+        told = [(row.label, row.reason) for row in chart.left_out]
+    elif isinstance(chart, Bars):
+        told = [(row.label, f"{panel.name}: {row.reason}") for panel in chart.panels for row in panel.left_out]
+    else:
+        told = [(row.label, row.reason) for curve in chart.curves for row in curve.left_out]
+    for reason in dict.fromkeys(reason for _, reason in told):
+        yield f"left out {', '.join(short(label, 60) for label, why in told if why == reason)}: {reason}"
