@@ -27,7 +27,7 @@ from alignbench.reports.plots.style import (
 
 READING = "95 % limits; blue: on the Pareto front, none is better in both"
 EDGE = 0.03  # of an axis, free at its ends
-WIDTH, HEIGHT = COLUMN - 35, 200
+WIDTH, HEIGHT = COLUMN - 45, 200
 BELOW = 10  # so many generators are listed below the plot, more beside it
 
 
@@ -37,7 +37,7 @@ def drawn(chart: Scatter) -> Any:
     chart = replace(chart, x=chart.x.padded(EDGE), y=chart.y.padded(EDGE))
     below = len(chart.points) <= BELOW
     entries = [(_look(p), str(p.number), p.label) for p in sorted(chart.points, key=lambda p: p.number)]
-    beside = listed(entries, LOOKS, COLUMN if below else PAGE - COLUMN - 30)
+    beside = listed(entries, LOOKS, WIDTH if below else PAGE - COLUMN - 20)
     return (alt.vconcat if below else alt.hconcat)(_plot(chart), beside, spacing=10)
 
 
