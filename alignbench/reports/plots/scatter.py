@@ -20,6 +20,7 @@ from alignbench.reports.plots.style import (
     heading,
     listed,
     points,
+    rounded,
     ruler,
     scale,
     span,
@@ -86,8 +87,8 @@ def _numbers(chart: Scatter, x: Any, y: Any) -> list[Any]:
     marks = [(*at(p.x.value, p.y.value), str(p.number)) for p in chart.points]
     labels = placed(marks, _bars(chart, at), width, height)
     values = [
-        {"text": t.text, "x": chart.x.value(t.x / width), "y": chart.y.value(t.y / height),
-         "of_x": chart.x.value(t.of_x / width), "of_y": chart.y.value(t.of_y / height), "far": t.far}
+        {"text": t.text, "x": rounded(chart.x.value(t.x / width)), "y": rounded(chart.y.value(t.y / height)),
+         "of_x": rounded(chart.x.value(t.of_x / width)), "of_y": rounded(chart.y.value(t.of_y / height)), "far": t.far}
         for t in labels
     ]  # fmt: skip
     leaders = alt.Chart(data(v for v in values if v["far"])).mark_rule(strokeWidth=0.4, color=GREY)
