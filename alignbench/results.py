@@ -22,9 +22,8 @@ from typing import TYPE_CHECKING, Any
 
 from alignbench import metrics
 from alignbench.errors import AlignbenchError, StoreError
-from alignbench.evidence import Bench, identity_of
 from alignbench.metrics.prompts import over_prompts
-from alignbench.metrics.replicates import Measured, replicates
+from alignbench.metrics.replicates import Measured, replicates, spelled
 from alignbench.registry import metric as registry
 from alignbench.store import digest, evidence_files, pack, unpack, write_atomic
 from alignbench.types import PRIMARY, Array, CiOver, Estimate, Evidence
@@ -32,6 +31,7 @@ from alignbench.types import PRIMARY, Array, CiOver, Estimate, Evidence
 if TYPE_CHECKING:
     import pandas as pd
 
+    from alignbench.evidence import Bench
     from alignbench.task import Task
 
 
@@ -93,7 +93,8 @@ def frame(rows: Iterable[Row], primary: Mapping[str, str]) -> pd.DataFrame:
     from alignbench.reports.rows import COLUMNS, tidy
     from alignbench.reports.seeds import with_means
 
-    table = with_means(tidy(pd.DataFrame([row.flat() for row in rows], columns=[*COLUMNS, "step", "replicates"])))
+    columns = [*COLUMNS, "step", "replicates"]
+    table = with_means(tidy(pd.DataFrame([row.flat() for row in rows], columns=columns, dtype=object)))
     table.attrs["primary"] = dict(primary)
     return table
 
@@ -124,8 +125,7 @@ def _rows(told: Measured, left: Mapping[str, Array], key: RowKey, evidence: Evid
         full = f"{told.name}.{part}" if part else told.name
         exact = None if told.params.get("at") == "asked" else (evidence.truth or {}).get(full)  # truth is at λ̂
         noted, which = estimate.noted(_left_out(evidence)), metrics.better(told.name, part)
-        apart = " ".join(f"{value:.8g}" for value in left.get(part, ()))
-        yield Row(key, told.name, part, noted, which, evidence.cost.seconds, exact, apart)
+        yield Row(key, told.name, part, noted, which, evidence.cost.seconds, exact, spelled(left.get(part, ())))
 
 
 def _numbers(name: str, evidence: Evidence, ci_over: CiOver, params: Mapping[str, Any]) -> Mapping[str, Estimate]:
@@ -185,7 +185,7 @@ class Writer:
         return RowKey(
             run_id=earlier.run_id if earlier else self.run_id, task=task.name, task_version=task.version,
             task_hash=task.hash, generator=self.generator, generator_id=short(identity), aligner=self.aligner,
-            base=bench.base_name, base_id=short(identity_of(bench.base)), target_id=bench.target_id,
+            base=bench.base_name, base_id=short(bench.base_identity), target_id=bench.target_id,
             judge=bench.judge_name, seed=bench.seed.entropy, draws=bench.draws,
             measured=earlier.measured if earlier else began, ci_over=task.ci_over,
             signature=f"{self._signature()}|{_made_on(earlier.signature) if earlier else made_on()}".rstrip("|"),
@@ -194,7 +194,7 @@ class Writer:
 
     def _signature(self) -> str:
         bench, task = self.bench, self.bench.task
-        base = identity_of(bench.base) or {}
+        base = bench.base_identity or {}
         lam = bench.target.fit.lam if bench.target.fit is not None else None
         parts = {
             "task": f"{task.name}.v{task.version}#{task.hash[:8]}",
@@ -257,7 +257,7 @@ class Writer:
             "started": datetime.fromtimestamp(self.began, UTC).isoformat(),
             "config": {
                 "task": bench.task.name, "task_hash": bench.task.hash, "generator": self.generator,
-                "aligner": self.aligner, "base": bench.base_name, "base_identity": identity_of(bench.base),
+                "aligner": self.aligner, "base": bench.base_name, "base_identity": bench.base_identity,
                 "prompts": bench.prompts, "draws": bench.draws, "seed": bench.seed.entropy,
                 "max_tokens": bench.task.max_tokens, "judge": bench.judge_name or None, "job": self.job,
             },
@@ -452,7 +452,7 @@ def made_on() -> str:
     """The versions that decide a draw and the machine that it was measured on, as parts of a signature."""
     found, where = versions(), hardware()
     gpus = [re.sub(r"[|:;\s]+", "-", name) for name in where["gpus"]]
-    machine = f"{len(gpus)}x{gpus[0]}" if gpus else f"{where['cpus']}x{where['machine']}"
+    machine = f"{len(gpus)}x{gpus[0]}" if gpus else f"{where['machine']}-{where['cpus']}cpu"
     parts = {name: found.get(name, "") for name in MADE_ON[:-1]} | {MADE_ON[-1]: machine}
     return "|".join(f"{name}:{told}" for name, told in parts.items() if told)
 

@@ -38,6 +38,15 @@ def check_metrics(metrics: Sequence[str], rows: pd.DataFrame) -> None:
             raise unknown("metric", name, known)
 
 
+def key_named(name: str, rows: pd.DataFrame) -> str:
+    """The column that a user calls `name`, by its key or by its heading alone; raises UnknownName."""
+    known = {key_of(r) for r in records_of(rows[["metric", "part"]].drop_duplicates())}
+    found = [name] if name in known else [key for key in known if label_of(key) == name]
+    if len(found) != 1:
+        raise unknown("metric", name, known, "--sort")
+    return found[0]
+
+
 def chosen_keys(group: Sequence[Record], metrics: Sequence[str] | None, primary: str) -> list[str]:
     """The keys of a table's columns: those that `metrics` name, else the primary one and what there is of the rest."""
     keys = list(dict.fromkeys(key_of(r) for r in group))

@@ -8,12 +8,13 @@ from math import isnan
 
 import numpy as np
 
+from alignbench.metrics.replicates import replicates_of
 from alignbench.reports.board import ARROWS, NO_RANK, Cell
 from alignbench.reports.cells import Footnotes
 from alignbench.reports.columns import label_of
 from alignbench.reports.lines import Line
 from alignbench.reports.numbers import MISSING
-from alignbench.reports.pairs import numbers, replicates_of
+from alignbench.reports.pairs import numbers
 from alignbench.stats.ranks import Numbers, Ranks, pareto, ranks, tied
 from alignbench.types import PRIMARY, Array
 

@@ -18,10 +18,10 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from alignbench.errors import StoreError
-from alignbench.reports.latex import SPECIAL
 from alignbench.reports.render import FORMATS, to_html, to_json, to_latex, to_markdown, to_terminal, write_leaderboard
 from alignbench.reports.rows import COLUMNS, read_rows, tidy
 from alignbench.reports.table import Leaderboard, leaderboard
+from alignbench.reports.tex import SPECIAL
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 HOSTILE = (
@@ -65,7 +65,7 @@ def test_golden(board: Leaderboard, extension: str) -> None:
 
 
 def test_writing_makes_all_files_and_the_table_is_the_rows(rows: pd.DataFrame, tmp_path: Path) -> None:
-    paths = write_leaderboard(rows, tmp_path / "out", primary={"gender_balance": "perplexity"})
+    paths = write_leaderboard(leaderboard(rows, primary={"gender_balance": "perplexity"}), tmp_path / "out")
     assert sorted(p.name for p in paths) == sorted(p.name for p in (tmp_path / "out").iterdir())
     assert {p.suffix for p in paths} == {".csv", ".md", ".html", ".tex", ".json"}
     pd.testing.assert_frame_equal(read_rows(paths[0]), tidy(rows))
@@ -75,7 +75,7 @@ def test_writing_makes_all_files_and_the_table_is_the_rows(rows: pd.DataFrame, t
 def test_writing_where_it_cannot(rows: pd.DataFrame, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(StoreError):
-        write_leaderboard(rows, tmp_path / "file")
+        write_leaderboard(leaderboard(rows), tmp_path / "file")
 
 
 @pytest.mark.parametrize("extension", sorted(FORMATS))
@@ -154,7 +154,7 @@ def test_html_tells_a_screen_reader_what_is_what(board: Leaderboard) -> None:
 def test_markdown_keeps_its_grid(hostile: Leaderboard) -> None:
     lines = [line for line in to_markdown(hostile).splitlines() if line.startswith("|")]
     widths = {len(re.findall(r"(?<!\\)(?:\\\\)*\|", line)) for line in lines}
-    columns = {len(t.columns) + 2 for t in hostile}
+    columns = {len(t.columns) + 2 + t.ranked for t in hostile}
     assert widths == columns
     assert "<script" not in to_markdown(hostile)
     assert r"\[link\](http://x)" in to_markdown(hostile)
