@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+
 import numpy as np
 
 from alignbench import metrics
+from alignbench.metrics import distance
 from alignbench.metrics.replicates import Measured, replicates, spelled
-from alignbench.stats import discrete
-from alignbench.types import Draws, Evidence, Fit, Scored, Wanted
+from alignbench.registry import metric
+from alignbench.stats import discrete, divergences
+from alignbench.types import Draws, Estimate, Evidence, Fit, Scored, Wanted
 
-ASKED = {
-    "kl_target": ("divergence", "kl_target"),
-    "always": ("satisfaction", "always"),
-    "perplexity": ("perplexity", ""),
-}
+ALONE = "kl_target_alone"
+ASKED = {"kl_target": (ALONE, ""), "always": ("satisfaction", "always"), "perplexity": ("perplexity", "")}
 BETTER = {"kl_target": "lower", "always": "higher", "perplexity": "lower"}
+
+
+@contextmanager
+def kl_alone():
+    """KL(p‖π) as `divergence` has it, without the other parts: a tenth of the time."""
+
+    @metric(ALONE, better="lower")
+    def alone(evidence: Evidence) -> Estimate:
+        return divergences.kl_target(distance._sample(evidence, evidence.ref))
+
+    try:
+        yield
+    finally:
+        del metric.entries[ALONE]
 
 
 class PairedWorld:
@@ -72,12 +87,11 @@ def _atoms(law, uniforms):
 
 def records(evidences, name, ci_over="prompts_given", **more):
     """The row of each generator for the number `name` of `ASKED`."""
-    metric, part = ASKED[name]
-    return [_record(e, metric, part, ci_over) | more for e in evidences]
+    return [_record(e, *ASKED[name], ci_over) | more for e in evidences]
 
 
-def _record(evidence, metric, part, ci_over):
-    told = Measured(metric, {}, metrics.measure(metric, evidence))
+def _record(evidence, name, part, ci_over):
+    told = Measured(name, {}, metrics.measure(name, evidence))
     found = told.numbers[part]
     left = replicates([told], evidence, ci_over)[0].get(part, ())
     return {

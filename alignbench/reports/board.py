@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from hashlib import sha256
+from itertools import pairwise
 from unicodedata import category
 
 import pandas as pd
@@ -151,7 +152,7 @@ class Leaderboard:
 def units(table: Table) -> list[list[int]]:
     """The columns of a table, each with those beside it that belong to it, which no format may part."""
     starts = [i for i, column in enumerate(table.columns) if not column.aside]
-    return [list(range(i, after)) for i, after in zip(starts, [*starts[1:], len(table.columns)], strict=True)]
+    return [list(range(i, j)) for i, j in pairwise([*starts, len(table.columns)])]
 
 
 def plain_text(text: str) -> str:

@@ -74,7 +74,7 @@ def _parts(table: Table) -> list[_Part]:
 
 
 def _label_points(table: Table) -> float:
-    return max([points(_name(row)) for row in table.rows], default=0)
+    return max([points(row.label + " ◆" * row.front) for row in table.rows], default=0)
 
 
 def _column_points(table: Table, i: int) -> float:
@@ -94,9 +94,9 @@ def _folded(column: Column, room: float) -> list[str]:
 
 def _float(part: _Part) -> Iterator[str]:
     table = part.table
-    continued = "" if part.first else ", continued"
+    title = running(table.title, ROOM / 2) + ("" if part.first else ", continued")
     yield from (r"\begin{table}", r"\centering", r"\footnotesize", r"\setlength{\tabcolsep}{4pt}")
-    yield rf"\caption{{{running(table.title, ROOM / 2)}{continued}}}"
+    yield rf"\caption{{{title}}}"
     yield rf"\begin{{tabular}}{{@{{}}{'l' * part.ranked}{_label_column(table)}{'r' * len(part.columns)}@{{}}}}"
     yield r"\toprule"
     yield _line(part, ["rank" + _marks(table.rank_notes), "", *(_heading(table, i) for i in part.columns)])
@@ -110,13 +110,7 @@ def _float(part: _Part) -> Iterator[str]:
     if _height(part) < PAGE:
         yield from (*below, r"\end{table}")
     else:  # a float cannot be broken over pages, text can
-        yield from (
-            r"\end{table}",
-            "",
-            rf"{{\scriptsize Below {running(table.title, ROOM / 2)}{continued}:",
-            *below,
-            "}",
-        )
+        yield from (r"\end{table}", "", rf"{{\scriptsize\noindent Notes to {title}:", *below, "}")
 
 
 def _height(part: _Part) -> float:
@@ -126,7 +120,7 @@ def _height(part: _Part) -> float:
     said = [table.footnotes[number - 1] for number in part.notes]
     said += [LEGEND, *table.legend] if part.first else []
     said += [table.signature] if part.last else []
-    return ROW * lines + ROW * sum(points(text) / ROOM + (text in table.legend) for text in said)
+    return ROW * lines + 8 * sum(0.8 * points(text) / ROOM + (text in table.legend) for text in said)
 
 
 def _below(part: _Part) -> Iterator[str]:
@@ -149,16 +143,12 @@ def _label_column(table: Table) -> str:
     return "l" if _label_points(table) <= LABEL * ROOM else rf"p{{{LABEL}\linewidth}}"
 
 
-def _name(row: Row) -> str:
-    return row.label + "\u00a0◆" * row.front
-
-
 def _label(part: _Part, row: Row) -> str:
     """The name; where it was not said before, with its notes and its place on the front."""
-    name, notes = (_name(row), row.notes) if part.first else (row.label, ())
+    more = (r"~$\diamond$" if row.front else "") + _marks(row.notes) if part.first else ""
     if _label_column(part.table) == "l":
-        return escape(name) + _marks(notes)
-    return rf"\raggedright\hangindent=1em {running(name, LABEL * ROOM - 10)}{_marks(notes)}"
+        return escape(row.label) + more
+    return rf"\raggedright\hangindent=1em {running(row.label, LABEL * ROOM - 10)}{more}"
 
 
 def _heading(table: Table, i: int) -> str:

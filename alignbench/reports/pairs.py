@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 
 from alignbench.metrics.replicates import replicates_of
-from alignbench.stats.intervals import normal, spread_or_none
-from alignbench.stats.ranks import Numbers, jackknife_error
+from alignbench.stats.intervals import normal
+from alignbench.stats.ranks import SAME, Numbers, jackknife_error
 from alignbench.types import Estimate
 
 Record = Mapping[str, Any]
@@ -49,8 +49,10 @@ def difference(first: Record, second: Record) -> Estimate:
     if not why:
         mine, theirs = replicates_of(first), replicates_of(second)
         assert mine is not None and theirs is not None
-        answer = normal(a - b, float(jackknife_error(mine - theirs)) ** 2, n=n, df=mine.size - 1)
-        return answer if errors == (0.0, 0.0) else spread_or_none(answer, STILL)
+        error = float(jackknife_error(mine - theirs))
+        if error <= SAME * max(1.0, abs(a), abs(b)) and errors != (0.0, 0.0):
+            return Estimate(a - b, n=n, note=STILL)
+        return normal(a - b, error**2, n=n, df=mine.size - 1)
     if errors[0] is None or errors[1] is None:
         return Estimate(a - b, n=n, note=f"{NOT_PAIRED} ({why}), and the error of one is not known: no interval")
     told = f"{NOT_PAIRED} ({why}): the interval holds whatever the two share"
@@ -89,7 +91,7 @@ def numbers(records: Sequence[Record | None], better: str) -> Numbers:
 
 def number(value: Any) -> float | None:
     """A cell of a results table as a number; None where it is empty."""
-    return None if value is None or value == "" or pd.isna(value) else float(value)
+    return None if value is None or pd.isna(value) or value == "" else float(value)
 
 
 def _unlike(first: Record, second: Record, names: Sequence[str]) -> str:

@@ -18,7 +18,7 @@ from alignbench.reports.pairs import numbers
 from alignbench.stats.ranks import Numbers, Ranks, pareto, ranks, tied
 from alignbench.types import PRIMARY, Array
 
-RANKS = "rank: by {}, with limits that hold for all {} rows at once with 95 %, from paired differences."
+RANKS = "Rank: by {}, with limits that hold for all {} rows at once with 95 %, from paired differences."
 BOLD = "Bold: the best of a column and all that is tied with it at 95 % (paired differences, adjusted for the rows)."
 APART = "Rows below the others are there to compare with: neither ranked nor bold."
 UNPAIRED = "{} have no replicates: told apart by the sum of standard errors, which holds whatever they share."
@@ -82,7 +82,8 @@ def rank_cells(found: Ranks) -> list[Cell]:
     """Ranks as `1 [1, 3]`; `—` where there is no number."""
     triples = zip(found.rank, found.low, found.high, strict=True)
     return [
-        Cell() if isnan(r) else Cell(f"{r:g}", f"[{a:g}, {b:g}]", float(r), float(a), float(b)) for r, a, b in triples
+        Cell() if isnan(r) else Cell(f"{r:.4g}", f"[{a:.4g}, {b:.4g}]", float(r), float(a), float(b))
+        for r, a, b in triples
     ]
 
 

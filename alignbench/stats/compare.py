@@ -8,7 +8,7 @@ overlap of their own intervals says nothing of it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -37,16 +37,6 @@ class Pairing:
     prompt: Array  # (B,) int
     group: Array | None = None  # (B,) int: draws of one dependent run
     over: CiOver = "prompts_given"
-
-
-@dataclass(frozen=True)
-class Tied:
-    """The rows that cannot be told from the best, and what each was told by."""
-
-    best: int
-    tied: Array  # (m,) bool; the best is one of them
-    behind: tuple[Estimate, ...]  # how much worse than the best each row is: >= 0; 0 for the best itself
-    p_values: Array  # (m,) one-sided, adjusted for the number of rows
 
 
 def paired(first: Array, second: Array, pairing: Pairing) -> Estimate:
@@ -132,26 +122,6 @@ def holm(p_values: Array) -> Array:
     adjusted = np.empty(p.size)
     adjusted[order] = np.minimum(stepped, 1.0)
     return adjusted
-
-
-def tied_with_best(
-    rows: Sequence[Array], pairing: Pairing, better: Literal["lower", "higher"] = "lower", level: float = LEVEL
-) -> Tied:
-    """The best of m `rows` (B,) by their means, and those that no one-sided paired test tells from it at `level`.
-
-    The p-values are multiplied by m − 1, not stepped down as Holm's: the truly best row may be any row, and each of the
-    m − 1 others may have come out on top by chance. So it is among the tied with probability 1 − `level`, although the
-    best was picked from the same draws. Source: Hsu, Multiple Comparisons: Theory and Methods (1996), §4.
-    """
-    sign = 1.0 if better == "lower" else -1.0
-    values = [sign * np.asarray(row, float) for row in rows]
-    best = int(np.argmin([_prompt_means(v, pairing).mean() for v in values]))
-    behind = tuple(paired(v, values[best], pairing) for v in values)
-    df = degrees(pairing)
-    raw = np.array([p_value(estimate, df, "greater") for estimate in behind])
-    adjusted = np.minimum(raw * max(len(rows) - 1, 1), 1.0)
-    adjusted[best] = 1.0
-    return Tied(best, adjusted > level, behind, adjusted)
 
 
 def pseudo_values(sums: Array, theta: Callable[[Array], Array]) -> Array:

@@ -44,13 +44,13 @@ def cells(values: Array, tie: float = TIE) -> tuple[Array, Array]:
 
 def is_boolean(prompt: Array, r: Array) -> bool:
     """Whether within every prompt all draws that the target allows have one weight: a hard constraint, nothing else."""
-    return all(_distinct(np.asarray(r)[rows]) <= 1 for rows, _ in strata(prompt))
+    return all(_distinct(x) <= 1 for x in _by_prompt(prompt, r))
 
 
 def is_tied(prompt: Array, r: Array) -> bool:
     """Whether the ratios take few values (on average at least two draws share one), so that cells can be counted."""
     counts = np.array([(_distinct(x), np.isfinite(x).sum()) for x in _by_prompt(prompt, r)])
-    return bool(is_boolean(prompt, r) or 2 * counts[:, 0].sum() <= counts[:, 1].sum())
+    return bool(counts[:, 0].max() <= 1 or 2 * counts[:, 0].sum() <= counts[:, 1].sum())
 
 
 def p_draws(prompt: Array, r: Array) -> Array:
@@ -151,7 +151,9 @@ def _by_prompt(prompt: Array, r: Array) -> list[Array]:
 
 
 def _distinct(r: Array) -> int:
-    return len(cells(r[np.isfinite(r)])[0])
+    """How many finite values there are, gaps up to `TIE` being none; as many as `cells` finds."""
+    ranked = np.sort(r[np.isfinite(r)])
+    return int((ranked[1:] > ranked[:-1] + TIE).sum()) + bool(ranked.size)
 
 
 def _effective(r: Array, power: int) -> float:

@@ -11,7 +11,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from paired_world import ASKED, BETTER, PairedWorld, records
+from paired_world import ASKED, BETTER, PairedWorld, kl_alone, records
 
 from alignbench.reports.pairs import difference, numbers
 from alignbench.stats.ranks import borda, ranks, tied
@@ -66,4 +66,5 @@ def main(seeds):
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 400)
+    with kl_alone():
+        main(int(sys.argv[1]) if len(sys.argv) > 1 else 400)

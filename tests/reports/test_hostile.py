@@ -21,6 +21,8 @@ from unicodedata import category
 
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from rich.console import Console
 
@@ -29,6 +31,7 @@ from alignbench.reports.board import Leaderboard, plain_text
 from alignbench.reports.readme import END, START, replaced
 from alignbench.reports.render import to_html, to_json, to_latex, to_markdown, to_terminal
 from alignbench.reports.rows import COLUMNS, read_rows, tidy, write_rows
+from alignbench.reports.spreadsheet import guarded, unguarded
 from alignbench.reports.table import leaderboard
 
 ATTACKS = (
@@ -51,7 +54,8 @@ ATTACKS = (
     "\x1b[31mred\x1b[0m", "\x1b]0;t\x07", "\x9b31m", "\x07", "\x08\x08\x08", "\x7f", "\ud800", "\udcff", "x\udfffy",
     "\ufffe", "two\nlines", "cr\ronly", "crlf\r\n", "\u2028", "\u2029", "\x85", "\v\f", " ", "  spaced  ", "", "nan",
     "NaN", "inf", "null", "None", "NA", "[bold]rich[/bold]", "[link=http://evil.example]x[/link]", "中文 🎲",
-    "👩\u200d⚕️", "שלום", "مرحبا", "Ẑ λ̂ x̂ \u0302", "é«»ÐĦ½¤", "π₁ ∮ ℝ", "a\u0301\u0302\u0303\u0304" * 9, "◆",
+    "👩\u200d⚕️", "שלום", "مرحبا",
+    "Ẑ λ̂ x̂ \u0302", "é«»ÐĦ½¤", "π₁ ∮ ℝ", "a\u0301\u0302\u0303\u0304" * 9, "◆",
     "— not measured", "x" * 10_000, "<" * 3_000, "中" * 3_000, "a_" * 3_000, "{name: prompt, text: '<b>'}",
     "{name: a, b: {name: c}}", "{a: &a [*a]}", "!!python/object:os.system x", "best_of_n:n=</td>", "2001-99-99",
     "a|b|c:d", "base", "draws of p", "constant:text=</script>",
@@ -71,31 +75,39 @@ def strings() -> list[str]:
 
 
 def table(words: Iterator[str], tasks: int) -> pd.DataFrame:
-    """Rows of so many tasks, eight generators and two metrics each, with every word taken from `words`."""
+    """Rows of so many tasks, eight generators and two metrics each, with every word taken from `words`.
+
+    Three tasks have the base and the generators in common, so that there are ranks, ties and suites over tasks.
+    """
     found: list[dict[str, Any]] = []
-    for _ in range(tasks):
-        setting = {
-            name: next(words) for name in ("task", "task_version", "task_hash", "target_id", "base", "base_id", "judge")
-        }
+    for number in range(tasks):
+        if number % 3 == 0:
+            base = {name: next(words) for name in ("base", "base_id", "judge")}
+            who = [{name: next(words) for name in ("generator", "aligner", "generator_id")} for _ in range(7)]
+            who.append({"generator": base["base"], "aligner": "", "generator_id": base["base_id"]})
+        task = {name: next(words) for name in ("task", "task_version", "task_hash", "target_id", "ci_over")}
         metrics = [(f"user {next(words)}", next(words), next(words)), ("divergence", "kl_target", "lower")]
-        for number in range(8):
-            who = {name: next(words) for name in ("generator", "aligner", "generator_id")}
+        for place, generator in enumerate(who):
             for metric, part, better in metrics:
-                free = {name: next(words) for name in ("run_id", "note", "signature", "measured", "ci_over")}
-                half = {
-                    "value": -number / 3,
-                    "stderr": 0.1,
-                    "ci_low": -number,
-                    "ci_high": 0.1,
-                    "seed": 0,
-                    "draws": 8,
-                    "n": 9,
-                }
-                found.append(setting | who | free | half | {"metric": metric, "part": part, "better": better})
-        found[-1] |= {"generator": setting["base"], "aligner": "", "generator_id": setting["base_id"]}
-        found[-2] |= {"generator": setting["base"], "aligner": "", "generator_id": setting["base_id"]}
-    frame = pd.DataFrame(found, dtype=object).reindex(columns=list(COLUMNS))
+                free = {name: next(words) for name in ("run_id", "note", "signature", "measured")}
+                row = {"metric": metric, "part": part, "better": better, "seed": 0, "draws": 8} | around(-(place // 2))
+                found.append(base | generator | task | free | row)
+    frame = pd.DataFrame(found, dtype=object).reindex(columns=[*COLUMNS, "replicates"])
     return frame.assign(**{"=mine <b>": pd.Series([next(words) for _ in found], dtype=object)})
+
+
+def around(value: float) -> dict[str, Any]:
+    """A number with its interval and its replicates."""
+    noise = [0.01 * ((7 * g + 3 * value) % 5 - 2) for g in range(16)]
+    replicates = " ".join(f"{value + x:.8g}" for x in noise)
+    return {
+        "value": value,
+        "stderr": 0.1,
+        "ci_low": value - 0.2,
+        "ci_high": value + 0.2,
+        "n": 8,
+        "replicates": replicates,
+    }
 
 
 def cycle(words: Sequence[str]) -> Iterator[str]:
@@ -108,20 +120,23 @@ def frame() -> pd.DataFrame:
     """Every string in some place, with places left for more."""
     words = strings()
     assert len(words) == COUNT
-    made = table(iter(words + words), tasks=9)
+    made = table(iter(words + words), tasks=12)
     assert sum(made[name].nunique() for name in made) > 0.9 * COUNT
     return made
 
 
 @pytest.fixture(scope="module")
 def board(frame: pd.DataFrame) -> Leaderboard:
-    return leaderboard(frame, metrics=sorted(set(frame["metric"])))
+    made = leaderboard(frame, metrics=sorted(set(frame["metric"])))
+    assert made.suite and any(row.mark for table in made for row in table.rows)
+    assert all(table.ranked and any(c.best for row in table.rows for c in row.cells) for table in made)
+    return made
 
 
 @pytest.fixture(scope="module")
 def innocent() -> Leaderboard:
     """The same table with words that mean nothing."""
-    made = table(map("word{}".format, range(10**6)), tasks=9)
+    made = table(map("word{}".format, range(10**6)), tasks=12)
     return leaderboard(made, metrics=sorted(set(made["metric"])))
 
 
@@ -215,8 +230,8 @@ def _joined(children: Sequence[Any]) -> str:
 
 
 KINDS = {
-    "heading", "paragraph", "inline", "text", "text_special", "html_inline", "table", "thead", "tbody", "tr", "th", "td",
-    "ordered_list", "list_item", "em", "strong",
+    "heading", "paragraph", "inline", "text", "text_special", "html_inline", "table", "thead", "tbody", "tr", "th",
+    "td", "ordered_list", "list_item", "em", "strong",
 }  # fmt: skip
 
 
@@ -256,8 +271,11 @@ def test_a_table_stays_between_the_marks_of_a_readme(board: Leaderboard) -> None
 # LaTeX
 
 PRINTED = tuple(tex.SPECIAL.values())
-OWN = r"""\begin \end \centering \footnotesize \scriptsize \setlength \tabcolsep \caption \toprule \midrule \bottomrule
-\par \smallskip \raggedright \hangindent \linewidth \textsuperscript \texttt \textbf \allowbreak \quad \clearpage \hat \\"""
+OWN = r"""
+    \begin \end \centering \footnotesize \scriptsize \setlength \tabcolsep \caption \toprule \midrule \bottomrule
+    \par \quad \smallskip \raggedright \hangindent \linewidth \textsuperscript \texttt \textbf \allowbreak \clearpage
+    \noindent \hat \\
+"""
 
 
 def check_latex(text: str) -> None:
@@ -346,7 +364,14 @@ def check_terminal(print_: Callable[[Console], None], board: Leaderboard) -> Non
 def test_a_terminal_obeys_none_of_it(board: Leaderboard) -> None:
     check_terminal(lambda console: console.print(to_terminal(board)), board)
     with pytest.raises(AssertionError):
-        check_terminal(lambda console: console.print("".join(ATTACKS), markup=False), board)
+        check_terminal(lambda console: console.print("\u202e"), board)
+
+
+@given(st.text("'\"=+-@;\t\r\n\uff1d\ufeff a\0", max_size=12))
+@settings(max_examples=200, derandomize=True, deadline=None)
+def test_a_guard_is_taken_off_exactly(word: str) -> None:
+    assert unguarded(guarded(word)) == word
+    assert not re.search("(^|[;\t\r\n])[=+\\-@]", guarded(word))
 
 
 def test_plain_text_of_all_of_it() -> None:

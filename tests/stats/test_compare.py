@@ -9,7 +9,7 @@ import pytest
 from scipy.stats import norm, ttest_1samp
 
 from alignbench.stats import compare
-from alignbench.stats.compare import Pairing, holm, p_value, paired, permuted, pseudo_values, tied_with_best
+from alignbench.stats.compare import Pairing, holm, p_value, paired, permuted, pseudo_values
 from alignbench.stats.jackknife import jackknife
 
 LIKE = "prompts_like_these"
@@ -106,20 +106,9 @@ def test_holm():
 
 
 def test_a_difference_that_does_not_vary_has_no_known_error_and_is_not_told():
-    """0.3 and 0.1 + 0.2 differ by rounding, in every draw alike."""
-    told = tied_with_best([np.full(60, 0.3), np.full(60, 0.1 + 0.2)], pairing())
-    assert told.tied.tolist() == [True, True]
     same = paired(np.full(60, 0.5), np.zeros(60), pairing())
     assert same.stderr is None and "do not differ" in same.note
     assert [p_value(same, 57, a) for a in ("less", "greater", "two-sided")] == [1.0, 1.0, 1.0]
-
-
-@pytest.mark.parametrize(("better", "best"), [("lower", 1), ("higher", 2)])
-def test_the_best_is_by_the_metrics_direction(better, best):
-    rows = [noise(14 + i, 60) / 100 + mean for i, mean in enumerate((0.5, 0.1, 0.9))]
-    told = tied_with_best(rows, pairing(), better)
-    assert told.best == best and told.tied.tolist() == [i == best for i in range(3)]
-    assert all(e.value >= 0 for e in told.behind) and told.p_values[best] == 1
 
 
 def test_pseudo_values_are_what_the_jackknife_averages():
@@ -188,22 +177,6 @@ def test_stratifying_where_prompts_stand_for_others_would_be_caught():
         return paired(first, second, Pairing(where.prompt))
 
     assert rejections(stratified, over=LIKE, runs=200) > 0.5
-
-
-@pytest.mark.parametrize("means", [np.zeros(8), np.array([0.0, 0.0, 0.3, 0.3, 0.3, 0.3, 0.3, 0.3]), np.arange(8) / 50])
-def test_the_truly_best_row_is_among_the_tied(means):
-    """Whatever the others are, row 0 is left out in 5 % of runs at most, though the best is picked from the data."""
-    where, lost = pairing(2, 30), 0
-    for seed in range(RUNS):
-        rows = noise((seed, 4), 60) + noise((seed, 5), 8, 60) + means[:, None]
-        lost += not tied_with_best(list(rows), where).tied[0]
-    assert lost / RUNS <= most(0.05)
-
-
-def test_clearly_worse_rows_are_not_tied():
-    where = pairing(2, 30)
-    rows = noise(18, 60) + noise(19, 8, 60) / 3 + np.array([0, 0, *np.ones(6)])[:, None]
-    assert tied_with_best(list(rows), where).tied.tolist() == [True, True] + [False] * 6
 
 
 def kl_pseudo_values(w, excess):
