@@ -102,6 +102,7 @@ def _from_mapping(given: Any, where: str) -> Spec:
 
 
 WORDS = {"true": True, "false": False, "null": None, "~": None}
+LONGEST_NUMBER = 4000  # digits; Python reads no integer of more than 4,300
 NUMBER = re.compile(r"[-+]?(\d+(?P<fraction>\.\d*)?|(?P<bare>\.\d+))(?P<power>e[-+]?\d+)?", re.IGNORECASE)
 
 
@@ -111,7 +112,7 @@ def parse_scalar(text: str) -> Any:
     if text.lower() in WORDS:
         return WORDS[text.lower()]
     number = NUMBER.fullmatch(text)
-    if number is None:
+    if number is None or len(text) > LONGEST_NUMBER:
         return text
     return float(text) if any(number.groupdict().values()) else int(text)
 
@@ -132,6 +133,8 @@ def _yaml(text: str, where: str) -> Any:
         return yaml.load(text, Loader)
     except yaml.YAMLError as error:
         raise UsageError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from error
+    except (RecursionError, ValueError) as error:  # brackets thousands deep, numbers of thousands of digits
+        raise UsageError(f"{where}: too long or too deep to be read as YAML") from error
 
 
 def _plain(value: Any) -> bool:

@@ -196,7 +196,8 @@ def _column(name: str, keys: Sequence[str], missing: list[str]) -> str | None:
     parts = [key for key in keys if key.partition(".")[2] == name]
     if name in keys or len(parts) == 1:
         return name if name in keys else parts[0]
-    missing.append(str(unknown("metric", name, keys)))
+    known = keys if "." in name else {part for key in keys if (part := key.partition(".")[2])}
+    missing.append(str(unknown("metric", name, known)))
     return None
 
 

@@ -222,7 +222,7 @@ def steps_of(rows: pd.DataFrame) -> dict[tuple[str, str], int]:
 
 def sweeps(table: Table, keys: Sequence[str] = ()) -> tuple[Curves, ...]:
     """A chart for each number of an aligner in which some rows differ and agree in all else."""
-    found = families_of(table.rows)
+    found = families_of(table.rows, table.base)
     curves = [_curves(table, f"{aligner}: {argument}", lines, keys) for (aligner, argument), lines in found.items()]
     return tuple(c for c in curves if c is not None)
 

@@ -12,7 +12,7 @@ from alignbench.spec import Spec, parse_spec
 Families = dict[tuple[str, str], dict[str, list[tuple[float, int]]]]
 
 
-def families_of(rows: Sequence[Row]) -> Families:
+def families_of(rows: Sequence[Row], base: str) -> Families:
     """(aligner, argument) → what else is given → (its number, place of the row, from 1); alone is no family.
 
     An argument of an aligner inside another is named with dots, such as `proposal.n`.
@@ -22,7 +22,7 @@ def families_of(rows: Sequence[Row]) -> Families:
         spec = _spec(row.aligner)
         for path, value in _numbers(spec.arguments) if spec else ():
             rest = Spec(spec.name, _without(spec.arguments, path)).label  # type: ignore[union-attr]
-            name = " + ".join(filter(None, (row.generator, rest)))
+            name = rest if row.generator == base else f"{row.generator} + {rest}"
             lines = found.setdefault((spec.name, ".".join(path)), {})  # type: ignore[union-attr]
             lines.setdefault(name, []).append((value, place))
     kept = {who: {n: s for n, s in lines.items() if len({x for x, _ in s}) > 1} for who, lines in found.items()}
@@ -33,7 +33,7 @@ def _spec(aligner: str) -> Spec | None:
     """The spec of an aligner's name; None where it reads as none."""
     try:
         return parse_spec(aligner, "aligner") if aligner else None
-    except (UsageError, ValueError, RecursionError):
+    except UsageError:
         return None
 
 

@@ -30,15 +30,18 @@ from alignbench.reports.plots.style import (
 LABELS = 170  # points for the names of the rows
 READING = "95 % limits; an end with a stroke is a bound; n/a: no number"
 EDGE = 0.04  # of an axis, free at its ends
+ABREAST = 5  # panels
 WIDEST = 150  # a panel
 
 
 def drawn(chart: Bars) -> Any:
     """An altair chart without its title."""
     names = {number: f"{number}  {short(label, int(LABELS / LETTER) - 4)}" for number, label in chart.labels.items()}
-    width = min(WIDEST, (PAGE - LABELS) / len(chart.panels) - 12)
-    panels = [_panel(panel, names, width, first=i == 0) for i, panel in enumerate(chart.panels)]
-    return altair().hconcat(*panels, spacing=12)
+    alt, count = altair(), min(ABREAST, len(chart.panels))
+    width = min(WIDEST, (PAGE - LABELS) / count - 12)
+    panels = [_panel(panel, names, width, first=i % count == 0) for i, panel in enumerate(chart.panels)]
+    rows = [alt.hconcat(*panels[i : i + count], spacing=12) for i in range(0, len(panels), count)]
+    return alt.vconcat(*rows, spacing=12)
 
 
 def _panel(panel: Panel, names: dict[int, str], width: float, *, first: bool) -> Any:
@@ -48,11 +51,7 @@ def _panel(panel: Panel, names: dict[int, str], width: float, *, first: bool) ->
     y = alt.Y("row:N", scale=alt.Scale(domain=list(names.values())), axis=named)
     x = alt.X("x:Q", scale=scale(panel.axis), axis=ruler(panel.axis, int(width / TICK), None))
     layers = [*_wanted(panel, x), *_limits(panel, names, x, y), *_marks(panel, names, x, y), *_words(panel, names, y)]
-    shown = panel.name if panel.axis.title == panel.axis.key else heading(panel.axis)
-    lines = wrap(shown, max(int(width / LETTER), 8)) + (
-        [] if panel.wanted is None else [f"dashed: {panel.wanted:g} wanted"]
-    )
-    title = alt.TitleParams(lines, fontSize=FONT, fontWeight="normal", offset=4)
+    title = alt.TitleParams(_title(panel, width), fontSize=FONT, fontWeight="normal", offset=4)
     return alt.layer(*layers).properties(width=width, height=LINE * len(names), title=title)
 
 

@@ -30,7 +30,7 @@ from alignbench.reports.plots.style import (
 
 READING = "95 % limits"
 EDGE = 0.04  # of an axis, free at its ends
-WIDTH, HEIGHT = COLUMN - 50, 100
+WIDTH, HEIGHT = COLUMN - 80, 100
 LEVELS = {"base": BLACK, "ceiling": GREEN}
 
 
@@ -41,7 +41,7 @@ def drawn(chart: Curves) -> Any:
     last = len(chart.curves) - 1
     parts = [_curve(curve, chart.x, looks, last=i == last) for i, curve in enumerate(chart.curves)]
     if len(names) > 1:
-        parts.append(listed([(str(i), "", name) for i, name in enumerate(names)], looks, COLUMN))
+        parts.append(listed([(str(i), "", name) for i, name in enumerate(names)], looks, WIDTH))
     return altair().vconcat(*parts, spacing=8)
 
 

@@ -48,9 +48,9 @@ def placed(marks: Sequence[tuple[float, float, str]], bars: Sequence[Box], width
 
 
 def _heaps(marks: Sequence[tuple[float, float, str]]) -> list[tuple[float, float, str]]:
-    """Marks that lie nearly on each other, as one with all their texts."""
+    """Marks that lie nearly on each other, as one with all their texts from left to right."""
     found: list[tuple[float, float, list[str]]] = []
-    for x, y, text in marks:
+    for x, y, text in sorted(marks, key=lambda mark: mark[:2]):
         near = next((h for h in found if max(abs(h[0] - x), abs(h[1] - y)) <= NEAR), None)
         if near is None:
             found.append((x, y, [text]))

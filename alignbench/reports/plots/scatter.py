@@ -20,6 +20,7 @@ from alignbench.reports.plots.style import (
     heading,
     listed,
     points,
+    rounded,
     ruler,
     scale,
     span,
@@ -27,7 +28,7 @@ from alignbench.reports.plots.style import (
 
 READING = "95 % limits; blue: on the Pareto front, none is better in both"
 EDGE = 0.03  # of an axis, free at its ends
-WIDTH, HEIGHT = COLUMN - 35, 200
+WIDTH, HEIGHT = COLUMN - 45, 200
 BELOW = 10  # so many generators are listed below the plot, more beside it
 
 
@@ -37,7 +38,7 @@ def drawn(chart: Scatter) -> Any:
     chart = replace(chart, x=chart.x.padded(EDGE), y=chart.y.padded(EDGE))
     below = len(chart.points) <= BELOW
     entries = [(_look(p), str(p.number), p.label) for p in sorted(chart.points, key=lambda p: p.number)]
-    beside = listed(entries, LOOKS, COLUMN if below else PAGE - COLUMN - 30)
+    beside = listed(entries, LOOKS, WIDTH if below else PAGE - COLUMN - 20)
     return (alt.vconcat if below else alt.hconcat)(_plot(chart), beside, spacing=10)
 
 
@@ -86,8 +87,8 @@ def _numbers(chart: Scatter, x: Any, y: Any) -> list[Any]:
     marks = [(*at(p.x.value, p.y.value), str(p.number)) for p in chart.points]
     labels = placed(marks, _bars(chart, at), width, height)
     values = [
-        {"text": t.text, "x": chart.x.value(t.x / width), "y": chart.y.value(t.y / height),
-         "of_x": chart.x.value(t.of_x / width), "of_y": chart.y.value(t.of_y / height), "far": t.far}
+        {"text": t.text, "x": rounded(chart.x.value(t.x / width)), "y": rounded(chart.y.value(t.y / height)),
+         "of_x": rounded(chart.x.value(t.of_x / width)), "of_y": rounded(chart.y.value(t.of_y / height)), "far": t.far}
         for t in labels
     ]  # fmt: skip
     leaders = alt.Chart(data(v for v in values if v["far"])).mark_rule(strokeWidth=0.4, color=GREY)

@@ -78,10 +78,15 @@ def points(values: Sequence[dict[str, Any]], looks: dict[str, Look], **where: An
     return altair().Chart(data(values)).mark_point(size=26, strokeWidth=1, opacity=1).encode(**where, **channels(looks))
 
 
+def rounded(value: float) -> float:
+    """To six digits, more than ink shows, so that a specification is the same on every machine."""
+    return float(f"{value:.6g}")
+
+
 def scale(axis: Axis) -> Any:
     """The scale that `Axis.place` describes."""
     kind = {"type": "linear"} if axis.linear_below is None else {"type": "symlog", "constant": axis.linear_below}
-    return altair().Scale(domain=[axis.low, axis.high], nice=False, zero=False, **kind)
+    return altair().Scale(domain=[rounded(axis.low), rounded(axis.high)], nice=False, zero=False, **kind)
 
 
 def ruler(axis: Axis, most: int, title: str | list[str] | None) -> Any:

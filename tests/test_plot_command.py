@@ -1,0 +1,69 @@
+"""`alignbench plot` as a user meets it: which files it writes, what it says is missing, and the line for a mistake."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from chart_rows import WORDS, of
+
+from alignbench.reports.rows import write_rows
+
+pytest.importorskip("altair")
+pytest.importorskip("vl_convert")
+
+
+@pytest.fixture
+def published(tmp_path: Path) -> Path:
+    """A folder with the rows of two tasks, of which the second has no sweep."""
+    import pandas as pd
+
+    other = pd.DataFrame(of("base", 0.2, 0.0) + of("greedy", 0.4, 3.0)).assign(task="names", task_hash="beef")
+    write_rows(tmp_path / "published" / "rows.csv", pd.concat([WORDS, other]))
+    return tmp_path / "published"
+
+
+def test_a_picture_for_each_task_in_each_format(command, published) -> None:
+    said = command("plot", "tradeoff", published, "--out", "plots", "--format", "svg,json")
+    names = sorted(path.name for path in Path("plots").iterdir())
+    assert names == ["tradeoff_names.json", "tradeoff_names.svg", "tradeoff_words.json", "tradeoff_words.svg"]
+    assert said.code == 0 and "plots/tradeoff_words.svg" in said.out
+    assert "left out sir:n=4: divergence.kl_base: — (no density: what each token adds is not known)" in said.err
+
+
+def test_one_file_one_task_other_axes_and_some_generators(command, published) -> None:
+    said = command("plot", "tradeoff", published, "--tasks", "wor*", "--x", "kl_base", "--y", "always",
+                   "--generators", "base", "--generators", "best*", "--out", "one.svg")  # fmt: skip
+    text = Path("one.svg").read_text(encoding="utf-8")
+    assert said.code == 0 and "best_of_n:n=8" in text and "greedy" not in text
+    said = command("plot", "tradeoff", published, "--out", "one.svg")
+    assert said.code == 2 and "is one file, and there are 2 pictures" in said.err
+
+
+def test_what_is_missing_is_said_and_the_rest_is_drawn(command, published) -> None:
+    said = command("plot", "sweep", published, "nowhere", "--format", "json")
+    assert said.code == 1 and Path("sweep_words_best_of_n_n.json").exists()
+    assert "sweep of names v1 · base m: no two rows differ in one number" in said.err
+    assert "nowhere: does not exist" in said.err
+    said = command(
+        "plot", "moments", published, "--tasks", "names,wrods", "--generators", "greedly", "--format", "json"
+    )
+    assert said.code == 1 and "unknown task 'wrods'. Did you mean 'words'?" in said.err
+    assert "unknown generator 'greedly'. Did you mean 'greedy'?" in said.err
+    said = command("plot", "series", published, "--y", "kl_bass")
+    assert said.code == 1 and "unknown metric 'kl_bass'. Did you mean" in said.err and "Traceback" not in said.err
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["trade_off"], "unknown plot 'trade_off'. Did you mean 'tradeoff'?"),
+        (["moments", "--x", "kl_base"], "--x with moments: it is for tradeoff"),
+        (["tradeoff", "--format", "pgn"], "--format: unknown format 'pgn'. Did you mean 'png'?"),
+        (["tradeoff", "--out", "figure.jpg"], "--out figure.jpg: unknown format 'jpg'."),
+        (["tradeoff", "--out", "a.png", "--format", "svg"], "--out a.png is a file: leave out --format"),
+    ],
+)
+def test_mistakes_get_one_line(command, published, words, line) -> None:
+    said = command("plot", words[0], published, *words[1:])
+    assert said.code == 2 and line in said.err and len(said.err.splitlines()) == 1
