@@ -1,0 +1,182 @@
+"""Comparisons in words: for a terminal, as Markdown, as JSON; every text of a model or a file is escaped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table as Grid
+from rich.text import Text
+from tabulate import tabulate
+
+from alignbench.reports.comparison import LEVEL, Compared, Comparison, Difference
+from alignbench.reports.markdown import escape
+from alignbench.reports.numbers import MISSING, plain, spell
+from alignbench.reports.shifts import Example, Shift
+from alignbench.reports.table import plain_text
+from alignbench.reports.terminal import superscript
+from alignbench.results import dump
+from alignbench.types import Estimate
+
+LONGEST = 240  # characters of a draw that are shown; JSON has all
+LEVEL_NOTE = (
+    "± and [low, high] are 95 % limits, of differences paired ones, each for itself: not adjusted for their number"
+)
+VERDICTS = {"better": "green", "worse": "red", "differs": "bold"}
+LEGEND = (
+    "difference: the candidate's number less the baseline's, paired by draws, with 95 % limits. d_z: the difference in "
+    "standard deviations of what one pair of draws adds to it. p: two-sided, by flipped signs of paired draws or "
+    "blocks of draws. Holm: p adjusted for all numbers, tasks and candidates compared here; a verdict is given where "
+    f"it is at most {LEVEL}, or where the difference is exact or infinite."
+)
+
+
+@dataclass(frozen=True)
+class Grille:
+    """A table of words: what is above it, its head, its lines, and numbered notes; `verdict` is the last column's."""
+
+    title: str
+    head: Sequence[str]
+    body: Sequence[Sequence[str]]
+    notes: Sequence[str] = ()
+    verdicts: Sequence[str] = field(default_factory=tuple)
+
+
+def grilles(compared: Compared) -> Iterator[Grille]:
+    """The tables of one generator beside the baseline on one task: differences, prompts that moved, draws."""
+    yield of_differences(compared)
+    if compared.shifts:
+        yield of_shifts(compared)
+    for example in compared.examples:
+        yield of_example(compared, example)
+
+
+def of_differences(compared: Compared) -> Grille:
+    """One line for each number."""
+    notes: list[str] = []
+    body = [_line(d, notes) for d in compared.table]
+    head = ("", compared.first, compared.other, "difference", "d_z", "p", "Holm", "verdict")
+    about = [*compared.notes, f"{compared.prompts} prompts × {compared.draws} draws; base {compared.base}"]
+    return Grille(compared.title, [plain_text(h) for h in head], body, [*notes, *map(plain_text, about)],
+                  [d.verdict for d in compared.table])  # fmt: skip
+
+
+def _line(d: Difference, notes: list[str]) -> list[str]:
+    numbers = [spelled(e) for e in (d.first, d.other, d.difference)]
+    note = plain_text(d.difference.note)
+    if note and note not in notes:
+        notes.append(note)
+    mark = superscript((notes.index(note) + 1,)) if note else ""
+    return [d.heading, *numbers[:2], signed(d.difference.value, numbers[2]) + mark, _short(d.effect), _short(d.p_value),
+            _short(d.adjusted), d.verdict]  # fmt: skip
+
+
+def spelled(e: Estimate) -> str:
+    """A number and its limits."""
+    return " ".join(spell(e.value, e.ci_low, e.ci_high)).rstrip()
+
+
+def signed(value: float | None, text: str) -> str:
+    """A difference with its sign, so that a rise reads as one."""
+    return f"+{text}" if value is not None and value > 0 else text
+
+
+def _short(number: float | None) -> str:
+    return "" if number is None else f"{number:.2g}"
+
+
+def of_shifts(compared: Compared) -> Grille:
+    """One line for each prompt that moved."""
+    looked = compared.shifts[0].looked_at
+    note = (f"each prompt by what moved most on it, in standard deviations of a draw; limits at 1 − {LEVEL}/{looked}, "
+            f"since the largest of {looked} were picked")  # fmt: skip
+    head = ("prompt", "what", compared.first, compared.other, "difference")
+    return Grille("prompts that moved most", [plain_text(h) for h in head], [_moved(s) for s in compared.shifts],
+                  [note, *dict.fromkeys(plain_text(s.difference.note) for s in compared.shifts if s.difference.note)])  # fmt: skip
+
+
+def _moved(shift: Shift) -> list[str]:
+    difference = signed(shift.difference.value, spelled(shift.difference))
+    return [plain_text(shift.prompt), plain_text(shift.quantity), plain(shift.first), plain(shift.other), difference]
+
+
+def of_example(compared: Compared, example: Example) -> Grille:
+    """Two draws, and below them what differs."""
+    body = [["text", *(plain_text(_cut(text)) for text in (example.first, example.other))]]
+    body += [[f"{plain_text(name)} (changed)", *map(_word, pair)] for name, pair in example.changed.items()]
+    if example.log_base is not None:
+        body.append(["log-prob under the base", *map(plain, example.log_base)])
+    title = f"draw {example.index} of: {plain_text(example.prompt)}"
+    return Grille(title, ["", plain_text(compared.first), plain_text(compared.other)], body)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
+
+
+def _word(value: object) -> str:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return plain_text(str(value))
+    return plain(float(value)) if value == value else MISSING
+
+
+def to_terminal(shown: Sequence[Grille]) -> RenderableType:
+    """A rich renderable of all tables."""
+    return Group(*(part for grille in shown for part in _drawn(grille)))
+
+
+def _drawn(grille: Grille) -> Iterator[RenderableType]:
+    yield Text(grille.title, style="bold")
+    grid = Grid(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    for place, name in enumerate(grille.head):
+        numeric = place > 0 and "verdict" in grille.head
+        grid.add_column(Text(name), justify="right" if numeric else "left", overflow="fold")
+    for number, line in enumerate(grille.body):
+        verdict = grille.verdicts[number] if grille.verdicts else ""
+        cells = [Text(cell) for cell in line]
+        if verdict:
+            cells[-1].stylize(VERDICTS[verdict])
+        grid.add_row(*cells)
+    yield grid
+    yield from (Text(f"{superscript((n,))} {note}", style="dim") for n, note in enumerate(grille.notes, 1))
+    yield Text()
+
+
+def markdown_of(shown: Sequence[Grille], *closing: str) -> str:
+    """All tables as pipe tables, each below its title, then the closing lines."""
+    blocks = [part for grille in shown for part in _piped(grille)]
+    return "\n\n".join([*blocks, *map(escape, closing)]) + "\n"
+
+
+def _piped(grille: Grille) -> Iterator[str]:
+    yield f"{'###' if grille.verdicts else '####'} {escape(grille.title)}"
+    body = [[escape(cell) for cell in line] for line in grille.body]
+    for line, verdict in zip(body, grille.verdicts, strict=False):
+        line[-1] = f"**{verdict}**" if verdict else ""
+    align = ["left", *["right" if grille.verdicts else "left"] * (len(grille.head) - 1)]
+    yield tabulate(body, [escape(h) for h in grille.head], "pipe", disable_numparse=True, colalign=align)
+    if grille.notes:
+        yield "\n".join(f"{n}. {escape(note)}" for n, note in enumerate(grille.notes, 1))
+
+
+def to_markdown(comparison: Comparison) -> str:
+    """All tables, what could not be compared, and the legend."""
+    failures = [f"Not compared: {plain_text(line)}" for line in comparison.failures]
+    signatures = dict.fromkeys(s for c in comparison.tables for s in c.signatures if s)
+    cited = [f"Signature: {plain_text(s)}" for s in signatures]
+    return markdown_of([g for c in comparison.tables for g in grilles(c)], *failures, LEGEND, *cited)
+
+
+def to_json(comparison: Comparison) -> str:
+    """Everything that was compared, draws whole; strict JSON, infinities as "inf"."""
+    tables = [
+        {**asdict(c), "differences": [{**asdict(d), "verdict": d.verdict} for d in c.differences]}
+        for c in comparison.tables
+    ]
+    return dump({"baseline": comparison.baseline, "comparisons": tables, "failures": comparison.failures})
+
+
+FORMATS: Mapping[str, Callable[[Comparison], str]] = {"md": to_markdown, "json": to_json}
+"""Extension → renderer."""
