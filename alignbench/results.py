@@ -24,9 +24,10 @@ from alignbench import metrics
 from alignbench.errors import AlignbenchError, StoreError
 from alignbench.evidence import Bench, identity_of
 from alignbench.metrics.prompts import over_prompts
+from alignbench.metrics.replicates import Measured, replicates
 from alignbench.registry import metric as registry
 from alignbench.store import digest, evidence_files, pack, unpack, write_atomic
-from alignbench.types import PRIMARY, CiOver, Estimate, Evidence
+from alignbench.types import PRIMARY, Array, CiOver, Estimate, Evidence
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -105,21 +106,26 @@ def measure(
     asked: Asked, key: RowKey, evidence: Evidence, failed: Callable[[AlignbenchError], None] | None = None
 ) -> list[Row]:
     """The rows of the metrics `asked` for; one that fails is `failed`'s to tell, else raises, and the others go on."""
-    rows = []
+    told: list[Measured] = []
     for name, params in asked if asked is not None else [(n, {}) for n, entry in registry.items() if not entry.opt_in]:
         try:
-            numbers = _numbers(name, evidence, key.ci_over, params)
+            told.append(Measured(name, params, _numbers(name, evidence, key.ci_over, params)))
         except AlignbenchError as error:
             if failed is None:
                 raise
             failed(error)
-            continue
-        for part, estimate in numbers.items():
-            full = f"{name}.{part}" if part else name
-            exact = None if params.get("at") == "asked" else (evidence.truth or {}).get(full)  # truth is at λ̂
-            told = estimate.noted(_left_out(evidence))
-            rows.append(Row(key, name, part, told, metrics.better(name, part), evidence.cost.seconds, exact))
-    return rows
+    found = replicates(told, evidence, key.ci_over)
+    return [row for one, left in zip(told, found, strict=True) for row in _rows(one, left, key, evidence)]
+
+
+def _rows(told: Measured, left: Mapping[str, Array], key: RowKey, evidence: Evidence) -> Iterator[Row]:
+    """The rows of one metric, each with its replicates, if it has any."""
+    for part, estimate in told.numbers.items():
+        full = f"{told.name}.{part}" if part else told.name
+        exact = None if told.params.get("at") == "asked" else (evidence.truth or {}).get(full)  # truth is at λ̂
+        noted, which = estimate.noted(_left_out(evidence)), metrics.better(told.name, part)
+        apart = " ".join(f"{value:.8g}" for value in left.get(part, ()))
+        yield Row(key, told.name, part, noted, which, evidence.cost.seconds, exact, apart)
 
 
 def _numbers(name: str, evidence: Evidence, ci_over: CiOver, params: Mapping[str, Any]) -> Mapping[str, Estimate]:
@@ -181,7 +187,8 @@ class Writer:
             task_hash=task.hash, generator=self.generator, generator_id=short(identity), aligner=self.aligner,
             base=bench.base_name, base_id=short(identity_of(bench.base)), target_id=bench.target_id,
             judge=bench.judge_name, seed=bench.seed.entropy, draws=bench.draws,
-            measured=earlier.measured if earlier else began, signature=self._signature(), ci_over=task.ci_over,
+            measured=earlier.measured if earlier else began, ci_over=task.ci_over,
+            signature=f"{self._signature()}|{_made_on(earlier.signature) if earlier else made_on()}".rstrip("|"),
             step=self.step,
         )  # fmt: skip
 
@@ -278,7 +285,8 @@ class Writer:
             "date": self.began, "model_source": "alignbench", "model_name": self.generator,
             "model_name_sanitized": safe_name(self.generator), "task_hashes": {name: task.hash},
             "total_evaluation_time_seconds": evidence.cost.seconds,
-            "run_id": self.run_id, "signature": self._signature(), "rows": [row.flat() for row in rows],
+            "run_id": self.run_id, "signature": rows[0].key.signature if rows else "",
+            "rows": [row.flat() for row in rows],
             "target": {"lam": fit.lam, "lam_stderr": fit.lam_stderr, "log_z": fit.log_z,
                        "log_z_stderr": fit.log_z_stderr, "heldout": {k: asdict(v) for k, v in fit.heldout.items()}},
             "rescoring_max_abs_delta": evidence.rescoring,
@@ -434,6 +442,24 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+MADE_ON = ("torch", "transformers", "machine")
+"""Parts of a signature that say where the evidence was made; they stay when its rows are made anew elsewhere."""
+
+
+def made_on() -> str:
+    """The versions that decide a draw and the machine that it was measured on, as parts of a signature."""
+    found, where = versions(), hardware()
+    gpus = [re.sub(r"[|:;\s]+", "-", name) for name in where["gpus"]]
+    machine = f"{len(gpus)}x{gpus[0]}" if gpus else f"{where['cpus']}x{where['machine']}"
+    parts = {name: found.get(name, "") for name in MADE_ON[:-1]} | {MADE_ON[-1]: machine}
+    return "|".join(f"{name}:{told}" for name, told in parts.items() if told)
+
+
+def _made_on(signature: str) -> str:
+    """Those parts of an earlier signature; "" where it has none."""
+    return "|".join(part for part in signature.split("|") if part.partition(":")[0] in MADE_ON)
 
 
 def hardware() -> dict[str, Any]:

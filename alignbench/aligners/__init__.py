@@ -19,6 +19,7 @@ from alignbench.aligners import chain as chain
 from alignbench.aligners import constrained as constrained
 from alignbench.aligners import decoding as decoding
 from alignbench.aligners import few_shot as few_shot
+from alignbench.aligners import null as null
 from alignbench.aligners import point as point
 from alignbench.aligners import prompt as prompt
 from alignbench.aligners import quasi_rejection as quasi_rejection

@@ -10,7 +10,7 @@ from typing import Any
 from alignbench.aligners.base import whole
 from alignbench.errors import Unsupported, UsageError
 from alignbench.generators.base import Autoregressive
-from alignbench.generators.point_mass import PointMass
+from alignbench.generators.point_mass import Beams, PointMass
 from alignbench.registry import aligner
 from alignbench.seeds import Seed
 from alignbench.target import Target
@@ -53,7 +53,7 @@ class Beam:
         workdir: Path | None = None,
     ) -> PointMass:  # fmt: skip
         """See `Aligner.align`."""
-        return PointMass(_walked(base, "beam"), max_tokens, self.num_beams, self.length_penalty)
+        return PointMass(_walked(base, "beam"), max_tokens, Beams(self.num_beams, self.length_penalty))
 
 
 def _walked(base: Any, aligner: str) -> Autoregressive:

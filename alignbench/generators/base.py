@@ -103,6 +103,15 @@ class Conversing(Protocol):
 
 
 @runtime_checkable
+class Spelling(Protocol):
+    """A model that can say a given text."""
+
+    def spell(self, text: str) -> list[int]:
+        """The ids by which it says `text` in a continuation, no special ones among them; raises UsageError."""
+        ...
+
+
+@runtime_checkable
 class Grouped(Protocol):
     """A model that says how many draws one call of `forced` may take; any other takes few."""
 

@@ -82,6 +82,10 @@ class NGram:
         """The prompt as it is."""
         return prompt
 
+    def spell(self, text: str) -> list[int]:
+        """See `Spelling.spell`."""
+        return ids_of(self.words, text, "text")
+
     def start(self, rendered: Sequence[str], *, max_tokens: int) -> NGramState:
         """See `Model.start`."""
         known = {prompt: self._context(self.encode(prompt, max_tokens)) for prompt in set(rendered)}

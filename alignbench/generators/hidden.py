@@ -65,6 +65,10 @@ class HiddenMarkov:
         """The prompt as it is."""
         return prompt
 
+    def spell(self, text: str) -> list[int]:
+        """See `Spelling.spell`."""
+        return ids_of(self.words, text, "text")
+
     def encode(self, rendered: str, max_tokens: int) -> list[int]:
         """The words' ids; raises UsageError on a word that the world does not know, or a prompt it never says."""
         ids = ids_of(self.words, rendered)

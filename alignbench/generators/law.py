@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from alignbench.errors import RunError, Unsupported, UsageError
-from alignbench.generators.base import Conversing, Grouped, Model, State, Turns, Vocab
+from alignbench.generators.base import Conversing, Grouped, Model, Spelling, State, Turns, Vocab
 from alignbench.generators.budget import ran_out
 from alignbench.generators.history import Before, after, logits_of, seen_of
 from alignbench.generators.replicas import at_once, replicas_of, shares
@@ -110,6 +110,12 @@ class Law:
     def device(self) -> torch.device:
         """Where the model's tensors live."""
         return self.model.device
+
+    def spell(self, text: str) -> list[int]:
+        """See `Spelling.spell`; raises Unsupported where the model cannot be told what to say."""
+        if not isinstance(self.model, Spelling):
+            raise Unsupported(f"{self.name}: a {type(self.model).__name__} cannot be told what to say")
+        return self.model.spell(text)
 
     @property
     def truncates(self) -> bool:

@@ -1,10 +1,10 @@
-"""Point masses: the one continuation of a prompt that a search finds, as a generator whose law is known."""
+"""Point masses: the one continuation of a prompt that a search finds or a text gives, as a law that is known."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -28,9 +28,77 @@ class Found:
     calls: int
 
 
+class Search(Protocol):
+    """A way to one continuation of each prompt."""
+
+    @property
+    def name(self) -> str:
+        """What a point mass found by it is called, after its base."""
+        ...
+
+    @property
+    def rows(self) -> int:
+        """Rows of the base that one prompt takes."""
+        ...
+
+    def identity(self) -> Mapping[str, Any]:
+        """All that what it finds depends on besides the base, as plain data."""
+        ...
+
+    def find(self, law: Autoregressive, prompts: Sequence[str], max_tokens: int) -> list[Found]:
+        """The continuation of each prompt, of 1 to `max_tokens` ids."""
+        ...
+
+
+@dataclass(frozen=True)
+class Beams:
+    """Beam search, see `beam_search`; greedy with one beam."""
+
+    num_beams: int = 1
+    length_penalty: float = 1.0
+
+    @property
+    def name(self) -> str:
+        """Greedy, or beam and how many."""
+        return f"beam{self.num_beams}" if self.num_beams > 1 else "greedy"
+
+    @property
+    def rows(self) -> int:
+        """See `Search.rows`."""
+        return self.num_beams
+
+    def identity(self) -> Mapping[str, Any]:
+        """See `Search.identity`."""
+        return {"num_beams": self.num_beams, "length_penalty": float(self.length_penalty)}
+
+    def find(self, law: Autoregressive, prompts: Sequence[str], max_tokens: int) -> list[Found]:
+        """See `Search.find`."""
+        return beam_search(law, prompts, max_tokens, self.num_beams, self.length_penalty)
+
+
+@dataclass(frozen=True)
+class Said:
+    """A text that is known beforehand, "{prompt}" in it standing for the prompt: no search, and no model call."""
+
+    text: str
+    name: str
+    rows = 1
+
+    def identity(self) -> Mapping[str, Any]:
+        """See `Search.identity`."""
+        return {"says": self.text}
+
+    def find(self, law: Autoregressive, prompts: Sequence[str], max_tokens: int) -> list[Found]:
+        """The ids of the text and an EOS, cut at `max_tokens`; raises UsageError where the model cannot say them."""
+        end = min(law.vocab.eos)
+        spell = law.spell  # type: ignore[attr-defined]
+        spelled = ([*spell(self.text.replace("{prompt}", prompt)), end] for prompt in prompts)
+        return [Found(np.array(ids[:max_tokens], dtype=np.int64), 0) for ids in spelled]
+
+
 @dataclass(frozen=True, eq=False)
 class PointMass:
-    """π(x) = 1 at what beam search finds for a prompt in `max_tokens` tokens, 0 elsewhere; greedy with one beam.
+    """π(x) = 1 at the one continuation of a prompt that `search` finds in `max_tokens` tokens, 0 elsewhere.
 
     Every draw of a prompt is a copy of it, so all are one `Draws.group`. One search a prompt and call of `sample`: draw
     number 0 of the prompt carries its tokens, others cost none.
@@ -38,8 +106,7 @@ class PointMass:
 
     base: Autoregressive
     max_tokens: int
-    num_beams: int = 1
-    length_penalty: float = 1.0
+    search: Search = field(default_factory=Beams)
     _known: dict[str, Array] = field(default_factory=dict, init=False, repr=False)
 
     truncates = True
@@ -60,7 +127,7 @@ class PointMass:
     @property
     def name(self) -> str:
         """The base's name and how it is searched."""
-        return f"{getattr(self.base, 'name', '')} {f'beam{self.num_beams}' if self.num_beams > 1 else 'greedy'}"
+        return f"{getattr(self.base, 'name', '')} {self.search.name}"
 
     @property
     def vocab(self) -> Vocab:
@@ -71,7 +138,7 @@ class PointMass:
         """All that a draw depends on besides its prompt."""
         return {
             "kind": "point mass", "base": self.base.identity(),  # type: ignore[attr-defined]
-            "max_tokens": self.max_tokens, "num_beams": self.num_beams, "length_penalty": float(self.length_penalty),
+            "max_tokens": self.max_tokens, **self.search.identity(),
         }  # fmt: skip
 
     def sample(self, prompts: Sequence[str], rows: Array, *, max_tokens: int, seed: Seed) -> Iterator[Draws]:
@@ -117,7 +184,7 @@ class PointMass:
 
     def _found(self, prompts: Sequence[str]) -> Iterator[Found]:
         """What is found for each prompt, searched a batch at a time; what was found is remembered."""
-        step = max(1, getattr(getattr(self.base, "model", self.base), "batch_size", 64) // self.num_beams)
+        step = max(1, getattr(getattr(self.base, "model", self.base), "batch_size", 64) // self.search.rows)
         for begin in range(0, len(prompts), step):
             some = prompts[begin : begin + step]
             for prompt, one in zip(some, self._searched(some), strict=True):
@@ -127,7 +194,7 @@ class PointMass:
     def _searched(self, prompts: Sequence[str]) -> list[Found]:
         """What is found for each prompt; in halves where memory runs out."""
         try:
-            return beam_search(self.base, prompts, self.max_tokens, self.num_beams, self.length_penalty)
+            return self.search.find(self.base, prompts, self.max_tokens)
         except Exception as error:
             if len(prompts) == 1 or not ran_out(error):
                 raise

@@ -89,6 +89,10 @@ class Pretrained:
         """The prompt, in the tokenizer's chat template if the model was loaded with it."""
         return self.converse([("user", prompt)]) if self.chat else prompt
 
+    def spell(self, text: str) -> list[int]:
+        """See `Spelling.spell`."""
+        return list(self.tokenizer(text_target=text, add_special_tokens=False)["input_ids"])
+
     def conversing(self) -> Self:
         """See `Conversing.conversing`: all but the rendering is shared; a template's BOS gets no second one before it.
 

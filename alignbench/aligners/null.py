@@ -1,0 +1,50 @@
+"""Null models: what says the same whatever it is asked. A metric that they win does not measure what it seems to.
+
+Source: Zheng et al., Cheating Automatic LLM Benchmarks: Null Models Achieve High Win Rates (2025).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from alignbench.aligners.base import need_law
+from alignbench.errors import UsageError
+from alignbench.generators.point_mass import PointMass, Said
+from alignbench.registry import aligner
+from alignbench.seeds import Seed
+from alignbench.target import Target
+
+
+@aligner("constant", target_driven=False, density="exact")
+@dataclass(frozen=True)
+class Constant:
+    """The same `text` after every prompt, by default none: a point mass that reads neither prompt nor target."""
+
+    text: str = ""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.text, str):
+            raise UsageError(f"constant:text={self.text}: must be a text")
+
+    def align(
+        self, base: Any, target: Target, prompts: Sequence[str], *, max_tokens: int, seed: Seed,
+        workdir: Path | None = None,
+    ) -> PointMass:  # fmt: skip
+        """See `Aligner.align`."""
+        return PointMass(need_law(base, "constant"), max_tokens, Said(self.text, "constant"))
+
+
+@aligner("copy", target_driven=False, density="exact")
+@dataclass(frozen=True)
+class Copy:
+    """The prompt once more, after a space: a point mass that never reads the target."""
+
+    def align(
+        self, base: Any, target: Target, prompts: Sequence[str], *, max_tokens: int, seed: Seed,
+        workdir: Path | None = None,
+    ) -> PointMass:  # fmt: skip
+        """See `Aligner.align`."""
+        return PointMass(need_law(base, "copy"), max_tokens, Said(" {prompt}", "copy"))
