@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
+from itertools import pairwise
 from math import isfinite
 
 from alignbench.errors import UsageError
@@ -77,9 +78,7 @@ def _is(measured: Measured, name: str) -> bool:
 
 def _series(name: str, measured: Sequence[Measured], failed: Callable[[str], None]) -> Series:
     first = [compare_pair(Pair(measured[0], m), ("first", m.label), failed) for m in measured[1:]]
-    previous = [first[0]] + [
-        compare_pair(Pair(a, b), (a.label, b.label), failed) for a, b in zip(measured[1:], measured[2:], strict=False)
-    ]
+    previous = [first[0]] + [compare_pair(Pair(a, b), (a.label, b.label), failed) for a, b in pairwise(measured[1:])]
     keys = [
         d.key for pattern in CURVES for d in first[0].differences if fnmatchcase(d.key, pattern)
     ]  # fmt: skip

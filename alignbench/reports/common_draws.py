@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields, replace
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 
 from alignbench.errors import RunError
-from alignbench.metrics.prompts import left_out
+from alignbench.metrics.prompts import left_out, picked
 from alignbench.reports.contenders import Pair
 from alignbench.reports.table import plain_text
 from alignbench.types import Array, Evidence, Scored
@@ -36,8 +35,7 @@ def shared(pair: Pair) -> tuple[Evidence, Evidence, list[str]]:
     if absent and len(absent) < len(a.prompts):
         told = ", ".join(repr(plain_text(a.prompts[c])[:SHOWN]) for c in absent)
         notes.append(f"prompts without draws of both are left out: {told}")
-        for c in reversed(absent):
-            a, b = left_out(a, c), left_out(b, c)
+        a, b = left_out(a, *absent), left_out(b, *absent)
     elif absent:
         raise RunError(f"no common prompts to pair: {pair.first.path} and {pair.other.path} have draws of others")
     return a, b, notes
@@ -57,12 +55,7 @@ def _first_draws(evidence: Evidence, count: int) -> Evidence:
 
 def _below(scored: Scored, count: int) -> Scored:
     """The draws of sample number below `count`."""
-    kept = np.flatnonzero(scored.draws.index < count)
-    arrays: dict[str, Any] = {
-        f.name: x[kept] for f in fields(scored) if isinstance(x := getattr(scored, f.name), np.ndarray)
-    }
-    features = {name: np.asarray(values)[kept] for name, values in scored.features.items()}
-    return replace(scored, **arrays, draws=scored.draws.take(kept), features=features)
+    return picked(scored, np.flatnonzero(scored.draws.index < count))
 
 
 def of_each_draw(evidence: Evidence) -> Mapping[str, Array]:

@@ -12,12 +12,13 @@ import numpy as np
 from alignbench.errors import AlignbenchError
 from alignbench.reports.common_draws import aligned, of_each_draw, shared
 from alignbench.reports.contenders import Contender, Measured, Pair, pairs
+from alignbench.reports.pairs import difference, not_paired, replicates_of
 from alignbench.reports.shifts import Example, Shift, examples, shifts
-from alignbench.reports.table import ARROWS, leaderboard, plain_text
+from alignbench.reports.table import leaderboard, plain_text
 from alignbench.results import Row, frame, measure, remembered
 from alignbench.stats.compare import Pairing, holm, paired, permuted
 from alignbench.stats.flips import sign_flips
-from alignbench.stats.intervals import normal, spread_or_none
+from alignbench.stats.intervals import spread_or_none
 from alignbench.types import CiOver, Estimate, Evidence
 
 LEVEL = 0.05
@@ -40,17 +41,12 @@ class Difference:
     other: Estimate
     difference: Estimate  # other − first
     p_value: float | None = None  # of flipped signs; None where nothing is tested
-    adjusted: float | None = None  # Holm's, for all p-values of the comparison
+    adjusted: float | None = None  # Holm's, for the numbers of all candidates on the task
     effect: float | None = None
 
     @property
-    def heading(self) -> str:
-        """The key, and an arrow towards better."""
-        return " ".join(filter(None, (plain_text(self.key), ARROWS.get(self.better, ""))))
-
-    @property
     def verdict(self) -> str:
-        """ "better", "worse" or "differs" where it is told from 0 or known exactly; else ""."""
+        """Empty unless it is told from 0 or known exactly: better, worse, or differs, where neither is declared."""
         value = self.difference.value
         exact = self.difference.stderr == 0.0 or (value is not None and not isfinite(value))
         sure = exact or (self.adjusted is not None and self.adjusted <= LEVEL)
@@ -73,7 +69,7 @@ class Compared:
     draws: int  # per prompt
     notes: tuple[str, ...]
     differences: tuple[Difference, ...]  # of all numbers; `shown` are those of a leaderboard
-    shown: tuple[str, ...]
+    shown: Mapping[str, str]  # key → heading of a leaderboard's column
     shifts: tuple[Shift, ...] = ()
     examples: tuple[Example, ...] = ()
     signatures: tuple[str, str] = ("", "")
@@ -86,8 +82,7 @@ class Compared:
     @property
     def table(self) -> tuple[Difference, ...]:
         """The differences shown, in the order of a leaderboard's columns."""
-        by_key = {d.key: d for d in self.differences}
-        return tuple(by_key[key] for key in self.shown)
+        return tuple(d for key in self.shown for d in self.differences if d.key == key)
 
 
 @dataclass(frozen=True)
@@ -102,7 +97,7 @@ class Comparison:
 def compare(found: Sequence[Contender], told: Progress = lambda what: None) -> Comparison:
     """Each of `found` but the first beside the first, on every task that both were measured on.
 
-    The p-values of all shown numbers, tasks and candidates are one family for Holm's adjustment.
+    The p-values of all numbers shown of a task, those of all candidates, are one family for Holm's adjustment.
     """
     tables, failures = [], []
     for other in found[1:]:
@@ -120,13 +115,14 @@ def compare(found: Sequence[Contender], told: Progress = lambda what: None) -> C
 def compare_pair(pair: Pair, names: tuple[str, str], failed: Callable[[str], None]) -> Compared:
     """One generator beside another on one task, with p-values not adjusted."""
     a, b, notes = shared(pair)
-    first, other = (_rows(m, e, failed) for m, e in ((pair.first, a), (pair.other, b)))
+    count = min(pair.first.key.draws, pair.other.key.draws)
+    first, other = (_rows(m, e, count, failed) for m, e in ((pair.first, a), (pair.other, b)))
     key = pair.first.key
     board = leaderboard(frame([*first.values(), *other.values()], {key.task: _primary(pair.first.path, key.task)}))
     return Compared(
         key.task, key.task_version, key.task_hash, key.base, *names, len(a.prompts),
-        min(key.draws, pair.other.key.draws), tuple(notes), tuple(differences((a, first), (b, other), key.ci_over)),
-        tuple(c.key for c in board.tables[0].columns if not c.exact), tuple(shifts(a, b)), tuple(examples(a, b)),
+        count, tuple(notes), tuple(differences((a, first), (b, other), key.ci_over)),
+        {c.key: c.heading for c in board.tables[0].columns if not c.exact}, tuple(shifts(a, b)), tuple(examples(a, b)),
         (key.signature, pair.other.key.signature),
     )  # fmt: skip
 
@@ -141,29 +137,32 @@ def differences(
     found = []
     for key in dict.fromkeys([*mine, *theirs]):
         x, y = mine.get(key), theirs.get(key)
-        known = x or y
-        e, f = (Estimate.missing("not reported") if row is None else row.estimate for row in (x, y))
-        bare = Difference(key, known.better if known else "", e, f, _unpaired(e, f))
-        if bare.difference.value is not None and isfinite(bare.difference.value) and bare.difference.stderr != 0.0:
-            units = by_draw.get(key) or _by_block(x, y, bare.difference)
-            bare = bare if units is None else _tested(bare, *units, count)
-        found.append(bare)
+        if x is not None and y is not None:
+            found.append(_of_rows(x, y, by_draw.get(key), count))
+        elif (row := x or y) is not None:
+            found.append(_of_one(key, row, row is x))
     return found
 
 
-def _unpaired(a: Estimate, b: Estimate) -> Estimate:
-    """B − a where no pairing is needed to know it: exact, infinite or missing; else the bare difference."""
-    for name, estimate in (("the baseline", a), ("the other", b)):
-        if estimate.value is None:
-            return Estimate.missing(f"not measured of {name}: {estimate.note or 'no reason was given'}")
-    x, y = float(a.value or 0.0), float(b.value or 0.0)
-    if x == y and not isfinite(x):
-        return Estimate.missing("infinite in both")
-    if not isfinite(y - x):
-        return Estimate(y - x, note="∞ was observed: no test")
-    if a.stderr == 0.0 and b.stderr == 0.0:
-        return Estimate(y - x, 0.0, y - x, y - x, note="both are exact")
-    return Estimate(y - x, note="no paired interval: fewer than 8 blocks of draws, or one that cannot be left out")
+def _of_one(key: str, row: Row, is_first: bool) -> Difference:
+    """A number that only one of the two reports."""
+    absent = Estimate.missing("not reported of " + ("the candidate" if is_first else "the baseline"))
+    pair = (row.estimate, absent) if is_first else (absent, row.estimate)
+    return Difference(key, row.better, *pair, absent)
+
+
+def _of_rows(x: Row, y: Row, known: Units | None, count: int) -> Difference:
+    """A number that both report: by draws where these are `known`, else by blocks of draws, else not tested."""
+    bare = Difference(x.name, x.better, x.estimate, y.estimate, difference(y.flat(), x.flat()))
+    value = bare.difference.value
+    if value is None:
+        return replace(bare, difference=Estimate.missing(_why_none(x.estimate, y.estimate)))
+    if not isfinite(value):
+        return bare
+    if x.estimate.stderr == 0.0 and y.estimate.stderr == 0.0:
+        return bare
+    found = known or _by_block(x, y, bare.difference)
+    return bare if found is None else _tested(bare, *found, count)
 
 
 Units = tuple[Estimate, float]
@@ -185,18 +184,22 @@ def _by_draw(a: Evidence, b: Evidence, over: CiOver) -> dict[str, Units]:
     }
 
 
-def _by_block(a: Row | None, b: Row | None, bare: Estimate) -> Units | None:
-    """By leaving out one block of draws of both at a time; None where either has no such replicates."""
-    if a is None or b is None or not a.replicates or not b.replicates:
+def _why_none(a: Estimate, b: Estimate) -> str:
+    absent = {name: e for name, e in (("baseline", a), ("candidate", b)) if e.value is None}
+    told = [f"not measured of the {name}: {e.note or 'no reason was given'}" for name, e in absent.items()]
+    if len({e.note for e in absent.values()}) < len(absent):
+        return f"not measured of both: {a.note or 'no reason was given'}"
+    return "; ".join(told) or "infinite in both"
+
+
+def _by_block(x: Row, y: Row, bare: Estimate) -> Units | None:
+    """Units are blocks of draws: their jackknife pseudo-values; None where the two have no blocks in common."""
+    if bare.value is None or not_paired(x.flat(), y.flat()):
         return None
-    x, y = (np.array(row.replicates.split(), float) for row in (a, b))
-    if x.size != y.size or bare.value is None:
-        return None
-    without, count = y - x, x.size
-    variance = float(((without - without.mean()) ** 2).sum()) * (count - 1) / count
-    units = count * bare.value - (count - 1) * without
-    found = spread_or_none(normal(bare.value, variance, n=a.estimate.n, df=count - 1), SAME)
-    return found, sign_flips(units, _rng())
+    mine, theirs = replicates_of(x.flat()), replicates_of(y.flat())
+    assert mine is not None and theirs is not None
+    units = mine.size * bare.value - (mine.size - 1) * (theirs - mine)
+    return spread_or_none(bare, SAME), sign_flips(units, _rng())
 
 
 def _tested(bare: Difference, found: Estimate, p: float, count: int) -> Difference:
@@ -208,10 +211,10 @@ def _rng() -> np.random.Generator:
     return np.random.default_rng(FLIPS)
 
 
-def _rows(measured: Measured, evidence: Evidence, failed: Callable[[str], None]) -> dict[str, Row]:
-    """Name → row of every metric that the run asked for."""
+def _rows(measured: Measured, evidence: Evidence, draws: int, failed: Callable[[str], None]) -> dict[str, Row]:
+    """Name → row of every metric that the run asked for, on `draws` of each prompt."""
     asked, _ = remembered(measured.path.parent.parent, measured.key.task)
-    rows = measure(asked, measured.key, evidence, lambda error: failed(str(error)))
+    rows = measure(asked, replace(measured.key, draws=draws), evidence, lambda error: failed(str(error)))
     return {row.name: row for row in rows}
 
 
@@ -220,11 +223,12 @@ def _primary(path: Path, task: str) -> str:
 
 
 def _adjusted(tables: Sequence[Compared]) -> list[Compared]:
-    """With Holm's p-values: all that is shown is one family, in all tables."""
-    tested = [(t, d) for t in tables for d in t.table if d.p_value is not None]
-    values = holm(np.array([d.p_value for _, d in tested], float)) if tested else np.zeros(0)
-    adjusted = {(id(t), d.key): float(p) for (t, d), p in zip(tested, values, strict=True)}
-    return [
-        replace(t, differences=tuple(replace(d, adjusted=adjusted.get((id(t), d.key))) for d in t.differences))
-        for t in tables
-    ]
+    """With Holm's p-values: what is shown of one task is one family, the numbers of all candidates."""
+    return [replace(t, differences=_holm(t, [o for o in tables if o.task_hash == t.task_hash])) for t in tables]
+
+
+def _holm(table: Compared, family: Sequence[Compared]) -> tuple[Difference, ...]:
+    tested = [(t is table, d.key, d.p_value) for t in family for d in t.table if d.p_value is not None]
+    values = holm(np.array([p for _, _, p in tested], float))
+    own = {key: float(p) for (mine, key, _), p in zip(tested, values, strict=True) if mine}
+    return tuple(replace(d, adjusted=own.get(d.key)) for d in table.differences)

@@ -21,14 +21,12 @@ from alignbench.results import dump
 from alignbench.types import Estimate
 
 LONGEST = 240  # characters of a draw that are shown; JSON has all
-LEVEL_NOTE = (
-    "± and [low, high] are 95 % limits, of differences paired ones, each for itself: not adjusted for their number"
-)
+LEVEL_NOTE = "± and [low, high] are 95 % limits, of differences paired ones; not adjusted for their number"
 VERDICTS = {"better": "green", "worse": "red", "differs": "bold"}
 LEGEND = (
     "difference: the candidate's number less the baseline's, paired by draws, with 95 % limits. d_z: the difference in "
     "standard deviations of what one pair of draws adds to it. p: two-sided, by flipped signs of paired draws or "
-    "blocks of draws. Holm: p adjusted for all numbers, tasks and candidates compared here; a verdict is given where "
+    "blocks of draws. Holm: p adjusted for all numbers of the task and all candidates; a verdict is given where "
     f"it is at most {LEVEL}, or where the difference is exact or infinite."
 )
 
@@ -56,20 +54,20 @@ def grilles(compared: Compared) -> Iterator[Grille]:
 def of_differences(compared: Compared) -> Grille:
     """One line for each number."""
     notes: list[str] = []
-    body = [_line(d, notes) for d in compared.table]
+    body = [_line(compared.shown[d.key], d, notes) for d in compared.table]
     head = ("", compared.first, compared.other, "difference", "d_z", "p", "Holm", "verdict")
     about = [*compared.notes, f"{compared.prompts} prompts × {compared.draws} draws; base {compared.base}"]
     return Grille(compared.title, [plain_text(h) for h in head], body, [*notes, *map(plain_text, about)],
                   [d.verdict for d in compared.table])  # fmt: skip
 
 
-def _line(d: Difference, notes: list[str]) -> list[str]:
+def _line(heading: str, d: Difference, notes: list[str]) -> list[str]:
     numbers = [spelled(e) for e in (d.first, d.other, d.difference)]
     note = plain_text(d.difference.note)
     if note and note not in notes:
         notes.append(note)
     mark = superscript((notes.index(note) + 1,)) if note else ""
-    return [d.heading, *numbers[:2], signed(d.difference.value, numbers[2]) + mark, _short(d.effect), _short(d.p_value),
+    return [plain_text(heading), *numbers[:2], signed(d.difference.value, numbers[2]) + mark, _short(d.effect), _short(d.p_value),
             _short(d.adjusted), d.verdict]  # fmt: skip
 
 
@@ -90,11 +88,12 @@ def _short(number: float | None) -> str:
 def of_shifts(compared: Compared) -> Grille:
     """One line for each prompt that moved."""
     looked = compared.shifts[0].looked_at
+    told = dict.fromkeys(plain_text(s.difference.note) for s in compared.shifts if s.difference.note)
     note = (f"each prompt by what moved most on it, in standard deviations of a draw; limits at 1 − {LEVEL}/{looked}, "
             f"since the largest of {looked} were picked")  # fmt: skip
     head = ("prompt", "what", compared.first, compared.other, "difference")
     return Grille("prompts that moved most", [plain_text(h) for h in head], [_moved(s) for s in compared.shifts],
-                  [note, *dict.fromkeys(plain_text(s.difference.note) for s in compared.shifts if s.difference.note)])  # fmt: skip
+                  [note, *told])  # fmt: skip
 
 
 def _moved(shift: Shift) -> list[str]:

@@ -30,7 +30,7 @@ class Judgement:
 
 def gate_of(words: str) -> Gate:
     """The gate that `METRIC[:MARGIN]` means; raises UsageError where the margin is no number from 0 on."""
-    key, colon, margin = words.rpartition(":") if ":" in words else (words, "", "0")
+    key, _, margin = words.rpartition(":") if ":" in words else (words, "", "0")
     try:
         found = Gate(key.strip(), float(margin))
     except ValueError:
