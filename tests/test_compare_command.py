@@ -2,10 +2,13 @@
 
 import json
 import shutil
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
-from models import tiny_gpt2 as save_gpt2
+
+from alignbench.results import read_evidence
+from alignbench.store import pack, write_atomic
 
 TASK = """\
 name: little
@@ -13,7 +16,7 @@ version: 1
 summary: Sun always.
 prompts: [rain, sun]
 max_tokens: 4
-draws: 24
+draws: 12
 features:
   sunny: {feature: contains_any, words: [sun]}
   length: {feature: length_tokens}
@@ -70,7 +73,7 @@ def test_files_are_written_where_a_folder_is_given(command, results):
     said = command("compare", "out", "base", "temperature:t=0.5", "--out", "page")
     assert said.code == 0 and said.out == "wrote page/comparison.md, page/comparison.json\n"
     text = Path("page/comparison.md").read_text()
-    assert text.startswith("### little v1 · temperature:t=0.5 beside base") and "Signature: alignbench|" in text
+    assert text.startswith("### little v1 · temperature:t=0.5 beside base") and "Signature: alignbench" in text
     first = json.loads(Path("page/comparison.json").read_text())["comparisons"][0]
     assert {d["key"] for d in first["differences"]} >= {"satisfaction.always", "divergence.kl_target"}
 
@@ -109,9 +112,9 @@ def test_a_gate_that_cannot_be_judged_is_a_failure(command, results):
 
 @pytest.mark.parametrize(("words", "line", "code"), [
     (["out", "base", "temprature:t=0.5"], "Did you mean 'temperature:t=0.5'?", 2),
-    (["out"], "compare needs two generators or more. add labels of out: base, rejection:cap=256", 2),
+    (["out"], "compare needs two generators or more. add labels of out: draws of p, base, rejection:cap=256", 2),
     (["out", "base"], "compare needs two generators or more", 2),
-    (["out", "little"], "no row of the folders given", 2),
+    (["out", "little"], "nor a row of the folders given", 2),
     (["nowhere", "base"], "'nowhere': is no folder", 2),
     (["out/exact", "out"], "out: which of its generators?", 2),
     (["little.yaml", "out"], "little.yaml: is a file", 2),
@@ -143,14 +146,17 @@ def test_a_damaged_file_is_told_and_the_rest_compared(command, results):
     assert said.code == 1 and "two/evidence_other_0.npz: is not readable" in said.err and "little v1" in said.out
 
 
-def test_checkpoints_are_a_curve_over_training(command, tmp_path, tiny_gpt2):
-    for step in (20, 100, 3):
-        save_gpt2(tmp_path / "ckpts" / f"step-{step}", ("sun", "rain", "wind"), seed=step)
-    save_gpt2(tmp_path / "base", ("sun", "rain", "wind"))
-    Path("little.yaml").write_text(TASK)
-    said = command("run", "--model", "hf", "--model_args", "pretrained=ckpts/step-*", "--base", "hf:pretrained=base",
-                   "--tasks", "little.yaml", "--output_path", "out")  # fmt: skip
-    assert said.code == 0, said.err
+def trained(folder, steps):
+    """Laws as if they were checkpoints of a training."""
+    for step, aligner in steps.items():
+        path = next(Path(folder).glob(f"exact+{aligner}*/evidence_*.npz"))
+        evidence, key = read_evidence(path)
+        key = replace(key, generator=f"step-{step}", aligner="", step=step)
+        write_atomic(Path(folder) / f"step-{step}" / path.name, pack({"key": asdict(key), "evidence": evidence}))
+
+
+def test_checkpoints_are_a_curve_over_training(command, results):
+    trained("out", {20: "rejection", 100: "temperature", 3: "temperature"})
     said = command("compare", "out", "--series", "step")
     assert said.code == 0 and said.err == "", said.err
     assert "little · step-* · satisfaction.always ↑" in said.out and "divergence.kl_base ↓" in said.out
@@ -160,6 +166,7 @@ def test_checkpoints_are_a_curve_over_training(command, tmp_path, tiny_gpt2):
     curve = next(c for c in told["series"][0]["curves"] if c["key"] == "satisfaction.always")
     first, second, third = curve["stops"]
     assert first["from_first"] is None and second["from_first"] == second["from_previous"]
-    assert third["from_previous"]["difference"]["value"] == pytest.approx(
-        third["estimate"]["value"] - second["estimate"]["value"]
-    )
+    for stop, name, other in ((third, "from_previous", second), (third, "from_first", first)):
+        gap = stop["estimate"]["value"] - other["estimate"]["value"]
+        assert stop[name]["difference"]["value"] == pytest.approx(gap)
+    one_line(command("compare", "out/step-3", "--series", "step"), "one checkpoint alone", 2)

@@ -9,7 +9,7 @@ from itertools import pairwise
 from math import isfinite
 
 from alignbench.errors import UsageError
-from alignbench.reports.comparison import Compared, Difference, compare_pair
+from alignbench.reports.comparison import Compared, Difference, Numbers, compare_pair
 from alignbench.reports.comparison_text import LEVEL_NOTE, Grille, markdown_of, signed, spelled
 from alignbench.reports.contenders import Measured, Pair, split, steps
 from alignbench.reports.table import ARROWS, plain_text
@@ -68,7 +68,8 @@ def series_of(arguments: Sequence[str]) -> tuple[list[Series], list[str]]:
     long = [(name, series) for name, series in families if len(series) > 1]
     if not long:
         raise UsageError(f"{places}: every series has one checkpoint alone; there is nothing to compare it with")
-    return [_series(name, measured, failures.append) for name, measured in long], failures
+    numbers = Numbers(failures.append)
+    return [_series(name, measured, numbers) for name, measured in long], failures
 
 
 def _is(measured: Measured, name: str) -> bool:
@@ -76,9 +77,9 @@ def _is(measured: Measured, name: str) -> bool:
     return name in measured.names or fnmatchcase(measured.label, name)
 
 
-def _series(name: str, measured: Sequence[Measured], failed: Callable[[str], None]) -> Series:
-    first = [compare_pair(Pair(measured[0], m), ("first", m.label), failed) for m in measured[1:]]
-    previous = [first[0]] + [compare_pair(Pair(a, b), (a.label, b.label), failed) for a, b in pairwise(measured[1:])]
+def _series(name: str, measured: Sequence[Measured], known: Numbers) -> Series:
+    first = [compare_pair(Pair(measured[0], m), ("first", m.label), known) for m in measured[1:]]
+    previous = [first[0]] + [compare_pair(Pair(a, b), (a.label, b.label), known) for a, b in pairwise(measured[1:])]
     keys = [
         d.key for pattern in CURVES for d in first[0].differences if fnmatchcase(d.key, pattern)
     ]  # fmt: skip

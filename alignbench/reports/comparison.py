@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import isfinite, sqrt
 from pathlib import Path
 
@@ -94,29 +94,49 @@ class Comparison:
     failures: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Numbers:
+    """Every metric that the runs asked for, of each evidence once; `failed` is told of those that fail."""
+
+    failed: Callable[[str], None]
+    known: dict[tuple[int, int], tuple[Evidence, dict[str, Row]]] = field(default_factory=dict)
+
+    def of(self, measured: Measured, evidence: Evidence, draws: int) -> dict[str, Row]:
+        """Name → row, on `draws` of each prompt."""
+        place = (id(evidence), draws)
+        if place not in self.known:  # the evidence is kept too, so that no other gets its id
+            asked, _ = remembered(measured.path.parent.parent, measured.key.task)
+            key = replace(measured.key, draws=draws)
+            rows = measure(asked, key, evidence, lambda error: self.failed(f"{measured.path}: {error}"))
+            self.known[place] = evidence, {row.name: row for row in rows}
+        return self.known[place][1]
+
+
 def compare(found: Sequence[Contender], told: Progress = lambda what: None) -> Comparison:
     """Each of `found` but the first beside the first, on every task that both were measured on.
 
     The p-values of all numbers shown of a task, those of all candidates, are one family for Holm's adjustment.
     """
-    tables, failures = [], []
+    tables: list[Compared] = []
+    failures: list[str] = []
+    measured = Numbers(failures.append)
     for other in found[1:]:
         fitting, skipped = pairs(found[0], other)
         failures += skipped
         for pair in fitting:
             told(pair.first.key.task)
             try:
-                tables.append(compare_pair(pair, (found[0].name, other.name), failures.append))
+                tables.append(compare_pair(pair, (found[0].name, other.name), measured))
             except AlignbenchError as error:
                 failures.append(f"{pair.first.key.task}: {error}")
-    return Comparison(found[0].name, tuple(_adjusted(tables)), tuple(failures))
+    return Comparison(found[0].name, tuple(_adjusted(tables)), tuple(dict.fromkeys(failures)))
 
 
-def compare_pair(pair: Pair, names: tuple[str, str], failed: Callable[[str], None]) -> Compared:
+def compare_pair(pair: Pair, names: tuple[str, str], measured: Numbers) -> Compared:
     """One generator beside another on one task, with p-values not adjusted."""
     a, b, notes = shared(pair)
     count = min(pair.first.key.draws, pair.other.key.draws)
-    first, other = (_rows(m, e, count, failed) for m, e in ((pair.first, a), (pair.other, b)))
+    first, other = (measured.of(m, e, count) for m, e in ((pair.first, a), (pair.other, b)))
     key = pair.first.key
     board = leaderboard(frame([*first.values(), *other.values()], {key.task: _primary(pair.first.path, key.task)}))
     return Compared(
@@ -209,13 +229,6 @@ def _tested(bare: Difference, found: Estimate, p: float, count: int) -> Differen
 
 def _rng() -> np.random.Generator:
     return np.random.default_rng(FLIPS)
-
-
-def _rows(measured: Measured, evidence: Evidence, draws: int, failed: Callable[[str], None]) -> dict[str, Row]:
-    """Name → row of every metric that the run asked for, on `draws` of each prompt."""
-    asked, _ = remembered(measured.path.parent.parent, measured.key.task)
-    rows = measure(asked, replace(measured.key, draws=draws), evidence, lambda error: failed(str(error)))
-    return {row.name: row for row in rows}
 
 
 def _primary(path: Path, task: str) -> str:

@@ -67,8 +67,8 @@ def _line(heading: str, d: Difference, notes: list[str]) -> list[str]:
     if note and note not in notes:
         notes.append(note)
     mark = superscript((notes.index(note) + 1,)) if note else ""
-    return [plain_text(heading), *numbers[:2], signed(d.difference.value, numbers[2]) + mark, _short(d.effect), _short(d.p_value),
-            _short(d.adjusted), d.verdict]  # fmt: skip
+    difference = signed(d.difference.value, numbers[2]) + mark
+    return [plain_text(heading), *numbers[:2], difference, *map(_short, (d.effect, d.p_value, d.adjusted)), d.verdict]
 
 
 def spelled(e: Estimate) -> str:

