@@ -9,10 +9,10 @@ from itertools import pairwise
 from math import isfinite
 
 from alignbench.errors import UsageError
+from alignbench.reports.board import ARROWS, plain_text
 from alignbench.reports.comparison import Compared, Difference, Numbers, compare_pair
 from alignbench.reports.comparison_text import LEVEL_NOTE, Grille, markdown_of, signed, spelled
 from alignbench.reports.contenders import Measured, Pair, split, steps
-from alignbench.reports.table import ARROWS, plain_text
 from alignbench.results import dump
 from alignbench.types import Estimate
 

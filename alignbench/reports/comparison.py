@@ -142,7 +142,7 @@ def compare_pair(pair: Pair, names: tuple[str, str], measured: Numbers) -> Compa
     return Compared(
         key.task, key.task_version, key.task_hash, key.base, *names, len(a.prompts),
         count, tuple(notes), tuple(differences((a, first), (b, other), key.ci_over)),
-        {c.key: c.heading for c in board.tables[0].columns if not c.exact}, tuple(shifts(a, b)), tuple(examples(a, b)),
+        {c.key: c.heading for c in board.tables[0].columns if not c.aside}, tuple(shifts(a, b)), tuple(examples(a, b)),
         (key.signature, pair.other.key.signature),
     )  # fmt: skip
 

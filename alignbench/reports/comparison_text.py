@@ -11,11 +11,11 @@ from rich.table import Table as Grid
 from rich.text import Text
 from tabulate import tabulate
 
+from alignbench.reports.board import plain_text
 from alignbench.reports.comparison import LEVEL, Compared, Comparison, Difference
 from alignbench.reports.markdown import escape
 from alignbench.reports.numbers import MISSING, plain, spell
 from alignbench.reports.shifts import Example, Shift
-from alignbench.reports.table import plain_text
 from alignbench.reports.terminal import superscript
 from alignbench.results import dump
 from alignbench.types import Estimate

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from alignbench.errors import AlignbenchError, StoreError, UsageError, did_you_mean
-from alignbench.reports.table import plain_text
+from alignbench.reports.board import PINNED, plain_text
+from alignbench.reports.labels import aligner_name, short_labels
 from alignbench.results import RowKey, read_evidence
 from alignbench.store import evidence_files
 from alignbench.types import CEILING, Evidence
@@ -22,6 +23,7 @@ class Measured:
     path: Path
     evidence: Evidence
     key: RowKey
+    short: str = ""  # the aligner's label where that is long
 
     @property
     def is_base(self) -> bool:
@@ -29,18 +31,27 @@ class Measured:
         return self.evidence.is_base and not self.key.aligner
 
     @property
+    def is_pinned(self) -> bool:
+        """Whether it stands for no generator that one compares unless asked: the base, draws of p, a null model."""
+        return self.is_base or self.key.generator == CEILING or aligner_name(self.key.aligner) in PINNED
+
+    @property
     def label(self) -> str:
         """Its name as tables show it: of an aligner on the base, the aligner's alone."""
-        generator, aligner = self.key.generator, self.key.aligner
-        shown = "" if aligner and generator == self.key.base else generator
-        return plain_text(" + ".join(filter(None, (shown, aligner))))
+        return self._called(self.short or self.key.aligner)
 
     @property
     def names(self) -> set[str]:
         """All that a user may call it."""
-        plain = {self.label, *([BASE] if self.is_base else [])}
+        plain = {self.label, self._called(self.key.aligner)}
+        plain |= {BASE, f"{self.label} ({BASE})"} if self.is_base else set()
         told = {f"seed {self.key.seed}", f"{self.key.draws} draws", f"#{self.key.generator_id}"}
         return plain | {f"{name} ({remark})" for name in plain for remark in told}
+
+    def _called(self, aligner: str) -> str:
+        generator = self.key.generator
+        shown = "" if aligner and generator == self.key.base else generator
+        return plain_text(" + ".join(filter(None, (shown, aligner))))
 
 
 @dataclass(frozen=True)
@@ -82,7 +93,15 @@ def read_pool(folder: Path) -> Pool:
             failures.append(str(error))
     if not found and not failures:
         raise StoreError(f"{folder}: holds no evidence_*.npz; give the --output_path of a run, or a folder in it")
-    return Pool(folder, tuple(found), tuple(failures), whole=not own)
+    return Pool(folder, tuple(_shortened(found)), tuple(failures), whole=not own)
+
+
+def _shortened(found: Sequence[Measured]) -> Iterator[Measured]:
+    """With the short labels that a table of their task gives them."""
+    tasks = {
+        task: short_labels(m.key.aligner for m in found if m.key.task == task) for task in {m.key.task for m in found}
+    }
+    yield from (replace(m, short=tasks[m.key.task][m.key.aligner]) for m in found)
 
 
 def split(arguments: Sequence[str]) -> tuple[list[Pool], list[str]]:
@@ -134,10 +153,10 @@ def _by_label(label: str, pools: Sequence[Pool]) -> Contender:
 
 def _alone(pool: Pool, arguments: int) -> Contender:
     """The one generator of a folder: all there is in one of a generator, else what is there beside the base."""
-    others = [m for m in pool.found if pool.whole and not m.is_base and m.key.generator != CEILING]
-    chosen = others or list(pool.found)
+    others = [m for m in pool.found if pool.whole and not m.is_pinned]
+    chosen = others or [m for m in pool.found if m.is_base or not pool.whole]
     if not chosen:
-        raise StoreError(pool.failures[0])
+        raise StoreError(next(iter(pool.failures), f"{pool.folder}: holds neither a generator nor the base"))
     names = list(dict.fromkeys(m.label for m in chosen))
     if len(names) > 1:
         asked = "compare needs two generators or more" if arguments == 1 else f"{pool.folder}: which of its generators?"

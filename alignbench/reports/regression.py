@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from math import isfinite, isinf
 
 from alignbench.errors import UsageError, unknown
+from alignbench.reports.board import plain_text
 from alignbench.reports.comparison import LEVEL, Compared, Comparison, Difference
 from alignbench.reports.numbers import plain
-from alignbench.reports.table import plain_text
 
 
 @dataclass(frozen=True)

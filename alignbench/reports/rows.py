@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-import io
+import csv
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from math import isnan
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
-from alignbench.errors import StoreError
+from alignbench.errors import StoreError, brief
 from alignbench.store import write_atomic
 
 COLUMNS = (
@@ -40,11 +46,17 @@ def tidy(rows: pd.DataFrame) -> pd.DataFrame:
     rare = {name: kind for name, kind in RARE.items() if name in rows and _says_something(rows[_witness(name)])}
     extra = [name for name in rows if name not in COLUMNS and name not in RARE]
     table = rows.reindex(columns=[*COLUMNS, *rare, *extra]).reset_index(drop=True)
-    worded = [name for name in (*WORDS, "replicates") if name in table]
-    words = {name: table[name].astype(object).where(table[name].notna(), "").astype(str) for name in worded}
+    words = {name: _words(table[name]) for name in (*WORDS, "replicates") if name in table}
     table = table.assign(**words).astype(dict.fromkeys(NUMBERS, "float64") | dict.fromkeys(COUNTS, "Int64") | rare)
     table.attrs = dict(rows.attrs)
     return table
+
+
+def _words(column: pd.Series) -> pd.Series:
+    """The column as text, missing as ""; equal words are one string in memory."""
+    codes, uniques = pd.factorize(column.astype(object))
+    texts = np.array([*map(str, uniques), ""], dtype=object)
+    return pd.Series(texts[codes], index=column.index, dtype=object)
 
 
 def _says_something(column: pd.Series) -> bool:
@@ -58,24 +70,112 @@ def _witness(name: str) -> str:
 
 
 def write_rows(path: Path, rows: pd.DataFrame) -> None:
-    """Write `rows` as UTF-8 CSV in one step: floats to the last bit, infinity as `inf`, missing as empty."""
-    text = tidy(rows).to_csv(index=False, lineterminator="\n")
-    write_atomic(path, text.encode("utf-8", "backslashreplace"))
+    """Write `rows` as CSV in one step, see `csv_bytes`."""
+    write_atomic(path, csv_bytes(rows))
+
+
+def csv_bytes(rows: pd.DataFrame) -> bytes:
+    """`rows` as UTF-8 CSV: floats to the last bit, infinity as `inf`, missing as empty."""
+    return tidy(rows).to_csv(index=False, lineterminator="\n").encode("utf-8", "backslashreplace")
 
 
 def read_rows(path: Path) -> pd.DataFrame:
     """The rows that `write_rows` wrote; raises StoreError where the file is missing, damaged or no results table."""
+    found = salvage(path)
+    if found.faults:
+        raise _unreadable(path, found.faults[0])
+    return found.rows
+
+
+@dataclass
+class Salvaged:
+    """What could be read of a CSV file: its rows, the line on which each ends, and what is wrong with the others."""
+
+    rows: pd.DataFrame = field(default_factory=pd.DataFrame)
+    lines: list[int] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)  # "line 3, column 'value': …"
+
+
+AT_ONCE = 20_000  # rows that are held as text
+
+
+def salvage(path: Path) -> Salvaged:
+    """The rows of a CSV file that are whole; raises StoreError where it is missing or no results table.
+
+    A byte order mark is passed over. Equal words are one string in memory: 17 columns of a million rows hold few.
+    """
+    found, parts, pool = Salvaged(), [], dict[str, str]()
+    csv.field_size_limit(sys.maxsize)
     try:
-        data = io.BytesIO(path.read_bytes())
-        rows = pd.read_csv(data, encoding="utf-8", dtype=str, keep_default_na=False, na_filter=False)
-        return tidy(rows.assign(**{name: _numbers(rows[name]) for name in NUMERIC if name in rows}))
-    except (OSError, ValueError, StoreError) as error:
-        reason = " ".join(str(error).split())
-        raise StoreError(f"{path}: cannot be read as results: {reason}") from error
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            lines = csv.reader(file, strict=True)
+            head = _head(next(lines, []))
+            while some := list(islice(_whole(lines, len(head), found), AT_ONCE)):
+                parts.append(_typed(head, some, found, pool))
+        found.rows = tidy(pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=list(head)))
+        return found
+    except (OSError, ValueError, csv.Error, StoreError) as error:  # UnicodeDecodeError is a ValueError
+        at = f"line {lines.line_num}: " if isinstance(error, csv.Error) else ""
+        raise _unreadable(path, at + " ".join(str(error).split())) from error
 
 
-def _numbers(words: pd.Series) -> pd.Series:
-    """Exactly the numbers that were written: Python's own reading of them, which is correct to the last bit."""
-    kind = "Int64" if words.name in COUNTS else RARE.get(str(words.name), "float64")
-    values = [(int if kind == "Int64" else float)(word) if word else None for word in words]
-    return pd.Series(values, index=words.index, dtype=kind)
+def _unreadable(path: Path, reason: str) -> StoreError:
+    return StoreError(f"{path}: cannot be read as results: {reason}")
+
+
+def _head(head: Sequence[str]) -> Sequence[str]:
+    """The names of the columns; raises StoreError where a comma does not stand between them, or one is there twice."""
+    if not head:
+        raise StoreError("it is empty")
+    for sign, name in ((";", "semicolons"), ("\t", "tabs")):
+        if len(head) == 1 and sign in head[0]:
+            raise StoreError(f"{name} stand between its cells, as a spreadsheet saves them; save it with commas")
+    if twice := [name for name in dict.fromkeys(head) if head.count(name) > 1]:
+        raise StoreError(f"it has two columns '{twice[0]}'")
+    return head
+
+
+def _whole(lines: Iterator[list[str]], width: int, found: Salvaged) -> Iterator[tuple[int, list[str]]]:
+    """The line number and the cells of each row that has as many as the first line."""
+    for cells in lines:
+        number: int = lines.line_num  # type: ignore[attr-defined]
+        if len(cells) == width:
+            yield number, cells
+        elif cells:
+            found.faults.append(f"line {number}: has {len(cells)} cells, the first line {width}")
+
+
+def _typed(
+    head: Sequence[str], some: Sequence[tuple[int, list[str]]], found: Salvaged, pool: dict[str, str]
+) -> pd.DataFrame:
+    """Rows of text with their numbers read; those in which a number is none are faults."""
+    columns = dict(zip(head, zip(*(cells for _, cells in some), strict=True), strict=True))
+    keep = np.ones(len(some), dtype=bool)
+    typed: dict[str, pd.Series] = {}
+    for name, words in columns.items():
+        if name not in NUMERIC:
+            typed[name] = pd.Series([pool.setdefault(word, word) for word in words], dtype=object)
+            continue
+        values, wrong = _numbers(name, words)
+        typed[name] = values
+        keep[list(wrong)] = False
+        found.faults += [f"line {some[i][0]}, column '{name}': {why}" for i, why in wrong.items()]
+    found.lines += [number for (number, _), kept in zip(some, keep, strict=True) if kept]
+    return pd.DataFrame(typed)[keep]
+
+
+def _numbers(name: str, words: Sequence[str]) -> tuple[pd.Series, dict[int, str]]:
+    """Exactly the numbers that were written, in Python's own reading, correct to the last bit; and what is none."""
+    kind = "Int64" if name in COUNTS else RARE.get(name, "float64")
+    read = int if kind == "Int64" else float
+    values: list[float | None] = []
+    wrong: dict[int, str] = {}
+    for i, word in enumerate(words):
+        try:
+            values.append(read(word) if word else None)
+            if word and isnan(values[-1]):  # type: ignore[arg-type]
+                wrong[i] = f"'{word}' is no number; leave the cell empty and say why in the note"
+        except ValueError:
+            values.append(None)
+            wrong[i] = f"{brief(word)} is no {'whole ' if read is int else ''}number"
+    return pd.Series(values, dtype=kind), wrong

@@ -35,13 +35,19 @@ def with_means(rows: pd.DataFrame) -> pd.DataFrame:
     single = rows[rows["seeds"].isna()] if "seeds" in rows else rows
     if single["seed"].nunique() < 2:
         return single
-    found: dict[tuple[str, ...], dict[int, list[Record]]] = {}
-    records = single[single["seed"].notna()].to_dict("records")
-    for record in ({str(name): value for name, value in r.items()} for r in records):
-        who = (*(record[name] for name in SETTING), *whose(record))
-        found.setdefault(who, {}).setdefault(int(record["seed"]), []).append(record)
-    means = [row for by_seed in found.values() if len(by_seed) > 1 for row in _means(by_seed)]
+    by_setting = single[single["seed"].notna()].groupby(list(SETTING), sort=False)
+    means = [row for _, group in by_setting for row in _means_of(group)]
     return tidy(pd.concat([single.astype(object), pd.DataFrame(means)], ignore_index=True)) if means else single
+
+
+def _means_of(rows: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of the means of all generators on one setting."""
+    if rows["seed"].nunique() < 2:
+        return []
+    found: dict[tuple[str, ...], dict[int, list[Record]]] = {}
+    for record in ({str(name): value for name, value in r.items()} for r in rows.to_dict("records")):
+        found.setdefault(whose(record), {}).setdefault(int(record["seed"]), []).append(record)
+    return [row for by_seed in found.values() if len(by_seed) > 1 for row in _means(by_seed)]
 
 
 def whose(record: Record) -> tuple[str, ...]:
@@ -62,15 +68,15 @@ def newest(records: Sequence[Record]) -> dict[str, Record]:
     return {key_of(r): r for r in records if (r["measured"], r["run_id"]) == last}
 
 
-def joined_targets(records: Sequence[Record]) -> dict[str, str]:
+def joined_targets(targets: Sequence[str]) -> dict[str, str]:
     """target_id → the name of all that differ from it by the seed alone, as the rows of means say."""
     families: dict[str, dict[str, None]] = {}
-    for record in records:
-        ids = dict.fromkeys(record["target_id"].split("+"))
+    for target in targets:
+        ids = dict.fromkeys(target.split("+"))
         joined = {i: None for known in ids for i in families.get(known, {known: None})}
         families |= dict.fromkeys(joined, joined)
     names = {known: "+".join(family) for known, family in families.items()}
-    return {r["target_id"]: names[r["target_id"].partition("+")[0]] for r in records}
+    return {target: names[target.partition("+")[0]] for target in targets}
 
 
 def _means(by_seed: Mapping[int, Sequence[Record]]) -> list[dict[str, Any]]:

@@ -151,7 +151,7 @@ def test_one_seed_stays_as_it_is(rows: pd.DataFrame) -> None:
 
 
 def test_overlapping_means_are_one_target() -> None:
-    joined = joined_targets([{"target_id": t} for t in ("a", "b+c", "a+b", "d", "")])
+    joined = joined_targets(["a", "b+c", "a+b", "d", ""])
     assert joined["a"] == joined["a+b"] == joined["b+c"] and set(joined["a"].split("+")) == set("abc")
     assert joined["d"] == "d" and joined[""] == ""
 

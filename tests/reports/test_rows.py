@@ -65,7 +65,7 @@ def test_tidy_keeps_what_is_attached(rows: pd.DataFrame) -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("", "No columns"),
+        ("", "it is empty"),
         ("run_id,task\n1,2\n", "lacks the columns task_version"),
         (",".join(COLUMNS) + "\n" + ",".join(["x"] * len(COLUMNS)) + "\n", "cannot be read"),
         (",".join(COLUMNS) + "\n" + "," * (len(COLUMNS) + 3) + '"', "cannot be read"),
