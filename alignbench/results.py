@@ -24,7 +24,7 @@ from alignbench import metrics
 from alignbench.errors import AlignbenchError, StoreError
 from alignbench.evidence import Bench, identity_of
 from alignbench.metrics.prompts import over_prompts
-from alignbench.metrics.replicates import Measured, replicates
+from alignbench.metrics.replicates import Measured, replicates, spelled
 from alignbench.registry import metric as registry
 from alignbench.store import digest, evidence_files, pack, unpack, write_atomic
 from alignbench.types import PRIMARY, Array, CiOver, Estimate, Evidence
@@ -124,8 +124,7 @@ def _rows(told: Measured, left: Mapping[str, Array], key: RowKey, evidence: Evid
         full = f"{told.name}.{part}" if part else told.name
         exact = None if told.params.get("at") == "asked" else (evidence.truth or {}).get(full)  # truth is at λ̂
         noted, which = estimate.noted(_left_out(evidence)), metrics.better(told.name, part)
-        apart = " ".join(f"{value:.8g}" for value in left.get(part, ()))
-        yield Row(key, told.name, part, noted, which, evidence.cost.seconds, exact, apart)
+        yield Row(key, told.name, part, noted, which, evidence.cost.seconds, exact, spelled(left.get(part, ())))
 
 
 def _numbers(name: str, evidence: Evidence, ci_over: CiOver, params: Mapping[str, Any]) -> Mapping[str, Estimate]:

@@ -7,7 +7,7 @@ of replicates know the error of the difference, and two intervals side by side d
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -54,6 +54,17 @@ def replicates(measured: Sequence[Measured], evidence: Evidence, ci_over: CiOver
                 for part, values in found[i].items():
                     values.append(again.get(part, np.nan))
     return [{part: np.array(v) for part, v in parts.items() if v and np.isfinite(v).all()} for parts in found]
+
+
+def spelled(values: Iterable[float]) -> str:
+    """Replicates as words of a results table, 8 digits each: rows read from CSV tie as those in memory do."""
+    return " ".join(f"{value:.8g}" for value in values)
+
+
+def replicates_of(row: Mapping[str, Any]) -> Array | None:
+    """(G,) the replicates of a row of a results table; None where it has none."""
+    words = row.get("replicates")
+    return np.array(words.split(), float) if isinstance(words, str) and words.strip() else None
 
 
 def _varying(told: Measured) -> list[str]:

@@ -7,27 +7,25 @@ from math import isinf
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
-from alignbench.stats.intervals import normal
+from alignbench.metrics.replicates import replicates_of
+from alignbench.stats.intervals import normal, spread_or_none
 from alignbench.stats.ranks import Numbers, jackknife_error
-from alignbench.types import Array, Estimate
+from alignbench.types import Estimate
 
 Record = Mapping[str, Any]
 SHARED = {
     "task_hash": "another task", "base_id": "another base", "judge": "another judge", "target_id": "another λ",
-    "seed": "another seed", "draws": "another number of draws", "ci_over": "intervals of another kind",
+    "seed": "another seed", "seeds": "other seeds", "draws": "another number of draws",
+    "ci_over": "intervals of another kind",
 }  # fmt: skip
 """What two rows must have in common to be paired, and what is said where they do not."""
 APART = ("task_hash", "base_id", "judge")
 """What they must have in common to be compared at all."""
 NOT_PAIRED = "not paired"
 """Begins the note of a difference whose interval holds whatever the two rows share."""
-
-
-def replicates_of(record: Record) -> Array | None:
-    """(G,) the number of a row with each block of draws left out; None where it has none."""
-    words = record.get("replicates")
-    return np.array(words.split(), float) if isinstance(words, str) and words.strip() else None
+STILL = "no interval: without any block of draws the difference is the same"
 
 
 def difference(first: Record, second: Record) -> Estimate:
@@ -37,35 +35,33 @@ def difference(first: Record, second: Record) -> Estimate:
     the most that it can be whatever they share, and the note begins with "not paired" and says why. Rows of another
     task, base or judge are not compared. A difference from ∞ is ∞ and has no interval; of two ∞ there is none.
     """
-    unlike = [why for name, why in SHARED.items() if name in APART and not _same(first.get(name), second.get(name))]
+    unlike = _unlike(first, second, APART)
     if unlike:
-        return Estimate.missing(f"not comparable: {', '.join(unlike)}")
+        return Estimate.missing(f"not comparable: {unlike}")
     a, b = number(first.get("value")), number(second.get("value"))
     if a is None or b is None:
-        return Estimate.missing(
-            "not measured for " + ("both" if a is b else "the first" if a is None else "the second")
-        )
+        return Estimate.missing(f"not measured for {'both' if a is b else 'the second' if b is None else 'the first'}")
     n = int(min(number(first.get("n")) or 0, number(second.get("n")) or 0))
     if isinf(a) or isinf(b):
         return Estimate.missing("∞ for both", n=n) if a == b else Estimate(a - b, n=n, note="∞ was seen")
     why = not_paired(first, second)
+    errors = number(first.get("stderr")), number(second.get("stderr"))
     if not why:
         mine, theirs = replicates_of(first), replicates_of(second)
         assert mine is not None and theirs is not None
-        error = float(jackknife_error(mine - theirs))
-        return normal(a - b, error**2, n=n, df=mine.size - 1)
-    errors = number(first.get("stderr")), number(second.get("stderr"))
-    if None in errors:
+        answer = normal(a - b, float(jackknife_error(mine - theirs)) ** 2, n=n, df=mine.size - 1)
+        return answer if errors == (0.0, 0.0) else spread_or_none(answer, STILL)
+    if errors[0] is None or errors[1] is None:
         return Estimate(a - b, n=n, note=f"{NOT_PAIRED} ({why}), and the error of one is not known: no interval")
     told = f"{NOT_PAIRED} ({why}): the interval holds whatever the two share"
-    return normal(a - b, (errors[0] + errors[1]) ** 2, n=n, note=told)  # type: ignore[operator]
+    return normal(a - b, (errors[0] + errors[1]) ** 2, n=n, note=told)
 
 
 def not_paired(first: Record, second: Record) -> str:
     """Why two rows cannot be paired; "" where they can."""
-    unlike = [why for name, why in SHARED.items() if not _same(first.get(name), second.get(name))]
+    unlike = _unlike(first, second, tuple(SHARED))
     if unlike:
-        return ", ".join(unlike)
+        return unlike
     mine, theirs = replicates_of(first), replicates_of(second)
     if mine is None or theirs is None:
         return "no replicates"
@@ -78,24 +74,32 @@ def numbers(records: Sequence[Record | None], better: str) -> Numbers:
     The rows that most others can be paired with keep their replicates.
     """
     told = [{} if r is None else r for r in records]
+    found = [replicates_of(r) for r in told]
     sets: dict[tuple[Any, ...], list[int]] = {}
-    for i, record in enumerate(told):
-        found = replicates_of(record)
-        if found is not None:
-            sets.setdefault((found.size, *(str(record.get(name)) for name in SHARED)), []).append(i)
-    rows = max(sets.values(), key=len, default=[])
-    count = max((len(replicates_of(told[i])) for i in rows), default=0)  # type: ignore[arg-type]
+    for i, (record, values) in enumerate(zip(told, found, strict=True)):
+        if values is not None:
+            sets.setdefault((values.size, *(_told(record, name) for name in SHARED)), []).append(i)
+    (count, *_), rows = max(sets.items(), key=lambda item: len(item[1]), default=((0,), []))
     table = np.full((len(told), count), np.nan)
     for i in rows:
-        table[i] = replicates_of(told[i])
-    columns = [[np.nan if (x := number(r.get(name))) is None else x for r in told] for name in ("value", "stderr")]
-    return Numbers(np.array(columns[0], float), table, np.array(columns[1], float), better)
+        table[i] = found[i]
+    value, error = ([np.nan if (x := number(r.get(name))) is None else x for r in told] for name in ("value", "stderr"))
+    return Numbers(np.array(value, float), table, np.array(error, float), better)
 
 
 def number(value: Any) -> float | None:
-    """A cell of a results table as a number; None where it has none."""
-    return None if value is None or value != value or value == "" else float(value)
+    """A cell of a results table as a number; None where it is empty."""
+    return None if value is None or value == "" or pd.isna(value) else float(value)
 
 
-def _same(first: Any, second: Any) -> bool:
-    return str(first) == str(second)
+def _unlike(first: Record, second: Record, names: Sequence[str]) -> str:
+    """What tells the settings of two rows apart."""
+    return ", ".join(SHARED[name] for name in names if _told(first, name) != _told(second, name))
+
+
+def _told(record: Record, name: str) -> str:
+    """What a row says of its setting; of the seeds of a mean, which they are."""
+    if name == "seeds":
+        return "".join(p for p in str(record.get("signature", "")).split("|") if p.startswith("seeds:"))
+    value = record.get(name)
+    return "" if value is None or pd.isna(value) else str(value)

@@ -62,37 +62,35 @@ def ahead(numbers: Numbers) -> Array:
     Student's t with G − 1 degrees of freedom of the paired difference, the normal where rows are not paired. ∞ is
     told from what is finite, and is tied with itself.
     """
-    sign = 1.0 if numbers.better == "lower" else -1.0
-    values = sign * np.asarray(numbers.values, float)
-    m = values.size
-    p = np.ones((m, m))
-    for i in range(m):
-        for j in range(m):
-            p[i, j] = _p_ahead(numbers, values, i, j) if i != j else 1.0
+    values = _signed(numbers.values, numbers.better)
+    with np.errstate(invalid="ignore"):  # ∞ − ∞
+        gap = values[None, :] - values[:, None]
+        size = np.maximum(np.abs(values[None, :]), np.abs(values[:, None]))
+        same = np.abs(gap) <= SAME * np.maximum(size, 1.0)
+    error, df = _errors(numbers)
+    told = np.isfinite(gap) & ~same & ~np.isnan(error)
+    p = np.where(gap == np.inf, 0.0, 1.0)
+    exact = told & (error == 0)
+    p[exact] = gap[exact] <= 0
+    told &= error > 0
+    p[told] = stdtr(df[told], -gap[told] / error[told])
     return p
 
 
-def _p_ahead(numbers: Numbers, values: Array, i: int, j: int) -> float:
-    """Probability, were row i no better than row j, of a difference so large."""
-    if np.isnan(values[[i, j]]).any() or values[i] == values[j]:
-        return 1.0
-    if np.isinf(values[[i, j]]).any():
-        return float(values[i] > values[j])
-    gap = float(values[j] - values[i])
-    if abs(gap) <= SAME * max(1.0, *np.abs(values[[i, j]])):
-        return 1.0
-    error, df = _error(numbers, i, j)
-    if np.isnan(error):
-        return 1.0
-    return float(gap <= 0) if error == 0 else float(stdtr(df, -gap / error))
+def _errors(numbers: Numbers) -> tuple[Array, Array]:
+    """(m, m) standard errors of differences, NaN where not known, and their degrees of freedom."""
+    values = np.asarray(numbers.error, float)
+    error, df = values[None, :] + values[:, None], np.full((values.size, values.size), np.inf)
+    rows = np.flatnonzero(np.isfinite(numbers.replicates).all(axis=1) & bool(numbers.replicates.shape[1]))
+    table = numbers.replicates[rows]
+    for i, mine in zip(rows, table, strict=True):
+        error[i, rows], df[i, rows] = jackknife_error(mine - table), table.shape[1] - 1
+    return error, df
 
 
-def _error(numbers: Numbers, i: int, j: int) -> tuple[float, float]:
-    """Standard error of the difference of two rows and its degrees of freedom; NaN where it is not known."""
-    both = numbers.replicates[i] - numbers.replicates[j]
-    if both.size and np.isfinite(both).all():
-        return float(jackknife_error(both)), both.size - 1.0
-    return float(numbers.error[i] + numbers.error[j]), np.inf
+def _signed(values: Array, better: str) -> Array:
+    """The values, so that lower is better."""
+    return np.asarray(values, float) * (1.0 if better == "lower" else -1.0)
 
 
 def tied(numbers: Numbers, level: float = LEVEL) -> Array:
@@ -126,7 +124,7 @@ def ranks(numbers: Numbers, level: float = LEVEL) -> Ranks:
 
 def midranks(values: Array, better: str = "lower") -> Array:
     """(m,) ranks from 1, 1 the best; equal values share the mean of their ranks."""
-    signed = np.asarray(values, float) * (1.0 if better == "lower" else -1.0)
+    signed = _signed(values, better)
     below, upto = (signed[None, :] < signed[:, None]).sum(axis=1), (signed[None, :] <= signed[:, None]).sum(axis=1)
     return np.asarray((below + 1 + upto) / 2)
 
