@@ -21,7 +21,7 @@ from alignbench.aligners.base import Setting
 from alignbench.errors import RunError, Unsupported, UsageError, brief, plain_failures
 from alignbench.generators.base import Slotted
 from alignbench.generators.law import Law, compare
-from alignbench.generators.warp import Warp
+from alignbench.generators.warp import PLAIN
 from alignbench.seeds import APART, Seed
 from alignbench.stats.mixture import joined_groups, log_proposal
 from alignbench.stats.normaliser import log_z_by_prompt
@@ -182,7 +182,7 @@ class Bench:
     def _log_base(self, draws: Draws, drawn_from_base: bool = True) -> Array | None:
         """Log a of draws; free where they were drawn from the base itself, None where the base cannot read them."""
         free = drawn_from_base and not _is_half(self.base)
-        plain = isinstance(self.base, Law) and self.base.warp == Warp()
+        plain = isinstance(self.base, Law) and self.base.warp == PLAIN
         if free and plain and draws.model_log_prob is not None:
             return draws.model_log_prob
         if free and draws.log_prob is not None:

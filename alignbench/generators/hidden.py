@@ -13,7 +13,7 @@ import torch
 
 from alignbench.errors import UsageError
 from alignbench.generators.base import Vocab
-from alignbench.generators.warp import Warp
+from alignbench.generators.warp import PLAIN, Warp
 from alignbench.generators.words import ids_of, text_of, vocab_of, walked
 from alignbench.types import Array, Draws
 
@@ -98,7 +98,7 @@ class HiddenMarkov:
         Raises UsageError under other settings: they act on the word's law given all words so far, and there a prefix
         is not summed up by finitely many states.
         """
-        if warp != Warp():
+        if warp != PLAIN:
             raise UsageError(f"{self.name}: a hidden Markov model under {warp} can be listed, not summed by state")
         return np.asarray(self.says[:, :, None] * self.moves[:, None, :])
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,7 +16,7 @@ from alignbench.generators.budget import ran_out
 from alignbench.generators.history import Before, after, logits_of, seen_of
 from alignbench.generators.replicas import at_once, replicas_of, shares
 from alignbench.generators.sampling import Order, sample
-from alignbench.generators.warp import Warp
+from alignbench.generators.warp import PLAIN, Warp
 from alignbench.seeds import Seed
 from alignbench.types import Array, Draws
 
@@ -25,8 +25,6 @@ CHUNK_BYTES = {"cpu": 24 * 2**20, "cuda": 512 * 2**20}
 memory to the system each time and gets it back page by page."""
 Room = Callable[[int], int]
 """How many draws of so many tokens may be scored at once."""
-PLAIN = Warp()
-"""Settings that change nothing."""
 ALIKE = 16
 """Draws are scored beside others whose length in tokens is within so much of theirs."""
 
@@ -333,12 +331,13 @@ def scored(draws: Draws, room: Room, work: Callable[[Draws], Array]) -> Iterator
 def _parts(draws: Draws, room: Room) -> Iterator[Array]:
     """Rows of like length, those of one prompt side by side, as many at once as there is room for."""
     order = np.lexsort((draws.prompt, -(-draws.length // ALIKE)))
-    begin = 0
-    for end in range(1, len(order) + 1):
-        longest = int(draws.length[order[begin : end + 1]].max())
-        if end == len(order) or end - begin >= room(longest):
+    lengths, known = draws.length[order].tolist(), cache(room)
+    begin = longest = 0
+    for end, length in enumerate([*lengths[1:], 0], 1):
+        longest = max(longest, lengths[end - 1])
+        if end == len(lengths) or end - begin >= known(max(longest, length)):
             yield order[begin:end]
-            begin = end
+            begin, longest = end, 0
 
 
 @torch.inference_mode()

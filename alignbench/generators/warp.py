@@ -87,6 +87,10 @@ class Warp:
         return x
 
 
+PLAIN = Warp()
+"""The model as it is."""
+
+
 def _penalised(logits: torch.Tensor, seen: torch.Tensor, penalty: float) -> torch.Tensor:
     """The logits, those of `seen` tokens moved away from 0 if negative, towards it if positive."""
     return torch.where(seen, torch.where(logits < 0, logits * penalty, logits / penalty), logits)
