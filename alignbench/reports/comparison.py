@@ -10,20 +10,19 @@ from pathlib import Path
 import numpy as np
 
 from alignbench.errors import AlignbenchError
+from alignbench.metrics.replicates import replicates_of
 from alignbench.reports.board import plain_text
 from alignbench.reports.common_draws import aligned, of_each_draw, shared
 from alignbench.reports.contenders import Contender, Measured, Pair, pairs
-from alignbench.reports.pairs import difference, not_paired, replicates_of
+from alignbench.reports.pairs import difference, not_paired
 from alignbench.reports.shifts import Example, Shift, examples, shifts
 from alignbench.reports.table import leaderboard
 from alignbench.results import Row, frame, measure, remembered
 from alignbench.stats.compare import Pairing, holm, paired, permuted
 from alignbench.stats.flips import sign_flips
-from alignbench.stats.intervals import spread_or_none
 from alignbench.types import CiOver, Estimate, Evidence
 
 LEVEL = 0.05
-SAME = "no interval: all pairs differ alike"
 FLIPS = 0  # seed of the flips of signs: the same data give the same p-value
 Progress = Callable[[str], None]
 
@@ -220,7 +219,7 @@ def _by_block(x: Row, y: Row, bare: Estimate) -> Units | None:
     mine, theirs = replicates_of(x.flat()), replicates_of(y.flat())
     assert mine is not None and theirs is not None
     units = mine.size * bare.value - (mine.size - 1) * (theirs - mine)
-    return spread_or_none(bare, SAME), sign_flips(units, _rng())
+    return bare, sign_flips(units, _rng())
 
 
 def _tested(bare: Difference, found: Estimate, p: float, count: int) -> Difference:

@@ -144,11 +144,17 @@ def contenders(arguments: Sequence[str]) -> tuple[list[Contender], list[str]]:
 
 
 def _by_label(label: str, pools: Sequence[Pool]) -> Contender:
-    found = tuple(m for pool in pools for m in pool.found if label in m.names)
+    """The rows of a label; an aligner's name alone will do where one row has it."""
+    everything = [m for pool in pools for m in pool.found]
+    exact = [m for m in everything if label in m.names]
+    found = exact or [m for m in everything if m.label.split(":")[0] == label]
+    labels = list(dict.fromkeys(m.label for m in found))
     if not found:
         known = {name for pool in pools for name in pool.labels}
         raise UsageError(f"'{label}': is no folder, nor a row of the folders given.{did_you_mean(label, known)}")
-    return Contender(plain_text(label), found)
+    if len(labels) > 1 and label != BASE:
+        raise UsageError(f"'{label}': stands for several rows; give one of: {'; '.join(labels)}")
+    return Contender(plain_text(label) if exact else labels[0], tuple(found))
 
 
 def _alone(pool: Pool, arguments: int) -> Contender:
