@@ -71,7 +71,7 @@ def test_folders_of_one_generator_need_no_labels(command, results):
 
 def test_files_are_written_where_a_folder_is_given(command, results):
     said = command("compare", "out", "base", "temperature:t=0.5", "--out", "page")
-    assert said.code == 0 and said.out == "wrote page/comparison.md, page/comparison.json\n"
+    assert said.code == 0 and said.out == "wrote page/comparison.md, page/comparison.html, page/comparison.json\n"
     text = Path("page/comparison.md").read_text()
     assert text.startswith("### little v1 · temperature:t=0.5 beside base") and "Signature: alignbench" in text
     first = json.loads(Path("page/comparison.json").read_text())["comparisons"][0]
@@ -120,7 +120,7 @@ def test_a_gate_that_cannot_be_judged_is_a_failure(command, results):
     (["little.yaml", "out"], "little.yaml: is a file", 2),
     (["empty", "out"], "empty: holds no evidence_*.npz", 1),
     (["out", "base", "temperature:t=0.5", "--format", "pdf"], "unknown format 'pdf'", 2),
-    (["out", "base", "temperature:t=0.5", "--format", "md,json"], "only one format can be printed", 2),
+    (["out", "base", "temperature:t=0.5", "--format", "md,html"], "only one format can be printed", 2),
     (["out", "--series", "step"], "no rows have a training step", 2),
     (["out", "--series", "seed"], "unknown series 'seed'", 2),
     (["out", "--series", "step", "--fail_on_regression", "perplexity"], "not for --series", 2),

@@ -25,7 +25,7 @@ Examples:
 
   alignbench compare results/before results/after
 
-  alignbench compare results base best_of_n:n=4 rejection --format md,json --out comparison
+  alignbench compare results base best_of_n:n=4 rejection --format html --out page
 
   alignbench compare old new --fail_on_regression satisfaction.always:0.02 --fail_on_regression divergence.kl_target
 
@@ -56,11 +56,10 @@ def compare(
         str | None, typer.Option(metavar="step", help="Curves of a series of checkpoints over training instead.")
     ] = None,
     format: Annotated[  # noqa: A002 (the option's name)
-        str | None, typer.Option(metavar="md,json", help="Print this format, or with --out write these. (default: all)")
+        str | None,
+        typer.Option(metavar="md,html,json", help="Print this format, or with --out write these. (default: all)"),
     ] = None,
-    out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Write comparison.md and comparison.json there.")
-    ] = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Write comparison.{md,html,json} there.")] = None,
     include_path: IncludePath = None,
 ) -> None:
     """Compare generators by paired differences on the draws that they share.

@@ -11,7 +11,7 @@ from math import isfinite
 from alignbench.errors import UsageError
 from alignbench.reports.board import ARROWS, plain_text
 from alignbench.reports.comparison import Compared, Difference, Numbers, compare_pair
-from alignbench.reports.comparison_text import LEVEL_NOTE, Grille, markdown_of, signed, spelled
+from alignbench.reports.comparison_text import LEVEL_NOTE, Grille, html_of, markdown_of, signed, spelled
 from alignbench.reports.contenders import Measured, Pair, split, steps
 from alignbench.results import dump
 from alignbench.types import Estimate
@@ -128,7 +128,8 @@ def _grille(series: Series, curve: Curve) -> Grille:
         body.append([str(stop.step), spelled(stop.estimate), *cells])
     return Grille(
         plain_text(f"{series.task} · {series.name} · {heading}  {sparkline(values)}"),
-        ["step", plain_text(curve.key), "less the first", "less the one before"], body, [*notes, LEVEL_NOTE],
+        ["step", plain_text(curve.key), "less the first", "less the one before"], body,
+        about=[*notes, LEVEL_NOTE],
     )  # fmt: skip
 
 
@@ -142,8 +143,17 @@ def _difference(d: Difference | None, notes: dict[str, None]) -> str:
 
 def to_markdown(found: Sequence[Series]) -> str:
     """All curves as tables."""
+    return markdown_of(grilles_of(found), *_cited(found))
+
+
+def to_html(found: Sequence[Series]) -> str:
+    """All curves as a page of tables."""
+    return html_of(grilles_of(found), *_cited(found))
+
+
+def _cited(found: Sequence[Series]) -> list[str]:
     signatures = dict.fromkeys(s for series in found for s in series.signatures if s)
-    return markdown_of(grilles_of(found), *(f"Signature: {plain_text(s)}" for s in signatures))
+    return [f"Signature: {plain_text(s)}" for s in signatures]
 
 
 def to_json(found: Sequence[Series]) -> str:
@@ -151,5 +161,5 @@ def to_json(found: Sequence[Series]) -> str:
     return dump({"series": [asdict(series) for series in found]})
 
 
-FORMATS: dict[str, Callable[[Sequence[Series]], str]] = {"md": to_markdown, "json": to_json}
+FORMATS: dict[str, Callable[[Sequence[Series]], str]] = {"md": to_markdown, "html": to_html, "json": to_json}
 """Extension → renderer."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 from rich import box
-from rich.console import Group, RenderableType
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.table import Table as Grid
 from rich.text import Text
 from tabulate import tabulate
@@ -20,6 +22,7 @@ from alignbench.reports.terminal import superscript
 from alignbench.results import dump
 from alignbench.types import Estimate
 
+TEMPLATE = Path(__file__).with_name("comparison.html.jinja")
 LONGEST = 240  # characters of a draw that are shown; JSON has all
 LEVEL_NOTE = "± and [low, high] are 95 % limits, of differences paired ones; not adjusted for their number"
 VERDICTS = {"better": "green", "worse": "red", "differs": "bold"}
@@ -33,13 +36,17 @@ LEGEND = (
 
 @dataclass(frozen=True)
 class Grille:
-    """A table of words: what is above it, its head, its lines, and numbered notes; `verdict` is the last column's."""
+    """A table of words: what is above it, its head, its lines, numbered notes, and what holds for all of it.
+
+    `verdicts` are those of the lines, which are then numbers.
+    """
 
     title: str
     head: Sequence[str]
     body: Sequence[Sequence[str]]
     notes: Sequence[str] = ()
-    verdicts: Sequence[str] = field(default_factory=tuple)
+    about: Sequence[str] = ()
+    verdicts: Sequence[str] = ()
 
 
 def grilles(compared: Compared) -> Iterator[Grille]:
@@ -57,8 +64,10 @@ def of_differences(compared: Compared) -> Grille:
     body = [_line(compared.shown[d.key], d, notes) for d in compared.table]
     head = ("", compared.first, compared.other, "difference", "d_z", "p", "Holm", "verdict")
     about = [*compared.notes, f"{compared.prompts} prompts × {compared.draws} draws; base {compared.base}"]
-    return Grille(compared.title, [plain_text(h) for h in head], body, [*notes, *map(plain_text, about)],
-                  [d.verdict for d in compared.table])  # fmt: skip
+    return Grille(
+        compared.title, [plain_text(h) for h in head], body, notes, [plain_text(line) for line in about],
+        [d.verdict for d in compared.table],
+    )  # fmt: skip
 
 
 def _line(heading: str, d: Difference, notes: list[str]) -> list[str]:
@@ -92,8 +101,8 @@ def of_shifts(compared: Compared) -> Grille:
     note = (f"each prompt by what moved most on it, in standard deviations of a draw; limits at 1 − {LEVEL}/{looked}, "
             f"since the largest of {looked} were picked")  # fmt: skip
     head = ("prompt", "what", compared.first, compared.other, "difference")
-    return Grille("prompts that moved most", [plain_text(h) for h in head], [_moved(s) for s in compared.shifts],
-                  [note, *told])  # fmt: skip
+    body = [_moved(s) for s in compared.shifts]
+    return Grille("prompts that moved most", [plain_text(h) for h in head], body, about=[note, *told])
 
 
 def _moved(shift: Shift) -> list[str]:
@@ -123,24 +132,49 @@ def _word(value: object) -> str:
 
 def to_terminal(shown: Sequence[Grille]) -> RenderableType:
     """A rich renderable of all tables."""
-    return Group(*(part for grille in shown for part in _drawn(grille)))
+    return Group(*map(_Fitting, shown))
 
 
-def _drawn(grille: Grille) -> Iterator[RenderableType]:
-    yield Text(grille.title, style="bold")
+@dataclass(frozen=True)
+class _Fitting:
+    """A table whose columns of numbers follow below where they do not fit side by side; texts are folded instead."""
+
+    grille: Grille
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        grille = self.grille
+        yield Text(grille.title, style="bold")
+        for columns in _groups(grille, options.max_width) if grille.verdicts else [range(1, len(grille.head))]:
+            yield _grid(grille, [0, *columns])
+            yield Text()
+        yield from (Text(f"{superscript((n,))} {note}", style="dim") for n, note in enumerate(grille.notes, 1))
+        yield from (Text(line, style="dim") for line in grille.about)
+        if grille.notes or grille.about:
+            yield Text()
+
+
+def _groups(grille: Grille, room: int) -> list[list[int]]:
+    """The columns after the first that fit beside it, in order."""
+    widths = [max(map(cell_len, cells)) + 2 for cells in zip(grille.head, *grille.body, strict=True)]
+    groups: list[list[int]] = [[]]
+    for column in range(1, len(widths)):
+        if groups[-1] and widths[0] + sum(widths[i] for i in groups[-1]) + widths[column] > room:
+            groups.append([])
+        groups[-1].append(column)
+    return groups
+
+
+def _grid(grille: Grille, columns: Sequence[int]) -> Grid:
     grid = Grid(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
-    for place, name in enumerate(grille.head):
-        numeric = place > 0 and "verdict" in grille.head
-        grid.add_column(Text(name), justify="right" if numeric else "left", overflow="fold")
+    for place in columns:
+        numeric = bool(place and grille.verdicts)
+        grid.add_column(Text(grille.head[place]), justify="right" if numeric else "left", overflow="fold",
+                        no_wrap=numeric)  # fmt: skip
     for number, line in enumerate(grille.body):
         verdict = grille.verdicts[number] if grille.verdicts else ""
-        cells = [Text(cell) for cell in line]
-        if verdict:
-            cells[-1].stylize(VERDICTS[verdict])
-        grid.add_row(*cells)
-    yield grid
-    yield from (Text(f"{superscript((n,))} {note}", style="dim") for n, note in enumerate(grille.notes, 1))
-    yield Text()
+        styles = [VERDICTS.get(verdict, "") if place == len(line) - 1 else "" for place in columns]
+        grid.add_row(*(Text(line[place], style=style) for place, style in zip(columns, styles, strict=True)))
+    return grid
 
 
 def markdown_of(shown: Sequence[Grille], *closing: str) -> str:
@@ -158,14 +192,18 @@ def _piped(grille: Grille) -> Iterator[str]:
     yield tabulate(body, [escape(h) for h in grille.head], "pipe", disable_numparse=True, colalign=align)
     if grille.notes:
         yield "\n".join(f"{n}. {escape(note)}" for n, note in enumerate(grille.notes, 1))
+    yield from map(escape, grille.about)
 
 
 def to_markdown(comparison: Comparison) -> str:
     """All tables, what could not be compared, and the legend."""
     failures = [f"Not compared: {plain_text(line)}" for line in comparison.failures]
+    return markdown_of([g for c in comparison.tables for g in grilles(c)], *failures, LEGEND, *_cited(comparison))
+
+
+def _cited(comparison: Comparison) -> list[str]:
     signatures = dict.fromkeys(s for c in comparison.tables for s in c.signatures if s)
-    cited = [f"Signature: {plain_text(s)}" for s in signatures]
-    return markdown_of([g for c in comparison.tables for g in grilles(c)], *failures, LEGEND, *cited)
+    return [f"Signature: {plain_text(s)}" for s in signatures]
 
 
 def to_json(comparison: Comparison) -> str:
@@ -177,5 +215,22 @@ def to_json(comparison: Comparison) -> str:
     return dump({"baseline": comparison.baseline, "comparisons": tables, "failures": comparison.failures})
 
 
-FORMATS: Mapping[str, Callable[[Comparison], str]] = {"md": to_markdown, "json": to_json}
+def html_of(shown: Sequence[Grille], *closing: str) -> str:
+    """All tables on one page without a script or a request; every string is escaped by the template engine."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    loader = FileSystemLoader(TEMPLATE.parent)
+    engine = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return engine.get_template(TEMPLATE.name).render(grilles=shown, closing=closing) + "\n"
+
+
+def to_html(comparison: Comparison) -> str:
+    """All tables, what could not be compared, and the legend, as a page."""
+    failures = [f"Not compared: {plain_text(line)}" for line in comparison.failures]
+    return html_of([g for c in comparison.tables for g in grilles(c)], *failures, LEGEND, *_cited(comparison))
+
+
+FORMATS: Mapping[str, Callable[[Comparison], str]] = {"md": to_markdown, "html": to_html, "json": to_json}
 """Extension → renderer."""

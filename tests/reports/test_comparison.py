@@ -14,7 +14,7 @@ from alignbench.reports import comparison as module
 from alignbench.reports import contenders, regression
 from alignbench.reports.checkpoints import sparkline
 from alignbench.reports.comparison import Compared, Comparison, Difference, compare, differences
-from alignbench.reports.comparison_text import grilles, to_json, to_markdown, to_terminal
+from alignbench.reports.comparison_text import grilles, to_html, to_json, to_markdown, to_terminal
 from alignbench.reports.contenders import Contender, Measured
 from alignbench.results import Row, RowKey, measure
 from alignbench.stats.compare import holm
@@ -293,9 +293,10 @@ def test_a_hostile_generator_does_no_harm():
     found = Comparison(bad, (Compared("t", 1, "h", "g", bad, bad, 1, 16, (bad,), (one,), {"m": bad}),), (bad,))
     console = Console(width=100, record=True, file=StringIO())
     console.print(to_terminal([g for c in found.tables for g in grilles(c)]))
-    for text in (to_markdown(found), console.export_text(), to_json(found)):
+    for text in (to_markdown(found), console.export_text(), to_json(found), to_html(found)):
         assert "\x1b" not in text
-    assert "<script>" not in to_markdown(found) and "\u202e" not in to_markdown(found) + console.export_text()
+    assert "<script>" not in to_markdown(found) + to_html(found) and "\u202e" not in to_html(found)
+    assert "\u202e" not in to_markdown(found) + console.export_text()
 
 
 def test_a_sparkline_says_what_is_infinite_or_missing():
