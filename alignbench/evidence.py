@@ -81,6 +81,11 @@ class Bench:
         """The task's prompts."""
         return self.task.prompts
 
+    @property
+    def base_identity(self) -> Mapping[str, Any] | None:
+        """Plain data that the base's draws depend on; None where it does not say."""
+        return identity_of(self.base)
+
     def check(self, generator: Any = None, what: str = "a KL divergence between them") -> None:
         """Raise UsageError before anything is drawn, where a prompt does not fit or tokenizers differ."""
         law = self.base if generator is None else generator

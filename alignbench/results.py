@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, Any
 
 from alignbench import metrics
 from alignbench.errors import AlignbenchError, StoreError
-from alignbench.evidence import Bench, identity_of
 from alignbench.metrics.prompts import over_prompts
 from alignbench.metrics.replicates import Measured, replicates, spelled
 from alignbench.registry import metric as registry
@@ -32,6 +31,7 @@ from alignbench.types import PRIMARY, Array, CiOver, Estimate, Evidence
 if TYPE_CHECKING:
     import pandas as pd
 
+    from alignbench.evidence import Bench
     from alignbench.task import Task
 
 
@@ -93,7 +93,8 @@ def frame(rows: Iterable[Row], primary: Mapping[str, str]) -> pd.DataFrame:
     from alignbench.reports.rows import COLUMNS, tidy
     from alignbench.reports.seeds import with_means
 
-    table = with_means(tidy(pd.DataFrame([row.flat() for row in rows], columns=[*COLUMNS, "step", "replicates"])))
+    columns = [*COLUMNS, "step", "replicates"]
+    table = with_means(tidy(pd.DataFrame([row.flat() for row in rows], columns=columns, dtype=object)))
     table.attrs["primary"] = dict(primary)
     return table
 
@@ -184,7 +185,7 @@ class Writer:
         return RowKey(
             run_id=earlier.run_id if earlier else self.run_id, task=task.name, task_version=task.version,
             task_hash=task.hash, generator=self.generator, generator_id=short(identity), aligner=self.aligner,
-            base=bench.base_name, base_id=short(identity_of(bench.base)), target_id=bench.target_id,
+            base=bench.base_name, base_id=short(bench.base_identity), target_id=bench.target_id,
             judge=bench.judge_name, seed=bench.seed.entropy, draws=bench.draws,
             measured=earlier.measured if earlier else began, ci_over=task.ci_over,
             signature=f"{self._signature()}|{_made_on(earlier.signature) if earlier else made_on()}".rstrip("|"),
@@ -193,7 +194,7 @@ class Writer:
 
     def _signature(self) -> str:
         bench, task = self.bench, self.bench.task
-        base = identity_of(bench.base) or {}
+        base = bench.base_identity or {}
         lam = bench.target.fit.lam if bench.target.fit is not None else None
         parts = {
             "task": f"{task.name}.v{task.version}#{task.hash[:8]}",
@@ -256,7 +257,7 @@ class Writer:
             "started": datetime.fromtimestamp(self.began, UTC).isoformat(),
             "config": {
                 "task": bench.task.name, "task_hash": bench.task.hash, "generator": self.generator,
-                "aligner": self.aligner, "base": bench.base_name, "base_identity": identity_of(bench.base),
+                "aligner": self.aligner, "base": bench.base_name, "base_identity": bench.base_identity,
                 "prompts": bench.prompts, "draws": bench.draws, "seed": bench.seed.entropy,
                 "max_tokens": bench.task.max_tokens, "judge": bench.judge_name or None, "job": self.job,
             },

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -11,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from alignbench import config, results
-from alignbench.errors import AlignbenchError, RunError, Unsupported, brief
+from alignbench.errors import AlignbenchError, RunError, Unsupported, UsageError, brief
 from alignbench.evidence import Bench, identity_of
 from alignbench.generators.law import Law
 from alignbench.generators.series import STEP, step_of
+from alignbench.generators.token_bytes import token_bytes
 from alignbench.job import Job, label_of, name_of, same
 from alignbench.plan import Plan, look_up, no_base, own_base
 from alignbench.registry import generator as generators
@@ -259,7 +261,7 @@ class _Run:
         task = bench.task
         self.outcome.primary[task.name] = task.primary or PRIMARY
         results.remember(self.job.output_path, task)
-        ready = bool(self._attempt(bench.base_name, bench, lambda: [bench.target, bench.ref]))
+        ready = bool(self._attempt(bench.base_name, bench, partial(_made_ready, bench)))
         if ready and (line := none_of_p(bench)):
             self.outcome.fail(line, RunError(line))
         return ready
@@ -345,7 +347,19 @@ class _Run:
         found = writer.stored(wanted)
         key = writer.key(CEILING, found[1] if found else None)
         writer.store(wanted, evidence, key)
-        return self._measured(bench, CEILING, key, evidence)
+        rows = self._measured(bench, CEILING, key, evidence)
+        if found is None:
+            writer.finish(rows, evidence)
+        return rows
+
+
+def _made_ready(bench: Bench) -> list[Any]:
+    """The target and the reference draws; reports will show draws by token, where the tokenizer says their bytes."""
+    law = bench.base
+    if isinstance(law, Law):
+        with suppress(UsageError):
+            bench.store.keep_vocab(law.vocab.fingerprint, lambda: token_bytes(law.model))
+    return [bench.target, bench.ref]
 
 
 def none_of_p(bench: Bench) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import os
 import tempfile
 import time
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from hashlib import sha256
@@ -21,6 +23,7 @@ from alignbench.seeds import Seed
 from alignbench.types import Array, Draws, Sampler
 
 FORMAT = 1
+VOCAB = "vocab-{}.json.gz"
 
 
 def digest(data: Any) -> str:
@@ -79,6 +82,12 @@ class DrawStore:
             seconds.append(took)
             advance(len(batch))
         return Stored(Draws.concat(parts).sorted(), float(sum(seconds)), len(missing))
+
+    def keep_vocab(self, fingerprint: str, tokens: Callable[[], Sequence[bytes]]) -> None:
+        """Write which bytes each token of a vocabulary is, unless that is known; draws hold ids alone."""
+        if self.folder is not None and not (path := self.folder / VOCAB.format(fingerprint)).exists():
+            names = [token.decode("utf-8", "surrogateescape") for token in tokens()]
+            write_atomic(path, gzip.compress(json.dumps(names).encode(), mtime=0))
 
     def _shelf(self, identity: Mapping[str, Any] | None, wish: Wish) -> _Shelf | None:
         if self.folder is None or identity is None:
@@ -181,6 +190,22 @@ class _Shelf:
                 found.parts.append(replace(draws.take(np.array(take)), prompt=here[take]))
                 found.seconds.append(record["seconds"] * len(take) / len(draws))
         return found
+
+
+def read_vocab(folder: Path, fingerprint: str) -> tuple[bytes, ...] | None:
+    """The bytes of each token that `DrawStore.keep_vocab` wrote into `folder`; None where it did not.
+
+    Raises StoreError where the file is damaged.
+    """
+    path = folder / VOCAB.format(fingerprint)
+    if not path.exists():
+        return None
+    try:
+        names = json.loads(gzip.decompress(path.read_bytes()))
+        return tuple(name.encode("utf-8", "surrogateescape") for name in names)
+    except (OSError, EOFError, ValueError, AttributeError, zlib.error) as error:
+        told = " ".join(str(error).split())
+        raise StoreError(f"{path}: is not readable ({told}); delete it and run the same command again") from error
 
 
 def pack(record: Any) -> bytes:

@@ -100,6 +100,11 @@ class Table:
         return any(row.rank.point for row in self.rows)
 
     @property
+    def ranking(self) -> int:
+        """How many rows stand before the pinned ones at the end, which are set apart."""
+        return next((i for i in range(len(self.rows), 0, -1) if not self.rows[i - 1].mark), 0)
+
+    @property
     def heading(self) -> str:
         """Task and version."""
         return f"{self.task} v{self.version}" if self.version else self.task
@@ -141,6 +146,12 @@ class Leaderboard:
         from alignbench.reports.markdown import to_markdown
 
         return to_markdown(self)
+
+
+def units(table: Table) -> list[list[int]]:
+    """The columns of a table, each with those beside it that belong to it, which no format may part."""
+    starts = [i for i, column in enumerate(table.columns) if not column.aside]
+    return [list(range(i, after)) for i, after in zip(starts, [*starts[1:], len(table.columns)], strict=True)]
 
 
 def plain_text(text: str) -> str:

@@ -9,7 +9,6 @@ from typing import Any
 
 from alignbench.reports.board import Cell, Column, plain_text
 from alignbench.reports.numbers import plain, spell
-from alignbench.reports.pairs import difference
 
 NORMAL_95 = 1.959963984540054
 RESIDUE = 1e-12  # what summing in float64 leaves of an exact 0
@@ -58,15 +57,6 @@ def shared_notes(measured: Sequence[Record]) -> tuple[str, ...]:
     """The parts of notes that all measured cells of a column have: they belong to its head."""
     notes = [notes_of(r) for r in measured if number(r["value"]) is not None]
     return tuple(n for n in notes[0] if all(n in other for other in notes)) if len(notes) > 1 else ()
-
-
-def delta(record: Record | None, other: Record | None, footnotes: Footnotes) -> Cell:
-    """How much more a record has than another, by paired differences."""
-    if record is None or other is None:
-        return Cell(notes=footnotes.number(["not reported"]))
-    found = difference(record, other)
-    text = spell(found.value, found.ci_low, found.ci_high)
-    return Cell(*text, found.value, found.ci_low, found.ci_high, footnotes.number([found.note] if found.note else []))
 
 
 def _from_stderr(value: float | None, stderr: float | None) -> tuple[float | None, float | None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
+from glob import escape
 from typing import Any
 
 import pandas as pd
@@ -59,7 +60,7 @@ def chosen_keys(group: Sequence[Record], metrics: Sequence[str] | None, primary:
 
 def _patterns(metrics: Sequence[str]) -> list[str]:
     """A name stands for its own column and for those of its parts."""
-    return [pattern for name in metrics for pattern in (name, f"{name}.*")]
+    return [f"{literal}{rest}" for name in metrics for literal in (name, escape(name)) for rest in ("", ".*")]
 
 
 def _is_shown_whole(name: str) -> bool:

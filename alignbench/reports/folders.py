@@ -1,4 +1,4 @@
-"""The rows and the troubles of a run's output folder, read from what a run leaves behind; see `alignbench.results`."""
+"""The rows and the troubles of an output folder, read from what runs leave there; see `alignbench.results`."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 
 import pandas as pd
 
-from alignbench.errors import AlignbenchError, StoreError
-from alignbench.reports.rows import salvage, tidy
+from alignbench.errors import StoreError
+from alignbench.reports.rows import AT_ONCE, COLUMNS, LATER, NUMERIC, tidy
 from alignbench.results import safe_name
 
 TABLE = "leaderboard.csv"
@@ -21,6 +21,8 @@ UNIT = (
 """What is measured as one: all rows of a generator on a task, on one seed and number of draws."""
 RUN = ("task", "task_hash", "generator", "aligner", "seed", "draws", "judge")
 """What a run file says of it."""
+
+Key = tuple[str, ...]
 
 
 def is_output(folder: Path) -> bool:
@@ -33,102 +35,95 @@ def is_generator(folder: Path) -> bool:
     return any(next(folder.glob(pattern), None) for pattern in ("results_*.json", "run_*.json", "evidence_*.npz"))
 
 
-def of_output(folder: Path, generators: str = "*") -> tuple[list[pd.DataFrame], list[str]]:
-    """The rows of all runs into an output folder, and a line for each file that is wrong or led to nothing.
-
-    leaderboard.csv has the rows of the last run or `alignbench score`; those of earlier runs are in
-    <generator>/results_*.json. Of one unit (see `UNIT`) the file with the newest measurement counts, the CSV before
-    others. `generators` is a pattern of their folders.
-    """
-    failures: list[str] = []
-    latest: dict[tuple[str, ...], pd.DataFrame] = {}
-    for rows in _tables(folder, generators, failures):
-        for _, unit in rows.groupby(list(UNIT), sort=False, dropna=False):
-            who, earlier = identity(unit, UNIT), latest.get(identity(unit, UNIT))
-            if earlier is None or unit["measured"].iloc[0] > earlier["measured"].iloc[0]:
-                latest[who] = unit
-    known = {identity(unit, RUN) for unit in latest.values()}
-    return list(latest.values()), [*failures, *_unfinished(folder, generators, known)]
+def folder_of(generator: str, aligner: str) -> str:
+    """The name of a generator's folder, as `results.Writer` makes it."""
+    return safe_name(f"{generator}+{aligner}" if aligner else generator)
 
 
-def identity(rows: pd.DataFrame, names: Sequence[str]) -> tuple[str, ...]:
-    """What the first of some rows say under `names`."""
-    return tuple(str(rows[name].iloc[0]) for name in names)
+def keys(rows: pd.DataFrame, names: Sequence[str]) -> set[Key]:
+    """What the rows say under `names`, as text."""
+    return {tuple(map(str, found)) for found in rows[list(names)].drop_duplicates().itertuples(index=False)}
 
 
-def _tables(folder: Path, generators: str, failures: list[str]) -> Iterator[pd.DataFrame]:
-    """The rows of each file."""
-    if (folder / TABLE).is_file():
-        try:
-            yield _chosen(sound(folder / TABLE, failures), generators)
-        except StoreError as error:
-            failures.append(str(error))
+def reported(folder: Path, known: set[Key], generators: str, failures: list[str]) -> Iterator[pd.DataFrame]:
+    """The rows in <generator>/results_*.json of measurements that are not `known`, some thousand at a time."""
+    pile: list[Mapping[str, Any]] = []
     for path in sorted(folder.glob(f"{generators}/results_*.json")):
         try:
-            yield _reported(path)
+            rows = _rows(path)
         except StoreError as error:
             failures.append(str(error))
+            continue
+        pile += rows if rows and tuple(str(rows[0].get(name, "")) for name in (*UNIT, "measured")) not in known else ()
+        if len(pile) > AT_ONCE:
+            yield tidy(pd.DataFrame(pile))
+            pile = []
+    if pile:
+        yield tidy(pd.DataFrame(pile))
 
 
-def _chosen(rows: pd.DataFrame, generators: str) -> pd.DataFrame:
-    if generators == "*":
-        return rows
-    names = [safe_name(f"{g}+{a}" if a else g) for g, a in zip(rows["generator"], rows["aligner"], strict=True)]
-    return rows[[name == generators for name in names]]
-
-
-def sound(path: Path, failures: list[str]) -> pd.DataFrame:
-    """The rows of a CSV file that are whole, without means over seeds, which tables make anew."""
-    found = salvage(path)
-    failures += some([f"{path}: {fault}; the row is left out" for fault in found.faults], str(path))
-    rows = found.rows
-    return rows[rows["seeds"].isna()].drop(columns=["seeds", "seed_sd"]) if "seeds" in rows else rows
-
-
-def some(lines: Sequence[str], where: str, most: int = 3) -> list[str]:
-    """The first of many lines, and how many more there are."""
-    more = len(lines) - most
-    return [*lines[:most], f"{where}: {more} more of its rows are left out"] if more > 0 else list(lines)
-
-
-def _reported(path: Path) -> pd.DataFrame:
-    """The rows in a results_*.json; raises StoreError."""
-    content = read_json(path)
-    rows = content.get("rows")
+def _rows(path: Path) -> Sequence[Mapping[str, Any]]:
+    """The rows in a results_*.json, infinity as a number again; raises StoreError."""
+    rows = read_json(path).get("rows")
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise StoreError(f"{path}: has no rows of alignbench")
-    try:
-        return tidy(pd.DataFrame(rows))
-    except (StoreError, ValueError, TypeError) as error:
-        raise StoreError(f"{path}: {' '.join(str(error).split())}") from error
+    needed = set(COLUMNS) - set(LATER)
+    for row in rows:
+        if absent := sorted(needed - row.keys()):
+            raise StoreError(f"{path}: a row lacks {', '.join(absent)}")
+        for name in NUMERIC:
+            if isinstance(word := row.get(name), (str, bool, list, dict)):
+                row[name] = _infinity(path, name, word)
+    return rows
+
+
+def _infinity(path: Path, name: str, word: object) -> float:
+    if word not in ("inf", "-inf"):
+        raise StoreError(f"{path}: the {name} of a row is {word!r}, which is no number")
+    return float(str(word))
 
 
 def read_json(path: Path) -> Mapping[str, Any]:
     """The mapping in a JSON file; raises StoreError."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise StoreError(f"{path}: cannot be read: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise StoreError(f"{path}: is no mapping")
     return content
 
 
-def _unfinished(folder: Path, generators: str, known: set[tuple[str, ...]]) -> Iterator[str]:
-    """A line for each run that failed or was cut off, unless a later one brought its rows."""
+def troubles(folder: Path, generators: str, rows: pd.DataFrame) -> Iterator[str]:
+    """A line for each run that failed or was cut off, and one for evidence without rows, where `rows` lack them."""
+    known = keys(rows, RUN)
+    unfinished: dict[Key, str] = {}  # a generator that was cut off twice is told of once
     for path in sorted(folder.glob(f"{generators}/run_*.json")):
         try:
-            content = read_json(path)
-            config = {"judge": "", **{k: v for k, v in content["config"].items() if v is not None}}
-            who, status = tuple(str(config[name]) for name in RUN), content["status"]
-        except (AlignbenchError, KeyError, AttributeError) as error:
-            yield str(error) if isinstance(error, AlignbenchError) else f"{path}: is not a run file of alignbench"
-            continue
-        if status != "finished" and who not in known:
-            yield f"{path}: {_why(str(status), str(content.get('error', '')))}"
+            unfinished |= _unfinished(path, read_json(path), known)
+        except StoreError as error:
+            yield str(error)
+    yield from unfinished.values()
+    named = {(task, folder_of(generator, aligner)) for task, generator, aligner in keys(rows, RUN[:1] + RUN[2:4])}
+    files = sorted(folder.glob(f"{generators}/evidence_*.npz"))
+    unread = [path for path in files if (_task_of(path), path.parent.name) not in named]
+    if unread:
+        more = f" and {len(unread) - 1} more have" if len(unread) > 1 else " has"
+        yield f"{unread[0]}{more} no rows: `alignbench score {folder}` makes them"
 
 
-def _why(status: str, error: str) -> str:
+def _task_of(evidence: Path) -> str:
+    return evidence.stem.removeprefix("evidence_").rpartition("_")[0]
+
+
+def _unfinished(path: Path, content: Mapping[str, Any], known: set[Key]) -> dict[Key, str]:
+    """What a run was to measure and why it has no rows; nothing where it, or another, brought them."""
+    config, status = content.get("config"), str(content.get("status"))
+    if not isinstance(config, dict):
+        raise StoreError(f"{path}: is no run file of alignbench")
+    who = tuple("" if config.get(name) is None else str(config[name]) for name in RUN)
+    if status == "finished" or who in known:
+        return {}
     if status == "failed":
-        return f"the run failed: {' '.join(error.split())}"
-    return f"the run is half-written (status '{status}'); the same command again goes on from there"
+        return {who: f"{path}: the run failed: {' '.join(str(content.get('error', '')).split())}"}
+    return {who: f"{path}: the run is half-written (status '{status}'); the same command again goes on from there"}

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from alignbench.errors import StoreError, TaskError
-from alignbench.reports.folders import TABLE, is_generator, is_output, of_output, read_json, sound
+from alignbench.reports.faults import sound
+from alignbench.reports.folders import (
+    TABLE,
+    UNIT,
+    folder_of,
+    is_generator,
+    is_output,
+    keys,
+    read_json,
+    reported,
+    troubles,
+)
 from alignbench.reports.rows import COLUMNS, tidy
-from alignbench.types import PRIMARY
+from alignbench.types import CEILING, PRIMARY
 
 
 @dataclass(frozen=True)
@@ -30,20 +42,25 @@ class Gathered:
 def gather(paths: Sequence[Path]) -> Gathered:
     """The rows in `paths`: each the --output_path of runs, a generator's folder in it, a folder of CSVs, or a CSV.
 
-    Whatever is wrong with one file becomes a line that names it; the rows of the others are there all the same.
+    An output folder's rows are those of its leaderboard.csv, which the last run or `alignbench score` wrote, and of
+    earlier runs' results_*.json. Of what was measured more than once the newest counts; the same row from two places
+    counts once. Whatever is wrong with a file becomes a line that names it, and the rows of the others are there.
     """
     pile = _Pile()
     for path in dict.fromkeys(paths):
         pile.add(path)
-    rows = tidy(pd.concat(pile.parts, ignore_index=True) if pile.parts else pd.DataFrame(columns=list(COLUMNS)))
-    return Gathered(rows, pile.primaries(rows), tuple(dict.fromkeys(pile.failures)), tuple(pile.remarks))
+    rows, remarks = _merged(pile.parts)
+    primary = {task: pile.primary.get(task) or _built_in(task, version) for task, version in sorted(
+        keys(rows, ("task", "task_version")))}  # fmt: skip
+    remarks = [*pile.remarks, *remarks, *_versions(rows), *_without(rows, primary)]
+    return Gathered(rows, primary, tuple(dict.fromkeys(pile.failures)), tuple(remarks))
 
 
 @dataclass
 class _Pile:
-    """What was found so far."""
+    """What was found so far: rows and where they are from, and lines about them."""
 
-    parts: list[pd.DataFrame] = field(default_factory=list)
+    parts: list[tuple[Path, pd.DataFrame]] = field(default_factory=list)
     primary: dict[str, str] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
@@ -62,23 +79,35 @@ class _Pile:
             self._published(path)
 
     def _csv(self, path: Path) -> None:
-        try:
-            self.parts.append(sound(path, self.failures))
-        except StoreError as error:
-            self.failures.append(str(error))
+        rows, told = _sound(path)
+        self.parts.append((path, rows))
+        self.failures += told
 
     def _output(self, folder: Path, generators: str = "*") -> None:
-        parts, failures = of_output(folder, generators)
-        self.parts += parts
-        self.failures += failures
-        if not parts and not failures:
-            self.failures.append(_nothing(folder))
+        known, told = _sound(folder / TABLE) if (folder / TABLE).is_file() else (_no_rows(), [])
+        if generators != "*":
+            names = zip(known["generator"], known["aligner"], strict=True)
+            known = known[[folder_of(*name) == generators for name in names]]
+        parts = [known, *reported(folder, keys(known, (*UNIT, "measured")), generators, told)]
+        rows = _newest(pd.concat(parts, ignore_index=True))
+        told += troubles(folder, generators, rows)
+        if rows.empty and not told:
+            told = [_nothing(folder)]
+        self.parts.append((folder if generators == "*" else folder / generators, rows))
+        self.failures += told
+        self._primary(folder)
+
+    def _primary(self, folder: Path) -> None:
+        """What sorts the tables of each task, as its last run said; the first folder that says it counts."""
         for path in sorted(folder.glob("task_*.json")):
+            task = path.stem.removeprefix("task_")
             try:
-                told = str(read_json(path)["primary"])
-                self.primary.setdefault(path.stem.removeprefix("task_"), told)
-            except (StoreError, KeyError) as error:
-                self.failures.append(str(error) if isinstance(error, StoreError) else f"{path}: lacks 'primary'")
+                told = str(read_json(path).get("primary") or PRIMARY)
+            except StoreError as error:
+                self.failures.append(str(error))
+                continue
+            if self.primary.setdefault(task, told) != told:
+                self.remarks.append(f"{path}: would sort by {told}; another folder's {self.primary[task]} counts")
 
     def _published(self, folder: Path) -> None:
         """One CSV a task; a leaderboard.csv beside them is made from them."""
@@ -88,23 +117,90 @@ class _Pile:
         if not files:
             self.failures.append(_nothing(folder))
 
-    def primaries(self, rows: pd.DataFrame) -> dict[str, str]:
-        """What sorts the tables of each task: what its run said, else the built-in task of its name and version."""
-        known = rows[["task", "task_version"]].drop_duplicates()
-        told = {task: _built_in(task, version) for task, version in known.itertuples(index=False)}
-        return {task: self.primary.get(task, told[task]) for task in told}
+
+def _sound(path: Path) -> tuple[pd.DataFrame, list[str]]:
+    """The rows of a CSV, and what is wrong with it."""
+    try:
+        rows, told = sound(path)
+    except StoreError as error:
+        return _no_rows(), [str(error)]
+    return rows, told if told or len(rows) else [f"{path}: holds no results"]
+
+
+def _no_rows() -> pd.DataFrame:
+    return tidy(pd.DataFrame(columns=list(COLUMNS)))
 
 
 def _nothing(folder: Path) -> str:
     """What to say of a folder without results, with the first below it that have some."""
-    below = [
-        str(path) for path in sorted(folder.iterdir()) if path.is_dir() and (is_output(path) or any(path.glob("*.csv")))
+    below = [p for p in sorted(folder.iterdir()) if p.is_dir() and (is_output(p) or next(p.glob("*.csv"), None))]
+    hint = f"did you mean {', '.join(map(str, below[:3]))}?" if below else "give the --output_path of a run"
+    return f"{folder}: holds no results; {hint}"
+
+
+def _newest(rows: pd.DataFrame) -> pd.DataFrame:
+    """Of each unit (see `UNIT`) the rows of its newest measurement."""
+    if rows.empty:
+        return rows
+    when = pd.Series(pd.factorize(rows["measured"], sort=True)[0], index=rows.index)
+    return rows[when == when.groupby(_unit(rows)).transform("max")]
+
+
+def _unit(rows: pd.DataFrame) -> pd.Series:
+    """Which unit each row is of, by number."""
+    return rows.groupby(list(UNIT), sort=False, dropna=False).ngroup()
+
+
+def _merged(parts: Sequence[tuple[Path, pd.DataFrame]]) -> tuple[pd.DataFrame, list[str]]:
+    """All rows as one table, and what was left out of each part: older measurements, and rows that are there twice."""
+    if not parts:
+        return _no_rows(), []
+    source = np.repeat(np.arange(len(parts)), [len(rows) for _, rows in parts])
+    rows = pd.concat([rows for _, rows in parts], ignore_index=True)
+    kept = _newest(rows)
+    same = kept.assign(unit=_unit(kept)).groupby(["unit", "metric", "part"], sort=False).ngroup()
+    again = same.duplicated()
+    values = kept["value"].to_numpy()
+    earlier = values[pd.Series(np.arange(len(kept))).groupby(same.to_numpy()).transform("min")]
+    differ = again & (values != earlier) & ~(np.isnan(values) & np.isnan(earlier))
+    said = {
+        "were measured again later; the newest count": rows.index.difference(kept.index),
+        "are there twice, in it or in a path before it; each counts once": kept.index[again & ~differ],
+        "differ from the same measurement in it or in a path before it; the first counts": kept.index[differ],
+    }
+    counts = [
+        (path, what, int((source[which] == i).sum()))
+        for what, which in said.items()
+        for i, (path, _) in enumerate(parts)
     ]
-    hint = f"; did you mean {', '.join(below[:3])}?" if below else "; give the --output_path of a run"
-    return f"{folder}: holds no results{hint}"
+    remarks = [f"{path}: {many} of its rows {what}" for path, what, many in counts if many]
+    first = kept[~again]
+    return tidy(first), remarks
+
+
+def _versions(rows: pd.DataFrame) -> Iterator[str]:
+    """A line for each task of which there are rows with several hashes."""
+    for task, group in rows.groupby("task", sort=False):
+        found = sorted(keys(group, ("task_version", "task_hash")))
+        if len({digits for _, digits in found}) > 1:
+            names = ", ".join(f"v{version} #{digits[:8]}" for version, digits in found)
+            yield f"task '{task}': there are {len(found)} tasks of this name ({names}); they do not share a table"
+
+
+def _without(rows: pd.DataFrame, primary: Mapping[str, str]) -> Iterator[str]:
+    """A line for each task some of whose generators lack the number that its tables are sorted by."""
+    for task, group in rows.groupby("task", sort=False):
+        name = primary[str(task)]
+        reports = (group["metric"] + "." + group["part"]).str.rstrip(".") == name
+        lacking = group[~reports.groupby(_unit(group)).transform("any") & (group["generator"] != CEILING)]
+        who = sorted(" + ".join(filter(None, pair)) for pair in keys(lacking, ("generator", "aligner")))
+        if who:
+            more = f" and {len(who) - 1} more" if len(who) > 1 else ""
+            yield f"task '{task}': {who[0]}{more} did not report {name}, by which it is sorted"
 
 
 def _built_in(task: str, version: str) -> str:
+    """What the built-in task of this name and version is sorted by; the default where there is none."""
     from alignbench.task import builtin_folder
     from alignbench.yamlfile import read
 

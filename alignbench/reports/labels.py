@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from hashlib import sha256
@@ -38,8 +39,8 @@ def short_labels(labels: Iterable[str]) -> dict[str, str]:
 
 def aligner_name(label: str) -> str:
     """The registered name that the label of an aligner begins with; "" where it says none."""
-    spec = _parsed(label) if label else None
-    return spec.name if spec else ""
+    found = re.match(r"(?:\{name: *)?['\"]?(\w+)", label)
+    return found[1] if found else ""
 
 
 def digits(label: str) -> str:

@@ -74,7 +74,7 @@ def lines_of(group: Sequence[Record]) -> list[Line]:
 
 def pinned(lines: Sequence[Line], baseline: str) -> list[Line]:
     """The same with the row called `baseline` marked so; raises UsageError where the name stands for several."""
-    found = [line for line in lines if line.label == baseline] or [line for line in lines if baseline in names_of(line)]
+    found = [line for line in lines if line.label == baseline] or [line for line in lines if baseline in _names(line)]
     if len(found) > 1:
         raise UsageError(
             f"--baseline: '{baseline}' stands for several rows; give one of: {'; '.join(x.label for x in found)}"
@@ -82,7 +82,7 @@ def pinned(lines: Sequence[Line], baseline: str) -> list[Line]:
     return [replace(x, mark="baseline", remarks=(*x.remarks, "baseline")) if x in found else x for x in lines]
 
 
-def names_of(line: Line) -> set[str]:
+def _names(line: Line) -> set[str]:
     """What a user may call a row."""
     return {line.label, line.full, line.name, line.whole, line.mark} - {""}
 

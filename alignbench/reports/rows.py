@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from alignbench.errors import StoreError, brief
+from alignbench.reports.spreadsheet import guard, guarded, unguarded
 from alignbench.store import write_atomic
 
 COLUMNS = (
@@ -25,8 +26,7 @@ COLUMNS = (
 RARE = {"step": "Int64", "seeds": "Int64", "seed_sd": "float64", "replicates": "object"}
 """Columns that are there where some row says something: a checkpoint's training step; the number of seeds that a mean
 is over, and the standard deviation between them (see `seeds.with_means`); the number with one block of draws left out,
-for each block of them, 8 digits each with spaces between (see `metrics.replicates`), "" where a row has none. Rows
-that share `reports.pairs.SHARED` leave out the same draws, so that differences of their replicates are paired."""
+for each block, with spaces between (see `metrics.replicates`), "" where a row has none."""
 LATER = ("generator_id", "base_id", "target_id", "draws", "judge", "measured", "exact", "ci_over")
 """Columns that older files lack."""
 NUMBERS = ("value", "stderr", "ci_low", "ci_high", "ess", "seconds", "exact")
@@ -39,7 +39,8 @@ def tidy(rows: pd.DataFrame) -> pd.DataFrame:
     """`rows` with the columns of `COLUMNS` first and their types settled: floats, nullable integers, else text.
 
     A missing number is NaN, a missing word is empty; so are all of a column of `LATER` that is absent. A column of
-    `RARE` without a number is left out. Raises StoreError on other absent columns.
+    `RARE` without a number is left out. A lone surrogate, which no file can hold, becomes its escape. Raises
+    StoreError on other absent columns.
     """
     absent = [name for name in COLUMNS if name not in rows and name not in LATER]
     if absent:
@@ -47,17 +48,27 @@ def tidy(rows: pd.DataFrame) -> pd.DataFrame:
     rare = {name: kind for name, kind in RARE.items() if name in rows and _says_something(rows[_witness(name)])}
     extra = [name for name in rows if name not in COLUMNS and name not in RARE]
     table = rows.reindex(columns=[*COLUMNS, *rare, *extra]).reset_index(drop=True)
-    words = {name: _words(table[name]) for name in (*WORDS, "replicates") if name in table}
+    words = {name: _words(table[name]) for name in _worded(table)}
     table = table.assign(**words).astype(dict.fromkeys(NUMBERS, "float64") | dict.fromkeys(COUNTS, "Int64") | rare)
     table.attrs = dict(rows.attrs)
     return table
 
 
+def _worded(table: pd.DataFrame) -> list[str]:
+    """The columns that hold text: those of WORDS, and any more that are not of numbers."""
+    more = [str(name) for name in table if not pd.api.types.is_numeric_dtype(table[name])]
+    return [name for name in dict.fromkeys((*WORDS, *more)) if name in table and name not in NUMERIC]
+
+
 def _words(column: pd.Series) -> pd.Series:
-    """The column as text, missing as ""; equal words are one string in memory."""
+    """The column as text that UTF-8 can hold, missing as ""; equal words are one string in memory."""
     codes, uniques = pd.factorize(column.astype(object))
-    texts = np.array([*map(str, uniques), ""], dtype=object)
+    texts = np.array([*map(_valid, uniques), ""], dtype=object)
     return pd.Series(texts[codes], index=column.index, dtype=object)
+
+
+def _valid(word: object) -> str:
+    return str(word).encode("utf-8", "backslashreplace").decode()
 
 
 def _says_something(column: pd.Series) -> bool:
@@ -76,8 +87,16 @@ def write_rows(path: Path, rows: pd.DataFrame) -> None:
 
 
 def csv_bytes(rows: pd.DataFrame) -> bytes:
-    """`rows` as UTF-8 CSV: floats to the last bit, infinity as `inf`, missing as empty."""
-    return tidy(rows).to_csv(index=False, lineterminator="\n").encode("utf-8", "backslashreplace")
+    """`rows` as UTF-8 CSV: floats to the last bit, infinity as `inf`, missing as empty.
+
+    Words and names of columns that a spreadsheet would take for formulas have an apostrophe in front (`spreadsheet`).
+    """
+    table = tidy(rows)
+    table = table.assign(**{name: guard(table[name]) for name in _worded(table)}).rename(columns=guarded)
+    text = table.to_csv(index=False, lineterminator="\n")
+    if "\r" in text:  # which only a quoted word may hold
+        text = table.to_csv(index=False, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
+    return text.encode("utf-8", "backslashreplace")
 
 
 def read_rows(path: Path) -> pd.DataFrame:
@@ -97,20 +116,29 @@ class Salvaged:
     faults: list[str] = field(default_factory=list)  # "line 3, column 'value': …"
 
 
+class _Pool(dict[str, str]):
+    """A word as it stands in the file → as it was before `guarded`, one string for all that are equal."""
+
+    def __missing__(self, word: str) -> str:
+        self[word] = unguarded(word)
+        return self[word]
+
+
 AT_ONCE = 20_000  # rows that are held as text
 
 
 def salvage(path: Path) -> Salvaged:
     """The rows of a CSV file that are whole; raises StoreError where it is missing or no results table.
 
-    A byte order mark is passed over. Equal words are one string in memory: 17 columns of a million rows hold few.
+    A byte order mark is passed over, and so are apostrophes before what a spreadsheet would run. Equal words are one
+    string in memory: 17 columns of a million rows hold few.
     """
-    found, parts, pool = Salvaged(), [], dict[str, str]()
+    found, parts, pool = Salvaged(), [], _Pool()
     csv.field_size_limit(sys.maxsize)
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             lines = csv.reader(file, strict=True)
-            head = _head(next(lines, []))
+            head = _head([unguarded(name) for name in next(lines, [])])
             while some := list(islice(_whole(lines, len(head), found), AT_ONCE)):
                 parts.append(_typed(head, some, found, pool))
         found.rows = tidy(pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=list(head)))
@@ -146,16 +174,14 @@ def _whole(lines: Iterator[list[str]], width: int, found: Salvaged) -> Iterator[
             found.faults.append(f"line {number}: has {len(cells)} cells, the first line {width}")
 
 
-def _typed(
-    head: Sequence[str], some: Sequence[tuple[int, list[str]]], found: Salvaged, pool: dict[str, str]
-) -> pd.DataFrame:
+def _typed(head: Sequence[str], some: Sequence[tuple[int, list[str]]], found: Salvaged, pool: _Pool) -> pd.DataFrame:
     """Rows of text with their numbers read; those in which a number is none are faults."""
     columns = dict(zip(head, zip(*(cells for _, cells in some), strict=True), strict=True))
     keep = np.ones(len(some), dtype=bool)
     typed: dict[str, pd.Series] = {}
     for name, words in columns.items():
         if name not in NUMERIC:
-            typed[name] = pd.Series([pool.setdefault(word, word) for word in words], dtype=object)
+            typed[name] = pd.Series([pool[word] for word in words], dtype=object)
             continue
         values, wrong = _numbers(name, words)
         typed[name] = values

@@ -8,12 +8,13 @@ from math import isnan
 
 import numpy as np
 
+from alignbench.metrics.replicates import replicates_of
 from alignbench.reports.board import ARROWS, NO_RANK, Cell
 from alignbench.reports.cells import Footnotes
 from alignbench.reports.columns import label_of
 from alignbench.reports.lines import Line
 from alignbench.reports.numbers import MISSING
-from alignbench.reports.pairs import numbers, replicates_of
+from alignbench.reports.pairs import numbers
 from alignbench.stats.ranks import Numbers, Ranks, pareto, ranks, tied
 from alignbench.types import PRIMARY, Array
 
@@ -81,7 +82,8 @@ def rank_cells(found: Ranks) -> list[Cell]:
     """Ranks as `1 [1, 3]`; `—` where there is no number."""
     triples = zip(found.rank, found.low, found.high, strict=True)
     return [
-        Cell() if isnan(r) else Cell(f"{r:g}", f"[{a:g}, {b:g}]", float(r), float(a), float(b)) for r, a, b in triples
+        Cell() if isnan(r) else Cell(f"{r:.4g}", f"[{a:.4g}, {b:.4g}]", float(r), float(a), float(b))
+        for r, a, b in triples
     ]
 
 

@@ -21,7 +21,7 @@ Record = Mapping[str, Any]
 
 NAME = "suite"
 LEGEND = "Of each task: the rank in its own table. Mean rank (Borda): among the {} rows that no task misses, at 95 %."
-ALONE = "{} of one task alone are left out."
+ALONE = "Not shown: rows of one task alone ({})."
 MISSES = "a task is missing"
 
 
@@ -76,7 +76,7 @@ def _suite(contests: Sequence[Contest], remark: str) -> Table:
         NAME, "", "", "", first.base, first.base_id, first.judge, f"{remark} · {len(tables)} tasks",
         (Column("mean_rank", "mean rank", "lower"), Column("tasks", "tasks"), *headings), tuple(rows),
         tuple(footnotes.notes), common_signature([t.signature for t in tables]),
-        (LEGEND.format(int(known.all(axis=0).sum())), *([ALONE.format(_rows(alone))] if alone else [])),
+        (LEGEND.format(int(known.all(axis=0).sum())), *([ALONE.format(alone)] if alone else [])),
     )  # fmt: skip
 
 
@@ -97,10 +97,6 @@ def _copied(rank: Cell | None, footnotes: Footnotes) -> Cell:
 
 def _missing(cell: Cell, why: Sequence[str], footnotes: Footnotes) -> Cell:
     return replace(cell, notes=footnotes.number(why) if cell.value is None else ())
-
-
-def _rows(count: int) -> str:
-    return f"{count} rows" if count > 1 else "One row"
 
 
 def _heading(table: Table, tables: Sequence[Table]) -> str:

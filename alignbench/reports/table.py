@@ -10,12 +10,13 @@ import pandas as pd
 
 from alignbench.errors import unknown
 from alignbench.reports.board import Cell, Column, Leaderboard, Row, Table, plain_text
-from alignbench.reports.cells import Footnotes, cell, common_signature, delta, number, shared_notes
+from alignbench.reports.cells import Footnotes, cell, common_signature, number, shared_notes
 from alignbench.reports.columns import COMPACT, COST, check_metrics, chosen_keys, label_of
+from alignbench.reports.deltas import Deltas, deltas_of
 from alignbench.reports.groups import Setting, grouped, records_of, remarks_of
-from alignbench.reports.lines import Line, in_order, lines_of, names_of, pinned
+from alignbench.reports.lines import Line, in_order, lines_of, pinned
 from alignbench.reports.rows import tidy
-from alignbench.reports.seeds import with_means
+from alignbench.reports.seeds import key_of, with_means
 from alignbench.reports.standing import NOTHING, Standing, standing_of
 from alignbench.reports.suite import Contest, suites
 from alignbench.types import PRIMARY
@@ -54,17 +55,17 @@ def leaderboard(
     check_metrics(metrics or (), rows)
     groups = grouped(rows, mixed=allow_mixed)
     remarks = remarks_of([(setting, group["base"].iloc[0]) for setting, group in groups.items()])
-    tables, contests, names = list[Table](), list[Contest](), set[str]()
+    tables, contests, known = list[Table](), list[Contest](), set[str]()
     for (setting, group), remark in zip(groups.items(), remarks, strict=True):
         records = records_of(group)
         view = _View(metrics, first.get(setting.task) or PRIMARY, baseline, group["task_hash"].nunique())
         lines = lines_of(records)
-        names |= {name for line in lines for name in names_of(line)}
+        known |= {line.label for line in lines}
         lines = pinned(lines, baseline) if baseline else lines
         tables.append(_table(records, lines, view, setting, remark))
         contests.append(_contest(tables[-1], lines, view, _better(records, view.primary)))
-    if baseline and tables and baseline not in names:
-        raise unknown("row", baseline, names, "--baseline")
+    if baseline and tables and not any(row.mark == "baseline" for table in tables for row in table.rows):
+        raise unknown("row", baseline, known, "--baseline")
     return Leaderboard(tuple(tables), rows, suites(contests))
 
 
@@ -75,12 +76,14 @@ def _table(group: Sequence[Record], lines: Sequence[Line], view: _View, setting:
     footnotes = Footnotes()
     shared = {key: shared_notes([line.records[key] for line in lines if key in line.records]) for key in keys}
     columns = [Column(key, label_of(key), better[key], notes=footnotes.number(shared[key])) for key in keys]
-    columns = [part for column in columns for part in _with_asides(column, lines)]
+    deltas = deltas_of(lines, keys, view.baseline)
+    columns = [part for column in columns for part in _with_asides(column, lines, deltas, footnotes)]
     standing = NOTHING if view.mixed > 1 else standing_of(lines, view.primary, better)
-    rows = [_row(i, line, columns, _Context(lines, shared, standing, footnotes)) for i, line in enumerate(lines)]
+    context = _Context(shared, standing, deltas, footnotes)
+    rows = [_row(i, line, columns, context) for i, line in enumerate(lines)]
     task, base, base_id, judge = (plain_text(group[0][name]) for name in ("task", "base", "base_id", "judge"))
     version = plain_text(", ".join(dict.fromkeys(r["task_version"] for r in group)))
-    legend = (*_mixed(view.mixed), *standing.legend, *_deltas(lines, view.baseline))
+    legend = (*_mixed(view.mixed), *standing.legend, *deltas.legend)
     return Table(
         task, version, plain_text(setting.task_hash), plain_text(setting.target_id), base, base_id, judge, remark,
         tuple(columns), tuple(rows), tuple(footnotes.notes), _signature(lines, keys), legend,
@@ -91,9 +94,9 @@ def _table(group: Sequence[Record], lines: Sequence[Line], view: _View, setting:
 class _Context:
     """What a row needs to know of its table."""
 
-    lines: Sequence[Line]
     shared: Mapping[str, Sequence[str]]  # notes at the heads of columns
     standing: Standing
+    deltas: Deltas
     footnotes: Footnotes
 
 
@@ -116,27 +119,23 @@ def _row(i: int, line: Line, columns: Sequence[Column], context: _Context) -> Ro
 def _cell(i: int, line: Line, column: Column, context: _Context) -> Cell:
     record = line.records.get(column.key)
     if column.delta:
-        baseline = next(x for x in context.lines if x.mark == "baseline")
-        return Cell("") if line is baseline else delta(record, baseline.records.get(column.key), context.footnotes)
+        return context.deltas.cell(i, column.key, context.footnotes)
     best = not column.exact and (i, column.key) in context.standing.best
     return cell(record, column, context.shared[column.key], context.footnotes, best=best)
 
 
 def _better(group: Sequence[Record], key: str) -> str:
     """Which way is better, as the last row that says so has it."""
-    metric, _, part = key.partition(".")
-    said = (r["better"] for r in reversed(group) if r["better"] and (r["metric"], r["part"]) == (metric, part))
-    return next(said, "")
+    return next((r["better"] for r in reversed(group) if r["better"] and key_of(r) == key), "")
 
 
-def _with_asides(column: Column, lines: Sequence[Line]) -> list[Column]:
+def _with_asides(column: Column, lines: Sequence[Line], deltas: Deltas, footnotes: Footnotes) -> list[Column]:
     """The column, what is known exactly of it, and its differences to the baseline."""
     records = [line.records[column.key] for line in lines if column.key in line.records]
     exact = [Column(column.key, "exact", column.better, exact=True)]
-    differences = [Column(column.key, "Δ", column.better, delta=True)]
     return [
         column, *(exact if any(number(r["exact"]) is not None for r in records) else ()),
-        *(differences if any(line.mark == "baseline" for line in lines) else ()),
+        *([deltas.column(column.key, footnotes)] if deltas.found else ()),
     ]  # fmt: skip
 
 
@@ -153,15 +152,6 @@ def _mixed(versions: int) -> list[str]:
         return []
     said = "said in brackets: they are not comparable, so none is ranked or bold."
     return [f"Rows of {versions} versions of the task, {said}"]
-
-
-def _deltas(lines: Sequence[Line], baseline: str) -> list[str]:
-    if not baseline:
-        return []
-    row = next((line for line in lines if line.mark == "baseline"), None)
-    if row is None:
-        return [f"No differences: this table has no row '{plain_text(baseline)}'."]
-    return [f"Δ: difference to {row.label}, paired draw by draw, with 95 % limits."]
 
 
 __all__ = [

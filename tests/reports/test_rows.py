@@ -30,12 +30,38 @@ def test_the_file_says_inf_and_leaves_missing_empty(rows: pd.DataFrame, tmp_path
 
 
 @pytest.mark.parametrize(
-    "text", ["a,b", 'say "x"', "two\nlines", "cr\rlf\r\n", " spaced ", "NA", "null", "nan", "é∞π", "=1+1"]
-)
+    "text",
+    ["a,b", 'say "x"', "two\nlines", "cr\rlf\r\n", "cr\r", " spaced ", "NA", "null", "nan", "é∞π", "=1+1", "'=1", "''",
+     "'tis", "-0.3", "\ufeff", "a\0b", "\t@x\r-1\n+2;'=3", '"', '";"=1+1+"'],
+)  # fmt: skip
 def test_words_survive_whatever_they_are(rows: pd.DataFrame, tmp_path: Path, text: str) -> None:
     rows["note"] = text
     write_rows(tmp_path / "a.csv", rows)
     assert set(read_rows(tmp_path / "a.csv")["note"]) == {text}
+
+
+def test_what_a_spreadsheet_would_run_has_an_apostrophe_in_front(rows: pd.DataFrame, tmp_path: Path) -> None:
+    rows = rows.assign(note="=cmd|' /C calc'!A0", signature="a;@SUM(1)\n+2", **{"=mine": "-1", "ours": -1})
+    write_rows(tmp_path / "a.csv", rows)
+    text = (tmp_path / "a.csv").read_text(encoding="utf-8")
+    assert "'=cmd|' /C calc'!A0" in text and "a;'@SUM(1)\n'+2" in text and ",-0.0012," in text
+    assert text.splitlines()[0].endswith(",'=mine,ours") and text.rstrip().endswith(",'-1,-1")
+    back = read_rows(tmp_path / "a.csv")
+    assert set(back["note"]) == {"=cmd|' /C calc'!A0"} and set(back["=mine"]) == {"-1"}
+
+
+def test_a_lone_surrogate_becomes_its_escape(rows: pd.DataFrame, tmp_path: Path) -> None:
+    rows["generator"] = pd.Series(["models/caf\udce9"] * len(rows), dtype=object)
+    write_rows(tmp_path / "a.csv", rows)
+    pd.testing.assert_frame_equal(read_rows(tmp_path / "a.csv"), tidy(rows))
+    assert set(tidy(rows)["generator"]) == {r"models/caf\udce9"}
+
+
+def test_a_file_that_a_spreadsheet_saved_has_a_byte_order_mark(rows: pd.DataFrame, tmp_path: Path) -> None:
+    write_rows(tmp_path / "a.csv", rows)
+    text = (tmp_path / "a.csv").read_bytes()
+    (tmp_path / "b.csv").write_bytes(b"\xef\xbb\xbf" + text.replace(b"\n", b"\r\n"))
+    pd.testing.assert_frame_equal(read_rows(tmp_path / "b.csv"), tidy(rows))
 
 
 def test_tidy_settles_types_and_order(rows: pd.DataFrame) -> None:

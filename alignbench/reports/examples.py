@@ -1,0 +1,194 @@
+"""Example draws of each generator, from the evidence that runs left: the same prompts and sample numbers for all."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
+from math import isnan
+from pathlib import Path
+
+import numpy as np
+
+from alignbench.errors import StoreError
+from alignbench.reports.folders import is_generator, is_output
+from alignbench.results import RowKey, read_evidence
+from alignbench.store import read_vocab
+from alignbench.types import Array, Draws, Evidence
+
+BUDGET = 2_000_000
+"""Bytes of JSON that all examples of a page may take."""
+MOST = 6
+"""Draws of one generator on one task."""
+CUT = 400
+"""Characters of a text where even one draw each is too much."""
+NONE_OF_THEM = "none"
+"""What a categorical feature says of a draw in none of its categories."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """One draw: what was said after which prompt, and what features and models say of it.
+
+    Numbers are nats of the whole draw, None where they are not known: `log_prob` under the law that drew it, then under
+    base, target (unnormalised) and the generator. `pieces` are the text by token, joined where one is a part of a
+    character, "" for an end-of-sequence token; `nats` are the log-probabilities of the pieces under the law that drew
+    them. Both are empty where the tokens' texts or log-probabilities are not known.
+    """
+
+    prompt: str
+    index: int
+    text: str
+    finished: bool
+    features: Mapping[str, float | str | None]
+    log_prob: float | None
+    log_base: float | None
+    log_target: float | None
+    log_gen: float | None
+    pieces: tuple[str, ...] = ()
+    nats: tuple[float, ...] = ()
+    cut: bool = False  # whether the text was shortened to fit a page
+
+    @property
+    def size(self) -> int:
+        """Bytes as compact JSON, roughly."""
+        return len(json.dumps(asdict(self), separators=(",", ":"))) - 12 * len(self.nats)  # a page rounds them
+
+
+@dataclass(frozen=True)
+class Shown:
+    """The examples of one generator on one task; `key` says which, as its rows do."""
+
+    key: RowKey
+    draws: tuple[Example, ...]
+
+
+def examples(paths: Sequence[Path], *, budget: int = BUDGET, most: int = MOST) -> tuple[list[Shown], list[str]]:
+    """Example draws of all generators in `paths` (see `gather`), and a line for each file that cannot be read.
+
+    Of each generator the first sample numbers, spread over its prompts: at most `most` draws, and fewer, without
+    tokens or shortened where else the examples were larger than `budget` bytes. Of one measured twice the newest.
+    """
+    latest: dict[tuple[object, ...], Shown] = {}
+    failures: list[str] = []
+    for path in _evidence_files(paths):
+        try:
+            shown = of_file(path, most)
+        except StoreError as error:
+            failures.append(str(error))
+            continue
+        who = unit_of(shown.key)
+        if who not in latest or latest[who].key.measured <= shown.key.measured:
+            latest[who] = shown
+    return _within(list(latest.values()), budget, most), list(dict.fromkeys(failures))
+
+
+def unit_of(key: RowKey) -> tuple[object, ...]:
+    """What was measured as one, whenever and by whichever run."""
+    return (key.task_hash, key.target_id, key.base_id, key.judge, key.generator, key.generator_id, key.aligner,
+            key.seed, key.draws)  # fmt: skip
+
+
+def _evidence_files(paths: Sequence[Path]) -> Iterator[Path]:
+    for path in dict.fromkeys(paths):
+        if path.is_dir():
+            yield from sorted(path.glob("evidence_*.npz" if is_generator(path) and not is_output(path) else
+                                        "*/evidence_*.npz"))  # fmt: skip
+
+
+def of_file(path: Path, most: int = MOST) -> Shown:
+    """The examples of one evidence file; raises StoreError where it is damaged."""
+    evidence, key = read_evidence(path)
+    draws = evidence.own.draws
+    tokens = _tokens(path.parents[1] / "draws", draws.vocab)
+    return Shown(key, tuple(_example(evidence, i, tokens) for i in chosen(draws, len(evidence.prompts), most)))
+
+
+@lru_cache(maxsize=4)
+def _tokens(folder: Path, fingerprint: str) -> tuple[bytes, ...] | None:
+    return read_vocab(folder, fingerprint)
+
+
+def chosen(draws: Draws, prompts: int, most: int) -> list[int]:
+    """Positions of at most `most` draws: of prompts evenly spread, the first sample numbers of each in turn."""
+    spread = np.unique(np.linspace(0, prompts - 1, min(most, prompts)).round().astype(int))
+    order = np.lexsort((draws.index, draws.prompt))
+    of_prompt = [order[draws.prompt[order] == prompt].tolist() for prompt in spread]
+    turns = max(map(len, of_prompt), default=0)
+    return [some[turn] for turn in range(turns) for some in of_prompt if turn < len(some)][:most]
+
+
+def _example(evidence: Evidence, i: int, tokens: Sequence[bytes] | None) -> Example:
+    own, draws = evidence.own, evidence.own.draws
+    pieces, nats = by_token(draws, i, tokens)
+    return Example(
+        prompt=evidence.prompts[int(draws.prompt[i])], index=int(draws.index[i]), text=draws.texts[i],
+        finished=bool(draws.finished[i]),
+        features={name: _feature(values[i], evidence.categories.get(name)) for name, values in own.features.items()},
+        log_prob=_at(draws.log_prob, i), log_base=_at(own.log_base, i), log_target=_at(own.log_target, i),
+        log_gen=_at(own.log_gen, i), pieces=pieces, nats=nats,
+    )  # fmt: skip
+
+
+def _at(values: Array | None, i: int) -> float | None:
+    return None if values is None or isnan(values[i]) else float(values[i])
+
+
+def _feature(value: float, categories: Sequence[str] | None) -> float | str | None:
+    """A number, or the category that its code stands for."""
+    if categories is None:
+        return None if isnan(value) else float(value)
+    return categories[int(value)] if 0 <= int(value) < len(categories) else NONE_OF_THEM
+
+
+def by_token(draws: Draws, i: int, tokens: Sequence[bytes] | None) -> tuple[tuple[str, ...], tuple[float, ...]]:
+    """The pieces of a draw's text and the nats of each; both empty where they are not known.
+
+    Where the tokens do not add up to the text, since the tokenizer cleans up what it decodes, it is one piece.
+    """
+    if tokens is None or draws.tokens is None or draws.token_log_prob is None:
+        return (), ()
+    length = int(draws.length[i])
+    nats = [float(x) for x in draws.token_log_prob[i, :length]]
+    pieces, sums = _joined([tokens[t] for t in draws.tokens[i, :length]], nats)
+    text = draws.texts[i]
+    if pieces and "".join(pieces) != text == "".join(pieces).removeprefix(" "):  # a text does not begin with a space
+        pieces[0] = pieces[0].removeprefix(" ")
+    return (tuple(pieces), tuple(sums)) if "".join(pieces) == text else ((text,), (float(sum(nats)),))
+
+
+def _joined(parts: Sequence[bytes], nats: Sequence[float]) -> tuple[list[str], list[float]]:
+    """Whole characters and the nats of their tokens; bytes that never become one are joined to what follows."""
+    pieces: list[str] = []
+    sums: list[float] = []
+    left, total = b"", 0.0
+    for k, (part, one) in enumerate(zip(parts, nats, strict=True), start=1):
+        left, total = left + part, total + one
+        try:
+            pieces.append(left.decode("utf-8", "replace" if k == len(parts) else "strict"))
+        except UnicodeDecodeError:
+            continue
+        sums.append(total)
+        left, total = b"", 0.0
+    return pieces, sums
+
+
+def _within(found: Sequence[Shown], budget: int, most: int) -> list[Shown]:
+    """As many draws of each as fit, at least one: first fewer of them, then without tokens, then short ones."""
+    for count in range(most, 0, -1):
+        shown = [replace(one, draws=one.draws[:count]) for one in found]
+        if _size(shown) <= budget:
+            return shown
+    plain = [replace(one, draws=tuple(replace(draw, pieces=(), nats=()) for draw in one.draws)) for one in shown]
+    if _size(plain) <= budget:
+        return plain
+    return [replace(one, draws=tuple(map(_shortened, one.draws))) for one in plain]
+
+
+def _size(shown: Sequence[Shown]) -> int:
+    return sum(draw.size for one in shown for draw in one.draws)
+
+
+def _shortened(draw: Example) -> Example:
+    return draw if len(draw.text) <= CUT else replace(draw, text=draw.text[:CUT], cut=True)
