@@ -356,7 +356,7 @@ def remember(output: Path | None, task: Task) -> None:
         write_atomic(output / f"task_{task.name}.json", dump(content))
 
 
-def _remembered(folder: Path, name: str) -> tuple[Asked, str]:
+def remembered(folder: Path, name: str) -> tuple[Asked, str]:
     """The metrics and the primary metric that the latest run of a task asked for; all of them where none says."""
     try:
         content = json.loads((folder / f"task_{name}.json").read_text(encoding="utf-8"))
@@ -389,7 +389,7 @@ def rescore(folder: Path) -> Rescored:
     for path in evidence_files(folder):
         try:
             evidence, key = read_evidence(path)
-            asked, found.primary[key.task] = _remembered(folder, key.task)
+            asked, found.primary[key.task] = remembered(folder, key.task)
             found.rows += measure(asked, key, evidence, found.fail)
         except AlignbenchError as error:
             found.fail(error)

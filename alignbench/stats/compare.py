@@ -10,19 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from scipy.special import stdtr
-from scipy.stats import bootstrap, permutation_test
+from scipy.stats import bootstrap
 
+from alignbench.stats.flips import RESAMPLES, Alternative, sign_flips
 from alignbench.stats.intervals import mean_over_prompts, normal, spread_or_none
 from alignbench.stats.jackknife import strata, unit_sums
 from alignbench.types import Array, CiOver, Estimate
 
-Alternative = Literal["two-sided", "less", "greater"]
 LEVEL = 0.05
-RESAMPLES = 9999
 BATCH = 100  # resamples at once: 100 × 10,000 units × 8 bytes = 8 MB
 
 
@@ -77,15 +75,9 @@ def permuted(
 ) -> float:
     """Sign-flip p-value of first − second (B,): exact where both are one law, whatever its shape.
 
-    Each independent unit (draw, group or prompt) swaps its two values with probability ½; all swaps are tried where
-    they are no more than 9,999. Source: Good, Permutation, Parametric and Bootstrap Tests of Hypotheses (2005), §3.
+    Each independent unit (draw, group or prompt) swaps its two values with probability ½; see `flips.sign_flips`.
     """
-    shares = _shares(np.asarray(first, float) - np.asarray(second, float), pairing)
-    answer = permutation_test(
-        (shares,), lambda x, axis: x.sum(axis=axis), permutation_type="samples", vectorized=True,
-        n_resamples=RESAMPLES, batch=BATCH, alternative=alternative, rng=rng,
-    )  # fmt: skip
-    return float(answer.pvalue)
+    return sign_flips(_shares(np.asarray(first, float) - np.asarray(second, float), pairing), rng, alternative)
 
 
 def bootstrapped(first: Array, second: Array, pairing: Pairing, rng: np.random.Generator) -> Estimate:

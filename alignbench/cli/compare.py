@@ -1,0 +1,174 @@
+"""`alignbench compare`: generators beside a baseline, from stored draws."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from alignbench.cli.app import app
+from alignbench.cli.words import IncludePath, say
+from alignbench.errors import RunError, UsageError, unknown
+
+if TYPE_CHECKING:
+    from alignbench.reports.comparison_text import Grille
+    from alignbench.reports.regression import Gate
+
+EXAMPLES = """
+Examples:
+
+  alignbench compare results base temperature:t=0.7
+
+  alignbench compare results/before results/after
+
+  alignbench compare results base best_of_n:n=4 rejection --format html --out page
+
+  alignbench compare old new --fail_on_regression satisfaction.always:0.02 --fail_on_regression divergence.kl_target
+
+  alignbench compare results --series step
+
+A regression is a metric whose whole 95 % interval of the paired difference is worse by more than MARGIN (default 0, in
+the metric's unit), or that is infinite where the baseline's is finite.
+
+Exit codes: 0; 1 where nothing, or not all that --fail_on_regression asks, could be compared; 2 for words that mean
+nothing; 3 for a regression.
+"""
+REGRESSION = 3  # exit code
+
+
+@app.command(epilog=EXAMPLES)
+def compare(
+    generators: Annotated[
+        list[str],
+        typer.Argument(metavar="A B [C…]", help="Folders of results, and labels of rows in them; the baseline first."),
+    ],
+    fail_on_regression: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--fail_on_regression", metavar="METRIC[:MARGIN]", help="Exit 3 where this is worse by more; repeatable."
+        ),
+    ] = None,
+    series: Annotated[
+        str | None, typer.Option(metavar="step", help="Curves of a series of checkpoints over training instead.")
+    ] = None,
+    format: Annotated[  # noqa: A002 (the option's name)
+        str | None,
+        typer.Option(metavar="md,html,json", help="Print this format, or with --out write these. (default: all)"),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Write comparison.{md,html,json} there.")] = None,
+    include_path: IncludePath = None,
+) -> None:
+    """Compare generators by paired differences on the draws that they share.
+
+    A folder is an --output_path, or that of one generator in it; whatever is no folder is the label of a row.
+
+    Every number with its difference from the baseline's, 95 % limits, a permutation p-value adjusted by Holm's method,
+    which prompts moved most, and draws side by side.
+    """
+    from alignbench.registry import load_plugins
+    from alignbench.reports.regression import gate_of
+
+    load_plugins(tuple(include_path or ()))
+    gates = [gate_of(words) for words in fail_on_regression or ()]
+    if series is None:
+        _compare(generators, gates, _Where(format, out))
+    elif series != "step":
+        raise unknown("series", series, ["step"], "--series")
+    elif gates:
+        raise UsageError("--fail_on_regression compares generators with a baseline; it is not for --series")
+    else:
+        _series(generators, _Where(format, out))
+
+
+@dataclass(frozen=True)
+class _Where:
+    """Which formats are asked for, and the folder that they go to; neither: the terminal."""
+
+    format: str | None
+    out: Path | None
+
+    def formats(self, known: Iterable[str]) -> list[str]:
+        """The formats to write or to print; raises UsageError on one that is not `known`."""
+        names = list(known) if self.format is None else [name.strip() for name in self.format.split(",")]
+        for name in names:
+            if name not in known:
+                raise unknown("format", name, known, "--format")
+        if self.out is None and self.format is not None and len(names) > 1:
+            raise UsageError("--format: without --out DIR, where files go, only one format can be printed")
+        return names
+
+
+def _compare(generators: Sequence[str], gates: Sequence[Gate], where: _Where) -> None:
+    from alignbench.reports import comparison_text as text
+    from alignbench.reports.comparison import compare as compared
+    from alignbench.reports.contenders import contenders
+    from alignbench.reports.regression import judged
+
+    where.formats(text.FORMATS)
+    found, damaged = contenders(generators)
+    with waiting("comparing") as told:
+        comparison = compared(found, told)
+    if not comparison.tables:
+        for line in (*damaged, *comparison.failures):
+            say(line)
+        raise RunError("nothing could be compared")
+    judgements = list(judged(gates, comparison))
+    _give(comparison, text.FORMATS, [g for c in comparison.tables for g in text.grilles(c)], where)
+    if where == _Where(None, None):
+        print(text.LEGEND)
+    lines = [*damaged, *comparison.failures]
+    for line in (*lines, *(j.line for j in judgements)):
+        say(line)
+    if any(j.regressed for j in judgements):
+        raise typer.Exit(REGRESSION)
+    if damaged or (gates and lines) or any(j.regressed is None for j in judgements):
+        raise typer.Exit(1)
+
+
+def _series(generators: Sequence[str], where: _Where) -> None:
+    from alignbench.reports import checkpoints
+
+    where.formats(checkpoints.FORMATS)
+    with waiting("comparing checkpoints"):
+        found, failures = checkpoints.series_of(generators)
+    _give(found, checkpoints.FORMATS, checkpoints.grilles_of(found), where)
+    for line in failures:
+        say(line)
+    if failures:
+        raise typer.Exit(1)
+
+
+def _give(shown: Any, formats: Mapping[str, Callable[[Any], str]], grilles: Sequence[Grille], where: _Where) -> None:
+    """Write the files asked for, or print one format, or the terminal's tables."""
+    from rich.console import Console
+
+    from alignbench.reports.comparison_text import to_terminal
+    from alignbench.store import write_atomic
+
+    names = where.formats(formats)
+    if where.out is not None:
+        paths = {where.out / f"comparison.{name}": formats[name](shown) for name in names}
+        for path, content in paths.items():
+            write_atomic(path, content.encode("utf-8", "backslashreplace"))
+        print("wrote " + ", ".join(map(str, paths)))
+    elif where.format is not None:
+        print(formats[names[0]](shown), end="")
+    else:
+        Console().print(to_terminal(grilles), crop=False)
+
+
+@contextmanager
+def waiting(what: str) -> Iterator[Callable[[str], None]]:
+    """A line on standard error that says what is being done; nothing where that is no terminal."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda task: None
+        return
+    with console.status(what) as status:
+        yield lambda task: status.update(f"{what}: {task}")
