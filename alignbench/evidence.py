@@ -22,7 +22,7 @@ from alignbench.errors import RunError, Unsupported, UsageError, brief, plain_fa
 from alignbench.generators.base import Slotted
 from alignbench.generators.law import Law, compare
 from alignbench.generators.warp import PLAIN
-from alignbench.seeds import Seed
+from alignbench.seeds import APART, Seed
 from alignbench.stats.mixture import joined_groups, log_proposal
 from alignbench.stats.normaliser import log_z_by_prompt
 from alignbench.store import DrawStore, Stored, Wish, digest
@@ -40,9 +40,6 @@ HALF = 0.02
 """Nats per token, mean over draws: the same in half precision. Measured on SmolLM2-135M in bf16, 32 tokens: 0.26 nats a
 draw (0.008 per token), at most 0.74; there every log-probability comes from the same kind of pass, so that most of it
 cancels in a divergence."""
-APART = 1_000_000
-"""Sample numbers of each proposal's reference draws begin so far apart: a draw is a function of its number, so that
-no proposal reuses the uniforms of the base."""
 WEIGHED = 1000 * APART
 """Sample numbers of the draws by which the proposal of a generator is weighed begin here."""
 EDGE = 0.25

@@ -23,9 +23,10 @@ from typing import TYPE_CHECKING, Any
 from alignbench import metrics
 from alignbench.errors import AlignbenchError, StoreError
 from alignbench.metrics.prompts import over_prompts
+from alignbench.metrics.replicates import Measured, replicates, spelled
 from alignbench.registry import metric as registry
 from alignbench.store import digest, evidence_files, pack, unpack, write_atomic
-from alignbench.types import PRIMARY, CiOver, Estimate, Evidence
+from alignbench.types import PRIMARY, Array, CiOver, Estimate, Evidence
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -106,21 +107,25 @@ def measure(
     asked: Asked, key: RowKey, evidence: Evidence, failed: Callable[[AlignbenchError], None] | None = None
 ) -> list[Row]:
     """The rows of the metrics `asked` for; one that fails is `failed`'s to tell, else raises, and the others go on."""
-    rows = []
+    told: list[Measured] = []
     for name, params in asked if asked is not None else [(n, {}) for n, entry in registry.items() if not entry.opt_in]:
         try:
-            numbers = _numbers(name, evidence, key.ci_over, params)
+            told.append(Measured(name, params, _numbers(name, evidence, key.ci_over, params)))
         except AlignbenchError as error:
             if failed is None:
                 raise
             failed(error)
-            continue
-        for part, estimate in numbers.items():
-            full = f"{name}.{part}" if part else name
-            exact = None if params.get("at") == "asked" else (evidence.truth or {}).get(full)  # truth is at λ̂
-            told = estimate.noted(_left_out(evidence))
-            rows.append(Row(key, name, part, told, metrics.better(name, part), evidence.cost.seconds, exact))
-    return rows
+    found = replicates(told, evidence, key.ci_over)
+    return [row for one, left in zip(told, found, strict=True) for row in _rows(one, left, key, evidence)]
+
+
+def _rows(told: Measured, left: Mapping[str, Array], key: RowKey, evidence: Evidence) -> Iterator[Row]:
+    """The rows of one metric, each with its replicates, if it has any."""
+    for part, estimate in told.numbers.items():
+        full = f"{told.name}.{part}" if part else told.name
+        exact = None if told.params.get("at") == "asked" else (evidence.truth or {}).get(full)  # truth is at λ̂
+        noted, which = estimate.noted(_left_out(evidence)), metrics.better(told.name, part)
+        yield Row(key, told.name, part, noted, which, evidence.cost.seconds, exact, spelled(left.get(part, ())))
 
 
 def _numbers(name: str, evidence: Evidence, ci_over: CiOver, params: Mapping[str, Any]) -> Mapping[str, Estimate]:

@@ -11,6 +11,9 @@ from alignbench.types import Array
 
 STREAMS = {"ref": 0, "fit": 1, "heldout": 2, "train": 3, "own": 4}
 """Streams that never share a draw, and the number that stands for each in a seed."""
+APART = 1_000_000
+"""Sample numbers of each proposal's reference draws begin so far apart: a draw is a function of its number, so that
+no proposal reuses the uniforms of the base."""
 
 
 @dataclass(frozen=True)

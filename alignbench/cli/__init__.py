@@ -10,7 +10,7 @@ import logging
 import sys
 from typing import NoReturn
 
-from alignbench.cli import check, look, run  # noqa: F401 (they register their commands)
+from alignbench.cli import check, leaderboard, look, run  # noqa: F401 (they register their commands)
 from alignbench.cli.app import app
 from alignbench.cli.words import say
 from alignbench.errors import AlignbenchError

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from alignbench.cli.app import app
+from alignbench.cli.leaderboard import show as print_tables
 from alignbench.cli.words import (
     Aligners,
     Base,
@@ -178,14 +179,10 @@ def _finish(job: Job, outcome: Outcome) -> None:
 
 def show(rows: Any, folder: Path | None, primary: dict[str, str]) -> None:
     """Print the leaderboard of `rows`, and write it in every format where there is a `folder`."""
-    from rich.console import Console
-
-    from alignbench.reports import render
+    from alignbench.reports.render import write_leaderboard
     from alignbench.reports.table import leaderboard
 
-    console = Console()
-    for table in leaderboard(rows, primary=primary).tables:
-        console.print(render.to_terminal(table), crop=False)
+    board = leaderboard(rows, primary=primary)
+    print_tables(board)
     if folder is not None:
-        written = render.write_leaderboard(rows, folder, primary=primary)
-        print("wrote " + ", ".join(str(path) for path in written))
+        print("wrote " + ", ".join(str(path) for path in write_leaderboard(board, folder)))

@@ -12,7 +12,9 @@ imported below (a plug-in's file is found by `--include_path`). `needs` names en
 "lower", "higher" or "", or a mapping from parts (or the beginnings of parts) to these; `parts` names the parts of a
 metric with several, so that each can say why it is missing; `check` is called with the parameters before anything is
 sampled and raises UsageError; `range` is (lowest, highest), or a mapping like `better`: means over seeds keep to it;
-`opt_in=True` keeps a metric out of tasks that do not name it, `detail=True` out of leaderboards that do not.
+`opt_in=True` keeps a metric out of tasks that do not name it, `detail=True` out of leaderboards that do not;
+`replicates=False` keeps one that is slow or not smooth from being measured again without each block of draws, and
+`units` says which draws leave together, see `replicates.py`.
 """
 
 from __future__ import annotations

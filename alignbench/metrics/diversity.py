@@ -39,12 +39,26 @@ FEWEST = 5  # blocks in all that an interval needs: from 4, their standard devia
 ORDERS = (1, 2, 3)
 
 
+def in_blocks(evidence: Evidence, *, draws: int = 8, words: int = 16) -> tuple[Array, int]:
+    """(B,) the number within its prompt of the block that each own draw is in, −1 for none; and how many there may be.
+
+    Draws leave a comparison by whole blocks: without one draw, all later blocks would be others.
+    """
+    own, number = evidence.own.draws, np.full(len(evidence.own.draws), -1)
+    long = np.array([len(words_of(text)) >= words for text in own.texts], bool)
+    for rows in _in_whole_blocks(own.prompt, long, draws):
+        number[rows] = np.arange(rows.size) // draws
+    drawn = np.bincount(evidence.ref.draws.prompt[evidence.ref.of_base], minlength=len(evidence.prompts))
+    return number, int(drawn.min(initial=len(own))) // draws
+
+
 @metric(
     needs={"own"},
     better="",
     range=(0, 1),
     parts=("distinct_1", "distinct_2", "distinct_3"),
     check=at_least(draws=1, words=1),
+    units=in_blocks,
 )
 def distinct(evidence: Evidence, *, draws: int = 8, words: int = 16) -> dict[str, Estimate]:
     """Distinct-1, -2, -3: share of distinct n-grams in blocks of `draws` draws of one prompt, `words` words each.
@@ -55,7 +69,15 @@ def distinct(evidence: Evidence, *, draws: int = 8, words: int = 16) -> dict[str
     return {f"distinct_{n}": _of_order(blocks, distinct_share, n, words, 1.0) for n in ORDERS}
 
 
-@metric(needs={"own"}, better="", range=(0, inf), parts=("1", "2", "3"), check=at_least(draws=1, words=1), opt_in=True)
+@metric(
+    needs={"own"},
+    better="",
+    range=(0, inf),
+    parts=("1", "2", "3"),
+    check=at_least(draws=1, words=1),
+    opt_in=True,
+    units=in_blocks,
+)
 def ngram_entropy(evidence: Evidence, *, draws: int = 8, words: int = 16) -> dict[str, Estimate]:
     """Entropy in nats of the 1-, 2- and 3-grams of words in blocks of `draws` draws of one prompt, `words` words each.
 
@@ -68,7 +90,7 @@ def ngram_entropy(evidence: Evidence, *, draws: int = 8, words: int = 16) -> dic
     return {str(n): _of_order(blocks, entropy_in_blocks, n, words, float(np.log(size[n]))) for n in ORDERS}
 
 
-@metric(needs={"own"}, better="", range=(0, 1), check=at_least(draws=2), opt_in=True)
+@metric(needs={"own"}, better="", range=(0, 1), check=at_least(draws=2), opt_in=True, units=partial(in_blocks, words=0))
 def unique_share(evidence: Evidence, *, draws: int = 8) -> Estimate:
     """Share of draws whose whole text, but for white space, no other draw of its block of `draws` draws has.
 
@@ -78,7 +100,7 @@ def unique_share(evidence: Evidence, *, draws: int = 8) -> Estimate:
     return over_blocks(blocks, _unique)
 
 
-@metric(needs={"own"}, better="", range=(0, inf), check=at_least(draws=2, words=2), opt_in=True)
+@metric(needs={"own"}, better="", range=(0, inf), check=at_least(draws=2, words=2), opt_in=True, units=in_blocks)
 def vendi(evidence: Evidence, *, draws: int = 8, words: int = 16) -> Estimate:
     """Vendi score, 1 to `draws`: the effective number of unlike texts in a block of `draws` draws, by words.
 
@@ -89,7 +111,7 @@ def vendi(evidence: Evidence, *, draws: int = 8, words: int = 16) -> Estimate:
     return over_blocks(blocks, lambda b: vendi_score(similarities(b.table, (1, 2))), (1.0, float(draws)))
 
 
-@metric(needs={"own"}, better="", range=(0, inf), check=at_least(draws=1, words=1), opt_in=True)
+@metric(needs={"own"}, better="", range=(0, inf), check=at_least(draws=1, words=1), opt_in=True, units=in_blocks)
 def compression_ratio(evidence: Evidence, *, draws: int = 8, words: int = 16) -> Estimate:
     """Compression ratio: bytes of UTF-8 of a block's texts over their bytes after gzip's DEFLATE; low where diverse.
 
@@ -101,7 +123,7 @@ def compression_ratio(evidence: Evidence, *, draws: int = 8, words: int = 16) ->
     return over_blocks(blocks, partial(_compressed, words=words), None)
 
 
-@metric(needs={"own"}, better="", range=(0, 100), check=at_least(draws=2, words=1))
+@metric(needs={"own"}, better="", range=(0, 100), check=at_least(draws=2, words=1), units=in_blocks)
 def self_bleu(evidence: Evidence, *, draws: int = 8, words: int = 16) -> Estimate:
     """Self-BLEU, 0 to 100: mean sentence BLEU of a draw against the others of its block of `draws` draws, by words.
 
@@ -134,14 +156,19 @@ def blocks_of(texts: Sequence[str], prompt: Array, size: int, words: int = 0, wh
     """Consecutive texts of a prompt that have `words` words, `size` a block; `what` they are called in the note."""
     cut = [words_of(text) for text in texts] if words else []
     long = np.array([len(t) for t in cut]) >= words if words else np.ones(len(texts), bool)
-    rows = [rows[long[rows]] for rows, _ in strata(prompt)]
-    kept = np.concatenate([np.zeros(0, int), *(r[: r.size // size * size] for r in rows)])
+    kept = np.concatenate([np.zeros(0, int), *_in_whole_blocks(prompt, long, size)])
     filled = np.asarray(prompt)[kept[::size]]
     note = f"blocks of {size} {what}{f' of {words} words' if words else ''}"
     if not long.all():
         note += f"; {(~long).sum()} of {long.size} {what} shorter than {words} words left out"
     note = "; ".join([note, *_gaps(np.asarray(prompt), filled, int(long.sum()) - kept.size, what)])
     return Blocks(filled, tuple(texts[i] for i in kept), tuple(cut[i][:words] for i in kept) if words else (), note)
+
+
+def _in_whole_blocks(prompt: Array, long: Array, size: int) -> list[Array]:
+    """For each prompt the rows of those of its texts that fill blocks of `size` of the `long` ones."""
+    rows = [rows[long[rows]] for rows, _ in strata(prompt)]
+    return [r[: r.size // size * size] for r in rows]
 
 
 def _gaps(prompt: Array, filled: Array, rest: int, what: str) -> Iterator[str]:

@@ -40,7 +40,7 @@ def _known(*, against: str, scaling: float, seeds: int, clusters: int | None) ->
     at_least(seeds=1, clusters=2)(seeds=seeds, **({} if clusters is None else {"clusters": clusters}))
 
 
-@metric(needs={"own"}, better="higher", range=(0, 1), check=_known, opt_in=True)
+@metric(needs={"own"}, better="higher", range=(0, 1), check=_known, opt_in=True, replicates=False)
 def mauve(
     evidence: Evidence, *, against: str = "p", scaling: float = SCALING, seeds: int = 3, clusters: int | None = None
 ) -> Estimate:

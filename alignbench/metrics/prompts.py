@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
@@ -62,48 +62,55 @@ def _clustered(whole: Estimate, without: list[Estimate]) -> Estimate:
     return replace(found, ess=whole.ess).noted(MEANT)
 
 
-def left_out(evidence: Evidence, prompt: int) -> Evidence:
-    """The evidence on all prompts but one; those after it move up."""
+def left_out(evidence: Evidence, *gone: int) -> Evidence:
+    """The evidence without some prompts; those after them move up."""
     fit = evidence.fit
     per_prompt = len(fit.lam) == len(evidence.prompts) and len(fit.lam) > 1
     shorter: dict[str, Any] = {
-        name: None if (x := getattr(fit, name)) is None else np.delete(x, prompt, axis=0)
+        name: None if (x := getattr(fit, name)) is None else np.delete(x, gone, axis=0)
         for name in ("log_z", "log_z_stderr", "log_bound", *(("lam", "lam_stderr") if per_prompt else ()))
     }
     references = evidence.references
     return replace(
         evidence,
-        own=_without(evidence.own, prompt), ref=_without(evidence.ref, prompt), fit=replace(fit, **shorter),
-        prompts=[text for c, text in enumerate(evidence.prompts) if c != prompt],
-        references=None if references is None else [r for c, r in enumerate(references) if c != prompt],
-        proposed=_rest(evidence.proposed, prompt),
-        proposal=None if evidence.proposal is None else _without(evidence.proposal, prompt),
-        selection=_selecting(evidence.selection, prompt),
+        own=_without(evidence.own, gone), ref=_without(evidence.ref, gone), fit=replace(fit, **shorter),
+        prompts=[text for c, text in enumerate(evidence.prompts) if c not in gone],
+        references=None if references is None else [r for c, r in enumerate(references) if c not in gone],
+        proposed=_rest(evidence.proposed, gone),
+        proposal=None if evidence.proposal is None else _without(evidence.proposal, gone),
+        selection=_selecting(evidence.selection, gone),
     )  # fmt: skip
 
 
-def _without(scored: Scored, prompt: int) -> Scored:
-    kept = np.flatnonzero(scored.draws.prompt != prompt)
-    draws = scored.draws.take(kept)
+def picked(scored: Scored, rows: Array) -> Scored:
+    """The scored draws at `rows` (integers)."""
     arrays: dict[str, Any] = {
-        f.name: x[kept] for f in fields(scored) if isinstance(x := getattr(scored, f.name), np.ndarray)
+        f.name: x[rows] for f in fields(scored) if isinstance(x := getattr(scored, f.name), np.ndarray)
     }
-    return replace(
-        scored, **arrays, draws=replace(draws, prompt=draws.prompt - (draws.prompt > prompt)),
-        features={name: np.asarray(values)[kept] for name, values in scored.features.items()},
-    )  # fmt: skip
+    features = {name: np.asarray(values)[rows] for name, values in scored.features.items()}
+    return replace(scored, **arrays, draws=scored.draws.take(rows), features=features)
 
 
-def _selecting(selection: Selection | None, prompt: int) -> Selection | None:
+def _without(scored: Scored, gone: Sequence[int]) -> Scored:
+    kept = picked(scored, np.flatnonzero(~np.isin(scored.draws.prompt, gone)))
+    return replace(kept, draws=replace(kept.draws, prompt=_moved_up(kept.draws.prompt, gone)))
+
+
+def _moved_up(prompt: Array, gone: Sequence[int]) -> Array:
+    """The numbers (B,) that prompts have once those `gone` are left out."""
+    return np.asarray(prompt - np.searchsorted(np.sort(gone), prompt))
+
+
+def _selecting(selection: Selection | None, gone: Sequence[int]) -> Selection | None:
     if selection is None or not selection.log_beta:
         return selection
-    return replace(selection, log_beta=tuple(beta for c, beta in enumerate(selection.log_beta) if c != prompt))
+    return replace(selection, log_beta=tuple(beta for c, beta in enumerate(selection.log_beta) if c not in gone))
 
 
-def _rest(proposed: Array | None, prompt: int) -> Array | None:
-    """(N, 3) without the rows of a prompt, those of later prompts moved up."""
+def _rest(proposed: Array | None, gone: Sequence[int]) -> Array | None:
+    """(N, 3) without the rows of some prompts, those of later prompts moved up."""
     if proposed is None:
         return None
-    rest = proposed[proposed[:, 0] != prompt].copy()
-    rest[:, 0] -= rest[:, 0] > prompt
+    rest = proposed[~np.isin(proposed[:, 0], gone)].copy()
+    rest[:, 0] = _moved_up(rest[:, 0], gone)
     return np.asarray(rest)

@@ -71,7 +71,8 @@ class Row:
     cells: tuple[Cell, ...]
     rank: Cell = NO_RANK  # by the primary metric, with its 95 % limits; empty where pinned
     front: bool = False  # on the Pareto front
-    notes: tuple[int, ...] = ()  # of the label: the aligner in full
+    notes: tuple[int, ...] = ()  # of the label: what it says in short
+    full: str = ""  # the label with nothing cut: what names the generator in other tables too
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,11 @@ class Table:
     def ranked(self) -> bool:
         """Whether it has a column of ranks."""
         return any(row.rank.point for row in self.rows)
+
+    @property
+    def ranking(self) -> int:
+        """How many rows stand before the pinned ones at the end, which are set apart."""
+        return next((i for i in range(len(self.rows), 0, -1) if not self.rows[i - 1].mark), 0)
 
     @property
     def heading(self) -> str:
@@ -140,6 +146,12 @@ class Leaderboard:
         from alignbench.reports.markdown import to_markdown
 
         return to_markdown(self)
+
+
+def units(table: Table) -> list[list[int]]:
+    """The columns of a table, each with those beside it that belong to it, which no format may part."""
+    starts = [i for i, column in enumerate(table.columns) if not column.aside]
+    return [list(range(i, after)) for i, after in zip(starts, [*starts[1:], len(table.columns)], strict=True)]
 
 
 def plain_text(text: str) -> str:

@@ -48,10 +48,16 @@ def tidy(rows: pd.DataFrame) -> pd.DataFrame:
     rare = {name: kind for name, kind in RARE.items() if name in rows and _says_something(rows[_witness(name)])}
     extra = [name for name in rows if name not in COLUMNS and name not in RARE]
     table = rows.reindex(columns=[*COLUMNS, *rare, *extra]).reset_index(drop=True)
-    words = {name: _words(table[name]) for name in (*WORDS, "replicates") if name in table}
+    words = {name: _words(table[name]) for name in _worded(table)}
     table = table.assign(**words).astype(dict.fromkeys(NUMBERS, "float64") | dict.fromkeys(COUNTS, "Int64") | rare)
     table.attrs = dict(rows.attrs)
     return table
+
+
+def _worded(table: pd.DataFrame) -> list[str]:
+    """The columns that hold text: those of WORDS, and any more that are not of numbers."""
+    more = [str(name) for name in table if not pd.api.types.is_numeric_dtype(table[name])]
+    return [name for name in dict.fromkeys((*WORDS, *more)) if name in table and name not in NUMERIC]
 
 
 def _words(column: pd.Series) -> pd.Series:
@@ -76,7 +82,12 @@ def _witness(name: str) -> str:
 
 
 def write_rows(path: Path, rows: pd.DataFrame) -> None:
-    """Write `rows` as UTF-8 CSV in one step: floats to the last bit, infinity as `inf`, missing as empty.
+    """Write `rows` as CSV in one step, see `csv_bytes`."""
+    write_atomic(path, csv_bytes(rows))
+
+
+def csv_bytes(rows: pd.DataFrame) -> bytes:
+    """`rows` as UTF-8 CSV: floats to the last bit, infinity as `inf`, missing as empty.
 
     Words and names of columns that a spreadsheet would take for formulas have an apostrophe in front (`spreadsheet`).
     """
@@ -85,7 +96,7 @@ def write_rows(path: Path, rows: pd.DataFrame) -> None:
     text = table.to_csv(index=False, lineterminator="\n")
     if "\r" in text:  # which only a quoted word may hold
         text = table.to_csv(index=False, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
-    write_atomic(path, text.encode("utf-8", "backslashreplace"))
+    return text.encode("utf-8", "backslashreplace")
 
 
 def read_rows(path: Path) -> pd.DataFrame:
@@ -105,20 +116,29 @@ class Salvaged:
     faults: list[str] = field(default_factory=list)  # "line 3, column 'value': …"
 
 
+class _Pool(dict[str, str]):
+    """A word as it stands in the file → as it was before `guarded`, one string for all that are equal."""
+
+    def __missing__(self, word: str) -> str:
+        self[word] = unguarded(word)
+        return self[word]
+
+
 AT_ONCE = 20_000  # rows that are held as text
 
 
 def salvage(path: Path) -> Salvaged:
     """The rows of a CSV file that are whole; raises StoreError where it is missing or no results table.
 
-    A byte order mark is passed over. Equal words are one string in memory: 17 columns of a million rows hold few.
+    A byte order mark is passed over, and so are apostrophes before what a spreadsheet would run. Equal words are one
+    string in memory: 17 columns of a million rows hold few.
     """
-    found, parts, pool = Salvaged(), [], dict[str, str]()
+    found, parts, pool = Salvaged(), [], _Pool()
     csv.field_size_limit(sys.maxsize)
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             lines = csv.reader(file, strict=True)
-            head = _head(next(lines, []))
+            head = _head([unguarded(name) for name in next(lines, [])])
             while some := list(islice(_whole(lines, len(head), found), AT_ONCE)):
                 parts.append(_typed(head, some, found, pool))
         found.rows = tidy(pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=list(head)))
@@ -126,11 +146,6 @@ def salvage(path: Path) -> Salvaged:
     except (OSError, ValueError, csv.Error, StoreError) as error:  # UnicodeDecodeError is a ValueError
         at = f"line {lines.line_num}: " if isinstance(error, csv.Error) else ""
         raise _unreadable(path, at + " ".join(str(error).split())) from error
-
-
-def _worded(table: pd.DataFrame) -> list[str]:
-    """The columns that hold text, which are all but the numbers."""
-    return [str(name) for name in table if name not in NUMERIC and not pd.api.types.is_numeric_dtype(table[name])]
 
 
 def _unreadable(path: Path, reason: str) -> StoreError:
@@ -146,7 +161,7 @@ def _head(head: Sequence[str]) -> Sequence[str]:
             raise StoreError(f"{name} stand between its cells, as a spreadsheet saves them; save it with commas")
     if twice := [name for name in dict.fromkeys(head) if head.count(name) > 1]:
         raise StoreError(f"it has two columns '{twice[0]}'")
-    return list(map(unguarded, head))
+    return head
 
 
 def _whole(lines: Iterator[list[str]], width: int, found: Salvaged) -> Iterator[tuple[int, list[str]]]:
@@ -159,16 +174,13 @@ def _whole(lines: Iterator[list[str]], width: int, found: Salvaged) -> Iterator[
             found.faults.append(f"line {number}: has {len(cells)} cells, the first line {width}")
 
 
-def _typed(
-    head: Sequence[str], some: Sequence[tuple[int, list[str]]], found: Salvaged, pool: dict[str, str]
-) -> pd.DataFrame:
+def _typed(head: Sequence[str], some: Sequence[tuple[int, list[str]]], found: Salvaged, pool: _Pool) -> pd.DataFrame:
     """Rows of text with their numbers read; those in which a number is none are faults."""
     columns = dict(zip(head, zip(*(cells for _, cells in some), strict=True), strict=True))
     keep = np.ones(len(some), dtype=bool)
     typed: dict[str, pd.Series] = {}
     for name, words in columns.items():
         if name not in NUMERIC:
-            pool |= {word: unguarded(word) for word in set(words) - pool.keys()}
             typed[name] = pd.Series([pool[word] for word in words], dtype=object)
             continue
         values, wrong = _numbers(name, words)

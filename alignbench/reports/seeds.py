@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from alignbench.metrics import range_of
+from alignbench.metrics.replicates import replicates_of, spelled
 from alignbench.metrics.satisfaction import BIASED
 from alignbench.reports.rows import tidy
 from alignbench.stats.intervals import normal, on_logit_scale, spread_or_none, without_interval
@@ -99,7 +100,19 @@ def _mean(by_seed: Mapping[int, Record | None]) -> dict[str, Any]:
         "seed": None, "seeds": len(by_seed), "seed_sd": spread, "signature": _signature(list(by_seed), records),
         "measured": max(r["measured"] for r in records), "seconds": sum(r["seconds"] for r in records),
         "exact": None if None in exact else float(np.mean(np.array(exact, dtype=float))),
+        "replicates": "" if estimate.value is None else _replicates(records),
     }  # fmt: skip
+
+
+def _replicates(records: Sequence[Record]) -> str:
+    """The mean over seeds of each replicate; "" where some seed has none, or others.
+
+    Blocks of different seeds are independent, so that these tell the sampling error of the mean at the λ of its seeds.
+    """
+    found = [replicates_of(r) for r in records]
+    known = [f for f in found if f is not None]
+    alike = len(known) == len(found) and len({f.size for f in known}) == 1
+    return spelled(np.mean(known, axis=0)) if alike else ""
 
 
 def _common(name: str, records: Sequence[Record]) -> str:

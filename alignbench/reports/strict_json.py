@@ -8,14 +8,14 @@ from typing import Any
 
 import pandas as pd
 
-from alignbench.reports.table import Cell, Leaderboard, Table
+from alignbench.reports.board import Cell, Leaderboard, Row, Table
 
 
 def to_json(board: Leaderboard) -> str:
     """The tables as they are shown, and all tidy rows."""
     rows = [{str(k): plain_value(v) for k, v in row.items()} for row in board.rows.to_dict("records")]
-    page = {"tables": [_table(table) for table in board], "rows": rows}
-    return json.dumps(page, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    page = {"tables": [_table(table) for table in board], "suite": [_table(table) for table in board.suite]}
+    return json.dumps(page | {"rows": rows}, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def _table(table: Table) -> dict[str, Any]:
@@ -23,15 +23,19 @@ def _table(table: Table) -> dict[str, Any]:
         "title": table.title, "task": table.task, "task_version": table.version, "task_hash": table.task_hash,
         "target_id": table.target_id, "base": table.base, "base_id": table.base_id, "judge": table.judge,
         "columns": [
-            {"key": c.key, "label": c.label, "better": c.better, "exact": c.exact, "notes": c.notes}
+            {"key": c.key, "label": c.label, "better": c.better, "exact": c.exact, "delta": c.delta, "notes": c.notes}
             for c in table.columns
         ],
-        "rows": [
-            {"generator": row.generator, "aligner": row.aligner, "label": row.label, "mark": row.mark,
-             "cells": [_cell(cell) for cell in row.cells]}
-            for row in table.rows
-        ],
-        "footnotes": table.footnotes, "signature": table.signature,
+        "ranked": table.ranked, "rank_notes": table.rank_notes, "rows": [_row(row) for row in table.rows],
+        "footnotes": table.footnotes, "legend": table.legend, "signature": table.signature,
+    }  # fmt: skip
+
+
+def _row(row: Row) -> dict[str, Any]:
+    return {
+        "rank": _cell(row.rank) if row.rank.point else None, "generator": row.generator, "aligner": row.aligner,
+        "label": row.label, "mark": row.mark, "front": row.front, "notes": row.notes,
+        "cells": [_cell(cell) | {"best": cell.best} for cell in row.cells],
     }  # fmt: skip
 
 

@@ -1,325 +1,159 @@
-"""Tidy rows arranged into leaderboards: which rows share a table, their order, their columns and their footnotes."""
+"""Tidy rows arranged into leaderboards: a table for each task, target, base and judge, and suites over tasks."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
-from math import isinf, isnan
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
 from alignbench.errors import unknown
-from alignbench.registry import metric
 from alignbench.reports.board import Cell, Column, Leaderboard, Row, Table, plain_text
-from alignbench.reports.numbers import plain, spell
+from alignbench.reports.cells import Footnotes, cell, common_signature, number, shared_notes
+from alignbench.reports.columns import COMPACT, COST, check_metrics, chosen_keys, label_of
+from alignbench.reports.deltas import Deltas, deltas_of
+from alignbench.reports.groups import Setting, grouped, records_of, remarks_of
+from alignbench.reports.lines import Line, in_order, lines_of, pinned
 from alignbench.reports.rows import tidy
-from alignbench.reports.seeds import joined_targets, key_of, newest, whose, with_means
-from alignbench.types import CEILING, PRIMARY
-
-COMPACT = (
-    "satisfaction.always", "satisfaction.share.*", "satisfaction.moment.*", "satisfaction.reward.*", "moment_error",
-    "divergence.kl_target", "divergence.kl_reverse", "divergence.kl_base", "divergence.tv",
-    "perplexity", "distinct.distinct_2", "self_bleu", "features.*",
-)  # fmt: skip
-"""What a leaderboard shows unless asked, after the primary metric."""
-COST = ("acceptance.rate", "cost.tokens_per_second", "cost.proposals_per_draw", "cost.calls_per_draw")
-"""What it shows last."""
-SHORT = ("divergence", "satisfaction", "features", "cost")
-"""Metrics whose parts are known by their own names."""
-NORMAL_95 = 1.959963984540054
-RESIDUE = 1e-12  # what summing in float64 leaves of an exact 0
-WHO = ("generator", "aligner", "generator_id", "seed", "draws")
-"""What tells the rows of a table apart."""
-SEED = WHO.index("seed")
-REMARKS = {SEED: "seed {}", 4: "{} draws", 2: "#{}"}
-"""Position in `WHO` → what a label says where names alone do not tell rows apart, in this order."""
+from alignbench.reports.seeds import key_of, with_means
+from alignbench.reports.standing import NOTHING, Standing, standing_of
+from alignbench.reports.suite import Contest, suites
+from alignbench.types import PRIMARY
 
 Record = Mapping[str, Any]
 
 
+@dataclass(frozen=True)
+class _View:
+    """What is asked of a table."""
+
+    metrics: Sequence[str] | None
+    primary: str  # the column that sorts and ranks it
+    baseline: str  # the row that the others are told their differences to; "" for none
+    mixed: int  # versions of the task that share it
+
+
 def leaderboard(
-    rows: pd.DataFrame, *, metrics: Sequence[str] | None = None, primary: Mapping[str, str | None] | None = None
+    rows: pd.DataFrame,
+    *,
+    metrics: Sequence[str] | None = None,
+    primary: Mapping[str, str | None] | None = None,
+    baseline: str = "",
+    allow_mixed: bool = False,
 ) -> Leaderboard:
     """Leaderboards of tidy `rows`: rows of different task hash, target, base or judge never share a table.
 
-    `metrics` picks columns by metric or `metric.part`; `primary` maps a task to the column that it is sorted by
-    (default: what `rows.attrs` say under "primary", else divergence.kl_target). Raises UnknownName where `metrics` has
-    a name that no row bears.
+    `metrics` picks columns by metric or `metric.part`; `primary` maps a task to the column that it is sorted and
+    ranked by (default: what `rows.attrs` say under "primary", else divergence.kl_target). `baseline` names a row:
+    each cell then has its paired difference to that row's beside it. With `allow_mixed` the versions of a task share
+    a table, in which nothing is ranked. Raises UnknownName where `metrics` or `baseline` is a name that no row bears.
     """
     told = rows.attrs.get("primary")
     first = primary if primary is not None else told if isinstance(told, Mapping) else {}
     rows = with_means(tidy(rows))
-    _check_metrics(metrics or (), rows)
-    groups = _grouped(rows)
-    remarks = _remarks([(setting, group["base"].iloc[0]) for setting, group in groups.items()])
-    tables = [
-        _table(_records(group), metrics, first.get(setting.task) or PRIMARY, remark)
-        for (setting, group), remark in zip(groups.items(), remarks, strict=True)
-    ]
-    return Leaderboard(tuple(tables), rows)
+    check_metrics(metrics or (), rows)
+    groups = grouped(rows, mixed=allow_mixed)
+    remarks = remarks_of([(setting, group["base"].iloc[0]) for setting, group in groups.items()])
+    tables, contests, known = list[Table](), list[Contest](), set[str]()
+    for (setting, group), remark in zip(groups.items(), remarks, strict=True):
+        records = records_of(group)
+        view = _View(metrics, first.get(setting.task) or PRIMARY, baseline, group["task_hash"].nunique())
+        lines = lines_of(records)
+        known |= {line.label for line in lines}
+        lines = pinned(lines, baseline) if baseline else lines
+        tables.append(_table(records, lines, view, setting, remark))
+        contests.append(_contest(tables[-1], lines, view, _better(records, view.primary)))
+    if baseline and tables and not any(row.mark == "baseline" for table in tables for row in table.rows):
+        raise unknown("row", baseline, known, "--baseline")
+    return Leaderboard(tuple(tables), rows, suites(contests))
 
 
-@dataclass(frozen=True)
-class _Setting:
-    """What all rows of a table have in common."""
-
-    task: str
-    task_hash: str
-    target_id: str
-    base: str  # its digits, or its name where older rows have none
-    judge: str
-    known: bool  # whether `base` is digits
-
-    @classmethod
-    def of(cls, record: Record) -> _Setting:
-        base = record["base_id"] or record["base"]
-        return cls(record["task"], record["task_hash"], record["target_id"], base, record["judge"],
-                   bool(record["base_id"]))  # fmt: skip
-
-
-def _grouped(rows: pd.DataFrame) -> dict[_Setting, pd.DataFrame]:
-    """The rows of each table, in order of appearance; dicts, which take much more memory, are made of one at a time."""
-    named = rows["base_id"] != ""
-    targets = rows["target_id"].map(joined_targets(list(rows["target_id"].unique())))
-    bases = rows["base_id"].where(named, rows["base"])
-    keys = [rows["task"], rows["task_hash"], targets, bases, rows["judge"], named]
-    found = rows.assign(target_id=targets).groupby(keys, sort=False)
-    return {_Setting.of(_records(group.head(1))[0]): group for _, group in found}
-
-
-def _records(rows: pd.DataFrame) -> list[Record]:
-    return [{str(k): v for k, v in r.items()} for r in rows.to_dict("records")]
-
-
-def _remarks(tables: Sequence[tuple[_Setting, str]]) -> list[str]:
-    """For each table, given as (setting, name of the base), what tells it from the others of its task."""
-    return [_remark(s, name, [t for t in tables if t[0].task == s.task]) for s, name in tables]
-
-
-def _remark(setting: _Setting, name: str, all_of_task: Sequence[tuple[_Setting, str]]) -> str:
-    namesakes = {s.base for s, n in all_of_task if n == name}
-    alike = {s.target_id for s, _ in all_of_task if (s.task_hash, s.base) == (setting.task_hash, setting.base)}
-    differs = {
-        f"#{setting.base if setting.known else 'unknown'}": len(namesakes) > 1,
-        f"· task #{_digits(setting, all_of_task)}": len({s.task_hash for s, _ in all_of_task}) > 1,
-        f"· judge {setting.judge or 'the base'}": len({s.judge for s, _ in all_of_task}) > 1,
-        f"· λ differs: target #{setting.target_id or 'unknown'}": len(alike) > 1,
-    }
-    return "".join(f" {plain_text(text)}" for text, said in differs.items() if said)
-
-
-def _digits(setting: _Setting, all_of_task: Sequence[tuple[_Setting, str]]) -> str:
-    """The first 8 digits of the task's hash, or all where these do not tell it from another."""
-    short = setting.task_hash[:8]
-    return setting.task_hash if len({s.task_hash for s, _ in all_of_task if s.task_hash[:8] == short}) > 1 else short
-
-
-def _check_metrics(metrics: Sequence[str], rows: pd.DataFrame) -> None:
-    records = _records(rows[["metric", "part"]].drop_duplicates())
-    keys = {key_of(r) for r in records}
-    known = keys | {r["metric"] for r in records}
-    for name in metrics:
-        if not _chosen(list(keys), _patterns([name])):
-            raise unknown("metric", name, known)
-
-
-def _patterns(metrics: Sequence[str]) -> list[str]:
-    """A name stands for its own column and for those of its parts."""
-    return [pattern for name in metrics for pattern in (name, f"{name}.*")]
-
-
-@dataclass
-class _Line:
-    """The rows of one generator, by column."""
-
-    generator: str
-    aligner: str
-    label: str
-    mark: str
-    records: dict[str, Record]
-    who: tuple[str, ...]  # the values of WHO
-
-
-@dataclass
-class _Footnotes:
-    """Notes in order of appearance, each once."""
-
-    notes: list[str] = field(default_factory=list)
-
-    def number(self, parts: Sequence[str]) -> tuple[int, ...]:
-        """The number of the note that `parts` make up, given out where it is new; none where nothing is said."""
-        note = "; ".join(parts)
-        if note and note not in self.notes:
-            self.notes.append(note)
-        return (self.notes.index(note) + 1,) if note else ()
-
-
-def _table(group: Sequence[Record], metrics: Sequence[str] | None, primary: str, remark: str) -> Table:
-    asked = [name for name in dict.fromkeys(r["metric"] for r in group) if _is_shown_whole(name)]
-    patterns = (primary, *COMPACT, *_patterns(asked), *COST) if metrics is None else _patterns(metrics)
-    keys = _chosen(list(dict.fromkeys(key_of(r) for r in group)), patterns)
-    if metrics is None:
-        said = {primary, *(key_of(r) for r in group if _says_something(r) or r["metric"] in asked)}
-        keys = [key for key in keys if key in said]
-    better = {key_of(r): r["better"] for r in reversed(group) if r["better"]}
-    lines = _sorted(_lines(group), primary, better.get(primary, "lower"))
-    footnotes = _Footnotes()
-    shared = {key: _shared_notes(lines, key) for key in keys}
-    columns = [Column(key, _label(key), better.get(key, ""), notes=footnotes.number(shared[key])) for key in keys]
-    columns = [part for column in columns for part in _with_exact(column, lines)]
-    rows = [
-        Row(plain_text(line.generator), plain_text(line.aligner), line.label, line.mark,
-            tuple(_cell(line.records.get(c.key), c, shared[c.key], footnotes) for c in columns))
-        for line in lines
-    ]  # fmt: skip
-    told = ("task", "task_hash", "target_id", "base", "base_id", "judge")
-    about = {name: plain_text(group[0][name]) for name in told}
-    shown = [r["signature"] for line in lines for key, r in line.records.items() if key in keys]
+def _table(group: Sequence[Record], lines: Sequence[Line], view: _View, setting: Setting, remark: str) -> Table:
+    keys = chosen_keys(group, view.metrics, view.primary)
+    better = {key: _better(group, key) for key in (*keys, view.primary)}
+    lines = in_order(lines, view.primary, better[view.primary] or "lower")
+    footnotes = Footnotes()
+    shared = {key: shared_notes([line.records[key] for line in lines if key in line.records]) for key in keys}
+    columns = [Column(key, label_of(key), better[key], notes=footnotes.number(shared[key])) for key in keys]
+    deltas = deltas_of(lines, keys, view.baseline)
+    columns = [part for column in columns for part in _with_asides(column, lines, deltas, footnotes)]
+    standing = NOTHING if view.mixed > 1 else standing_of(lines, view.primary, better)
+    context = _Context(shared, standing, deltas, footnotes)
+    rows = [_row(i, line, columns, context) for i, line in enumerate(lines)]
+    task, base, base_id, judge = (plain_text(group[0][name]) for name in ("task", "base", "base_id", "judge"))
+    version = plain_text(", ".join(dict.fromkeys(r["task_version"] for r in group)))
+    legend = (*_mixed(view.mixed), *standing.legend, *deltas.legend)
     return Table(
-        **about, version=plain_text(group[0]["task_version"]), remark=remark, columns=tuple(columns), rows=tuple(rows),
-        footnotes=tuple(footnotes.notes), signature=plain_text(common_signature(shown)),
+        task, version, plain_text(setting.task_hash), plain_text(setting.target_id), base, base_id, judge, remark,
+        tuple(columns), tuple(rows), tuple(footnotes.notes), _signature(lines, keys), legend,
     )  # fmt: skip
 
 
-def _is_shown_whole(name: str) -> bool:
-    """Whether a leaderboard shows a metric of which `COMPACT` and `COST` pick no parts, between the two."""
-    picked = {pattern.partition(".")[0] for pattern in (*COMPACT, *COST)}
-    return name not in picked and not (name in metric and metric[name].meta.get("detail", False))
+@dataclass(frozen=True)
+class _Context:
+    """What a row needs to know of its table."""
+
+    shared: Mapping[str, Sequence[str]]  # notes at the heads of columns
+    standing: Standing
+    deltas: Deltas
+    footnotes: Footnotes
 
 
-def _chosen(keys: Sequence[str], patterns: Sequence[str]) -> list[str]:
-    """The keys that fit `patterns`, in the order of the patterns."""
-    return list(dict.fromkeys(key for pattern in patterns for key in keys if fnmatchcase(key, pattern)))
+def _contest(table: Table, lines: Sequence[Line], view: _View, better: str) -> Contest:
+    """What the suite needs to know of a table; rows of several versions take no part."""
+    found = {x.full: x.records[view.primary] for x in lines if view.primary in x.records and not x.mark}
+    return Contest(table, {} if view.mixed > 1 else found, better)
 
 
-def _says_something(record: Record) -> bool:
-    """Whether a cell has a number or a bound; a column without any is left out unless it is asked for."""
-    return any(_number(record[name]) is not None for name in ("value", "ci_low", "ci_high", "exact"))
+def _row(i: int, line: Line, columns: Sequence[Column], context: _Context) -> Row:
+    footnotes, standing = context.footnotes, context.standing
+    notes = footnotes.number([line.full] if line.full != line.label else [])
+    rank = standing.rank(i, footnotes)
+    return Row(
+        plain_text(line.generator), plain_text(line.aligner), line.label, line.mark,
+        tuple(_cell(i, line, column, context) for column in columns), rank, i in standing.front, notes, line.full,
+    )  # fmt: skip
 
 
-def _label(key: str) -> str:
-    """What heads the column: the part alone where it says enough."""
-    metric, _, part = key.partition(".")
-    return plain_text(part if part and (metric in SHORT or part.startswith(metric)) else key)
+def _cell(i: int, line: Line, column: Column, context: _Context) -> Cell:
+    record = line.records.get(column.key)
+    if column.delta:
+        return context.deltas.cell(i, column.key, context.footnotes)
+    best = not column.exact and (i, column.key) in context.standing.best
+    return cell(record, column, context.shared[column.key], context.footnotes, best=best)
 
 
-def _with_exact(column: Column, lines: Sequence[_Line]) -> list[Column]:
-    known = any(_number(line.records[column.key]["exact"]) is not None for line in lines if column.key in line.records)
-    return [column, Column(column.key, "exact", column.better, exact=True)] if known else [column]
+def _better(group: Sequence[Record], key: str) -> str:
+    """Which way is better, as the last row that says so has it."""
+    return next((r["better"] for r in reversed(group) if r["better"] and key_of(r) == key), "")
 
 
-def _lines(group: Sequence[Record]) -> list[_Line]:
-    """The rows by generator, its digits, aligner, seed and draws; where one was measured again, the newest counts.
-
-    A mean over seeds stands for the rows that it is of.
-    """
-    found: dict[tuple[str, ...], list[Record]] = {}
-    means = {whose(record) for record in group if _is_mean(record)}
-    for record in group:
-        if whose(record) in means and not _is_mean(record):
-            continue
-        who = tuple("" if pd.isna(record[name]) else str(record[name]) for name in WHO)
-        found.setdefault(who, []).append(record)
-    lines = [_line(who, newest(records)) for who, records in found.items()]
-    for name in dict.fromkeys(line.label for line in lines):
-        same = [line for line in lines if line.label == name]
-        for line, remark in zip(same, _differences([line.who for line in same], bool(means)), strict=True):
-            remarks = ", ".join(filter(None, (line.mark, *remark)))
-            line.label = f"{name} ({remarks})" if remarks else name
-    return lines
+def _with_asides(column: Column, lines: Sequence[Line], deltas: Deltas, footnotes: Footnotes) -> list[Column]:
+    """The column, what is known exactly of it, and its differences to the baseline."""
+    records = [line.records[column.key] for line in lines if column.key in line.records]
+    exact = [Column(column.key, "exact", column.better, exact=True)]
+    return [
+        column, *(exact if any(number(r["exact"]) is not None for r in records) else ()),
+        *([deltas.column(column.key, footnotes)] if deltas.found else ()),
+    ]  # fmt: skip
 
 
-def _line(who: tuple[str, ...], records: dict[str, Record]) -> _Line:
-    """The row of one generator; an aligner on the table's base goes by its own name."""
-    generator, aligner, own, *_ = who
-    about = next(iter(records.values()))
-    is_base = generator == about["base"] and not (own and about["base_id"] and own != about["base_id"])
-    mark = "ceiling" if generator == CEILING else "base" if is_base and not aligner else ""
-    name = " + ".join(filter(None, ("" if aligner and generator == about["base"] else generator, aligner)))
-    return _Line(generator, aligner, plain_text(name), mark, records, who)
+def _signature(lines: Sequence[Line], keys: Sequence[str]) -> str:
+    """What the signatures of all rows share, how many generators they are of, and from how many runs."""
+    shown = [r for line in lines for key, r in line.records.items() if key in keys]
+    runs = {r["run_id"] for r in shown} - {""}
+    common = plain_text(common_signature([r["signature"] for r in shown]))
+    return f"{common}|rows:{len(lines)}|runs:{len(runs)}" if common else ""
 
 
-def _is_mean(record: Record) -> bool:
-    return not pd.isna(record.get("seeds"))
+def _mixed(versions: int) -> list[str]:
+    if versions < 2:
+        return []
+    said = "said in brackets: they are not comparable, so none is ranked or bold."
+    return [f"Rows of {versions} versions of the task, {said}"]
 
 
-def _differences(rows: Sequence[tuple[str, ...]], means: bool) -> list[list[str]]:
-    """For each of some rows of one name, the fewest remarks (seed, draws, digits) that tell them apart.
-
-    Beside `means` over seeds, a row of one seed always says which.
-    """
-    chosen = [SEED] if means else []
-    for i in REMARKS:
-        if len({tuple(who[j] for j in (*chosen, i)) for who in rows}) > len(
-            {tuple(who[j] for j in chosen) for who in rows}
-        ):
-            chosen.append(i)
-    return [[REMARKS[i].format(plain_text(who[i])) for i in chosen if who[i]] for who in rows]
-
-
-def _sorted(lines: Sequence[_Line], primary: str, better: str) -> list[_Line]:
-    """By the primary column, best first: numbers, then infinity, then what was not measured; the ceiling last."""
-    sign = -1.0 if better == "higher" else 1.0
-
-    def place(line: _Line) -> tuple[bool, int, float]:
-        value = _number(line.records[primary]["value"]) if primary in line.records else None
-        if value is None:
-            return line.mark == "ceiling", 2, 0.0
-        return line.mark == "ceiling", int(isinf(value)), 0.0 if isinf(value) else sign * value
-
-    return sorted(lines, key=place)
-
-
-def _shared_notes(lines: Sequence[_Line], key: str) -> tuple[str, ...]:
-    """The parts of notes that all measured cells of a column have: they belong to its head."""
-    measured = [line.records[key] for line in lines if key in line.records]
-    notes = [_notes(r) for r in measured if _number(r["value"]) is not None]
-    return tuple(n for n in notes[0] if all(n in other for other in notes)) if len(notes) > 1 else ()
-
-
-def _notes(record: Record) -> list[str]:
-    """The parts of a note, which `Estimate.noted` joins by semicolons."""
-    return list(filter(None, (plain_text(note) for note in str(record["note"]).split("; "))))
-
-
-def _cell(record: Record | None, column: Column, shared: Sequence[str], footnotes: _Footnotes) -> Cell:
-    if column.exact:
-        exact = None if record is None else _number(record["exact"])
-        return Cell("") if exact is None else Cell(plain(exact if abs(exact) > RESIDUE else 0.0), value=exact)
-    if record is None:
-        return Cell(notes=footnotes.number(["not reported"]))
-    value, low, high = (_number(record[name]) for name in ("value", "ci_low", "ci_high"))
-    if low is None and high is None:
-        low, high = _from_stderr(value, _number(record["stderr"]))
-    notes = [note for note in _notes(record) if note not in shared]
-    if not notes and not shared and (reason := _unexplained(value, low, high)):
-        notes = [reason]
-    return Cell(*spell(value, low, high), value, low, high, footnotes.number(notes))
-
-
-def _from_stderr(value: float | None, stderr: float | None) -> tuple[float | None, float | None]:
-    if value is None or stderr is None or isinf(value):
-        return None, None
-    return value - NORMAL_95 * stderr, value + NORMAL_95 * stderr
-
-
-def _unexplained(value: float | None, low: float | None, high: float | None) -> str:
-    """What to say of a cell that has no error bar and no note of its own."""
-    if value is None:
-        return "not measured; no reason was given" if low is None and high is None else "a bound at 95 %"
-    return "no interval was given" if low is None and high is None else ""
-
-
-def _number(value: float | None) -> float | None:
-    return None if value is None or isnan(value) else float(value)
-
-
-def common_signature(signatures: Sequence[str]) -> str:
-    """The parts `key:value` that all of the pipe-separated `signatures` have, in the order of the first."""
-    parts = [dict.fromkeys(s.split("|")) for s in dict.fromkeys(signatures)]
-    return "|".join(part for part in parts[0] if part and all(part in other for other in parts)) if parts else ""
-
-
-__all__ = ["Cell", "Column", "Leaderboard", "Row", "Table", "common_signature", "leaderboard", "plain_text"]
+__all__ = [
+    "COMPACT", "COST", "Cell", "Column", "Leaderboard", "Row", "Table", "common_signature", "leaderboard", "plain_text",
+]  # fmt: skip

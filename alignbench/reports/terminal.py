@@ -11,17 +11,18 @@ from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderR
 from rich.table import Table as Grid
 from rich.text import Text
 
-from alignbench.reports.table import Leaderboard, Row, Table
+from alignbench.reports.board import Cell, Leaderboard, Row, Table, units
 
 GAP = 2  # between columns: one of padding, one that the box draws
 LABEL_SHARE = 0.4  # labels take at most so much of the width, and are folded beyond it
+RANK = -1  # stands for the column of ranks among the numbers of the others
 
 
 def to_terminal(shown: Table | Leaderboard) -> RenderableType:
     """A rich renderable of one table, or of all of them."""
     if isinstance(shown, Table):
         return _Folding(shown)
-    return Group(*map(_Folding, shown)) if len(shown) else Text("No results.")
+    return Group(*map(_Folding, shown.shown)) if shown.shown else Text("No results.")
 
 
 @dataclass(frozen=True)
@@ -39,19 +40,20 @@ class _Folding:
             yield Text()
         for number, note in enumerate(table.footnotes, 1):
             yield Text(f"{superscript((number,))} {note}", style="dim")
+        yield from (Text(line, style="dim") for line in table.legend)
         if table.signature:
             yield Text(table.signature, style="dim", no_wrap=True, overflow="ignore")  # one line, to be copied
         yield Text()
 
 
 def _label_width(table: Table, width: int) -> int:
-    return min(max([cell_len(row.label) for row in table.rows], default=0), max(int(width * LABEL_SHARE), 8))
+    return min(max([cell_len(_label(row)) for row in table.rows], default=0), max(int(width * LABEL_SHARE), 8))
 
 
 def _groups(table: Table, room: int) -> Iterator[list[int]]:
-    """Columns that fit side by side, in order; an exact value stays beside its estimate."""
+    """Columns that fit side by side, in order; what stands beside an estimate stays there."""
     group: list[int] = []
-    for unit in _units(table):
+    for unit in [[RANK]] * table.ranked + units(table):
         if group and sum(_width(table, i) + GAP for i in group + unit) > room:
             yield group
             group = []
@@ -59,23 +61,33 @@ def _groups(table: Table, room: int) -> Iterator[list[int]]:
     yield group
 
 
-def _units(table: Table) -> Iterator[list[int]]:
-    for i, column in enumerate(table.columns):
-        if not column.exact:
-            pair = i + 1 < len(table.columns) and table.columns[i + 1].exact
-            yield [i, i + 1] if pair else [i]
-
-
 def _width(table: Table, i: int) -> int:
     return max(cell_len(text) for text in (_heading(table, i), *(_cell(row, i) for row in table.rows)))
 
 
 def _heading(table: Table, i: int) -> str:
+    if i == RANK:
+        return "rank" + superscript(table.rank_notes)
     return table.columns[i].heading + superscript(table.columns[i].notes)
 
 
+def _label(row: Row) -> str:
+    return row.label + " ◆" * row.front + superscript(row.notes)
+
+
+def _of(row: Row, i: int) -> Cell:
+    return row.rank if i == RANK else row.cells[i]
+
+
 def _cell(row: Row, i: int) -> str:
-    return row.cells[i].text + superscript(row.cells[i].notes)
+    return _of(row, i).text + superscript(_of(row, i).notes)
+
+
+def _shown(row: Row, i: int) -> Text:
+    text = Text(_cell(row, i))
+    if _of(row, i).best:
+        text.stylize("bold", 0, len(_of(row, i).point))
+    return text
 
 
 def _grid(table: Table, columns: Sequence[int], label: int) -> Grid:
@@ -83,8 +95,10 @@ def _grid(table: Table, columns: Sequence[int], label: int) -> Grid:
     grid.add_column(Text(""), width=label, overflow="fold")
     for i in columns:
         grid.add_column(Text(_heading(table, i)), justify="right", overflow="fold", min_width=1)
-    for row in table.rows:
-        grid.add_row(Text(row.label, style="dim" if row.mark else ""), *(Text(_cell(row, i)) for i in columns))
+    for number, row in enumerate(table.rows):
+        if number and number == table.ranking:
+            grid.add_section()
+        grid.add_row(Text(_label(row), style="dim" if row.mark else ""), *(_shown(row, i) for i in columns))
     return grid
 
 

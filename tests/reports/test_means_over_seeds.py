@@ -120,7 +120,7 @@ def test_a_table_of_several_seeds_has_one_line_a_generator(rows: pd.DataFrame) -
     digits = {s: rows["generator_id"].where(rows["aligner"] == "", f"g{s}") for s in VALUES}
     parts = [rows.assign(seed=s, target_id=f"t{s}", generator_id=digits[s], signature=f"a|seed:{s}") for s in VALUES]
     board = leaderboard(pd.concat(parts))
-    assert len(board) == 2 and board.tables[0].signature == "a|seeds:0,1,2"
+    assert len(board) == 2 and board.tables[0].signature == "a|seeds:0,1,2|rows:5|runs:1"
     assert [row.label for row in board.tables[0].rows] == [row.label for row in leaderboard(rows).tables[0].rows]
     assert board.tables[0].title == leaderboard(rows).tables[0].title
     again = leaderboard(board.rows)  # means are made anew, not averaged again

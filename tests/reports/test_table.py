@@ -43,19 +43,24 @@ def test_hashes_and_bases_never_share_a_table(rows: pd.DataFrame) -> None:
     assert leaderboard(rows.head(0)).tables == ()
 
 
-def test_rows_are_sorted_by_the_primary_metric_and_the_ceiling_is_last(table: Table) -> None:
+def test_rows_are_sorted_by_the_primary_metric_and_pinned_ones_stand_below(table: Table) -> None:
     assert [row.label for row in table.rows] == [
-        "rejection", "SmolLM2 (base)", "temperature:t=0.7", "best_of_n:n=4", "draws of p (ceiling)",
+        "rejection", "temperature:t=0.7", "best_of_n:n=4", "SmolLM2 (base)", "draws of p (ceiling)",
     ]  # fmt: skip
-    assert [row.mark for row in table.rows] == ["", "base", "", "", "ceiling"]
+    assert [row.mark for row in table.rows] == ["", "", "", "base", "ceiling"]
+
+
+def test_null_models_are_pinned_in_their_order(rows: pd.DataFrame) -> None:
+    names = {"temperature:t=0.7": "copy", "best_of_n:n=4": "{name: constant, text: 'a, b'}"}
+    marks = [row.mark for row in leaderboard(rows.replace({"aligner": names})).tables[0].rows]
+    assert marks == ["", "base", "constant", "copy", "ceiling"]
 
 
 def test_another_primary_metric_sorts_by_its_own_direction(rows: pd.DataFrame) -> None:
     rows["better"] = rows["better"].where(rows["metric"] != "perplexity", "higher")
     table = leaderboard(rows, primary={"gender_balance": "perplexity"}).tables[0]
     assert keys(table)[0] == "perplexity"
-    assert [r.label for r in table.rows][:2] == ["rejection", "SmolLM2 (base)"]
-    assert [r.label for r in table.rows][-2:] == ["temperature:t=0.7", "draws of p (ceiling)"]
+    assert [r.label for r in table.rows][:3] == ["rejection", "best_of_n:n=4", "temperature:t=0.7"]
     assert leaderboard(rows, primary={"gender_balance": None}).tables[0].columns[0].key == "divergence.kl_target"
 
 

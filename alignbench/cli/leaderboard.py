@@ -1,0 +1,180 @@
+"""`alignbench leaderboard`: the tables of any number of runs, printed, written, or checked against what is there."""
+
+from __future__ import annotations
+
+import sys
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from alignbench.cli.app import app
+from alignbench.cli.words import say
+from alignbench.errors import UsageError, unknown
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from alignbench.reports.board import Leaderboard
+
+EXTENSIONS = {"md": "md", "csv": "csv", "html": "html", "latex": "tex", "json": "json"}
+"""Format → extension of its file."""
+
+EXAMPLES = """
+Examples:
+
+  alignbench leaderboard results
+
+  alignbench leaderboard results/laptop results/cluster --tasks 'lexical_*' --metrics divergence,satisfaction
+
+  alignbench leaderboard results --sort perplexity --baseline temperature:t=0.7
+
+  alignbench leaderboard results --format latex > table.tex
+
+  alignbench leaderboard results --out published --format md,csv
+
+  alignbench leaderboard results --readme README.md
+
+  alignbench leaderboard published --out published --check
+
+In a README or a model card the tables stand between two lines of their own: <!-- alignbench:start --> and
+<!-- alignbench:end -->.
+
+Exit codes: 0; 1 where something that was asked for is missing, or with --check where a file differs; 2 for a wrong
+option.
+"""
+
+
+@app.command(epilog=EXAMPLES)
+def leaderboard(
+    folders: Annotated[
+        list[Path],
+        typer.Argument(metavar="DIR…", help="--output_path of runs, folders of published CSV files, or CSV files."),
+    ],
+    tasks: Annotated[
+        str | None, typer.Option(metavar="A,B", help="Only these tasks: names or patterns, comma-separated.")
+    ] = None,
+    metrics: Annotated[
+        str | None, typer.Option(metavar="A,B", help="Only these columns: metrics or metric.part. (default: a choice)")
+    ] = None,
+    formats: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            metavar="A,B",
+            help="md, csv, html, latex, json: what --out writes (default: all); without --out, the one to print.",
+        ),
+    ] = None,
+    sort: Annotated[
+        str | None, typer.Option(metavar="METRIC", help="Sort and rank by this. (default: each task's primary metric)")
+    ] = None,
+    baseline: Annotated[
+        str | None, typer.Option(metavar="NAME", help="A row, by its label: show each paired difference to it.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Write leaderboard.{md,csv,html,tex,json} there.")
+    ] = None,
+    readme: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Put the tables as Markdown between the marks in this file.")
+    ] = None,
+    check: Annotated[
+        bool,
+        typer.Option(
+            "--check", help="Write nothing: tell whether the files of --out and --readme are as they would be."
+        ),
+    ] = False,
+    allow_mixed: Annotated[
+        bool, typer.Option("--allow_mixed", help="Let versions of a task share a table, in which nothing is ranked.")
+    ] = False,
+) -> None:
+    """Merge the results of runs into leaderboards: one table for each task, target, base and judge."""
+    kinds = _extensions(formats)
+    _check_usage(kinds, out, readme, check=check, formats=formats)
+    from alignbench.reports.gather import gather
+    from alignbench.reports.table import leaderboard as tables_of
+
+    found = gather(folders)
+    failures = list(found.failures)
+    rows = _of_tasks(found.rows, tasks, failures)
+    for line in (*found.remarks, *failures):
+        say(line)
+    if not len(rows):
+        raise typer.Exit(1)
+    board = tables_of(
+        rows, metrics=_words(metrics) or None, primary=_primary(rows, sort) or found.primary, baseline=baseline or "",
+        allow_mixed=allow_mixed,
+    )  # fmt: skip
+    agree = _deliver(board, kinds if formats or out else [], out, readme, check=check)
+    if failures or not agree:
+        raise typer.Exit(1)
+
+
+def show(board: Leaderboard) -> None:
+    """Print the tables."""
+    from rich.console import Console
+
+    from alignbench.reports.render import to_terminal
+
+    console = Console()
+    for table in board.shown:
+        console.print(to_terminal(table), crop=False)
+
+
+def _words(given: str | None) -> list[str]:
+    return [word.strip() for word in (given or "").split(",") if word.strip()]
+
+
+def _extensions(formats: str | None) -> list[str]:
+    """The extensions of the formats asked for, all of them by default; raises UnknownName."""
+    for name in _words(formats):
+        if name not in EXTENSIONS:
+            raise unknown("format", name, EXTENSIONS, "--format")
+    return list(dict.fromkeys(EXTENSIONS[name] for name in _words(formats) or EXTENSIONS))
+
+
+def _check_usage(kinds: list[str], out: Path | None, readme: Path | None, *, check: bool, formats: str | None) -> None:
+    """Raise UsageError where options do not go together."""
+    if check and out is None and readme is None:
+        raise UsageError("--check: says whether files are as they should be: give --out DIR or --readme FILE too")
+    if formats and out is None and (len(kinds) > 1 or readme is not None):
+        raise UsageError("--format: without --out one format alone can be printed: give --out DIR, or one format")
+
+
+def _of_tasks(rows: pd.DataFrame, tasks: str | None, failures: list[str]) -> pd.DataFrame:
+    """The rows of the tasks asked for; a name or pattern that fits none is a failure."""
+    patterns, there = _words(tasks), list(rows["task"].unique())
+    for pattern in patterns:
+        if there and not any(fnmatchcase(task, pattern) for task in there):
+            failures.append(str(unknown("task", pattern, there, "--tasks")))
+    if not patterns:
+        return rows
+    return rows[[any(fnmatchcase(task, pattern) for pattern in patterns) for task in rows["task"]]]
+
+
+def _primary(rows: pd.DataFrame, sort: str | None) -> dict[str, str]:
+    """What sorts each task's tables where --sort says it; raises UnknownName."""
+    if sort is None:
+        return {}
+    from alignbench.reports.columns import key_named
+
+    return dict.fromkeys(rows["task"].unique(), key_named(sort, rows))
+
+
+def _deliver(board: Leaderboard, kinds: list[str], out: Path | None, readme: Path | None, *, check: bool) -> bool:
+    """Print, write or check; False where a checked file is not as it should be."""
+    from alignbench.reports import render
+
+    files = render.leaderboard_files(board, out, kinds, readme)
+    if check:
+        stale = list(render.differences(files))
+        for line in stale:
+            say(line)
+        return not stale
+    if out is None and kinds:
+        sys.stdout.write(render.rendered(board, kinds[0]).decode("utf-8"))
+    else:
+        show(board)
+    if files:
+        print("wrote " + ", ".join(str(path) for path in render.write_files(files)))
+    return True

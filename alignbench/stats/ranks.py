@@ -1,0 +1,155 @@
+"""Which rows of a table are best, by paired differences: ties with the best, ranks with limits, mean ranks, and fronts.
+
+Each row is one generator's number, with its value and its delete-a-block jackknife replicates: block g is the same
+draws for all rows, so that the replicates of a difference know what the rows share. Overlap of the rows' own intervals
+knows nothing of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import stdtr
+
+from alignbench.stats.compare import LEVEL, holm
+from alignbench.types import Array
+
+SAME = 1e-7
+"""Of the larger size (or of 1): numbers closer than this are one number; replicates are kept to 8 digits."""
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """What m rows reached by one metric.
+
+    `values`: NaN where it was not measured, ±∞ where that was seen. `replicates` (m, G): NaN where a row has none, and
+    G = 0 where no row has any. `error`: each row's own standard error, NaN where it is not known; a pair of rows
+    without replicates is told apart by the sum of both, which is as far as their difference can err whatever they
+    share.
+    """
+
+    values: Array  # (m,)
+    replicates: Array  # (m, G)
+    error: Array  # (m,)
+    better: str = "lower"
+
+    def take(self, rows: Array) -> Numbers:
+        """The rows at these places."""
+        return Numbers(self.values[rows], self.replicates[rows], self.error[rows], self.better)
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """(m,) ranks from 1, ties halved, and their limits; NaN where a row is not ranked."""
+
+    rank: Array
+    low: Array
+    high: Array
+
+
+def jackknife_error(differences: Array) -> Array:
+    """(…,) standard error of a number from its replicates (…, G): √((G − 1)/G Σ (d_g − mean)²)."""
+    count = differences.shape[-1]
+    off = differences - differences.mean(axis=-1, keepdims=True)
+    return np.asarray(np.sqrt((off**2).sum(axis=-1) * (count - 1) / count))
+
+
+def ahead(numbers: Numbers) -> Array:
+    """(m, m) one-sided p-values: small where row i is better than row j; 1 where that cannot be told.
+
+    Student's t with G − 1 degrees of freedom of the paired difference, the normal where rows are not paired. ∞ is
+    told from what is finite, and is tied with itself.
+    """
+    values = _signed(numbers.values, numbers.better)
+    with np.errstate(invalid="ignore"):  # ∞ − ∞
+        gap = values[None, :] - values[:, None]
+        size = np.maximum(np.abs(values[None, :]), np.abs(values[:, None]))
+        same = np.abs(gap) <= SAME * np.maximum(size, 1.0)
+    error, df = _errors(numbers)
+    told = np.isfinite(gap) & ~same & ~np.isnan(error)
+    p = np.where(gap == np.inf, 0.0, 1.0)
+    exact = told & (error == 0)
+    p[exact] = gap[exact] <= 0
+    told &= error > 0
+    p[told] = stdtr(df[told], -gap[told] / error[told])
+    return p
+
+
+def _errors(numbers: Numbers) -> tuple[Array, Array]:
+    """(m, m) standard errors of differences, NaN where not known, and their degrees of freedom."""
+    values = np.asarray(numbers.error, float)
+    error, df = values[None, :] + values[:, None], np.full((values.size, values.size), np.inf)
+    rows = np.flatnonzero(np.isfinite(numbers.replicates).all(axis=1) & bool(numbers.replicates.shape[1]))
+    table = numbers.replicates[rows]
+    for i, mine in zip(rows, table, strict=True):
+        error[i, rows], df[i, rows] = jackknife_error(mine - table), table.shape[1] - 1
+    return error, df
+
+
+def _signed(values: Array, better: str) -> Array:
+    """The values, so that lower is better."""
+    return np.asarray(values, float) * (1.0 if better == "lower" else -1.0)
+
+
+def tied(numbers: Numbers, level: float = LEVEL) -> Array:
+    """(m,) bool: rows that no other row is surely better than; the truly best is one of them with 1 − `level`.
+
+    Each of the m − 1 one-sided tests of a row is at `level`/(m − 1): whichever row is truly the best, one of the
+    others may look better by chance. Source: Hsu, Multiple Comparisons: Theory and Methods (1996), §4.
+    """
+    known = ~np.isnan(numbers.values)
+    others = max(int(known.sum()) - 1, 1)
+    return np.asarray(known & ~(ahead(numbers) * others <= level).any(axis=0))
+
+
+def ranks(numbers: Numbers, level: float = LEVEL) -> Ranks:
+    """Ranks by value, 1 the best and ties halved, with limits that hold for all rows at once with 1 − `level`.
+
+    low = 1 + the rows surely better, high = m − those surely worse, by Holm's procedure over all ordered pairs. Source:
+    Mogstad, Romano, Shaikh and Wilhelm, Inference for ranks with applications to mobility across neighbourhoods and
+    academic achievement across countries (2024), §3.
+    """
+    known = np.flatnonzero(~np.isnan(numbers.values))
+    m, answer = known.size, np.full((3, numbers.values.size), np.nan)
+    if m:
+        some = numbers.take(known)
+        pairs = ~np.eye(m, dtype=bool)
+        sure = np.zeros((m, m), bool)
+        sure[pairs] = holm(ahead(some)[pairs]) <= level
+        answer[:, known] = midranks(some.values, some.better), 1 + sure.sum(axis=0), m - sure.sum(axis=1)
+    return Ranks(*answer)
+
+
+def midranks(values: Array, better: str = "lower") -> Array:
+    """(m,) ranks from 1, 1 the best; equal values share the mean of their ranks."""
+    signed = _signed(values, better)
+    below, upto = (signed[None, :] < signed[:, None]).sum(axis=1), (signed[None, :] <= signed[:, None]).sum(axis=1)
+    return np.asarray((below + 1 + upto) / 2)
+
+
+def borda(tasks: Sequence[Numbers], level: float = LEVEL) -> Ranks:
+    """Mean over tasks of the rank among the rows that no task misses, lower is better, with simultaneous limits.
+
+    Row i is one generator in all tasks; it is unranked where a task has no number of it. m minus its mean rank is what
+    Borda counts: the mean number of rows that it is ahead of, ties halved. Limits are the means of the tasks', each at
+    `level` over the number of tasks. Source: de Borda, Mémoire sur les élections au scrutin (1781).
+    """
+    complete = np.flatnonzero(~np.isnan([n.values for n in tasks]).any(axis=0))
+    answer = np.full((3, tasks[0].values.size), np.nan)
+    found = [ranks(n.take(complete), level / len(tasks)) for n in tasks]
+    answer[:, complete] = np.mean([(r.rank, r.low, r.high) for r in found], axis=0)
+    return Ranks(*answer)
+
+
+def pareto(values: Array, better: Sequence[str]) -> Array:
+    """(m,) bool: rows of `values` (m, K) than which no other is at least as good in all K objectives and better in one.
+
+    By the point values alone, whatever their errors; a row with a NaN is neither on the front nor compared.
+    """
+    signed = np.asarray(values, float) * [1.0 if way == "lower" else -1.0 for way in better]
+    known = ~np.isnan(signed).any(axis=1)
+    no_worse = (signed[:, None, :] <= signed[None, :, :]).all(axis=2)
+    ahead_once = (signed[:, None, :] < signed[None, :, :]).any(axis=2)
+    return np.asarray(known & ~(no_worse & ahead_once & known[:, None]).any(axis=0))

@@ -1,0 +1,115 @@
+"""`alignbench leaderboard` as a user meets it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from alignbench.reports.rows import write_rows
+
+LABELS = {"": 0.8, "rejection": 0.0, "top_k:k=3": 1.0, "temperature:t=0.7": 0.5}
+BLOCK = "before\n<!-- alignbench:start -->\n<!-- alignbench:end -->\nafter\n"
+
+
+def row(task: str, aligner: str, metric: str, value: float) -> dict[str, object]:
+    """One tidy row."""
+    return {
+        "run_id": "r1", "task": task, "task_version": 1, "task_hash": task * 2, "generator": "m", "aligner": aligner,
+        "base": "m", "metric": metric.partition(".")[0], "part": metric.partition(".")[2], "value": value,
+        "stderr": 0.1, "ci_low": value - 0.2, "ci_high": value + 0.2, "n": 64, "ess": None, "better": "lower",
+        "note": "", "seed": 0, "draws": 16, "signature": f"alignbench|task:{task}", "seconds": 1.0,
+        "measured": "2026-01-02T03:04:05+00:00", "ci_over": "prompts_given", "base_id": "ba5eba5e",
+        "generator_id": "ba5eba5e" if not aligner else f"{sum(aligner.encode()):08x}", "target_id": "7a49e700",
+    }  # fmt: skip
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    """A folder of published rows of two tasks."""
+    for task in ("words", "people"):
+        rows = [row(task, a, m, x) for a, x in LABELS.items() for m in ("divergence.kl_target", "perplexity")]
+        write_rows(tmp_path / "runs" / f"{task}.csv", pd.DataFrame(rows))
+    return tmp_path / "runs"
+
+
+def refused(said, code, *words):
+    """One line on standard error that has the words, nothing printed."""
+    assert said.code == code and said.out == "" and "Traceback" not in said.err, said
+    [line] = said.err.splitlines()
+    assert all(word in line for word in words), line
+
+
+def test_tables_and_the_suite_are_printed(command, runs):
+    said = command("leaderboard", runs)
+    assert said.code == 0 and said.err == ""
+    for words in ("words v1 · base m", "people v1 · base m", "suite · base m · 2 tasks", "1 [1, 2]", "m (base)"):
+        assert words in said.out
+    assert list(Path().glob("leaderboard.*")) == []
+
+
+def test_options_choose(command, runs):
+    said = command("leaderboard", runs, "--tasks", "wo*", "--metrics", "perplexity", "--sort", "kl_target",
+                   "--baseline", "top_k:k=3", "--format", "json")  # fmt: skip
+    [table] = json.loads(said.out)["tables"][:1]
+    assert said.code == 0 and table["task"] == "words"
+    assert [c["label"] for c in table["columns"]] == ["perplexity", "Δ"]
+    assert table["rows"][-2]["label"] == "top_k:k=3 (baseline)" and table["rows"][-2]["mark"] == "baseline"
+
+
+@pytest.mark.parametrize(
+    ("option", "given", "hint"),
+    [
+        ("--metrics", "perplexitty", "'perplexity'"), ("--format", "htlm", "'html'"),
+        ("--sort", "perplex", "'perplexity'"),
+        ("--baseline", "top_k:k=4", "'top_k:k=3'"),
+    ],
+)  # fmt: skip
+def test_a_wrong_name_is_one_line(command, runs, option, given, hint):
+    refused(command("leaderboard", runs, option, given), 2, given, f"Did you mean {hint}?")
+
+
+def test_what_does_not_go_together(command, runs):
+    refused(command("leaderboard", runs, "--check"), 2, "--out", "--readme")
+    refused(command("leaderboard", runs, "--format", "md,html"), 2, "--out")
+
+
+def test_what_is_missing_is_told_and_the_rest_is_made(command, runs):
+    refused(command("leaderboard", runs / "nowhere"), 1, "nowhere", "does not exist")
+    refused(command("leaderboard", runs, "--tasks", "word"), 1, "Did you mean 'words'?")
+    said = command("leaderboard", runs, "gone", "--tasks", "words,nope", "--out", "there")
+    assert said.code == 1 and "words v1" in said.out and Path("there/leaderboard.tex").is_file()
+    assert len(said.err.splitlines()) == 2
+
+
+def test_written_files_agree_with_their_rows_until_one_is_edited(command, runs):
+    options = ("leaderboard", runs, "--out", "there", "--format", "md,csv,latex")
+    assert command(*options).code == 0
+    assert sorted(p.name for p in Path("there").iterdir()) == [f"leaderboard.{e}" for e in ("csv", "md", "tex")]
+    assert command(*options, "--check").code == 0
+    page = Path("there/leaderboard.md")
+    page.write_text(page.read_text(encoding="utf-8").replace("0.80", "0.30", 1), encoding="utf-8")
+    before = page.read_bytes()
+    refused(command(*options, "--check"), 1, "leaderboard.md: line 8", "0.30", "0.80")
+    Path("there/leaderboard.tex").unlink()
+    said = command(*options, "--check")
+    assert said.code == 1 and len(said.err.splitlines()) == 2 and page.read_bytes() == before
+    assert not Path("there/leaderboard.tex").exists()
+
+
+def test_a_readme_keeps_what_is_around_its_tables(command, runs):
+    Path("README.md").write_text(BLOCK)
+    options = ("leaderboard", runs, "--readme", "README.md")
+    refused(command(*options, "--check"), 1, "README.md: line 3")
+    assert command(*options).code == 0 and command(*options, "--check").code == 0
+    text = Path("README.md").read_text(encoding="utf-8")
+    assert text.startswith("before\n") and text.endswith("after\n") and "suite" in text
+    Path("README.md").write_text("no marks")
+    refused(command(*options), 2, "README.md", "alignbench:start")
+
+
+def test_a_single_format_is_printed_alone(command, runs):
+    said = command("leaderboard", runs, "--tasks", "words", "--format", "csv")
+    assert said.code == 0 and said.out.startswith("run_id,task,") and len(said.out.splitlines()) == 9
