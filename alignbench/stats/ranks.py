@@ -42,7 +42,7 @@ class Numbers:
 
 @dataclass(frozen=True)
 class Ranks:
-    """(m,) ranks from 1, ties halved, and their limits; NaN where a row is not ranked."""
+    """(m,) ranks from 1, 1 the best, and their limits; NaN where a row is not ranked."""
 
     rank: Array
     low: Array
@@ -105,7 +105,7 @@ def tied(numbers: Numbers, level: float = LEVEL) -> Array:
 
 
 def ranks(numbers: Numbers, level: float = LEVEL) -> Ranks:
-    """Ranks by value, 1 the best and ties halved, with limits that hold for all rows at once with 1 − `level`.
+    """1 + the rows with a better value, with limits that hold for all rows at once with 1 − `level`.
 
     low = 1 + the rows surely better, high = m − those surely worse, by Holm's procedure over all ordered pairs. Source:
     Mogstad, Romano, Shaikh and Wilhelm, Inference for ranks with applications to mobility across neighbourhoods and
@@ -118,8 +118,14 @@ def ranks(numbers: Numbers, level: float = LEVEL) -> Ranks:
         pairs = ~np.eye(m, dtype=bool)
         sure = np.zeros((m, m), bool)
         sure[pairs] = holm(ahead(some)[pairs]) <= level
-        answer[:, known] = midranks(some.values, some.better), 1 + sure.sum(axis=0), m - sure.sum(axis=1)
+        answer[:, known] = competition_ranks(some.values, some.better), 1 + sure.sum(axis=0), m - sure.sum(axis=1)
     return Ranks(*answer)
+
+
+def competition_ranks(values: Array, better: str = "lower") -> Array:
+    """(m,) 1 + how many values are better: equal values share the best of their ranks, and the next one is skipped."""
+    signed = _signed(values, better)
+    return np.asarray(1 + (signed[None, :] < signed[:, None]).sum(axis=1))
 
 
 def midranks(values: Array, better: str = "lower") -> Array:
@@ -130,7 +136,7 @@ def midranks(values: Array, better: str = "lower") -> Array:
 
 
 def borda(tasks: Sequence[Numbers], level: float = LEVEL) -> Ranks:
-    """Mean over tasks of the rank among the rows that no task misses, lower is better, with simultaneous limits.
+    """Mean over tasks of the mid-rank among the rows that no task misses, lower is better, with simultaneous limits.
 
     Row i is one generator in all tasks; it is unranked where a task has no number of it. m minus its mean rank is what
     Borda counts: the mean number of rows that it is ahead of, ties halved. Limits are the means of the tasks', each at
@@ -139,7 +145,9 @@ def borda(tasks: Sequence[Numbers], level: float = LEVEL) -> Ranks:
     complete = np.flatnonzero(~np.isnan([n.values for n in tasks]).any(axis=0))
     answer = np.full((3, tasks[0].values.size), np.nan)
     found = [ranks(n.take(complete), level / len(tasks)) for n in tasks]
-    answer[:, complete] = np.mean([(r.rank, r.low, r.high) for r in found], axis=0)
+    middle = [midranks(n.values[complete], n.better) for n in tasks]
+    limits = np.mean([(r.low, r.high) for r in found], axis=0)
+    answer[:, complete] = np.mean(middle, axis=0), *limits
     return Ranks(*answer)
 
 
