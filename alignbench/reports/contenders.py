@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from alignbench.errors import AlignbenchError, StoreError, UsageError, did_you_mean
+from alignbench.generators.series import STEP
 from alignbench.reports.board import PINNED, plain_text
 from alignbench.reports.labels import aligner_name, short_labels
 from alignbench.results import RowKey, read_evidence
@@ -257,5 +259,12 @@ def steps(found: Sequence[Measured]) -> Iterator[tuple[str, list[Measured]]]:
 
 
 def _family(measured: Measured) -> str:
-    """The label of a checkpoint with * for its step."""
-    return measured.label.replace(str(measured.key.step), "*")
+    """The label of a checkpoint with * for its step: the number after a word such as "step", else the last that it is.
+
+    Digits elsewhere stay: smollm2/step-2 and smollm2/step-4 are of one family.
+    """
+    step, label = int(measured.key.step or 0), measured.label
+    named = [m for m in STEP.finditer(label) if int(m[1]) == step]
+    spans = [m.span(1) for m in named] or [m.span() for m in re.finditer(r"\d+", label) if int(m[0]) == step]
+    start, end = spans[-1] if spans else (len(label), len(label))
+    return f"{label[:start]}*{label[end:]}"

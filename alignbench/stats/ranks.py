@@ -25,19 +25,21 @@ class Numbers:
     """What m rows reached by one metric.
 
     `values`: NaN where it was not measured, ±∞ where that was seen. `replicates` (m, G): NaN where a row has none, and
-    G = 0 where no row has any. `error`: each row's own standard error, NaN where it is not known; a pair of rows
-    without replicates is told apart by the sum of both, which is as far as their difference can err whatever they
-    share.
+    G = 0 where no row has any. `error`: each row's own standard error, NaN where it is not known, and `df` its degrees
+    of freedom (m,), None where all are ∞; a pair of rows without replicates is told apart by the sum of both errors,
+    which is as far as their difference can err whatever they share.
     """
 
     values: Array  # (m,)
     replicates: Array  # (m, G)
     error: Array  # (m,)
     better: str = "lower"
+    df: Array | None = None  # (m,)
 
     def take(self, rows: Array) -> Numbers:
         """The rows at these places."""
-        return Numbers(self.values[rows], self.replicates[rows], self.error[rows], self.better)
+        df = None if self.df is None else self.df[rows]
+        return Numbers(self.values[rows], self.replicates[rows], self.error[rows], self.better, df)
 
 
 @dataclass(frozen=True)
@@ -59,8 +61,9 @@ def jackknife_error(differences: Array) -> Array:
 def ahead(numbers: Numbers) -> Array:
     """(m, m) one-sided p-values: small where row i is better than row j; 1 where that cannot be told.
 
-    Student's t with G − 1 degrees of freedom of the paired difference, the normal where rows are not paired. ∞ is
-    told from what is finite, and is tied with itself.
+    Student's t of the paired difference with G − 1 degrees of freedom; where rows are not paired, or no block moves
+    their difference, of the sum of their errors with the fewer degrees of the two. ∞ is told from what is finite, and
+    is tied with itself.
     """
     values = _signed(numbers.values, numbers.better)
     with np.errstate(invalid="ignore"):  # ∞ − ∞
@@ -79,12 +82,15 @@ def ahead(numbers: Numbers) -> Array:
 
 def _errors(numbers: Numbers) -> tuple[Array, Array]:
     """(m, m) standard errors of differences, NaN where not known, and their degrees of freedom."""
-    values = np.asarray(numbers.error, float)
-    error, df = values[None, :] + values[:, None], np.full((values.size, values.size), np.inf)
+    values, own = np.asarray(numbers.error, float), np.full(len(numbers.error), np.inf)
+    own = own if numbers.df is None else numbers.df
+    error, df = values[None, :] + values[:, None], np.minimum(own[None, :], own[:, None])
     rows = np.flatnonzero(np.isfinite(numbers.replicates).all(axis=1) & bool(numbers.replicates.shape[1]))
-    table = numbers.replicates[rows]
-    for i, mine in zip(rows, table, strict=True):
-        error[i, rows], df[i, rows] = jackknife_error(mine - table), table.shape[1] - 1
+    table, size = numbers.replicates[rows], np.maximum(np.abs(numbers.values[rows]), 1.0)
+    for i, mine, large in zip(rows, table, size, strict=True):
+        paired = jackknife_error(mine - table)
+        moved = paired > SAME * np.maximum(size, large)
+        error[i, rows[moved]], df[i, rows[moved]] = paired[moved], table.shape[1] - 1
     return error, df
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.special import ndtr
 
 from alignbench.stats.ranks import Numbers, ahead, borda, competition_ranks, jackknife_error, midranks, pareto, ranks, tied
 
@@ -70,6 +71,15 @@ def test_rows_that_cannot_be_paired_are_told_apart_by_the_sum_of_their_errors():
     assert p[0, 1] == pytest.approx(0.0668072, abs=1e-6)  # 3 / (1 + 1) = 1.5 standard errors; pairing would say 2.1
     assert p[0, 2] == p[1, 2] == 1.0  # an error that is not known tells nothing
     assert ranks(numbers).high.tolist() == [3, 3, 3]
+
+
+def test_a_difference_that_no_block_moves_is_not_exact_unless_both_numbers_are():
+    """Planted bug: 0 and 0.25 of five draws each, told apart without a doubt since all blocks agree."""
+    values = np.array([0.0, 0.25])
+    noisy = Numbers(values, np.repeat(values[:, None], 8, axis=1), np.array([0.4, 0.2]))
+    assert ahead(noisy)[0, 1] == pytest.approx(ndtr(-0.25 / 0.6)) and tied(noisy).all()
+    assert ranks(noisy).high.tolist() == [2, 2]
+    assert ahead(known(values))[0, 1] == 0 and ranks(known(values)).high.tolist() == [1, 2]
 
 
 def test_rounding_is_a_tie():
