@@ -167,7 +167,7 @@ def _alone(pool: Pool, arguments: int) -> Contender:
         raise StoreError(next(iter(pool.failures), f"{pool.folder}: holds neither a generator nor the base"))
     names = list(dict.fromkeys(m.label for m in chosen))
     if len(names) > 1:
-        asked = "compare needs two generators or more" if arguments == 1 else f"{pool.folder}: which of its generators?"
+        asked = "compare needs two generators or more" if arguments == 1 else f"{pool.folder}: holds several generators"
         raise UsageError(f"{asked}. {_listed([pool])}")
     return Contender(names[0], tuple(chosen))
 

@@ -6,7 +6,17 @@ import numpy as np
 import pytest
 from scipy.special import ndtr
 
-from alignbench.stats.ranks import Numbers, ahead, borda, competition_ranks, jackknife_error, midranks, pareto, ranks, tied
+from alignbench.stats.ranks import (
+    Numbers,
+    ahead,
+    borda,
+    competition_ranks,
+    jackknife_error,
+    midranks,
+    pareto,
+    ranks,
+    tied,
+)
 
 INF, NAN = np.inf, np.nan
 
