@@ -138,12 +138,13 @@ class _Asked:
     ) -> Iterator[tuple[str, Scatter | Bars | Curves]]:
         """(name, chart) of all that the rows show; what they do not show goes to `missing`."""
         from alignbench.reports import charts
+        from alignbench.reports.board import Arrangement
 
         keys = list(dict.fromkeys(map(_key, rows["metric"], rows["part"])))
         x, y = (name and _column(name, keys, missing) for name in (self.x, self.y))
         if len(rows) == 0 or (self.x and not x) or (self.y and not y):
             return
-        tables = charts.charted(rows, primary=primary, also=[key for key in (x, y) if key])
+        tables = charts.charted(rows, Arrangement(primary), [key for key in (x, y) if key])
         steps, seen = charts.steps_of(rows), set()
         for table in tables:
             part, known = _only(table, generators)
