@@ -15,8 +15,9 @@ from alignbench.reports.examples import Example, Shown
 from alignbench.reports.lines import WHO
 from alignbench.results import jsonable
 
-DANGEROUS = re.compile("[<>&\u2028\u2029\ud800-\udfff\x7f-\x9f]")
-"""What must not stand in a script element as it is: markup, line ends of JavaScript, what UTF-8 cannot say."""
+DANGEROUS = re.compile("[<>&\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""What must not stand in a script element as it is: markup, line ends of JavaScript, what turns the writing of the
+page's source around, what UTF-8 cannot say."""
 
 
 def of_table(table: Table, examples: Sequence[Shown]) -> dict[int, tuple[Example, ...]]:
@@ -45,7 +46,7 @@ def _is_by(who: Mapping[str, str], shown: Shown) -> bool:
     same = (who["task_hash"], who["draws"]) == (key.task_hash, str(key.draws))
     seed = mean or who["seed"] == str(key.seed)
     generator = who["generator_id"] == key.generator_id or (mean and bool(key.aligner))
-    return same and seed and generator and key.target_id in who["target_id"].split("+")
+    return same and seed and generator and key.target_id in (who["target_id"], *who["target_id"].split("+"))
 
 
 def packed(drawn: Mapping[int, Sequence[Example]]) -> Markup:

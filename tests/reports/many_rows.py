@@ -16,7 +16,7 @@ PARTS = (
     ("satisfaction", "always", "higher"),
     ("satisfaction", "share.pronoun.she", ""),
     ("satisfaction", "share.pronoun.he", ""),
-    ("moment_error", "", "lower"), ("moment_error", "share.pronoun.she", "lower"), ("divergence", "kl_target", "lower"),
+    ("moment_error", "", "lower"), ("moment_error", "pronoun.she", ""), ("divergence", "kl_target", "lower"),
     ("divergence", "kl_reverse", "lower"), ("divergence", "kl_base", "lower"), ("divergence", "tv", "lower"),
     ("divergence", "js", "lower"), ("perplexity", "", "lower"), ("distinct", "distinct_2", "higher"),
     ("self_bleu", "", "lower"), ("features", "clean", ""), ("acceptance", "rate", "higher"),

@@ -49,13 +49,16 @@
   const apply = () => {
     const wanted = filter.value.trim().toLowerCase();
     const shown = new Set(), whole = new Set();
-    for (const item of all("[data-n]")) {
-      const name = (item.querySelector("th .name, th > bdi, summary > bdi, title") || item).textContent;
-      const fits = name.toLowerCase().includes(wanted);
-      item.classList.toggle("off", !fits);
-      if (!item.matches("tr")) continue;
-      whole.add(name);
-      if (fits) shown.add(name);
+    for (const section of all("section")) {
+      const left = new Set();
+      for (const row of all(".board [data-n]", section)) {
+        const name = row.querySelector("th bdi").textContent;
+        whole.add(name);
+        if (!name.toLowerCase().includes(wanted)) continue;
+        shown.add(name);
+        left.add(row.dataset.n);
+      }
+      for (const item of all("[data-n]", section)) item.classList.toggle("off", !left.has(item.dataset.n));
     }
     say(wanted ? `${shown.size} of ${whole.size} generators are shown.` : "");
   };
@@ -103,7 +106,7 @@
   }
 
   // Example draws: made from the data of their table when a generator is opened.
-  const HIDDEN = /[\p{Cc}\p{Cs}\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]/u;
+  const HIDDEN = /[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}\u034f\u115f\u1160\u3164\uffa0]/u;
   const SPLIT = new RegExp(`(${HIDDEN.source})`, "u");
   const LIKELY = [0.5, 0.1, 0.01, 0.001].map(Math.log);
   const nats = (x) => x === null ? "—" : typeof x === "string" ? x.replace("inf", "∞") : x.toFixed(2).replace("-", "−");
