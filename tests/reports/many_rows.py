@@ -71,7 +71,7 @@ def many_draws(rows: pd.DataFrame, most: int = 2, texts: Any = None) -> list[Sho
 
 def _draws(unit: Any, most: int, texts: Any) -> Shown:
     pieces = tuple(texts or [f" word{i}" for i in range(40)])
-    nats = tuple(-0.5 * (i % 16) for i in range(len(pieces)))
+    nats = (*(-0.5 * (i % 16) for i in range(len(pieces) - 1)), -inf)
     own = {f.name: unit[f.name] for f in fields(RowKey) if f.name in unit}
     draws = [
         Example(f"The opening of story {i}", 0, "".join(pieces), bool(i % 2), {"pronoun": "she", "clean": 1.0},

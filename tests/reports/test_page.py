@@ -200,6 +200,8 @@ def test_a_generator_opens_its_draws_as_text(reader) -> None:
     assert "The opening of story 0" in draw.locator(".prompt").inner_text()
     assert draw.locator(".p4").first.get_attribute("title") == "−7.00 nats"
     assert "log π − log a" in draw.locator(".logs").inner_text() and "5.75" in draw.locator(".logs").inner_text()
+    last = draw.locator(".text span[title]").last
+    assert (last.get_attribute("class"), last.get_attribute("title")) == ("p4", "−∞ nats")
     assert "pronoun" in draw.locator("table").first.inner_text()
     draw.locator("summary", has_text="By token").click()
     assert "−0.50" in draw.locator("details table").inner_text()

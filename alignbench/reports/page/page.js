@@ -109,7 +109,8 @@
   const HIDDEN = /[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}\u034f\u115f\u1160\u3164\uffa0]/u;
   const SPLIT = new RegExp(`(${HIDDEN.source})`, "u");
   const LIKELY = [0.5, 0.1, 0.01, 0.001].map(Math.log);
-  const nats = (x) => x === null ? "—" : typeof x === "string" ? x.replace("inf", "∞") : x.toFixed(2).replace("-", "−");
+  const number = (x) => typeof x === "string" ? Number(x.replace("inf", "Infinity")) : x;
+  const nats = (x) => x === null ? "—" : (typeof x === "string" ? x.replace("inf", "∞") : x.toFixed(2)).replace("-", "−");
   const visible = (text) => text.split(SPLIT).filter(Boolean).map((part) => {
     if (part === "\n" || part === "\t" || !HIDDEN.test(part)) return part;
     const code = part.codePointAt(0).toString(16).toUpperCase().padStart(4, "0");
@@ -117,7 +118,7 @@
   });
   const token = ([text, log]) => {
     if (log === null) return make("span", {}, ...visible(text));
-    const level = LIKELY.filter((limit) => Number(log) < limit).length;
+    const level = LIKELY.filter((limit) => number(log) < limit).length;
     return make("span", { class: `p${level}`, title: `${nats(log)} nats` }, ...visible(text));
   };
   const table = (caption, head, rows) => make("table", { class: "small" }, make("caption", {}, caption),
@@ -133,7 +134,10 @@
     });
     return list;
   };
-  const minus = (one, other) => typeof one === "number" && typeof other === "number" ? one - other : null;
+  const minus = (one, other) => {
+    const difference = one === null || other === null ? NaN : number(one) - number(other);
+    return Number.isFinite(difference) ? difference : Number.isNaN(difference) ? null : difference < 0 ? "-inf" : "inf";
+  };
   const ENDS = { ended: " ■ ended", limit: " … cut at the limit of tokens", cut: " … shortened for this page" };
   const article = (draw, { prompts, features }) => {
     const pieces = typeof draw.tokens === "string" ? [[draw.tokens, null]]
