@@ -202,7 +202,7 @@ def goal(table: Table) -> str | None:
 
 def moments(table: Table) -> Bars | None:
     """What rows reach of all that the target asks; what it wants, from any row that has the error as well."""
-    keys = [c.key for c in table.columns if c.key.startswith("satisfaction.") and not c.exact]
+    keys = [c.key for c in table.columns if c.key.startswith("satisfaction.") and not c.aside]
     return _bars(table, keys, {key: _wanted(table, key) for key in keys})
 
 
@@ -244,7 +244,7 @@ def _has(table: Table, key: str) -> bool:
 def _cell(table: Table, row: Row, key: str) -> Cell:
     """The cell of a column, empty where the table has no such column."""
     for column, cell in zip(table.columns, row.cells, strict=True):
-        if column.key == key and not column.exact:
+        if column.key == key and not column.aside:
             return cell
     return Cell()
 

@@ -85,7 +85,7 @@ def _table(group: Sequence[Record], lines: Sequence[Line], view: _View, setting:
     footnotes = Footnotes()
     shared = {key: shared_notes([line.records[key] for line in lines if key in line.records]) for key in keys}
     columns = [Column(key, label_of(key), better[key], notes=footnotes.number(shared[key])) for key in keys]
-    deltas = deltas_of(lines, keys, view.baseline if view.judged else "")
+    deltas = deltas_of(lines, keys, view.baseline) if view.judged else Deltas()
     columns = [part for column in columns for part in _with_asides(column, lines, deltas, footnotes)]
     standing = NOTHING if view.mixed > 1 or not view.judged else standing_of(lines, view.primary, better)
     context = _Context(shared, standing, deltas, footnotes)

@@ -42,12 +42,14 @@ def drawn(board: Leaderboard, draws: Sequence[Shown]) -> list[dict[str, str]]:
 
 
 def test_a_page_with_a_baseline_has_charts() -> None:
-    """Planted bug: charts of rows arranged anew do not know the baseline's label."""
+    """Planted bugs: charts of rows arranged anew lack its label; differences are drawn too."""
     board = leaderboard(WORDS, baseline="greedy", metrics=["divergence.kl_target"])
     [section] = sections(board)
     assert "greedy (baseline)" in {p.label for p in section.scatters[0].points}
     assert [row.label for row in section.reached] == [r.label for r in board.tables[0].rows if r.label in {
         p.label for p in section.scatters[0].points}]  # fmt: skip
+    names = [[panel.name for panel in bars.panels] for bars in section.bars]
+    assert names == [["always", "share.pronoun.she"], ["kl_target", "kl_base"]]
     assert "greedy (baseline)" in to_html(board)
 
 
