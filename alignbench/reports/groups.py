@@ -36,13 +36,15 @@ class Setting:
 def grouped(rows: pd.DataFrame, *, mixed: bool = False) -> dict[Setting, pd.DataFrame]:
     """The rows of each table, in order of appearance; dicts, which take much more memory, are made of one at a time.
 
-    `mixed`: all versions of a task share a table; its setting names all of their hashes and targets.
+    `mixed`: all versions of a task share a table; its setting names all of their hashes and targets. Two λ of one
+    version never do.
     """
     named = rows["base_id"] != ""
     targets = rows["target_id"].map(joined_targets(list(rows["target_id"].unique())))
     bases = rows["base_id"].where(named, rows["base"])
     same = [rows["task"], bases, rows["judge"], named]
-    keys = same if mixed else [*same, rows["task_hash"], targets]
+    joined = mixed & (rows["task_hash"].groupby(same).transform("nunique") > 1)
+    keys = [*same, rows["task_hash"].mask(joined, ""), targets.mask(joined, "")]
     found = rows.assign(target_id=targets).groupby(keys, sort=False)
     return {_setting(group): group for _, group in found}
 

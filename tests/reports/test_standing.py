@@ -155,3 +155,11 @@ def test_versions_share_a_table_only_where_that_is_allowed() -> None:
 def test_a_signature_counts_rows_and_runs() -> None:
     assert table_of(*FIVE).signature == "alignbench|seed:0|rows:5|runs:1"
     assert table_of(*FIVE, cell("far", 2.0, run_id="r2")).signature.endswith("rows:6|runs:2")
+
+
+def test_two_fitted_targets_of_one_version_are_never_mixed() -> None:
+    """Planted bug: with versions allowed in one table, rows of two λ were ranked together as if p were the same."""
+    rows = pd.DataFrame([{**cell(who, 1.0, i), "target_id": who * 8} for i, who in enumerate("xy")])
+    assert len(leaderboard(rows, allow_mixed=True)) == 2
+    rows.loc[1, "task_hash"] = "b" * 16
+    assert len(leaderboard(rows, allow_mixed=True)) == 1
