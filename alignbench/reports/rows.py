@@ -165,9 +165,20 @@ def _head(head: Sequence[str]) -> Sequence[str]:
 
 
 def _whole(lines: Iterator[list[str]], width: int, found: Salvaged) -> Iterator[tuple[int, list[str]]]:
-    """The line number and the cells of each row that has as many as the first line."""
-    for cells in lines:
-        number: int = lines.line_num  # type: ignore[attr-defined]
+    """The line number and the cells of each row that has as many as the first line; what is no row is a fault."""
+    number = 1
+    while True:
+        begun = number + 1
+        try:
+            cells = next(lines)
+        except StopIteration:
+            return
+        except csv.Error as error:  # a quote that nothing closes takes all lines up to the next one with it
+            cells, number = [], lines.line_num  # type: ignore[attr-defined]
+            upto = f" up to line {number}" if number > begun else ""
+            found.faults.append(f"line {begun}{upto}: {error}")
+            continue
+        number = lines.line_num  # type: ignore[attr-defined]
         if len(cells) == width:
             yield number, cells
         elif cells:
