@@ -64,6 +64,7 @@ def gather(paths: Sequence[Path]) -> Gathered:
         told[task] = told.get(task) or _built_in(task, version)
     primary = {task: told[task] or PRIMARY for (task,) in sorted(keys(rows, ("task",)))}
     assumed = tuple(task for task in primary if not told[task])
+    rows = _with_primary(rows, pile.primary)
     remarks = [*pile.remarks, *remarks, *_versions(pile.parts), *_without(rows, primary)]
     return Gathered(rows, primary, tuple(dict.fromkeys(pile.failures)), tuple(remarks), assumed)
 
@@ -94,6 +95,9 @@ class _Pile:
         rows, told = _sound(path)
         self.parts.append((path, rows))
         self.failures += told
+        for task, name in sorted(keys(rows, ("task", "primary"))) if "primary" in rows else ():
+            if name:
+                self.primary.setdefault(task, name)
 
     def _output(self, folder: Path, generators: str = "*") -> None:
         known, told = _sound(folder / TABLE) if (folder / TABLE).is_file() else (_no_rows(), [])
@@ -212,6 +216,16 @@ def _without(rows: pd.DataFrame, primary: Mapping[str, str]) -> Iterator[str]:
         if who:
             more = f" and {len(who) - 1} more" if len(who) > 1 else ""
             yield f"task '{task}': {who[0]}{more} did not report {name}, by which it is sorted"
+
+
+def _with_primary(rows: pd.DataFrame, told: Mapping[str, str]) -> pd.DataFrame:
+    """The rows, which say what is primary of each task where that is neither the built-in task's nor the default."""
+    own = {
+        task: told[task]
+        for task, version in keys(rows, ("task", "task_version"))
+        if task in told and told[task] != (_built_in(task, version) or PRIMARY)
+    }
+    return tidy(rows.assign(primary=rows["task"].map(own))) if own else rows
 
 
 def _built_in(task: str, version: str) -> str:

@@ -23,10 +23,11 @@ COLUMNS = (
     "draws", "judge", "signature", "measured", "seconds", "exact", "ci_over",
 )  # fmt: skip
 """`*_id` are 8 hex digits of an identity ("" where it is not known), `draws` is per prompt, `judge` "" is the base."""
-RARE = {"step": "Int64", "seeds": "Int64", "seed_sd": "float64", "replicates": "object"}
+RARE = {"step": "Int64", "seeds": "Int64", "seed_sd": "float64", "replicates": "object", "primary": "object"}
 """Columns that are there where some row says something: a checkpoint's training step; the number of seeds that a mean
 is over, and the standard deviation between them (see `seeds.with_means`); the number with one block of draws left out,
-for each block, with spaces between (see `metrics.replicates`), "" where a row has none."""
+for each block, with spaces between (see `metrics.replicates`), "" where a row has none; what sorts the tables of
+a task of the user's own, as `gather` learned it from a run folder."""
 LATER = ("generator_id", "base_id", "target_id", "draws", "judge", "measured", "exact", "ci_over")
 """Columns that older files lack."""
 NUMBERS = ("value", "stderr", "ci_low", "ci_high", "ess", "seconds", "exact")
