@@ -11,6 +11,7 @@ import pytest
 from alignbench.reports.rows import write_rows
 
 LABELS = {"": 0.8, "rejection": 0.0, "top_k:k=3": 1.0, "temperature:t=0.7": 0.5}
+ASSUMED = "no run folder and no built-in task says what the primary metric is; divergence.kl_target counts"
 BLOCK = "before\n<!-- alignbench:start -->\n<!-- alignbench:end -->\nafter\n"
 
 
@@ -38,13 +39,14 @@ def runs(tmp_path: Path) -> Path:
 def refused(said, code, *words):
     """One line on standard error that has the words, nothing printed."""
     assert said.code == code and said.out == "" and "Traceback" not in said.err, said
-    [line] = said.err.splitlines()
+    [line] = [line for line in said.err.splitlines() if ASSUMED not in line]
     assert all(word in line for word in words), line
 
 
 def test_tables_and_the_suite_are_printed(command, runs):
     said = command("leaderboard", runs)
-    assert said.code == 0 and said.err == ""
+    assert said.code == 0
+    assert said.err == f"alignbench: people, words: {ASSUMED}\n"
     for words in ("words v1 · base m", "people v1 · base m", "suite · base m · 2 tasks", "1 [1, 2]", "m (base)"):
         assert words in said.out
     assert list(Path().glob("leaderboard.*")) == []
@@ -81,7 +83,14 @@ def test_what_is_missing_is_told_and_the_rest_is_made(command, runs):
     refused(command("leaderboard", runs, "--tasks", "word"), 1, "Did you mean 'words'?")
     said = command("leaderboard", runs, "gone", "--tasks", "words,nope", "--out", "there")
     assert said.code == 1 and "words v1" in said.out and Path("there/leaderboard.tex").is_file()
-    assert len(said.err.splitlines()) == 2
+    assert len(said.err.splitlines()) == 3 and ASSUMED in said.err
+
+
+def test_what_commands_a_terminal_is_escaped_in_what_is_said(command, runs):
+    (runs / "a\x1b[2Jb\n.csv").write_text("")
+    said = command("leaderboard", runs, "--tasks", "w\u202e")
+    assert said.code == 1 and "\x1b" not in said.err and "\u202e" not in said.err
+    assert "a\\x1b[2Jb\\n.csv: cannot be read" in said.err and "'w\\u202e'" in said.err
 
 
 def test_written_files_agree_with_their_rows_until_one_is_edited(command, runs):
@@ -95,7 +104,7 @@ def test_written_files_agree_with_their_rows_until_one_is_edited(command, runs):
     refused(command(*options, "--check"), 1, "leaderboard.md: line 8", "0.30", "0.80")
     Path("there/leaderboard.tex").unlink()
     said = command(*options, "--check")
-    assert said.code == 1 and len(said.err.splitlines()) == 2 and page.read_bytes() == before
+    assert said.code == 1 and len(said.err.splitlines()) == 3 and page.read_bytes() == before
     assert not Path("there/leaderboard.tex").exists()
 
 

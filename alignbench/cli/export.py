@@ -126,6 +126,8 @@ def _eee(rows: Any, found: Gathered, out: Path, who: str, failures: list[str]) -
 def _eval_results(rows: Any, found: Gathered, out: Path, who: str, failures: list[str]) -> list[Path]:
     from alignbench.integrations.eval_results import pages
 
+    for line in found.assumption:
+        say(line)
     texts, absent = pages(rows, who, found.primary)
     failures += absent
     return _written(out, texts)

@@ -98,7 +98,7 @@ def leaderboard(
     found = gather(folders)
     failures = list(found.failures)
     rows = _of_tasks(found.rows, tasks, failures)
-    for line in (*found.remarks, *failures):
+    for line in (*found.remarks, *(() if sort else found.assumption), *failures):
         say(line)
     if not len(rows):
         raise typer.Exit(1)

@@ -44,8 +44,13 @@ Count = Annotated[int | None, typer.Option(metavar="N", min=1)]
 
 
 def say(line: str) -> None:
-    """One line on standard error."""
-    print(f"alignbench: {line}", file=sys.stderr)
+    """One line on standard error; what commands a terminal, in the name of a file or in its text, is escaped."""
+    print(f"alignbench: {''.join(map(_harmless, line))}", file=sys.stderr)
+
+
+def _harmless(character: str) -> str:
+    """A character as it is, or the escape of one that is not seen."""
+    return character if character.isprintable() else character.encode("unicode_escape").decode()
 
 
 @contextmanager

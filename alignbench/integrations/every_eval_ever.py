@@ -39,7 +39,7 @@ def records(rows: pd.DataFrame, organization: str, now: float) -> tuple[dict[str
         developer, _, model = lines[0]["generator"].rpartition("/")
         uuid = UUID(bytes=sha256("|".join(map(str, who)).encode()).digest()[:16], version=4)
         names = (lines[0]["task"], developer or "unknown", model)
-        record = _record(lines, organization, now)
+        record = _record(lines, organization, now, uuid)
         if record["evaluation_results"]:
             found[f"data/{'/'.join(map(safe_name, names))}/{uuid}.json"] = record
         else:
@@ -47,14 +47,14 @@ def records(rows: pd.DataFrame, organization: str, now: float) -> tuple[dict[str
     return found, absent
 
 
-def _record(lines: list[dict[Any, Any]], organization: str, now: float) -> dict[str, Any]:
+def _record(lines: list[dict[Any, Any]], organization: str, now: float, uuid: UUID) -> dict[str, Any]:
     first, signed = lines[0], parts_of(lines[0]["signature"])
     exported = [line for line in lines if line["better"] and _finite(line["value"]) is not None]
     absent = "; ".join(f"{key_of(line)}: {_why_not(line)}" for line in lines if line not in exported)
     stamp = f"{now:.0f}"
     return {
         "schema_version": VERSION,
-        "evaluation_id": f"{first['task']}/{first['generator']}/{stamp}",
+        "evaluation_id": f"{first['task']}/{first['generator']}/{stamp}/{uuid}",  # aligners share a model and a time
         "evaluation_timestamp": first["measured"],
         "retrieved_timestamp": stamp,
         "source_metadata": {

@@ -30,13 +30,22 @@ from alignbench.types import CEILING, PRIMARY
 class Gathered:
     """Tidy rows of single seeds; what sorts each task's tables; lines about what is missing, and about what was chosen.
 
-    `failures` are what a command exits non-zero for; `remarks` are worth telling and no more.
+    `failures` are what a command exits non-zero for; `remarks` are worth telling and no more; `assumed` are
+    the tasks of which no run folder and no built-in task says what is primary: `PRIMARY` is.
     """
 
     rows: pd.DataFrame
     primary: Mapping[str, str]
     failures: Sequence[str] = ()
     remarks: Sequence[str] = ()
+    assumed: Sequence[str] = ()
+
+    @property
+    def assumption(self) -> Sequence[str]:
+        """A line about `assumed`, if there are any, for what goes by `primary`."""
+        names = ", ".join(self.assumed[:3]) + (f" and {len(self.assumed) - 3} more" if len(self.assumed) > 3 else "")
+        said = "no run folder and no built-in task says what the primary metric is"
+        return [f"{names}: {said}; {PRIMARY} counts"] if names else []
 
 
 def gather(paths: Sequence[Path]) -> Gathered:
@@ -50,10 +59,14 @@ def gather(paths: Sequence[Path]) -> Gathered:
     for path in dict.fromkeys(paths):
         pile.add(path)
     rows, remarks = _merged(pile.parts)
-    primary = {task: pile.primary.get(task) or _built_in(task, version) for task, version in sorted(
-        keys(rows, ("task", "task_version")))}  # fmt: skip
-    remarks = [*pile.remarks, *remarks, *_versions(rows), *_without(rows, primary)]
-    return Gathered(rows, primary, tuple(dict.fromkeys(pile.failures)), tuple(remarks))
+    told = dict(pile.primary)
+    for task, version in sorted(keys(rows, ("task", "task_version"))):
+        told[task] = told.get(task) or _built_in(task, version)
+    primary = {task: told[task] or PRIMARY for (task,) in sorted(keys(rows, ("task",)))}
+    assumed = tuple(task for task in primary if not told[task])
+    rows = _with_primary(rows, pile.primary)
+    remarks = [*pile.remarks, *remarks, *_versions(pile.parts), *_without(rows, primary)]
+    return Gathered(rows, primary, tuple(dict.fromkeys(pile.failures)), tuple(remarks), assumed)
 
 
 @dataclass
@@ -82,6 +95,9 @@ class _Pile:
         rows, told = _sound(path)
         self.parts.append((path, rows))
         self.failures += told
+        for task, name in sorted(keys(rows, ("task", "primary"))) if "primary" in rows else ():
+            if name:
+                self.primary.setdefault(task, name)
 
     def _output(self, folder: Path, generators: str = "*") -> None:
         known, told = _sound(folder / TABLE) if (folder / TABLE).is_file() else (_no_rows(), [])
@@ -178,13 +194,16 @@ def _merged(parts: Sequence[tuple[Path, pd.DataFrame]]) -> tuple[pd.DataFrame, l
     return tidy(first), remarks
 
 
-def _versions(rows: pd.DataFrame) -> Iterator[str]:
-    """A line for each task of which there are rows with several hashes."""
-    for task, group in rows.groupby("task", sort=False):
-        found = sorted(keys(group, ("task_version", "task_hash")))
-        if len({digits for _, digits in found}) > 1:
-            names = ", ".join(f"v{version} #{digits[:8]}" for version, digits in found)
-            yield f"task '{task}': there are {len(found)} tasks of this name ({names}); they do not share a table"
+def _versions(parts: Sequence[tuple[Path, pd.DataFrame]]) -> Iterator[str]:
+    """A line for each task of which there are rows with several hashes, and a path that has each."""
+    found: dict[str, dict[tuple[str, str], Path]] = {}
+    for path, rows in parts:
+        for task, version, digits in sorted(keys(rows, ("task", "task_version", "task_hash"))):
+            found.setdefault(task, {}).setdefault((version, digits), path)
+    for task, where in found.items():
+        if len({digits for _, digits in where}) > 1:
+            named = ", ".join(f"v{version} #{digits[:8]} in {path}" for (version, digits), path in where.items())
+            yield f"task '{task}': there are {len(where)} tasks of this name ({named}); --allow_mixed alone joins them"
 
 
 def _without(rows: pd.DataFrame, primary: Mapping[str, str]) -> Iterator[str]:
@@ -199,13 +218,23 @@ def _without(rows: pd.DataFrame, primary: Mapping[str, str]) -> Iterator[str]:
             yield f"task '{task}': {who[0]}{more} did not report {name}, by which it is sorted"
 
 
+def _with_primary(rows: pd.DataFrame, told: Mapping[str, str]) -> pd.DataFrame:
+    """The rows, which say what is primary of each task where that is neither the built-in task's nor the default."""
+    own = {
+        task: told[task]
+        for task, version in keys(rows, ("task", "task_version"))
+        if task in told and told[task] != (_built_in(task, version) or PRIMARY)
+    }
+    return tidy(rows.assign(primary=rows["task"].map(own))) if own else rows
+
+
 def _built_in(task: str, version: str) -> str:
-    """What the built-in task of this name and version is sorted by; the default where there is none."""
+    """What the built-in task of this name and version is sorted by; "" where there is none."""
     from alignbench.task import builtin_folder
     from alignbench.yamlfile import read
 
     try:
         data = read(builtin_folder() / f"{task}.yaml").data
     except TaskError:
-        return PRIMARY
-    return str(data.get("primary") or PRIMARY) if str(data.get("version")) == version else PRIMARY
+        return ""
+    return str(data.get("primary") or PRIMARY) if str(data.get("version")) == version else ""

@@ -23,11 +23,11 @@ COLUMNS = (
     "draws", "judge", "signature", "measured", "seconds", "exact", "ci_over",
 )  # fmt: skip
 """`*_id` are 8 hex digits of an identity ("" where it is not known), `draws` is per prompt, `judge` "" is the base."""
-RARE = {"step": "Int64", "seeds": "Int64", "seed_sd": "float64", "replicates": "object"}
+RARE = {"step": "Int64", "seeds": "Int64", "seed_sd": "float64", "replicates": "object", "primary": "object"}
 """Columns that are there where some row says something: a checkpoint's training step; the number of seeds that a mean
 is over, and the standard deviation between them (see `seeds.with_means`); the number with one block of draws left out,
 for each block, with spaces between (see `metrics.replicates`; of a mean over seeds, with one seed left out), "" where a
-row has none."""
+row has none; what sorts the tables of a task of the user's own, as `gather` learned it from a run folder."""
 LATER = ("generator_id", "base_id", "target_id", "draws", "judge", "measured", "exact", "ci_over")
 """Columns that older files lack."""
 NUMBERS = ("value", "stderr", "ci_low", "ci_high", "ess", "seconds", "exact")
@@ -166,9 +166,20 @@ def _head(head: Sequence[str]) -> Sequence[str]:
 
 
 def _whole(lines: Iterator[list[str]], width: int, found: Salvaged) -> Iterator[tuple[int, list[str]]]:
-    """The line number and the cells of each row that has as many as the first line."""
-    for cells in lines:
-        number: int = lines.line_num  # type: ignore[attr-defined]
+    """The line number and the cells of each row that has as many as the first line; what is no row is a fault."""
+    number = 1
+    while True:
+        begun = number + 1
+        try:
+            cells = next(lines)
+        except StopIteration:
+            return
+        except csv.Error as error:  # a quote that nothing closes takes all lines up to the next one with it
+            cells, number = [], lines.line_num  # type: ignore[attr-defined]
+            upto = f" up to line {number}" if number > begun else ""
+            found.faults.append(f"line {begun}{upto}: {error}")
+            continue
+        number = lines.line_num  # type: ignore[attr-defined]
         if len(cells) == width:
             yield number, cells
         elif cells:

@@ -76,6 +76,7 @@ def test_a_record_has_the_fields_of_the_schema_and_no_others():
     paths = [path.split("/") for path in found]
     assert {tuple(p[:4]) for p in paths} == {("data", "words", "unknown", "SmolLM2"), ("data", "words", "org", "model")}
     assert all(p[4][14] == "4" and len(p[4]) == 41 for p in paths)  # a version 4 UUID
+    assert len({record["evaluation_id"] for record in found.values()}) == 3  # unique, though two are of one model
     assert list(found) == list(exported(unit(), unit("greedy"), unit(generator="org/model", judge="gpt2"))[0])
 
 

@@ -41,7 +41,8 @@ def out(made: tuple[Path, pd.DataFrame], tmp_path: Path) -> Path:
 
 def same(found: pd.DataFrame, wanted: pd.DataFrame) -> None:
     order = ["task", "generator", "aligner", "metric", "part"]
-    first, second = (tidy(rows).sort_values(order).reset_index(drop=True) for rows in (found, wanted))
+    plain = (rows.drop(columns="primary", errors="ignore") for rows in (found, wanted))
+    first, second = (tidy(rows).sort_values(order).reset_index(drop=True) for rows in plain)
     pd.testing.assert_frame_equal(first, second, check_exact=True)
 
 
@@ -118,7 +119,11 @@ def test_published_files_know_the_built_in_tasks(out: Path, tmp_path: Path) -> N
     same(fine(found), rows)
     assert found.primary == {"instruction_following": "satisfaction.always"}
     write_rows(folder / "instruction_following.csv", rows.assign(task_version="99"))
-    assert gather([folder]).primary == {"instruction_following": "divergence.kl_target"}
+    found = gather([folder])
+    assert found.primary == {"instruction_following": "divergence.kl_target"}
+    assert "says what the primary metric is; divergence.kl_target counts" in found.assumption[0]
+    write_rows(folder / "both.csv", pd.concat([rows, rows.assign(task_version="99", task_hash="f" * 64)]))
+    assert gather([folder / "both.csv"]).primary == {"instruction_following": "satisfaction.always"}
     assert gather([folder / "instruction_following.csv"]).rows["task_version"].unique().tolist() == ["99"]
 
 
@@ -133,12 +138,22 @@ def test_infinity_and_missing_numbers_survive_the_results(out: Path) -> None:
     assert (row["value"], row["ci_low"]) == (inf, -inf) and pd.isna(row["stderr"]) and pd.isna(row["ci_high"])
 
 
+def test_what_sorts_a_task_of_ones_own_is_published_with_its_rows(out: Path, tmp_path: Path) -> None:
+    """Planted bug: rows without it are sorted by the default, so that tables made from them alone differ."""
+    write_rows(tmp_path / "published" / "tiny.csv", gather([out]).rows)
+    found = gather([tmp_path / "published"])
+    assert found.primary == {"tiny": "satisfaction.always"} and not found.assumed
+    same(fine(found), gather([out]).rows)
+
+
 def test_different_tasks_of_one_name_are_told(out: Path, tmp_path: Path) -> None:
     rows = read_rows(out / "leaderboard.csv")
     write_rows(tmp_path / "b.csv", rows.assign(task_version="2", task_hash="f" * 64))
     found = gather([out, tmp_path / "b.csv"])
     assert len(found.rows) == 2 * len(rows) and not found.failures
-    assert "task 'tiny': there are 2 tasks of this name (v1 #" in only(found.remarks)
+    told = only(found.remarks)
+    assert "task 'tiny': there are 2 tasks of this name (v1 #" in told
+    assert f" in {out}, v2 #ffffffff in {tmp_path / 'b.csv'})" in told
 
 
 def test_who_lacks_the_primary_metric_is_told(out: Path, tmp_path: Path) -> None:
@@ -281,6 +296,22 @@ def test_rows_without_number_and_reason_are_told_and_kept(rows: pd.DataFrame, tm
 def test_what_a_spreadsheet_saves_is_told(rows: pd.DataFrame, tmp_path: Path, sign: str, says: str) -> None:
     rows.to_csv(tmp_path / "a.csv", index=False, sep=sign)
     assert says in only(gather([tmp_path / "a.csv"]).failures)
+
+
+def test_an_open_quote_costs_the_rows_that_it_swallows_and_no_others(rows: pd.DataFrame, tmp_path: Path) -> None:
+    write_rows(tmp_path / "a.csv", rows)
+    lines = (tmp_path / "a.csv").read_text().splitlines(keepends=True)
+    (tmp_path / "cut.csv").write_text("".join(lines[:4]) + '"half a ro')  # as a copy that was cut off
+    (tmp_path / "open.csv").write_text("".join([*lines[:3], '"', *lines[3:5]]))
+    (tmp_path / "odd.csv").write_text("".join([*lines[:3], '"a"b' + lines[3], *lines[4:5]]))
+    for name, kept, says in (
+        ("cut.csv", [0, 1, 2], "line 5: unexpected end of data; the row is left out"),
+        ("open.csv", [0, 1], "line 4 up to line 5: unexpected end of data; the row is left out"),
+        ("odd.csv", [0, 1, 3], "line 4: ',' expected after '\"'; the row is left out"),
+    ):
+        found = gather([tmp_path / name])
+        same(found.rows, rows.iloc[kept])
+        assert found.failures[0] == f"{tmp_path / name}: {says}"
 
 
 def test_means_over_seeds_are_left_to_the_tables(rows: pd.DataFrame, tmp_path: Path) -> None:
