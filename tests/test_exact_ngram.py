@@ -25,7 +25,7 @@ interval with it; such parts need the second-order term of their variance too.""
 
 @pytest.fixture(scope="module")
 def rows():
-    """The rows with a truth of 20 runs; the world is listed once, metrics without a truth and replicates are left out."""
+    """The rows with a truth of 20 runs; the world is listed once; no metrics without a truth and no replicates."""
     load_plugins()
     listed, right = lru_cache(truth.enumerate_draws), metrics.measure
     with pytest.MonkeyPatch.context() as patch:
