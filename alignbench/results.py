@@ -308,6 +308,42 @@ class Writer:
             write_atomic(self.folder / f"{name}_{self._stamp}.jsonl", content)
 
 
+def restate(folder: Path, rows: Sequence[Row]) -> None:
+    """Write results_<time>.json anew where `rows`, made again from stored evidence, are not what the latest one says.
+
+    So that the rows of an output folder are those of its latest run or `score`, whichever tasks that was of.
+    """
+    if not rows:
+        return
+    latest, told = _latest(folder, rows[0].key), jsonable([row.flat() for row in rows])
+    if latest.get("rows") == told:
+        return
+    now, task = datetime.now(UTC), rows[0].key.task
+    content = {
+        **latest, "results": {task: {"alias": task, **_lm_eval_numbers(rows)}}, "date": now.timestamp(),
+        "task_hashes": {task: rows[0].key.task_hash}, "run_id": rows[0].key.run_id,
+        "signature": rows[0].key.signature, "rows": told, "alignbench_version": own_version(),
+    }  # fmt: skip
+    write_atomic(folder / f"results_{now.strftime('%Y-%m-%dT%H-%M-%S.%f')}.json", dump(content))
+
+
+def _latest(folder: Path, key: RowKey) -> dict[str, Any]:
+    """The latest results_<time>.json with rows of the same measurement; {} where there is none that can be read."""
+    for path in sorted(folder.glob("results_*.json"), reverse=True):
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            first = content["rows"][0]
+        except (OSError, ValueError, LookupError, TypeError):
+            continue
+        if isinstance(first, dict) and all(first.get(k) == v for k, v in asdict(key).items() if k in SAME):
+            return dict(content)
+    return {}
+
+
+SAME = ("run_id", "task", "task_hash", "target_id", "base_id", "judge", "generator_id", "seed", "draws", "measured")
+"""What rows of one measurement share."""
+
+
 def _lm_eval_numbers(rows: Sequence[Row]) -> dict[str, Any]:
     """`name,none` and `name_stderr,none`, as lm-eval calls a number without a filter; None where not measured."""
     found: dict[str, Any] = {}
@@ -390,7 +426,9 @@ def rescore(folder: Path) -> Rescored:
         try:
             evidence, key = read_evidence(path)
             asked, found.primary[key.task] = remembered(folder, key.task)
-            found.rows += measure(asked, key, evidence, found.fail)
+            rows = measure(asked, key, evidence, found.fail)
+            restate(path.parent, rows)
+            found.rows += rows
         except AlignbenchError as error:
             found.fail(error)
     if not found.rows and not found.failures:

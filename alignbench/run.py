@@ -302,6 +302,8 @@ class _Run:
             writer.samples(evidence)
         if writer.new:
             writer.finish(rows, evidence)
+        elif writer.folder is not None:
+            results.restate(writer.folder, rows)
         return rows
 
     def _measured(self, bench: Bench, label: str, key: RowKey, evidence: Evidence) -> list[Row]:
@@ -353,6 +355,8 @@ class _Run:
         rows = self._measured(bench, CEILING, key, evidence)
         if found is None:
             writer.finish(rows, evidence)
+        elif writer.folder is not None:
+            results.restate(writer.folder, rows)
         return rows
 
 

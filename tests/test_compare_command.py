@@ -116,7 +116,7 @@ def test_a_gate_that_cannot_be_judged_is_a_failure(command, results):
     (["out", "base"], "compare needs two generators or more", 2),
     (["out", "little"], "nor a row of the folders given", 2),
     (["nowhere", "base"], "'nowhere': is no folder", 2),
-    (["out/exact", "out"], "out: which of its generators?", 2),
+    (["out/exact", "out"], "out: holds several generators. add labels of out: ", 2),
     (["little.yaml", "out"], "little.yaml: is a file", 2),
     (["empty", "out"], "empty: holds no evidence_*.npz", 1),
     (["out", "base", "temperature:t=0.5", "--format", "pdf"], "unknown format 'pdf'", 2),

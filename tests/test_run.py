@@ -498,3 +498,26 @@ def test_an_edited_reference_is_measured_anew_and_another_ci_over_is_rescored(ta
 def test_draws_for_a_task_that_is_not_run_are_refused():
     with pytest.raises(UsageError, match=r"^draws: unknown task 'litle'\. Did you mean 'little'\?"):
         run(Job(("little.yaml",), (Spec("exact"),), draws={"litle": 3}))
+
+
+@pytest.mark.parametrize("again", ["run", "score"])
+def test_a_metric_asked_for_later_is_in_the_merged_rows_whatever_was_run_since(task, again):
+    """Planted bug: rows made again from stored evidence were in leaderboard.csv alone, which the next run replaces."""
+    from alignbench.reports.gather import gather
+
+    task.with_name("other.yaml").write_text(TASK.replace("name: little", "name: other"))
+    first, other = (Job((f"{name}.yaml",), (Spec("exact"),), output_path=Path("out")) for name in ("little", "other"))
+    run(first)
+    task.write_text(TASK.replace("[satisfaction, divergence]", "[satisfaction, divergence, entropy]"))
+    run(first)
+    files = set(Path("out").glob("*/results_*.json"))
+    run(first)
+    assert set(Path("out").glob("*/results_*.json")) == files, "nothing new is no new file"
+    if again == "score":
+        for path in files:
+            path.unlink()
+        rescore(Path("out"))
+    run(other)
+    rows = gather([Path("out")]).rows
+    assert set(rows[rows.metric == "entropy"].generator) == {"exact", "draws of p"}
+    assert len(rows[(rows.task == "little") & (rows.part == "kl_target")]) == 2, "each measurement counts once"

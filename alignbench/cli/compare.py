@@ -32,7 +32,7 @@ Examples:
   alignbench compare results --series step
 
 A regression is a metric whose whole 95 % interval of the paired difference is worse by more than MARGIN (default 0, in
-the metric's unit), or that is infinite where the baseline's is finite.
+the metric's unit) and whose p, not adjusted, is at most 0.05, or that is infinite where the baseline's is finite.
 
 Exit codes: 0; 1 where nothing, or not all that --fail_on_regression asks, could be compared; 2 for words that mean
 nothing; 3 for a regression.

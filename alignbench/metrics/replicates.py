@@ -40,7 +40,8 @@ def replicates(measured: Sequence[Measured], evidence: Evidence, ci_over: CiOver
 
     Block g holds the draws, own, reference and proposal's, whose sample number (or group's rank) within its prompt is
     g modulo G. A part has none where it has no value with an interval, where a replicate cannot be measured, or where
-    there are fewer than `FEWEST` blocks; no metric has any that is shown as a detail or declares ``replicates=False``.
+    there are fewer than `FEWEST` blocks; no metric has any that is shown as a detail, carries λ's error (``at=asked``)
+    or declares ``replicates=False``.
     The variance of a difference d is (G − 1)/G Σ (d_g − mean)². Source: Shao and Tu, The Jackknife and Bootstrap
     (1995), §2.3; Kott, The delete-a-group jackknife (2001).
     """
@@ -70,7 +71,8 @@ def replicates_of(row: Mapping[str, Any]) -> Array | None:
 def _varying(told: Measured) -> list[str]:
     """The parts that have a finite value and an interval."""
     meta = metric[told.name].meta
-    if meta.get("detail", False) or not meta.get("replicates", True):
+    carried = told.params.get("at") == "asked"  # λ's own error, of which blocks of draws at the fitted λ know nothing
+    if carried or meta.get("detail", False) or not meta.get("replicates", True):
         return []
     parts = told.numbers.items()
     return [p for p, e in parts if e.value is not None and np.isfinite(e.value) and None not in (e.ci_low, e.ci_high)]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from alignbench.errors import AlignbenchError, StoreError, UsageError, did_you_mean
+from alignbench.generators.series import STEP
 from alignbench.reports.board import PINNED, plain_text
 from alignbench.reports.labels import aligner_name, short_labels
 from alignbench.results import RowKey, read_evidence
@@ -165,7 +167,7 @@ def _alone(pool: Pool, arguments: int) -> Contender:
         raise StoreError(next(iter(pool.failures), f"{pool.folder}: holds neither a generator nor the base"))
     names = list(dict.fromkeys(m.label for m in chosen))
     if len(names) > 1:
-        asked = "compare needs two generators or more" if arguments == 1 else f"{pool.folder}: which of its generators?"
+        asked = "compare needs two generators or more" if arguments == 1 else f"{pool.folder}: holds several generators"
         raise UsageError(f"{asked}. {_listed([pool])}")
     return Contender(names[0], tuple(chosen))
 
@@ -257,5 +259,12 @@ def steps(found: Sequence[Measured]) -> Iterator[tuple[str, list[Measured]]]:
 
 
 def _family(measured: Measured) -> str:
-    """The label of a checkpoint with * for its step."""
-    return measured.label.replace(str(measured.key.step), "*")
+    """The label of a checkpoint with * for its step: the number after a word such as "step", else the last that it is.
+
+    Digits elsewhere stay: smollm2/step-2 and smollm2/step-4 are of one family.
+    """
+    step, label = int(measured.key.step or 0), measured.label
+    named = [m for m in STEP.finditer(label) if int(m[1]) == step]
+    spans = [m.span(1) for m in named] or [m.span() for m in re.finditer(r"\d+", label) if int(m[0]) == step]
+    start, end = spans[-1] if spans else (len(label), len(label))
+    return f"{label[:start]}*{label[end:]}"

@@ -14,6 +14,7 @@ MOST = 3
 """Lines about one file, after which the rest is counted."""
 MANGLED = re.compile(r"\d{1,7}|\d(\.\d+)?E\+\d+")
 """What a spreadsheet makes of 8 hex digits that look like a number: 00012345 becomes 12345, 1234e567 1.23E+570."""
+REPLICATES = re.compile(r"(-?\d+(\.\d*)?(e[+-]?\d+)?( |$))*")
 
 
 def sound(path: Path) -> tuple[pd.DataFrame, list[str]]:
@@ -46,6 +47,9 @@ def _contradictions(rows: pd.DataFrame) -> Iterator[tuple[pd.Series, str]]:
     for name in ("generator_id", "base_id", "target_id"):
         mangled = [word for word in rows[name].unique() if MANGLED.fullmatch(word)]
         yield rows[name].isin(mangled), f"column '{name}' is no 8 digits: a spreadsheet may have changed them"
+    if "replicates" in rows:
+        whole = [REPLICATES.fullmatch(words) is not None for words in rows["replicates"]]
+        yield ~pd.Series(whole, rows.index, dtype=bool), "column 'replicates' has words that are no numbers"
     yield rows["stderr"] < 0, "column 'stderr' is negative"
     yield rows["ci_low"] > rows["ci_high"], "ci_low is above ci_high"
     outside = (rows["value"] < rows["ci_low"]) | (rows["value"] > rows["ci_high"])

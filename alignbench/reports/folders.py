@@ -46,15 +46,22 @@ def keys(rows: pd.DataFrame, names: Sequence[str]) -> set[Key]:
 
 
 def reported(folder: Path, known: set[Key], generators: str, failures: list[str]) -> Iterator[pd.DataFrame]:
-    """The rows in <generator>/results_*.json of measurements that are not `known`, some thousand at a time."""
+    """The rows in <generator>/results_*.json of measurements that are not `known`, some thousand at a time.
+
+    Of a measurement that was told more than once the latest file counts.
+    """
     pile: list[Mapping[str, Any]] = []
-    for path in sorted(folder.glob(f"{generators}/results_*.json")):
+    seen = set(known)
+    for path in sorted(folder.glob(f"{generators}/results_*.json"), key=lambda p: p.name, reverse=True):
         try:
             rows = _rows(path)
         except StoreError as error:
             failures.append(str(error))
             continue
-        pile += rows if rows and tuple(str(rows[0].get(name, "")) for name in (*UNIT, "measured")) not in known else ()
+        which = tuple(str(rows[0].get(name, "")) for name in (*UNIT, "measured")) if rows else ()
+        if rows and which not in seen:
+            seen.add(which)
+            pile += rows
         if len(pile) > AT_ONCE:
             yield tidy(pd.DataFrame(pile))
             pile = []

@@ -32,7 +32,8 @@ def difference(first: Record, second: Record) -> Estimate:
     """`first` − `second` in their unit, of two rows of one metric, with a 95 % interval by paired replicates.
 
     Student's t with G − 1 degrees of freedom. Where the rows cannot be paired the standard error is the sum of theirs,
-    the most that it can be whatever they share, and the note begins with "not paired" and says why. Rows of another
+    the most that it can be whatever they share, and the note begins with "not paired" and says why; of means over seeds
+    it has the seeds' degrees of freedom. Rows of another
     task, base or judge are not compared. A difference from ∞ is ∞ and has no interval; of two ∞ there is none.
     """
     unlike = _unlike(first, second, APART)
@@ -56,7 +57,8 @@ def difference(first: Record, second: Record) -> Estimate:
     if errors[0] is None or errors[1] is None:
         return Estimate(a - b, n=n, note=f"{NOT_PAIRED} ({why}), and the error of one is not known: no interval")
     told = f"{NOT_PAIRED} ({why}): the interval holds whatever the two share"
-    return normal(a - b, (errors[0] + errors[1]) ** 2, n=n, note=told)
+    df = min(_degrees(first), _degrees(second))
+    return normal(a - b, (errors[0] + errors[1]) ** 2, n=n, df=df, note=told)
 
 
 def not_paired(first: Record, second: Record) -> str:
@@ -86,7 +88,14 @@ def numbers(records: Sequence[Record | None], better: str) -> Numbers:
     for i in rows:
         table[i] = found[i]
     value, error = ([np.nan if (x := number(r.get(name))) is None else x for r in told] for name in ("value", "stderr"))
-    return Numbers(np.array(value, float), table, np.array(error, float), better)
+    df = np.array([_degrees(record) for record in told])
+    return Numbers(np.array(value, float), table, np.array(error, float), better, df)
+
+
+def _degrees(record: Record) -> float:
+    """Degrees of freedom of a row's own standard error: of a mean, its seeds less one."""
+    seeds = number(record.get("seeds"))
+    return float("inf") if seeds is None else seeds - 1
 
 
 def number(value: Any) -> float | None:

@@ -26,7 +26,8 @@ COLUMNS = (
 RARE = {"step": "Int64", "seeds": "Int64", "seed_sd": "float64", "replicates": "object"}
 """Columns that are there where some row says something: a checkpoint's training step; the number of seeds that a mean
 is over, and the standard deviation between them (see `seeds.with_means`); the number with one block of draws left out,
-for each block, with spaces between (see `metrics.replicates`), "" where a row has none."""
+for each block, with spaces between (see `metrics.replicates`; of a mean over seeds, with one seed left out), "" where a
+row has none."""
 LATER = ("generator_id", "base_id", "target_id", "draws", "judge", "measured", "exact", "ci_over")
 """Columns that older files lack."""
 NUMBERS = ("value", "stderr", "ci_low", "ci_high", "ess", "seconds", "exact")

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from alignbench.metrics import range_of
-from alignbench.metrics.replicates import replicates_of, spelled
+from alignbench.metrics.replicates import spelled
 from alignbench.metrics.satisfaction import BIASED
 from alignbench.reports.rows import tidy
 from alignbench.stats.intervals import normal, on_logit_scale, spread_or_none, without_interval
@@ -105,14 +105,13 @@ def _mean(by_seed: Mapping[int, Record | None]) -> dict[str, Any]:
 
 
 def _replicates(records: Sequence[Record]) -> str:
-    """The mean over seeds of each replicate; "" where some seed has none, or others.
+    """The mean without each seed; "" where some value is infinite.
 
-    Blocks of different seeds are independent, so that these tell the sampling error of the mean at the λ of its seeds.
+    Differences of two means are then paired by seed, Student's t with seeds − 1 degrees of freedom as the means' own
+    intervals: blocks of draws would know nothing of how λ and training differ between seeds.
     """
-    found = [replicates_of(r) for r in records]
-    known = [f for f in found if f is not None]
-    alike = len(known) == len(found) and len({f.size for f in known}) == 1
-    return spelled(np.mean(known, axis=0)) if alike else ""
+    values = np.array([_number(r["value"]) for r in records], float)
+    return spelled((values.sum() - values) / (values.size - 1)) if np.isfinite(values).all() else ""
 
 
 def _common(name: str, records: Sequence[Record]) -> str:

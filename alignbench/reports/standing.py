@@ -18,7 +18,10 @@ from alignbench.reports.pairs import numbers
 from alignbench.stats.ranks import Numbers, Ranks, pareto, ranks, tied
 from alignbench.types import PRIMARY, Array
 
-RANKS = "Rank: by {}, with limits that hold for all {} rows at once with 95 %, from paired differences."
+RANKS = (
+    "Rank: 1 + the rows with a better {}, with limits that hold for all {} rows at once with 95 %, from paired "
+    "differences."
+)
 BOLD = "Bold: the best of a column and all that is tied with it at 95 % (paired differences, adjusted for the rows)."
 APART = "Rows below the others are there to compare with: neither ranked nor bold."
 UNPAIRED = "{} have no replicates: told apart by the sum of standard errors, which holds whatever they share."

@@ -20,7 +20,10 @@ from alignbench.types import Array
 Record = Mapping[str, Any]
 
 NAME = "suite"
-LEGEND = "Of each task: the rank in its own table. Mean rank (Borda): among the {} rows that no task misses, at 95 %."
+LEGEND = (
+    "Of each task: the rank in its own table. Mean rank (Borda): among the {} rows that no task misses, equal numbers "
+    "sharing the mean of their ranks, with 95 % limits."
+)
 ALONE = "Not shown: rows of one task alone ({})."
 MISSES = "a task is missing"
 

@@ -25,24 +25,26 @@ class Numbers:
     """What m rows reached by one metric.
 
     `values`: NaN where it was not measured, ±∞ where that was seen. `replicates` (m, G): NaN where a row has none, and
-    G = 0 where no row has any. `error`: each row's own standard error, NaN where it is not known; a pair of rows
-    without replicates is told apart by the sum of both, which is as far as their difference can err whatever they
-    share.
+    G = 0 where no row has any. `error`: each row's own standard error, NaN where it is not known, and `df` its degrees
+    of freedom (m,), None where all are ∞; a pair of rows without replicates is told apart by the sum of both errors,
+    which is as far as their difference can err whatever they share.
     """
 
     values: Array  # (m,)
     replicates: Array  # (m, G)
     error: Array  # (m,)
     better: str = "lower"
+    df: Array | None = None  # (m,)
 
     def take(self, rows: Array) -> Numbers:
         """The rows at these places."""
-        return Numbers(self.values[rows], self.replicates[rows], self.error[rows], self.better)
+        df = None if self.df is None else self.df[rows]
+        return Numbers(self.values[rows], self.replicates[rows], self.error[rows], self.better, df)
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """(m,) ranks from 1, ties halved, and their limits; NaN where a row is not ranked."""
+    """(m,) ranks from 1, 1 the best, and their limits; NaN where a row is not ranked."""
 
     rank: Array
     low: Array
@@ -59,8 +61,9 @@ def jackknife_error(differences: Array) -> Array:
 def ahead(numbers: Numbers) -> Array:
     """(m, m) one-sided p-values: small where row i is better than row j; 1 where that cannot be told.
 
-    Student's t with G − 1 degrees of freedom of the paired difference, the normal where rows are not paired. ∞ is
-    told from what is finite, and is tied with itself.
+    Student's t of the paired difference with G − 1 degrees of freedom; where rows are not paired, or no block moves
+    their difference, of the sum of their errors with the fewer degrees of the two. ∞ is told from what is finite, and
+    is tied with itself.
     """
     values = _signed(numbers.values, numbers.better)
     with np.errstate(invalid="ignore"):  # ∞ − ∞
@@ -79,12 +82,15 @@ def ahead(numbers: Numbers) -> Array:
 
 def _errors(numbers: Numbers) -> tuple[Array, Array]:
     """(m, m) standard errors of differences, NaN where not known, and their degrees of freedom."""
-    values = np.asarray(numbers.error, float)
-    error, df = values[None, :] + values[:, None], np.full((values.size, values.size), np.inf)
+    values, own = np.asarray(numbers.error, float), np.full(len(numbers.error), np.inf)
+    own = own if numbers.df is None else numbers.df
+    error, df = values[None, :] + values[:, None], np.minimum(own[None, :], own[:, None])
     rows = np.flatnonzero(np.isfinite(numbers.replicates).all(axis=1) & bool(numbers.replicates.shape[1]))
-    table = numbers.replicates[rows]
-    for i, mine in zip(rows, table, strict=True):
-        error[i, rows], df[i, rows] = jackknife_error(mine - table), table.shape[1] - 1
+    table, size = numbers.replicates[rows], np.maximum(np.abs(numbers.values[rows]), 1.0)
+    for i, mine, large in zip(rows, table, size, strict=True):
+        paired = jackknife_error(mine - table)
+        moved = paired > SAME * np.maximum(size, large)
+        error[i, rows[moved]], df[i, rows[moved]] = paired[moved], table.shape[1] - 1
     return error, df
 
 
@@ -105,7 +111,7 @@ def tied(numbers: Numbers, level: float = LEVEL) -> Array:
 
 
 def ranks(numbers: Numbers, level: float = LEVEL) -> Ranks:
-    """Ranks by value, 1 the best and ties halved, with limits that hold for all rows at once with 1 − `level`.
+    """1 + the rows with a better value, with limits that hold for all rows at once with 1 − `level`.
 
     low = 1 + the rows surely better, high = m − those surely worse, by Holm's procedure over all ordered pairs. Source:
     Mogstad, Romano, Shaikh and Wilhelm, Inference for ranks with applications to mobility across neighbourhoods and
@@ -118,8 +124,14 @@ def ranks(numbers: Numbers, level: float = LEVEL) -> Ranks:
         pairs = ~np.eye(m, dtype=bool)
         sure = np.zeros((m, m), bool)
         sure[pairs] = holm(ahead(some)[pairs]) <= level
-        answer[:, known] = midranks(some.values, some.better), 1 + sure.sum(axis=0), m - sure.sum(axis=1)
+        answer[:, known] = competition_ranks(some.values, some.better), 1 + sure.sum(axis=0), m - sure.sum(axis=1)
     return Ranks(*answer)
+
+
+def competition_ranks(values: Array, better: str = "lower") -> Array:
+    """(m,) 1 + how many values are better: equal values share the best of their ranks, and the next one is skipped."""
+    signed = _signed(values, better)
+    return np.asarray(1 + (signed[None, :] < signed[:, None]).sum(axis=1))
 
 
 def midranks(values: Array, better: str = "lower") -> Array:
@@ -130,7 +142,7 @@ def midranks(values: Array, better: str = "lower") -> Array:
 
 
 def borda(tasks: Sequence[Numbers], level: float = LEVEL) -> Ranks:
-    """Mean over tasks of the rank among the rows that no task misses, lower is better, with simultaneous limits.
+    """Mean over tasks of the mid-rank among the rows that no task misses, lower is better, with simultaneous limits.
 
     Row i is one generator in all tasks; it is unranked where a task has no number of it. m minus its mean rank is what
     Borda counts: the mean number of rows that it is ahead of, ties halved. Limits are the means of the tasks', each at
@@ -139,7 +151,9 @@ def borda(tasks: Sequence[Numbers], level: float = LEVEL) -> Ranks:
     complete = np.flatnonzero(~np.isnan([n.values for n in tasks]).any(axis=0))
     answer = np.full((3, tasks[0].values.size), np.nan)
     found = [ranks(n.take(complete), level / len(tasks)) for n in tasks]
-    answer[:, complete] = np.mean([(r.rank, r.low, r.high) for r in found], axis=0)
+    middle = [midranks(n.values[complete], n.better) for n in tasks]
+    limits = np.mean([(r.low, r.high) for r in found], axis=0)
+    answer[:, complete] = np.mean(middle, axis=0), *limits
     return Ranks(*answer)
 
 

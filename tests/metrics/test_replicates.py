@@ -133,6 +133,13 @@ def test_what_is_missing_infinite_or_without_an_interval_has_none():
     assert of("cost", e) == {} and of("length", e) == {}  # measured once; a detail
 
 
+def test_a_number_that_carries_the_error_of_lambda_has_none():
+    """Planted bug: differences of such numbers knew nothing of λ's error, and each number did."""
+    e = WORLD.evidence(0, each=20)[0]
+    carried = replace(told("satisfaction", e), params={"at": "asked"})
+    assert replicates([carried, told("satisfaction", e)], e, GIVEN)[0] == {}
+
+
 def test_a_number_that_a_replicate_refuses_has_none(monkeypatch):
     e = WORLD.evidence(0, each=20)[0]
     one = told("satisfaction", e)

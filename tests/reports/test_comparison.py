@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from alignbench.generators.series import step_of
 from alignbench.metrics.prompts import picked
 from alignbench.reports import comparison as module
 from alignbench.reports import contenders, regression
@@ -285,6 +286,28 @@ def test_where_all_pairs_differ_alike_the_p_value_decides():
     for p, regressed in ((0.002, True), (0.5, False)):
         comparison = outcome(Estimate(0.0), Estimate(1.0), None, p)
         assert [j.regressed for j in regression.judged([regression.Gate("m")], comparison)] == [regressed]
+
+
+@pytest.mark.parametrize(("fell", "regressed"), [(4, False), (6, True)])
+def test_few_pairs_that_differ_need_a_small_p_value_too(fell, regressed):
+    """Planted bug: 4 of 192 draws that broke what all had kept, p = 0.125, were a regression by their interval."""
+    broken = np.arange(192) % (192 // fell) > 0
+    a, b = (evidence(kept, 3) for kept in (np.ones(192), broken))
+    d = replace(between(a, b), better="higher")
+    assert d.difference.ci_high < 0 and d.p_value == pytest.approx(2 / 2**fell, abs=0.02)
+    comparison = Comparison("a", (Compared("t", 1, "h", "g", "a", "b", 3, 64, (), (d,), {d.key: "x"}),), ())
+    assert [j.regressed for j in regression.judged([regression.Gate(d.key)], comparison)] == [regressed]
+
+
+@pytest.mark.parametrize(("names", "family"), [
+    (("lm2-135M/step-2", "lm2-135M/step-4"), "lm2-135M/step-*"),  # planted: lm*-135M/step-*
+    (("step-0002-int8", "step-0008-int8"), "step-*-int8"),
+    (("ft_2", "ft_4"), "ft_*"),
+])  # fmt: skip
+def test_digits_of_a_name_that_are_no_step_leave_a_series_whole(names, family):
+    keys = [replace(KEY, generator=n, step=step_of(n.removesuffix("-int8"))) for n in names]
+    found = [Measured(Path("x.npz"), evidence([1.0, 2.0]), key) for key in keys]
+    assert [(name, len(series)) for name, series in contenders.steps(found)] == [(family, 2)]
 
 
 def test_a_hostile_generator_does_no_harm():

@@ -255,6 +255,15 @@ def test_words_that_contradict_are_told(rows: pd.DataFrame, tmp_path: Path, old:
     assert edited(tmp_path / "a.csv", (old, new))[0].startswith(says)
 
 
+@pytest.mark.parametrize("words", ["0.4 abc 0.5", "0.4 nan 0.5", "0.4,0.5", "1-2 3"])
+def test_replicates_changed_by_hand_are_told(rows: pd.DataFrame, tmp_path: Path, words: str) -> None:
+    """Planted bug: a traceback."""
+    kept = rows.assign(replicates=[words, "-1e-05 2.5 1.2345678e+08", *[""] * (len(rows) - 2)])
+    write_rows(tmp_path / "a.csv", kept)
+    told = only(gather([tmp_path / "a.csv"]).failures)
+    assert told.endswith("line 2: column 'replicates' has words that are no numbers; the row is left out")
+
+
 def test_another_direction_than_the_other_rows_say_is_told(rows: pd.DataFrame, tmp_path: Path) -> None:
     write_rows(tmp_path / "a.csv", pd.concat([rows, rows.head(1).assign(better="higher", seed=1)]))
     assert "other rows of its metric say another way is better" in only(gather([tmp_path / "a.csv"]).failures)

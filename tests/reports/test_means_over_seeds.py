@@ -161,4 +161,4 @@ def test_steps_and_means_survive_the_file(rows: pd.DataFrame, tmp_path: Path) ->
     write_rows(tmp_path / "a.csv", table)
     back = read_rows(tmp_path / "a.csv")
     pd.testing.assert_frame_equal(back, table, check_exact=True)
-    assert set(back["step"]) == {100} and list(back.columns) == [*COLUMNS, "step", "seeds", "seed_sd"]
+    assert set(back["step"]) == {100} and list(back.columns) == [*COLUMNS, "step", "seeds", "seed_sd", "replicates"]

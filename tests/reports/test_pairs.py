@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from paired_world import BETTER, PairedWorld, kl_alone, records
+from scipy.stats import ttest_rel
 
 from alignbench.metrics.replicates import replicates_of, spelled
 from alignbench.reports.pairs import NOT_PAIRED, STILL, difference, not_paired, numbers
@@ -82,17 +83,34 @@ def test_numbers_take_the_largest_set_of_rows_that_can_be_paired():
     assert numbers([None, row(1.0, replicates="")], "lower").replicates.shape == (2, 0)
 
 
-def test_a_mean_over_seeds_has_the_mean_of_their_replicates():
+def mean_over_seeds(values, **more):
+    """The row of the mean of one generator over seeds 0, 1, …; sampling errors are small."""
     about = dict.fromkeys(("run_id", "task", "generator", "aligner", "generator_id", "base", "part", "measured"), "x")
     about |= {"task_version": 1, "metric": "perplexity", "better": "lower", "note": "", "seconds": 1.0, "exact": None,
               "ci_low": 0.5, "ci_high": 1.5, "ess": None}  # fmt: skip
-    single = [row(s + 1.0, LEFT + s, seed=s, signature=f"a|seed:{s}") | about for s in range(3)]
-    found = with_means(pd.DataFrame(single).assign(seed=lambda r: r["seed"].astype("Int64"))).to_dict("records")[-1]
-    np.testing.assert_allclose(replicates_of(found), LEFT + 1)
-    assert not_paired(found, found) == "" and not_paired(found, single[0]).endswith("other seeds")
-    single[1]["replicates"] = ""
-    found = with_means(pd.DataFrame(single).assign(seed=lambda r: r["seed"].astype("Int64"))).to_dict("records")[-1]
-    assert replicates_of(found) is None
+    single = [row(v, LEFT / 1e3 + v, seed=s, signature=f"a|seed:{s}") | about | more for s, v in enumerate(values)]
+    return with_means(pd.DataFrame(single).assign(seed=lambda r: r["seed"].astype("Int64"))).to_dict("records")[-1]
+
+
+def test_means_over_seeds_are_paired_by_seed():
+    """Planted bug: blocks of draws, by which seeds of one training that end far apart are surely different."""
+    a, b = np.array([1.0, 4.0, 2.0, 6.0]), np.array([2.0, 4.5, 4.5, 6.5])
+    first, second = mean_over_seeds(a), mean_over_seeds(b)
+    assert not_paired(first, first) == "" and not_paired(first, row()).endswith("other seeds")
+    got, exact = difference(second, first), ttest_rel(b, a).confidence_interval()
+    assert (got.ci_low, got.ci_high) == pytest.approx((exact.low, exact.high), abs=1e-6)
+    for values in ([1.0, np.nan], [np.inf, np.inf]):
+        assert replicates_of(mean_over_seeds(values)) is None
+
+
+def test_means_over_other_seeds_have_their_seeds_degrees_of_freedom():
+    """Planted bug: the normal, as if two seeds knew their standard deviation."""
+    first, second = mean_over_seeds([1.0, 2.0, 4.0]), mean_over_seeds([1.0, 2.0])
+    got = difference(first, second)
+    assert got.note.startswith(f"{NOT_PAIRED} (other seeds)")
+    assert (got.ci_high - got.value) / got.stderr == pytest.approx(12.7062, abs=1e-4)
+    far = numbers([mean_over_seeds([0.0, 1.0]), row(12.0, stderr=0.5, replicates="")], "lower")
+    assert ranks(far).high.tolist() == [2, 2]  # 11.5 standard errors, one degree of freedom: p = 0.028, of two 0.055
 
 
 # --- exact worlds: 400 seeds of more of this are in tests/bench/paired_differences.py ---------------------------------

@@ -4,8 +4,19 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.special import ndtr
 
-from alignbench.stats.ranks import Numbers, ahead, borda, jackknife_error, midranks, pareto, ranks, tied
+from alignbench.stats.ranks import (
+    Numbers,
+    ahead,
+    borda,
+    competition_ranks,
+    jackknife_error,
+    midranks,
+    pareto,
+    ranks,
+    tied,
+)
 
 INF, NAN = np.inf, np.nan
 
@@ -38,13 +49,15 @@ def test_the_jackknifes_error_of_a_mean_is_the_usual_one():
 
 
 @pytest.mark.parametrize(
-    ("better", "rank"), [("lower", [1.5, 3, 1.5, 4, 5.5, 5.5]), ("higher", [5.5, 4, 5.5, 3, 1.5, 1.5])]
+    ("better", "rank", "last"),
+    [("lower", [1, 3, 1, 4, 5, 5], [2, 3, 2, 4, 6, 6]), ("higher", [5, 4, 5, 3, 1, 1], [6, 4, 6, 3, 2, 2])],
 )
-def test_exact_numbers_have_exact_ranks_and_ties_are_halved(better, rank):
+def test_exact_numbers_have_exact_ranks_and_equal_ones_share_the_best_of_theirs(better, rank, last):
+    """Planted bug: mid-ranks, by which three rows that share the first place were 2."""
     got = ranks(known([0, 1, 0, 2, INF, INF], better))
     np.testing.assert_array_equal(got.rank, rank)
-    np.testing.assert_array_equal(got.low, np.floor(rank))
-    np.testing.assert_array_equal(got.high, np.ceil(rank))
+    np.testing.assert_array_equal(got.low, rank)
+    np.testing.assert_array_equal(got.high, last)
 
 
 def test_infinity_is_worse_than_any_number_and_tied_with_itself():
@@ -70,6 +83,15 @@ def test_rows_that_cannot_be_paired_are_told_apart_by_the_sum_of_their_errors():
     assert ranks(numbers).high.tolist() == [3, 3, 3]
 
 
+def test_a_difference_that_no_block_moves_is_not_exact_unless_both_numbers_are():
+    """Planted bug: 0 and 0.25 of five draws each, told apart without a doubt since all blocks agree."""
+    values = np.array([0.0, 0.25])
+    noisy = Numbers(values, np.repeat(values[:, None], 8, axis=1), np.array([0.4, 0.2]))
+    assert ahead(noisy)[0, 1] == pytest.approx(ndtr(-0.25 / 0.6)) and tied(noisy).all()
+    assert ranks(noisy).high.tolist() == [2, 2]
+    assert ahead(known(values))[0, 1] == 0 and ranks(known(values)).high.tolist() == [1, 2]
+
+
 def test_rounding_is_a_tie():
     numbers = Numbers(np.array([0.3, 0.1 + 0.2]), np.array([[0.3] * 8, [0.1 + 0.2] * 8]), np.zeros(2))
     assert (ahead(numbers) == 1).all() and tied(numbers).all()
@@ -83,7 +105,9 @@ def test_what_rows_share_cancels():
     assert tied(apart).tolist() == [True, True]
 
 
-def test_midranks():
+def test_competition_ranks_and_midranks():
+    np.testing.assert_array_equal(competition_ranks([5, 1, 5, 0]), [3, 2, 3, 1])
+    np.testing.assert_array_equal(competition_ranks([5, 1, 5, 0], "higher"), [1, 3, 1, 4])
     np.testing.assert_array_equal(midranks([5, 1, 5, 0]), [3.5, 2, 3.5, 1])
 
 
