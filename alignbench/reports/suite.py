@@ -14,7 +14,7 @@ from alignbench.reports.cells import Footnotes, common_signature
 from alignbench.reports.labels import digits
 from alignbench.reports.pairs import numbers
 from alignbench.reports.standing import NO_NUMBER, rank_cells
-from alignbench.stats.ranks import borda
+from alignbench.stats.ranks import Numbers, borda
 from alignbench.types import Array
 
 Record = Mapping[str, Any]
@@ -26,6 +26,7 @@ LEGEND = (
 )
 ALONE = "Not shown: rows of one task alone ({})."
 MISSES = "a task is missing"
+ALIKE = "the rows that no task misses are equal on every task: their mean rank would say nothing"
 
 
 @dataclass(frozen=True)
@@ -64,12 +65,14 @@ def _suite(contests: Sequence[Contest], remark: str) -> Table:
     who = [name for name in everyone if sum(name in contest.records for contest in contests) > 1]
     tasks = [numbers([contest.records.get(name) for name in who], contest.better) for contest in contests]
     known = ~np.isnan([task.values for task in tasks])  # (tasks, rows)
-    mean = rank_cells(borda(tasks)) if who else []
+    told = _tells_apart(tasks, np.asarray(known.all(axis=0)))
+    mean = rank_cells(borda(tasks)) if told and who else [Cell() for _ in who]
     order = sorted(range(len(who)), key=lambda i: (-known[:, i].sum(), mean[i].value or 0))
     footnotes, names = Footnotes(), _names(tables, who)
     own = [{row.full: row.rank for row in table.rows} for table in tables]
+    why = [ALIKE if known[:, i].all() else MISSES for i in range(len(who))]
     rows = [
-        _row(who[i], names[i], [_missing(mean[i], [MISSES], footnotes), _count(known[:, i]),
+        _row(who[i], names[i], [_missing(mean[i], [why[i]], footnotes), _count(known[:, i]),
                                 *(_copied(ranks.get(who[i]), footnotes) for ranks in own)], footnotes)
         for i in order
     ]  # fmt: skip
@@ -81,6 +84,11 @@ def _suite(contests: Sequence[Contest], remark: str) -> Table:
         tuple(footnotes.notes), common_signature([t.signature for t in tables]),
         (LEGEND.format(int(known.all(axis=0).sum())), *([ALONE.format(alone)] if alone else [])),
     )  # fmt: skip
+
+
+def _tells_apart(tasks: Sequence[Numbers], complete: Array) -> bool:
+    """Whether some task tells the rows that no task misses apart; such as are ∞ everywhere it does not."""
+    return any(len(np.unique(task.values[complete])) > 1 for task in tasks)
 
 
 def _row(who: str, label: str, cells: Sequence[Cell], footnotes: Footnotes) -> Row:
