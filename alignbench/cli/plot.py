@@ -138,12 +138,13 @@ class _Asked:
     ) -> Iterator[tuple[str, Scatter | Bars | Curves]]:
         """(name, chart) of all that the rows show; what they do not show goes to `missing`."""
         from alignbench.reports import charts
+        from alignbench.reports.board import Arrangement
 
-        keys = list(dict.fromkeys(map(_key, rows["metric"], rows["part"])))
-        x, y = (name and _column(name, keys, missing) for name in (self.x, self.y))
-        if len(rows) == 0 or (self.x and not x) or (self.y and not y):
+        if len(rows) == 0:
             return
-        tables = charts.charted(rows, primary=primary, also=[key for key in (x, y) if key])
+        keys = list(dict.fromkeys(map(_key, rows["metric"], rows["part"])))
+        x, y = (name and _column(name, keys, option) for name, option in ((self.x, "--x"), (self.y, "--y")))
+        tables = charts.charted(rows, Arrangement(primary), [key for key in (x, y) if key])
         steps, seen = charts.steps_of(rows), set()
         for table in tables:
             part, known = _only(table, generators)
@@ -191,14 +192,13 @@ def _key(metric: str, part: str) -> str:
     return f"{metric}.{part}" if part else metric
 
 
-def _column(name: str, keys: Sequence[str], missing: list[str]) -> str | None:
-    """The column of that name, or of the one part of that name; None and a line in `missing` where there is none."""
+def _column(name: str, keys: Sequence[str], option: str) -> str:
+    """The column of that name, or of the one part of that name; raises UnknownName where there is none."""
     parts = [key for key in keys if key.partition(".")[2] == name]
     if name in keys or len(parts) == 1:
         return name if name in keys else parts[0]
     known = keys if "." in name else {part for key in keys if (part := key.partition(".")[2])}
-    missing.append(str(unknown("metric", name, known)))
-    return None
+    raise unknown("metric", name, known, option)
 
 
 def _tasks(patterns: Sequence[str] | None, known: Sequence[str], missing: list[str]) -> list[str]:

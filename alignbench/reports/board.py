@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 from itertools import pairwise
@@ -74,6 +74,7 @@ class Row:
     front: bool = False  # on the Pareto front
     notes: tuple[int, ...] = ()  # of the label: what it says in short
     full: str = ""  # the label with nothing cut: what names the generator in other tables too
+    who: tuple[str, ...] = ()  # what tells the rows that it is of from others: see `lines.WHO`
 
 
 @dataclass(frozen=True)
@@ -122,6 +123,15 @@ class Table:
 
 
 @dataclass(frozen=True)
+class Arrangement:
+    """What was asked of a leaderboard beside its columns: see `table.leaderboard`."""
+
+    primary: Mapping[str, str | None] = field(default_factory=dict)
+    baseline: str = ""
+    allow_mixed: bool = False
+
+
+@dataclass(frozen=True)
 class Leaderboard:
     """One table for each task hash, target, base and judge, and the tidy rows that they are a view of.
 
@@ -131,6 +141,7 @@ class Leaderboard:
     tables: tuple[Table, ...]
     rows: pd.DataFrame = field(repr=False)
     suite: tuple[Table, ...] = ()
+    asked: Arrangement = field(default_factory=Arrangement, repr=False)
 
     @property
     def shown(self) -> tuple[Table, ...]:

@@ -15,9 +15,10 @@ import numpy as np
 import pandas as pd
 
 from alignbench.reports.axes import Axis, axis_over
-from alignbench.reports.board import Cell, Row, Table, plain_text
+from alignbench.reports.board import Arrangement, Cell, Leaderboard, Row, Table, plain_text
 from alignbench.reports.families import families_of
-from alignbench.reports.table import leaderboard
+from alignbench.reports.lines import HASH
+from alignbench.reports.table import arranged
 from alignbench.stats.ranks import pareto
 
 CHARTED = ("satisfaction", "moment_error", "divergence", "cost")
@@ -150,22 +151,30 @@ class Charts:
     sweeps: tuple[Curves, ...]
 
 
-def charts_of(rows: pd.DataFrame, *, primary: Mapping[str, str | None] | None = None) -> tuple[Charts, ...]:
-    """The charts of each table of tidy `rows`, in the order of `leaderboard(rows)`."""
-    steps = steps_of(rows)
+def charts_of(board: Leaderboard) -> tuple[Charts | None, ...]:
+    """The charts of each table of a leaderboard, with the same rows and labels, whichever columns it shows.
+
+    None where versions of a task share a table, since their numbers are not comparable.
+    """
+    steps = steps_of(board.rows)
     return tuple(
-        Charts(t, tradeoff(t), moments(t), divergences(t), series(t, steps), sweeps(t))
-        for t in charted(rows, primary=primary)
+        None
+        if is_mixed(table)
+        else Charts(table, tradeoff(table), moments(table), divergences(table), series(table, steps), sweeps(table))
+        for table in charted(board.rows, board.asked)
     )
 
 
-def charted(
-    rows: pd.DataFrame, *, primary: Mapping[str, str | None] | None = None, also: Iterable[str] = ()
-) -> tuple[Table, ...]:
+def is_mixed(table: Table) -> bool:
+    """Whether rows of several versions of the task share it."""
+    return len({row.who[HASH] for row in table.rows if row.who}) > 1
+
+
+def charted(rows: pd.DataFrame, asked: Arrangement, also: Iterable[str] = ()) -> tuple[Table, ...]:
     """The tables of tidy `rows` with the columns that charts are made of, and those of the metrics in `also`."""
     known = set(rows["metric"])
     metrics = [name for name in CHARTED if name in known]
-    return leaderboard(rows, metrics=[*metrics, *also], primary=primary).tables if len(rows) else ()
+    return arranged(rows, asked, [*metrics, *also], judged=False).tables if len(rows) else ()
 
 
 def tradeoff(table: Table, x: str = X, y: str | None = None) -> Scatter | None:
@@ -193,7 +202,7 @@ def goal(table: Table) -> str | None:
 
 def moments(table: Table) -> Bars | None:
     """What rows reach of all that the target asks; what it wants, from any row that has the error as well."""
-    keys = [c.key for c in table.columns if c.key.startswith("satisfaction.") and not c.exact]
+    keys = [c.key for c in table.columns if c.key.startswith("satisfaction.") and not c.aside]
     return _bars(table, keys, {key: _wanted(table, key) for key in keys})
 
 
@@ -235,7 +244,7 @@ def _has(table: Table, key: str) -> bool:
 def _cell(table: Table, row: Row, key: str) -> Cell:
     """The cell of a column, empty where the table has no such column."""
     for column, cell in zip(table.columns, row.cells, strict=True):
-        if column.key == key and not column.exact:
+        if column.key == key and not column.aside:
             return cell
     return Cell()
 

@@ -12,28 +12,41 @@ from markupsafe import Markup
 
 from alignbench.reports.board import Table, plain_text
 from alignbench.reports.examples import Example, Shown
+from alignbench.reports.lines import WHO
 from alignbench.results import jsonable
 
-DANGEROUS = re.compile("[<>&\u2028\u2029\ud800-\udfff\x7f-\x9f]")
-"""What must not stand in a script element as it is: markup, line ends of JavaScript, what UTF-8 cannot say."""
+DANGEROUS = re.compile("[<>&\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""What must not stand in a script element as it is: markup, line ends of JavaScript, what turns the writing of the
+page's source around, what UTF-8 cannot say."""
 
 
 def of_table(table: Table, examples: Sequence[Shown]) -> dict[int, tuple[Example, ...]]:
-    """Number of a row → its draws, of the first seed; none of rows that bear the same names as another."""
-    known: dict[tuple[str, str], tuple[Example, ...]] = {}
-    for shown in sorted(examples, key=lambda s: s.key.seed):
-        if _is_of(table, shown):
-            known.setdefault((plain_text(shown.key.generator), plain_text(shown.key.aligner)), shown.draws)
-    names = [(row.generator, row.aligner) for row in table.rows]
-    return {n: known[name] for n, name in enumerate(names, 1) if name in known and names.count(name) == 1}
+    """Number of a row → its draws; a mean over seeds has those of the first seed."""
+    known: dict[tuple[str, str], list[Shown]] = {}
+    for shown in sorted((shown for shown in examples if _is_of(table, shown)), key=lambda s: s.key.seed):
+        known.setdefault((shown.key.generator, shown.key.aligner), []).append(shown)
+    numbered = [(n, dict(zip(WHO, row.who, strict=True))) for n, row in enumerate(table.rows, 1) if row.who]
+    found = (
+        (n, next((s.draws for s in known.get((who["generator"], who["aligner"]), ()) if _is_by(who, s)), ()))
+        for n, who in numbered
+    )
+    return {n: draws for n, draws in found if draws}
 
 
 def _is_of(table: Table, shown: Shown) -> bool:
-    """Whether these draws were measured for this table; over seeds, a table has several targets."""
+    """Whether these draws were measured beside the base of this table, and read by its judge."""
     key = shown.key
-    base = key.base_id == table.base_id if table.base_id else plain_text(key.base) == table.base
-    same = (key.task, key.task_hash, key.judge) == (table.task, table.task_hash, table.judge)
-    return same and base and key.target_id in table.target_id.split("+")
+    base = plain_text(key.base_id) == table.base_id if table.base_id else plain_text(key.base) == table.base
+    return base and (plain_text(key.task), plain_text(key.judge)) == (table.task, table.judge)
+
+
+def _is_by(who: Mapping[str, str], shown: Shown) -> bool:
+    """Whether these draws are those that a row tells of; of a mean over seeds, whichever seed it is."""
+    key, mean = shown.key, not who["seed"]
+    same = (who["task_hash"], who["draws"]) == (key.task_hash, str(key.draws))
+    seed = mean or who["seed"] == str(key.seed)
+    generator = who["generator_id"] == key.generator_id or (mean and bool(key.aligner))
+    return same and seed and generator and key.target_id in (who["target_id"], *who["target_id"].split("+"))
 
 
 def packed(drawn: Mapping[int, Sequence[Example]]) -> Markup:

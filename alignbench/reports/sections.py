@@ -10,9 +10,22 @@ from markupsafe import Markup
 
 from alignbench.reports import svg
 from alignbench.reports.board import Cell, Leaderboard, Row, Table
-from alignbench.reports.charts import Bar, Bars, Charts, Curves, LeftOut, Panel, Scatter, Stop, charts_of, tradeoff
+from alignbench.reports.charts import (
+    Bar,
+    Bars,
+    Charts,
+    Curves,
+    LeftOut,
+    Panel,
+    Scatter,
+    Stop,
+    charts_of,
+    is_mixed,
+    tradeoff,
+)
 from alignbench.reports.drawn import of_table, packed
 from alignbench.reports.examples import Example, Shown
+from alignbench.reports.lines import SEED
 
 COSTS = ("cost.calls_per_draw", "cost.tokens_per_draw", "cost.proposals_per_draw")
 """What a trade-off has on its horizontal axis beside KL(π‖a): the first that some row has."""
@@ -73,6 +86,11 @@ class Section:
     table: Table
     charts: Charts | None
     draws: Mapping[int, tuple[Example, ...]]  # by number of the row
+
+    @property
+    def mixed(self) -> bool:
+        """Whether rows of several versions of the task share the table, which then has no charts."""
+        return is_mixed(self.table)
 
     @property
     def bodies(self) -> tuple[Body, ...]:
@@ -163,6 +181,11 @@ class Section:
             )
 
     @property
+    def means(self) -> bool:
+        """Whether some rows are means over seeds."""
+        return any(row.who and not row.who[SEED] for row in self.table.rows)
+
+    @property
     def drawn(self) -> tuple[tuple[int, str], ...]:
         """Number and label of the rows that have example draws."""
         return tuple((n, label) for label, n in self.numbers.items() if n in self.draws)
@@ -175,15 +198,11 @@ class Section:
 
 def sections(board: Leaderboard, examples: Sequence[Shown] = ()) -> tuple[Section, ...]:
     """A section for each table, in the order of the leaderboard, then for each suite."""
-    charts = {_key(chart.table): chart for chart in charts_of(board.rows)} if len(board.rows) else {}
     shown = board.shown
+    charts = [*charts_of(board), *(None for _ in board.suite)]
     headings = [table.heading for table in shown]
     names = [t.heading if headings.count(t.heading) == 1 else t.title for t in shown]
     return tuple(
-        Section(number, name, table, charts.get(_key(table)), of_table(table, examples))
+        Section(number, name, table, charts[number - 1], of_table(table, examples))
         for number, (name, table) in enumerate(zip(names, shown, strict=True), 1)
     )
-
-
-def _key(table: Table) -> tuple[str, ...]:
-    return table.task, table.task_hash, table.target_id, table.base, table.base_id, table.judge

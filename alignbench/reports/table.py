@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from alignbench.errors import unknown
-from alignbench.reports.board import Cell, Column, Leaderboard, Row, Table, plain_text
+from alignbench.reports.board import Arrangement, Cell, Column, Leaderboard, Row, Table, plain_text
 from alignbench.reports.cells import Footnotes, cell, common_signature, number, shared_notes
 from alignbench.reports.columns import COMPACT, COST, check_metrics, chosen_keys, label_of
 from alignbench.reports.deltas import Deltas, deltas_of
@@ -32,6 +32,7 @@ class _View:
     primary: str  # the column that sorts and ranks it
     baseline: str  # the row that the others are told their differences to; "" for none
     mixed: int  # versions of the task that share it
+    judged: bool  # whether its rows are ranked and compared
 
 
 def leaderboard(
@@ -51,14 +52,22 @@ def leaderboard(
     """
     told = rows.attrs.get("primary")
     first = primary if primary is not None else told if isinstance(told, Mapping) else {}
-    rows = with_means(tidy(rows))
+    return arranged(rows, Arrangement(first, baseline, allow_mixed), metrics)
+
+
+def arranged(
+    rows: pd.DataFrame, asked: Arrangement, metrics: Sequence[str] | None = None, *, judged: bool = True
+) -> Leaderboard:
+    """The same; where rows are not to be `judged` there are no ranks, no differences and no suites, which take long."""
+    rows, baseline = with_means(tidy(rows)), asked.baseline
     check_metrics(metrics or (), rows)
-    groups = grouped(rows, mixed=allow_mixed)
+    groups = grouped(rows, mixed=asked.allow_mixed)
     remarks = remarks_of([(setting, group["base"].iloc[0]) for setting, group in groups.items()])
     tables, contests, known = list[Table](), list[Contest](), set[str]()
     for (setting, group), remark in zip(groups.items(), remarks, strict=True):
         records = records_of(group)
-        view = _View(metrics, first.get(setting.task) or PRIMARY, baseline, group["task_hash"].nunique())
+        primary = asked.primary.get(setting.task) or PRIMARY
+        view = _View(metrics, primary, baseline, group["task_hash"].nunique(), judged)
         lines = lines_of(records)
         known |= {line.label for line in lines}
         lines = pinned(lines, baseline) if baseline else lines
@@ -66,7 +75,7 @@ def leaderboard(
         contests.append(_contest(tables[-1], lines, view, _better(records, view.primary)))
     if baseline and tables and not any(row.mark == "baseline" for table in tables for row in table.rows):
         raise unknown("row", baseline, known, "--baseline")
-    return Leaderboard(tuple(tables), rows, suites(contests))
+    return Leaderboard(tuple(tables), rows, suites(contests) if judged else (), asked)
 
 
 def _table(group: Sequence[Record], lines: Sequence[Line], view: _View, setting: Setting, remark: str) -> Table:
@@ -76,9 +85,9 @@ def _table(group: Sequence[Record], lines: Sequence[Line], view: _View, setting:
     footnotes = Footnotes()
     shared = {key: shared_notes([line.records[key] for line in lines if key in line.records]) for key in keys}
     columns = [Column(key, label_of(key), better[key], notes=footnotes.number(shared[key])) for key in keys]
-    deltas = deltas_of(lines, keys, view.baseline)
+    deltas = deltas_of(lines, keys, view.baseline) if view.judged else Deltas()
     columns = [part for column in columns for part in _with_asides(column, lines, deltas, footnotes)]
-    standing = NOTHING if view.mixed > 1 else standing_of(lines, view.primary, better)
+    standing = NOTHING if view.mixed > 1 or not view.judged else standing_of(lines, view.primary, better)
     context = _Context(shared, standing, deltas, footnotes)
     rows = [_row(i, line, columns, context) for i, line in enumerate(lines)]
     task, base, base_id, judge = (plain_text(group[0][name]) for name in ("task", "base", "base_id", "judge"))
@@ -113,6 +122,7 @@ def _row(i: int, line: Line, columns: Sequence[Column], context: _Context) -> Ro
     return Row(
         plain_text(line.generator), plain_text(line.aligner), line.label, line.mark,
         tuple(_cell(i, line, column, context) for column in columns), rank, i in standing.front, notes, line.full,
+        line.who,
     )  # fmt: skip
 
 

@@ -16,7 +16,7 @@ PARTS = (
     ("satisfaction", "always", "higher"),
     ("satisfaction", "share.pronoun.she", ""),
     ("satisfaction", "share.pronoun.he", ""),
-    ("moment_error", "", "lower"), ("moment_error", "share.pronoun.she", "lower"), ("divergence", "kl_target", "lower"),
+    ("moment_error", "", "lower"), ("moment_error", "pronoun.she", ""), ("divergence", "kl_target", "lower"),
     ("divergence", "kl_reverse", "lower"), ("divergence", "kl_base", "lower"), ("divergence", "tv", "lower"),
     ("divergence", "js", "lower"), ("perplexity", "", "lower"), ("distinct", "distinct_2", "higher"),
     ("self_bleu", "", "lower"), ("features", "clean", ""), ("acceptance", "rate", "higher"),
@@ -71,7 +71,7 @@ def many_draws(rows: pd.DataFrame, most: int = 2, texts: Any = None) -> list[Sho
 
 def _draws(unit: Any, most: int, texts: Any) -> Shown:
     pieces = tuple(texts or [f" word{i}" for i in range(40)])
-    nats = tuple(-0.5 * (i % 16) for i in range(len(pieces)))
+    nats = (*(-0.5 * (i % 16) for i in range(len(pieces) - 1)), -inf)
     own = {f.name: unit[f.name] for f in fields(RowKey) if f.name in unit}
     draws = [
         Example(f"The opening of story {i}", 0, "".join(pieces), bool(i % 2), {"pronoun": "she", "clean": 1.0},

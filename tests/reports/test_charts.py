@@ -11,19 +11,20 @@ import pytest
 from chart_rows import WORDS, frame, of, row
 
 from alignbench.reports.axes import axis_over
+from alignbench.reports.board import Arrangement
 from alignbench.reports.charts import Charts, charted, charts_of, goal, steps_of, tradeoff
 from alignbench.reports.plots.labels import HEIGHT, LETTER, placed
-from alignbench.reports.table import Table
+from alignbench.reports.table import Table, leaderboard
 
 
 @pytest.fixture(scope="module")
 def charts() -> Charts:
-    [charts] = charts_of(WORDS)
+    [charts] = charts_of(leaderboard(WORDS))
     return charts
 
 
 def of_rows(*rows) -> Table:
-    [table] = charted(frame(*rows))
+    [table] = charted(frame(*rows), Arrangement())
     return table
 
 
@@ -43,9 +44,9 @@ def test_the_front_is_what_no_other_generator_beats_in_both(charts):
 def test_the_front_turns_with_the_direction_of_an_axis():
     """Planted bug: were satisfaction to be low, only the base would be left, and greedy is no longer beaten."""
     worse = WORDS.assign(better=WORDS["better"].replace("higher", "lower"))
-    [chart] = charts_of(worse)
+    [chart] = charts_of(leaderboard(worse))
     assert [p.label for p in chart.tradeoff.front] == ["m (base)"]
-    [chart] = charts_of(WORDS.assign(better=""))
+    [chart] = charts_of(leaderboard(WORDS.assign(better="")))
     assert chart.tradeoff.front == ()
 
 
@@ -80,7 +81,7 @@ def test_what_is_wanted_is_what_was_reached_less_the_error(charts):
     assert wanted == {"always": 1.0, "share.pronoun.she": 0.5}
     she = charts.moments.panels[1]
     assert [(b.label, b.cell.value) for b in she.bars] == [("greedy", 0.1), ("m (base)", 0.7)]
-    [alone] = charts_of(frame(row("greedy", "satisfaction.moment.length", 12.0, 1.0)))
+    [alone] = charts_of(leaderboard(frame(row("greedy", "satisfaction.moment.length", 12.0, 1.0))))
     assert alone.moments.panels[0].wanted is None
 
 
@@ -100,14 +101,14 @@ def test_a_series_is_a_line_for_each_family_in_the_order_of_steps():
     """Planted bug: were each 2 of `m2/step-2` replaced, m2 would fall apart into families of one."""
     made = [of(f"m2/step-{s}", s / 100, s / 10, step=s) for s in (20, 3, 2, 30)]
     other = [of(f"m3/step-{s}", s / 100, s / 10, step=s) for s in (2, 30)]
-    [charts] = charts_of(frame(of("base", 0.3, 0.0), *made, *other))
+    [charts] = charts_of(leaderboard(frame(of("base", 0.3, 0.0), *made, *other)))
     always, kl = charts.series.curves
     assert {line.name: [stop.x for stop in line.stops] for line in always.lines} == {
         "m2/step-*": [2, 3, 20, 30], "m3/step-*": [2, 30],
     }  # fmt: skip
     assert [bar.mark for bar in always.beside] == ["base"] and charts.series.x.title == "training step"
     assert [stop.cell.value for stop in kl.lines[0].stops] == pytest.approx([0.2, 0.3, 2.0, 3.0])
-    assert steps_of(WORDS) == {} and charts_of(WORDS)[0].series is None
+    assert steps_of(WORDS) == {} and charts_of(leaderboard(WORDS))[0].series is None
 
 
 def test_a_sweep_is_rows_that_differ_in_one_number(charts):
@@ -120,7 +121,7 @@ def test_a_sweep_is_rows_that_differ_in_one_number(charts):
         of("[" * 3000, 0.1, 1.0), of("{a: " * 3000, 0.1, 1.0), of(f"top_k:k={'9' * 5000}", 0.1, 1.0),
         of("top_k:k=true", 0.1, 1.0), of("top_k:k=2", 0.1, 1.0),
     ]  # fmt: skip
-    [charts] = charts_of(frame(*rows))
+    [charts] = charts_of(leaderboard(frame(*rows)))
     stops = {s.x.title: [[p.x for p in line.stops] for line in s.curves[0].lines] for s in charts.sweeps}
     assert stops == {"sir: n": [[4.0, 9.0]], "sir: proposal.k": [[2.0, 8.0]]}
     [line] = charts.sweeps[1].curves[0].lines
@@ -129,7 +130,9 @@ def test_a_sweep_is_rows_that_differ_in_one_number(charts):
 
 def test_what_a_curve_cannot_show_is_left_out():
     silent = row("best_of_n:n=4", "divergence.kl_base", note="too few draws")
-    [charts] = charts_of(frame(WORDS.to_dict("records"), row("best_of_n:n=4", "satisfaction.always", 0.6, 0.1), silent))
+    [charts] = charts_of(
+        leaderboard(frame(WORDS.to_dict("records"), row("best_of_n:n=4", "satisfaction.always", 0.6, 0.1), silent))
+    )
     told = [(r.label, r.reason) for curve in charts.sweeps[0].curves for r in curve.left_out]
     assert ("best_of_n:n=4", "divergence.kl_base: — (too few draws)") in told
 

@@ -8,70 +8,36 @@ from __future__ import annotations
 import csv
 import html
 import json
-import random
 import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields
 from html.parser import HTMLParser
 from io import StringIO
+from itertools import islice
+from math import inf
 from pathlib import Path
 from typing import Any
 from unicodedata import category
 
 import pandas as pd
 import pytest
+from hostile_words import ATTACKS, COUNT, strings
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from rich.console import Console
 
-from alignbench.reports import latex, markdown, rows, tex
+from alignbench.reports import drawn, latex, markdown, rows, tex
 from alignbench.reports.board import Leaderboard, plain_text
+from alignbench.reports.examples import Example, Shown
 from alignbench.reports.readme import END, START, replaced
 from alignbench.reports.render import to_html, to_json, to_latex, to_markdown, to_terminal
 from alignbench.reports.rows import COLUMNS, read_rows, tidy, write_rows
 from alignbench.reports.spreadsheet import guarded, unguarded
 from alignbench.reports.table import leaderboard
-
-ATTACKS = (
-    "<script>alert(1)</script>", "</script><script>alert(1)//", "</style><style>*{display:none}", "</title><h1>x",
-    '"><img src=x onerror=alert(1)>', "' onmouseover='alert(1)", "<svg/onload=alert(1)>",
-    "<a href=javascript:x>y</a>", "javascript:alert(1)", "<!-- comment", "-->", "--!>", "]]>", "<![CDATA[x",
-    "<?php x ?>", "&lt;b&gt; &amp; &#60;", "&notanentity;", "</td></tr></table>", "<template>", "</textarea>",
-    "{{7*7}}", "{% include 'x' %}", "${7*7}", "#{7}", "=cmd|' /C calc'!A0", "+1+1", "-1+1", "@SUM(A1:A9)", "\t=1+1",
-    "\r=1+1", "\n=1+1", '";=1+1;"', "a;=1+1", "'=1+1", "''", '"', '""', '=HYPERLINK("http://evil.example","x")',
-    "\uff1d1+1", "\\input{/etc/passwd}", "\\write18{ls}", "\\immediate\\openout5=x", "\\catcode`\\%=0",
-    "\\end{document}", "\\end{tabular}\\end{table}", "\\csname x\\endcsname", "%", "100%", "$$", "$x^2$", "^^5c",
-    "^^M", "#1", "~", "{", "}", "}{", "[", "]", "[2pt]", "*", "*{9}", "\\", "\\\\", "\\\\[9cm]", "& x & y", "_",
-    "__init__", "_a_", "--", "---", "<<", "?`", "`", "``", "```", "``x``", "|", "\\|", "a|b", "| --- |", "**bold**",
-    "*em*", "~~gone~~", "[link](http://evil.example)", "![i](http://evil.example/x.png)",
-    "[ref]: http://evil.example", "[^1]", "[^1]: note", "http://evil.example", "https://evil.example/a?b=c",
-    "www.evil.example", "mailto:a@evil.example", "someone@evil.example", "@everyone", "#123", "GH-1", ":smile:",
-    "a:b:c", "# title", "- item", "+ item", "1. item", "1) item", "12. x", "===", "> quote", "    code",
-    "<http://evil.example>", START, END, f"\n{END}\n", "\u202eturned\u202c", "\u2066isolated\u2069", "\u200fright",
-    "\u061carabic", "a\u200bb", "\ufeffmark", "\u00adsoft", "\u2060joined", "\U000e0041tag", "\x00", "a\x00b",
-    "\x1b[31mred\x1b[0m", "\x1b]0;t\x07", "\x9b31m", "\x07", "\x08\x08\x08", "\x7f", "\ud800", "\udcff", "x\udfffy",
-    "\ufffe", "two\nlines", "cr\ronly", "crlf\r\n", "\u2028", "\u2029", "\x85", "\v\f", " ", "  spaced  ", "", "nan",
-    "NaN", "inf", "null", "None", "NA", "[bold]rich[/bold]", "[link=http://evil.example]x[/link]", "中文 🎲",
-    "👩\u200d⚕️", "שלום", "مرحبا",
-    "Ẑ λ̂ x̂ \u0302", "é«»ÐĦ½¤", "π₁ ∮ ℝ", "a\u0301\u0302\u0303\u0304" * 9, "◆",
-    "— not measured", "x" * 10_000, "<" * 3_000, "中" * 3_000, "a_" * 3_000, "{name: prompt, text: '<b>'}",
-    "{name: a, b: {name: c}}", "{a: &a [*a]}", "!!python/object:os.system x", "best_of_n:n=</td>", "2001-99-99",
-    "a|b|c:d", "base", "draws of p", "constant:text=</script>",
-)  # fmt: skip
-COUNT = 1000
-
-
-def strings() -> list[str]:
-    """The named attacks, then mixtures of them with letters from all over Unicode: always the same."""
-    dice = random.Random(20)
-    letters = [
-        chr(c) for c in (*range(0x250), *range(0x2000, 0x2070), *range(0xFE00, 0xFE10), 0xD8FF, 0x10FFFF, 0x1F3B2)
-    ]
-    pieces = [attack for attack in ATTACKS if len(attack) < 100]
-    mixed = ["".join(dice.choices(pieces, k=2) + dice.choices(letters, k=3)) for _ in range(COUNT - len(ATTACKS))]
-    return [*ATTACKS, *mixed]
+from alignbench.results import RowKey
 
 
 def table(words: Iterator[str], tasks: int) -> pd.DataFrame:
@@ -198,13 +164,48 @@ def check_html(text: str, like: str, words: Sequence[str]) -> None:
     assert [word for word in words if word not in seen] == []
 
 
-def test_html_has_no_element_or_attribute_but_its_own(board: Leaderboard, innocent: Leaderboard) -> None:
-    page, like = to_html(board), to_html(innocent)
+def draws_of(rows: pd.DataFrame, words: Iterator[str]) -> list[Shown]:
+    """Two draws of each generator, one by token, with words in every place of them."""
+    names = [f.name for f in fields(RowKey)]
+    units = rows.drop_duplicates(["task", "generator", "aligner"]).to_dict("records")
+    return [Shown(RowKey(**{k: v for k, v in u.items() if k in names}), _two(words)) for u in units]
+
+
+def _two(words: Iterator[str]) -> tuple[Example, ...]:
+    pieces = tuple(islice(words, 6))
+    nats = (-0.1, -1.0, -3.0, -5.0, -9.0, -inf)
+    features: dict[str, float | str | None] = {next(words): next(words), next(words): 1.0}
+    return (
+        Example(next(words), 0, "".join(pieces), True, features, -1.0, None, -inf, None, pieces, nats),
+        Example(next(words), 1, next(words), False, {}, None, None, None, None),
+    )
+
+
+def carried(page: str) -> list[str]:
+    """All strings of the draws that a page carries, as a browser reads them."""
+    blocks = [json.loads(text, parse_constant=refuse) for text in Page(page).inside("script") if text[0] == "{"]
+    found = [word for block in blocks for word in (*block["prompts"], *block["features"])]
+    for draw in (draw for block in blocks for some in block["draws"].values() for draw in some):
+        found += [draw["tokens"]] if isinstance(draw["tokens"], str) else draw["tokens"]
+        found += [value for _, value in draw["features"]]
+    return found
+
+
+def test_html_has_no_element_or_attribute_but_its_own(
+    board: Leaderboard, innocent: Leaderboard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each word comes back out of the draws as it was; planted bugs: nothing is escaped, draws are but JSON."""
+    draws = draws_of(board.rows, cycle(strings()))
+    page, like = to_html(board, draws), to_html(innocent, draws_of(innocent.rows, map("word{}".format, range(10**6))))
     words = [text for table in board for row in table.rows for text in (row.label, table.heading)]
     check_html(page, like, words)
-    assert not re.search("[\u202a-\u202e\u2066-\u2069\x00-\x08\x0b-\x1f]", page)
+    assert set(carried(page)) >= set(strings()) and page.count('class="drill"') == len(draws)
+    assert not re.search("[\u202a-\u202e\u2066-\u2069\x00-\x08\x0b-\x1f]", page.replace("\n", ""))
     with pytest.raises(AssertionError):
         check_html(html.unescape(page), like, words)
+    monkeypatch.setattr(drawn, "DANGEROUS", re.compile("(?!)"))
+    with pytest.raises(AssertionError):
+        check_html(to_html(board, draws), like, words)
 
 
 # Markdown

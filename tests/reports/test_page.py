@@ -22,16 +22,9 @@ from alignbench.reports.html import to_html
 from alignbench.reports.table import leaderboard
 
 HOSTILE = (
-    "</script><script>alert(1)</script>",
-    "<!--",
-    "]]>",
-    "\u202eturned",
-    "\x00",
-    "\ud800",
-    "\u2028",
-    "' onx=\"",
-    "\u05d0",
-)
+    "</script><script>alert(1)</script>", "<!--", "]]>", "\u202eturned", "\x00", "\ud800", "\u2028", "' onx=\"",
+    "\u05d0", "so\u00adft", "\U000e0041tag", "\u3164filler",
+)  # fmt: skip
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 CHECKS = Path(__file__).with_name("page_checks.js")
 NARROW, WIDE = {"width": 360, "height": 740}, {"width": 1280, "height": 900}
@@ -180,6 +173,10 @@ def test_a_filter_leaves_the_generators_that_it_names(reader) -> None:
     names = page.page.locator("tbody th:visible").all_text_contents()
     assert names and all("temperature" in name for name in names)
     assert page.page.inner_text("#said") == "3 of 16 generators are shown."
+    points = page.page.locator(".view-1 >> nth=0 >> g[data-n]:visible title").all_text_contents()
+    assert points and all("temperature" in told for told in points)
+    page.page.fill("#filter", "x 0")  # which the title of a point says, and no name
+    assert page.page.locator("g[data-n]:visible").count() == 0
     page.page.fill("#filter", "")
     assert len(page.page.locator(".board >> nth=0 >> tbody tr:visible").all()) == 16
 
@@ -198,10 +195,13 @@ def test_a_generator_opens_its_draws_as_text(reader) -> None:
     assert draw.is_visible()
     text = draw.locator(".text").inner_text()
     assert "</script><script>alert(1)</script>" in text and "word7" in text
-    assert all(code in text for code in ("U+202E", "U+0000", "U+D800", "U+2028")) and "\u202e" not in text
+    codes = ("U+202E", "U+0000", "U+D800", "U+2028", "U+00AD", "U+E0041", "U+3164")
+    assert all(code in text for code in codes) and not set("\u202e\u00ad\U000e0041") & set(text)
     assert "The opening of story 0" in draw.locator(".prompt").inner_text()
     assert draw.locator(".p4").first.get_attribute("title") == "−7.00 nats"
     assert "log π − log a" in draw.locator(".logs").inner_text() and "5.75" in draw.locator(".logs").inner_text()
+    last = draw.locator(".text span[title]").last
+    assert (last.get_attribute("class"), last.get_attribute("title")) == ("p4", "−∞ nats")
     assert "pronoun" in draw.locator("table").first.inner_text()
     draw.locator("summary", has_text="By token").click()
     assert "−0.50" in draw.locator("details table").inner_text()
@@ -230,6 +230,37 @@ def test_everyone_can_read_it(reader, settings: dict[str, Any]) -> None:
     page.page.locator(".board >> nth=0 >> tbody a.name").first.click()
     page.page.locator("details").evaluate_all("all => all.slice(0, 40).forEach(one => { one.open = true; })")
     assert page.page.evaluate(CHECKS.read_text(encoding="utf-8")) == []
+
+
+CONTROLS = "a[href], button, input, summary, [tabindex='0']"
+
+
+def test_the_tab_key_goes_through_all_controls_in_their_order(reader) -> None:
+    """Each has the focus once, from the top of the page to its end, and shows it."""
+    page = reader(viewport=NARROW).page
+    there = page.evaluate("""(controls) => {
+        for (const node of document.querySelectorAll("nav, #task-1 ~ section")) node.remove();
+        const all = [...document.querySelectorAll("*")];
+        window.reached = [];
+        addEventListener("focusin", ({ target }) => {
+            reached.push([all.indexOf(target), getComputedStyle(target).outlineStyle]);
+        });
+        return all.filter((node) => node.matches(controls) && node.checkVisibility({ contentVisibilityAuto: false })
+            && !node.matches("[type='radio']:not(:checked)")).map((node) => all.indexOf(node));
+    }""", CONTROLS)  # fmt: skip
+    assert len(there) > 50
+    for _ in there:
+        page.keyboard.press("Tab")
+    reached = page.evaluate("reached")
+    assert [place for place, _ in reached] == there and "none" not in [outline for _, outline in reached]
+
+
+def test_the_keyboard_opens_draws_and_goes_to_them(reader) -> None:
+    page = reader().page
+    page.locator(".board >> nth=0 >> tbody a.name").first.press("Enter")
+    page.wait_for_function("document.activeElement.matches('details.drill[open] > summary')")
+    page.keyboard.press("Enter")
+    assert page.locator("details.drill[open]").count() == 0
 
 
 def test_the_checks_find_what_is_wrong(reader) -> None:

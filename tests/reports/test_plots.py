@@ -18,6 +18,7 @@ from alignbench.errors import StoreError, UsageError
 from alignbench.reports.charts import charts_of
 from alignbench.reports.plots import FORMATS, draw, save
 from alignbench.reports.plots.style import short
+from alignbench.reports.table import leaderboard
 
 pytest.importorskip("altair")
 pytest.importorskip("vl_convert")
@@ -36,7 +37,7 @@ def texts(svg: Path) -> list[str]:
 
 
 def test_the_specification_is_the_golden_one(tmp_path: Path) -> None:
-    [charts] = charts_of(WORDS)
+    [charts] = charts_of(leaderboard(WORDS))
     save(draw(charts.tradeoff), tmp_path / "t.json")
     found = (tmp_path / "t.json").read_text(encoding="utf-8")
     if os.environ.get("ALIGNBENCH_REGENERATE"):
@@ -45,7 +46,7 @@ def test_the_specification_is_the_golden_one(tmp_path: Path) -> None:
 
 
 def test_pictures_are_what_their_names_say(tmp_path: Path) -> None:
-    [charts] = charts_of(WORDS)
+    [charts] = charts_of(leaderboard(WORDS))
     picture = draw(charts.tradeoff)
     for extension in FORMATS:
         save(picture, tmp_path / f"t.{extension}")
@@ -64,7 +65,7 @@ def test_pictures_are_what_their_names_say(tmp_path: Path) -> None:
 
 
 def test_bars_say_infinity_bounds_and_what_is_wanted(tmp_path: Path) -> None:
-    [charts] = charts_of(WORDS)
+    [charts] = charts_of(leaderboard(WORDS))
     save(draw(charts.divergences), tmp_path / "d.svg")
     assert {"∞", "n/a", "KL(p||π), nats ↓"} <= set(texts(tmp_path / "d.svg"))
     save(draw(charts.moments), tmp_path / "m.svg")
@@ -76,9 +77,10 @@ def test_words_that_mean_harm_are_only_shown(tmp_path: Path) -> None:
         of(f"{word}/run-{s}", 0.1 * s, s, step=s, task=HOSTILE[0], base=HOSTILE[1]) for word in HOSTILE for s in (1, 2)
     ]
     rows = frame(*steps).assign(part=lambda t: t["part"].where(t["metric"] == "divergence", HOSTILE[3]))
-    [charts] = charts_of(frame(rows.to_dict("records"), row("a", "satisfaction.always", 1.0, 0.1).copy()).assign(
+    rows = frame(rows.to_dict("records"), row("a", "satisfaction.always", 1.0, 0.1)).assign(
         task=HOSTILE[0], base=HOSTILE[1]
-    ))  # fmt: skip
+    )
+    [charts] = charts_of(leaderboard(rows))
     for name, chart in {"m": charts.moments, "d": charts.divergences, "s": charts.series}.items():
         save(draw(chart), tmp_path / f"{name}.svg")
         raw, said = (tmp_path / f"{name}.svg").read_text(encoding="utf-8"), texts(tmp_path / f"{name}.svg")
@@ -99,6 +101,6 @@ def test_short_keeps_both_ends() -> None:
 @pytest.mark.parametrize("absent", ["altair", "vl_convert"])
 def test_without_the_libraries_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch, absent: str) -> None:
     monkeypatch.setitem(sys.modules, absent, None)
-    [charts] = charts_of(WORDS)
+    [charts] = charts_of(leaderboard(WORDS))
     with pytest.raises(UsageError, match=r"pip install 'alignbench\[plots\]'"):
         draw(charts.tradeoff)

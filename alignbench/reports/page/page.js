@@ -49,13 +49,16 @@
   const apply = () => {
     const wanted = filter.value.trim().toLowerCase();
     const shown = new Set(), whole = new Set();
-    for (const item of all("[data-n]")) {
-      const name = (item.querySelector("th .name, th > bdi, summary > bdi, title") || item).textContent;
-      const fits = name.toLowerCase().includes(wanted);
-      item.classList.toggle("off", !fits);
-      if (!item.matches("tr")) continue;
-      whole.add(name);
-      if (fits) shown.add(name);
+    for (const section of all("section")) {
+      const left = new Set();
+      for (const row of all(".board [data-n]", section)) {
+        const name = row.querySelector("th bdi").textContent;
+        whole.add(name);
+        if (!name.toLowerCase().includes(wanted)) continue;
+        shown.add(name);
+        left.add(row.dataset.n);
+      }
+      for (const item of all("[data-n]", section)) item.classList.toggle("off", !left.has(item.dataset.n));
     }
     say(wanted ? `${shown.size} of ${whole.size} generators are shown.` : "");
   };
@@ -103,10 +106,11 @@
   }
 
   // Example draws: made from the data of their table when a generator is opened.
-  const HIDDEN = /[\p{Cc}\p{Cs}\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]/u;
+  const HIDDEN = /[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}\u034f\u115f\u1160\u3164\uffa0]/u;
   const SPLIT = new RegExp(`(${HIDDEN.source})`, "u");
   const LIKELY = [0.5, 0.1, 0.01, 0.001].map(Math.log);
-  const nats = (x) => x === null ? "—" : typeof x === "string" ? x.replace("inf", "∞") : x.toFixed(2).replace("-", "−");
+  const number = (x) => typeof x === "string" ? Number(x.replace("inf", "Infinity")) : x;
+  const nats = (x) => x === null ? "—" : (typeof x === "string" ? x.replace("inf", "∞") : x.toFixed(2)).replace("-", "−");
   const visible = (text) => text.split(SPLIT).filter(Boolean).map((part) => {
     if (part === "\n" || part === "\t" || !HIDDEN.test(part)) return part;
     const code = part.codePointAt(0).toString(16).toUpperCase().padStart(4, "0");
@@ -114,7 +118,7 @@
   });
   const token = ([text, log]) => {
     if (log === null) return make("span", {}, ...visible(text));
-    const level = LIKELY.filter((limit) => Number(log) < limit).length;
+    const level = LIKELY.filter((limit) => number(log) < limit).length;
     return make("span", { class: `p${level}`, title: `${nats(log)} nats` }, ...visible(text));
   };
   const table = (caption, head, rows) => make("table", { class: "small" }, make("caption", {}, caption),
@@ -130,7 +134,10 @@
     });
     return list;
   };
-  const minus = (one, other) => typeof one === "number" && typeof other === "number" ? one - other : null;
+  const minus = (one, other) => {
+    const difference = one === null || other === null ? NaN : number(one) - number(other);
+    return Number.isFinite(difference) ? difference : Number.isNaN(difference) ? null : difference < 0 ? "-inf" : "inf";
+  };
   const ENDS = { ended: " ■ ended", limit: " … cut at the limit of tokens", cut: " … shortened for this page" };
   const article = (draw, { prompts, features }) => {
     const pieces = typeof draw.tokens === "string" ? [[draw.tokens, null]]
