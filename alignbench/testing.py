@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,9 @@ from alignbench.types import Array, Distribution, Draws, Sampler, collect, rows_
 
 TOLERANCE = 1e-4
 """Nats: how far fp32 log-probabilities of one draw may differ between a batch of 1 and of 64, padded or not."""
+
+MANY = 2000
+"""Rows of a batch where thousands are drawn of a tiny world: a batch takes as long as one of 64."""
 
 
 class LawBroken(AssertionError):
@@ -42,6 +46,11 @@ class Case:
         rows = rows_of(len(self.prompts), self.draws) if rows is None else rows
         parts = self.generator.sample(self.prompts, rows, max_tokens=self.max_tokens, seed=self.seed)
         return collect(parts)
+
+    @cached_property
+    def every(self) -> Draws:
+        """Every continuation of each prompt, with its probability."""
+        return enumerate_draws(self.generator, self.prompts, max_tokens=self.max_tokens)
 
 
 def delivers_the_rows(case: Case) -> None:
@@ -98,7 +107,7 @@ def rescoring_is_sampling(case: Case) -> None:
 
 def probabilities_sum_to_one(case: Case) -> None:
     """Over all continuations of a prompt, EOS and cut ones included, probabilities sum to 1 and agree with log_prob."""
-    every = enumerate_draws(case.generator, case.prompts, max_tokens=case.max_tokens)
+    every = case.every
     for number, prompt in enumerate(case.prompts):
         total = float(np.exp(every.log_prob[every.prompt == number]).sum())  # type: ignore[index]
         _require(abs(total - 1) < TOLERANCE, f"probabilities of the continuations of '{prompt}' sum to {total:.6f}")
@@ -108,8 +117,9 @@ def probabilities_sum_to_one(case: Case) -> None:
 def frequencies_are_probabilities(case: Case) -> None:
     """The share of each first token and of finished draws is its probability, within 5 standard errors."""
     many = Case(case.generator, case.prompts, case.max_tokens, 2000, case.seed)
-    draws = many.sample()
-    every = enumerate_draws(case.generator, case.prompts, max_tokens=case.max_tokens)
+    with _batch_size(case.generator, MANY):
+        draws = many.sample()
+    every = case.every
     for number in range(len(case.prompts)):
         mine, truth = draws.take(draws.prompt == number), every.take(every.prompt == number)
         for what, seen, event in _events(mine, truth):

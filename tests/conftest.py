@@ -25,6 +25,21 @@ def _one_thread_in_float32():
     precision.cpu_likes_bfloat16 = lambda: False
 
 
+@pytest.fixture(scope="session", autouse=True)
+def shipped_blocks():
+    """How many jackknife replicates users have; tests have the fewest there may be, each another run of all metrics."""
+    from alignbench.metrics import replicates
+
+    shipped, replicates.BLOCKS = replicates.BLOCKS, replicates.FEWEST
+    return shipped
+
+
+@pytest.fixture
+def as_shipped(monkeypatch, shipped_blocks):
+    """As many replicates as users have."""
+    monkeypatch.setattr("alignbench.metrics.replicates.BLOCKS", shipped_blocks)
+
+
 @pytest.fixture(autouse=True)
 def _alone(request, monkeypatch, tmp_path_factory):
     """No sockets and an empty cache, except where a test is marked slow."""

@@ -29,6 +29,8 @@ BLOCK = 128
 """Ids in a block of the two-stage draw: 384 block sums replace a cumulative sum over 49,152 ids."""
 CACHED = 16
 """Rows drawn at once on a CPU: 16 rows of 49,152 float32 are 3 MB, which stay in the second-level cache."""
+IN_CACHE = 16 * 49_152
+"""Numbers of them: of a smaller vocabulary more rows go at once, of one of some ids all that there are."""
 AT_ONCE = 128
 """Rows whose logits are made at once on a CPU: 25 MB at 49,152 ids. Above 32 MiB the C library gives memory back each
 time and gets it again page by page: 70 ms for 256 rows at once, 60 in two halves."""
@@ -48,16 +50,22 @@ def draw(
     remember.
     """
     on_cpu = uniforms.device.type == "cpu"
-    made, step = (AT_ONCE, CACHED) if on_cpu else (len(uniforms), len(uniforms))
+    made = AT_ONCE if on_cpu else len(uniforms)
     parts = []
     for begin in range(0, len(uniforms), made):
         few, coins = logits[begin : begin + made], uniforms[begin : begin + made]
         said = None if seen is None else seen[begin : begin + made]
+        step = cached_rows(few.shape[-1]) if on_cpu else len(uniforms)
         for i in range(0, len(coins), step):
             part = slice(i, i + step)
             parts.append(_drawn(few[part], coins[part], warp, None if said is None else said[part]))
     ids, law, model = (torch.cat(part) for part in zip(*parts, strict=True))
     return ids, law, model
+
+
+def cached_rows(size: int) -> int:
+    """How many rows of `size` ids are drawn from at once on a CPU."""
+    return max(CACHED, IN_CACHE // size)
 
 
 def _drawn(
@@ -295,7 +303,7 @@ class _Batch:
         self.held[free[:count]] = rows
         self.decoder.fill(slots, which)
         self._begin(slots, rows)
-        few = CACHED if self.model.device.type == "cpu" else count
+        few = cached_rows(self.first.shape[-1]) if self.model.device.type == "cpu" else count
         for i in range(0, count, few):  # a prompt's logits are repeated for its draws
             self._draw(self.first[which[i : i + few]], slots[i : i + few])
 

@@ -73,7 +73,7 @@ class Warp:
             raise UsageError(f"repetition_penalty={self.repetition_penalty}: needs to know what was said before")
         if seen is not None:
             x = _penalised(x, seen, self.repetition_penalty).log_softmax(-1)
-        if self == Warp(repetition_penalty=self.repetition_penalty):
+        if self.temperature == 1 and not self.truncates:
             return x
         x = (x / self.temperature).log_softmax(-1)
         if 0 < self.top_k < x.shape[-1]:

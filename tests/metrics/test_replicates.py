@@ -17,6 +17,7 @@ from alignbench.seeds import APART
 from alignbench.stats.intervals import mean_over_prompts
 from alignbench.stats.ranks import jackknife_error
 
+pytestmark = pytest.mark.usefixtures("as_shipped")
 GIVEN, LIKE = "prompts_given", "prompts_like_these"
 WORLD = PairedWorld(1)
 

