@@ -13,8 +13,8 @@ from markupsafe import Markup
 from alignbench.reports.board import ARROWS, Leaderboard
 from alignbench.reports.examples import Shown
 from alignbench.reports.markdown import LEGEND
-from alignbench.reports.sections import sections
-from alignbench.reports.strips import scale, strip
+from alignbench.reports.page.sections import sections
+from alignbench.reports.page.strips import scale, strip
 
 FOLDER = Path(__file__).with_name("page")
 ROOM = 1_000_000

@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from paired_world import PairedWorld, _atoms
 
 from alignbench.registry import load_plugins
-from alignbench.reports.comparison import differences
+from alignbench.reports.comparison.compared import differences
 from alignbench.results import RowKey, measure
 
 KEY = RowKey("r", "t", 1, "h", "g", "i", "", "b", "b", "t", "", 0, 64, "", "")

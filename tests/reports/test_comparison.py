@@ -11,12 +11,12 @@ from rich.console import Console
 
 from alignbench.generators.series import step_of
 from alignbench.metrics.prompts import picked
-from alignbench.reports import comparison as module
-from alignbench.reports import contenders, regression
-from alignbench.reports.checkpoints import sparkline
-from alignbench.reports.comparison import Compared, Comparison, Difference, compare, differences
-from alignbench.reports.comparison_text import grilles, to_html, to_json, to_markdown, to_terminal
-from alignbench.reports.contenders import Contender, Measured
+from alignbench.reports.comparison import compared as module
+from alignbench.reports.comparison import contenders, regression
+from alignbench.reports.comparison.checkpoints import sparkline
+from alignbench.reports.comparison.compared import Compared, Comparison, Difference, compare, differences
+from alignbench.reports.comparison.contenders import Contender, Measured
+from alignbench.reports.comparison.text import grilles, to_html, to_json, to_markdown, to_terminal
 from alignbench.results import Row, RowKey, measure
 from alignbench.stats.compare import holm
 from alignbench.types import Draws, Estimate, Evidence, Fit, Scored, Wanted
@@ -57,6 +57,7 @@ def worlds(seed, shift=0.0):
     return tuple(evidence(common + rng.normal(s, 1, DRAWS)) for s in (0.0, shift))
 
 
+@pytest.mark.usefixtures("as_shipped")
 @pytest.mark.parametrize("by", ["draws", "blocks"])
 def test_a_known_difference_is_covered_and_p_values_are_uniform_where_there_is_none(by, monkeypatch):
     if by == "draws":
@@ -81,6 +82,7 @@ def test_pairs_that_are_shuffled_would_be_caught():
     assert wrong.ci_high - wrong.ci_low > 2 * (right.ci_high - right.ci_low)
 
 
+@pytest.mark.usefixtures("as_shipped")
 def test_draws_and_blocks_agree_where_each_block_is_one_draw(monkeypatch):
     a, b = worlds(3, 0.7)
     by_draw = between(a, b)

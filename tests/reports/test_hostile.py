@@ -29,9 +29,10 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from rich.console import Console
 
-from alignbench.reports import drawn, latex, markdown, rows, tex
+from alignbench.reports import latex, markdown, rows, tex
 from alignbench.reports.board import Leaderboard, plain_text
 from alignbench.reports.examples import Example, Shown
+from alignbench.reports.page import drawn
 from alignbench.reports.readme import END, START, replaced
 from alignbench.reports.render import to_html, to_json, to_latex, to_markdown, to_terminal
 from alignbench.reports.rows import COLUMNS, read_rows, tidy, write_rows

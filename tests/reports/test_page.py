@@ -16,9 +16,9 @@ import pytest
 from many_rows import many_draws, many_rows
 
 from alignbench.reports.board import Cell, Leaderboard
-from alignbench.reports.drawn import packed
 from alignbench.reports.examples import Example
 from alignbench.reports.html import to_html
+from alignbench.reports.page.drawn import packed
 from alignbench.reports.table import leaderboard
 
 HOSTILE = (

@@ -10,10 +10,10 @@ from chart_rows import WORDS, frame, of
 
 from alignbench.reports import standing
 from alignbench.reports.board import Leaderboard
-from alignbench.reports.drawn import of_table
 from alignbench.reports.examples import Example, Shown
 from alignbench.reports.html import to_html
-from alignbench.reports.sections import sections
+from alignbench.reports.page.drawn import of_table
+from alignbench.reports.page.sections import sections
 from alignbench.reports.table import leaderboard
 from alignbench.results import RowKey
 

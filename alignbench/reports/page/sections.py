@@ -8,7 +8,6 @@ from functools import cached_property
 
 from markupsafe import Markup
 
-from alignbench.reports import svg
 from alignbench.reports.board import Cell, Leaderboard, Row, Table
 from alignbench.reports.charts import (
     Bar,
@@ -23,9 +22,10 @@ from alignbench.reports.charts import (
     is_mixed,
     tradeoff,
 )
-from alignbench.reports.drawn import of_table, packed
 from alignbench.reports.examples import Example, Shown
 from alignbench.reports.lines import SEED
+from alignbench.reports.page import svg
+from alignbench.reports.page.drawn import of_table, packed
 
 COSTS = ("cost.calls_per_draw", "cost.tokens_per_draw", "cost.proposals_per_draw")
 """What a trade-off has on its horizontal axis beside KL(π‖a): the first that some row has."""

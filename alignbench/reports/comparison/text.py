@@ -14,15 +14,15 @@ from rich.text import Text
 from tabulate import tabulate
 
 from alignbench.reports.board import plain_text
-from alignbench.reports.comparison import LEVEL, Compared, Comparison, Difference
+from alignbench.reports.comparison.compared import LEVEL, Compared, Comparison, Difference
+from alignbench.reports.comparison.shifts import Example, Shift
 from alignbench.reports.markdown import escape
 from alignbench.reports.numbers import MISSING, plain, spell
-from alignbench.reports.shifts import Example, Shift
 from alignbench.reports.terminal import superscript
 from alignbench.results import dump
 from alignbench.types import Estimate
 
-TEMPLATE = Path(__file__).with_name("comparison.html.jinja")
+TEMPLATE = Path(__file__).with_name("page.html.jinja")
 LONGEST = 240  # characters of a draw that are shown; JSON has all
 LEVEL_NOTE = "± and [low, high] are 95 % limits, of differences paired ones; not adjusted for their number"
 VERDICTS = {"better": "green", "worse": "red", "differs": "bold"}

@@ -8,7 +8,7 @@ from math import isfinite, isinf
 
 from alignbench.errors import UsageError, unknown
 from alignbench.reports.board import plain_text
-from alignbench.reports.comparison import LEVEL, Compared, Comparison, Difference
+from alignbench.reports.comparison.compared import LEVEL, Compared, Comparison, Difference
 from alignbench.reports.numbers import plain
 
 

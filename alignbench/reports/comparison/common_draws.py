@@ -10,7 +10,7 @@ import numpy as np
 from alignbench.errors import RunError
 from alignbench.metrics.prompts import left_out, picked
 from alignbench.reports.board import plain_text
-from alignbench.reports.contenders import Pair
+from alignbench.reports.comparison.contenders import Pair
 from alignbench.types import Array, Evidence, Scored
 
 SHOWN = 60  # characters of a prompt in a note

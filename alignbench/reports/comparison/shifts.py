@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from alignbench.reports.common_draws import aligned, of_prompts
+from alignbench.reports.comparison.common_draws import aligned, of_prompts
 from alignbench.stats.intervals import mean_over_prompts, spread_or_none
 from alignbench.types import Array, Estimate, Evidence
 

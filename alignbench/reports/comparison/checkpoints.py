@@ -10,9 +10,9 @@ from math import isfinite
 
 from alignbench.errors import UsageError
 from alignbench.reports.board import ARROWS, plain_text
-from alignbench.reports.comparison import Compared, Difference, Numbers, compare_pair
-from alignbench.reports.comparison_text import LEVEL_NOTE, Grille, html_of, markdown_of, signed, spelled
-from alignbench.reports.contenders import Measured, Pair, split, steps
+from alignbench.reports.comparison.compared import Compared, Difference, Numbers, compare_pair
+from alignbench.reports.comparison.contenders import Measured, Pair, split, steps
+from alignbench.reports.comparison.text import LEVEL_NOTE, Grille, html_of, markdown_of, signed, spelled
 from alignbench.results import dump
 from alignbench.types import Estimate
 

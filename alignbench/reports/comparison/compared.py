@@ -12,10 +12,10 @@ import numpy as np
 from alignbench.errors import AlignbenchError
 from alignbench.metrics.replicates import replicates_of
 from alignbench.reports.board import plain_text
-from alignbench.reports.common_draws import aligned, of_each_draw, shared
-from alignbench.reports.contenders import Contender, Measured, Pair, pairs
+from alignbench.reports.comparison.common_draws import aligned, of_each_draw, shared
+from alignbench.reports.comparison.contenders import Contender, Measured, Pair, pairs
+from alignbench.reports.comparison.shifts import Example, Shift, examples, shifts
 from alignbench.reports.pairs import difference, not_paired
-from alignbench.reports.shifts import Example, Shift, examples, shifts
 from alignbench.reports.table import leaderboard
 from alignbench.results import Row, frame, measure, remembered
 from alignbench.stats.compare import Pairing, holm, paired, permuted

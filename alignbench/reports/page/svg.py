@@ -11,7 +11,7 @@ from markupsafe import Markup
 from alignbench.reports.axes import Axis
 from alignbench.reports.board import Cell
 from alignbench.reports.charts import Bar, Curve, Point, Scatter, Stop
-from alignbench.reports.places import Box, placed
+from alignbench.reports.page.places import Box, placed
 
 WIDTH, HEIGHT = 400.0, 290.0
 LEFT, RIGHT, TOP, BOTTOM = 50.0, 14.0, 26.0, 40.0
