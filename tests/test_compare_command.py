@@ -146,6 +146,16 @@ def test_a_damaged_file_is_told_and_the_rest_compared(command, results):
     assert said.code == 1 and "two/evidence_other_0.npz: is not readable" in said.err and "little v1" in said.out
 
 
+def test_a_damaged_generator_is_not_called_unknown_nor_replaced_by_the_base(command, results):
+    """Planted: `compare out base LABEL` said that the label is no row, and `compare old new` compared a base."""
+    shutil.copytree("out", "new")
+    for path in Path("out").glob("exact+*/evidence_*.npz"):
+        path.write_bytes(path.read_bytes()[:100])
+    one_line(command("compare", "out", "base", "rejection:cap=256"), "is not readable (", 1)
+    one_line(command("compare", "out", "base", "rejection:cap=256"), "; and so with 1 more", 1)
+    one_line(command("compare", "out", "new/exact"), "out: holds no generator that could be read; out/exact+", 1)
+
+
 def trained(folder, steps):
     """Laws as if they were checkpoints of a training."""
     for step, aligner in steps.items():
