@@ -91,6 +91,16 @@ def test_a_gate_stops_what_is_worse_beyond_doubt(command, results, gates, code, 
     assert said.code == code and line in said.err, said.err
 
 
+def test_a_gate_says_better_and_the_same_in_words(command, results):
+    """Planted: "better by 0.5 (at 95 % worse by at least -0.6)" and "better by 0"."""
+    gate = ("--fail_on_regression", "satisfaction.always")
+    said = command("compare", "out", "base", "rejection:cap=256", *gate)
+    assert said.code == 0 and "is better by 0." in said.err and "(at 95 % better by at most 0." in said.err, said.err
+    shutil.copytree("out/exact", "again")
+    said = command("compare", "out/exact", "again", *gate)
+    assert said.code == 0 and " is the same (" in said.err and "-0" not in said.err, said.err
+
+
 @pytest.mark.parametrize(("words", "line"), [
     (["satisfaction.allways"], "unknown metric 'satisfaction.allways'. Did you mean 'satisfaction.always'?"),
     (["satisfaction.always:x"], "the margin a number from 0 on"),
