@@ -91,6 +91,16 @@ def test_a_gate_stops_what_is_worse_beyond_doubt(command, results, gates, code, 
     assert said.code == code and line in said.err, said.err
 
 
+def test_a_gate_says_better_and_the_same_in_words(command, results):
+    """Planted: "better by 0.5 (at 95 % worse by at least -0.6)" and "better by 0"."""
+    gate = ("--fail_on_regression", "satisfaction.always")
+    said = command("compare", "out", "base", "rejection:cap=256", *gate)
+    assert said.code == 0 and "is better by 0." in said.err and "(at 95 % better by at most 0." in said.err, said.err
+    shutil.copytree("out/exact", "again")
+    said = command("compare", "out/exact", "again", *gate)
+    assert said.code == 0 and " is the same (" in said.err and "-0" not in said.err, said.err
+
+
 @pytest.mark.parametrize(("words", "line"), [
     (["satisfaction.allways"], "unknown metric 'satisfaction.allways'. Did you mean 'satisfaction.always'?"),
     (["satisfaction.always:x"], "the margin a number from 0 on"),
@@ -144,6 +154,16 @@ def test_a_damaged_file_is_told_and_the_rest_compared(command, results):
     Path("two/evidence_other_0.npz").write_bytes(b"nothing")
     said = command("compare", "one", "two")
     assert said.code == 1 and "two/evidence_other_0.npz: is not readable" in said.err and "little v1" in said.out
+
+
+def test_a_damaged_generator_is_not_called_unknown_nor_replaced_by_the_base(command, results):
+    """Planted: `compare out base LABEL` said that the label is no row, and `compare old new` compared a base."""
+    shutil.copytree("out", "new")
+    for path in Path("out").glob("exact+*/evidence_*.npz"):
+        path.write_bytes(path.read_bytes()[:100])
+    one_line(command("compare", "out", "base", "rejection:cap=256"), "is not readable (", 1)
+    one_line(command("compare", "out", "base", "rejection:cap=256"), "; and so with 1 more", 1)
+    one_line(command("compare", "out", "new/exact"), "out: holds no generator that could be read; out/exact+", 1)
 
 
 def trained(folder, steps):

@@ -52,6 +52,14 @@ def test_tables_and_the_suite_are_printed(command, runs):
     assert list(Path().glob("leaderboard.*")) == []
 
 
+def test_a_metric_may_be_called_as_its_column_is_headed(command, runs):
+    """Planted: --sort kl_target was taken and --metrics kl_target refused."""
+    said = command("leaderboard", runs, "--tasks", "words", "--metrics", "kl_target", "--format", "json")
+    assert said.code == 0 and [c["key"] for c in json.loads(said.out)["tables"][0]["columns"]] == [
+        "divergence.kl_target"
+    ]
+
+
 def test_options_choose(command, runs):
     said = command("leaderboard", runs, "--tasks", "wo*", "--metrics", "perplexity", "--sort", "kl_target",
                    "--baseline", "top_k:k=3", "--format", "json")  # fmt: skip

@@ -24,7 +24,7 @@ RANKS = (
 )
 BOLD = "Bold: the best of a column and all that is tied with it at 95 % (paired differences, adjusted for the rows)."
 APART = "Rows below the others are there to compare with: neither ranked nor bold."
-UNPAIRED = "{} have no replicates: told apart by the sum of standard errors, which holds whatever they share."
+UNPAIRED = "{} no replicates: told apart by the sum of standard errors, which holds whatever they share."
 NO_NUMBER = "no number to rank by"
 DIVERSITY = "distinct.distinct_2"
 OBJECTIVES = (
@@ -115,7 +115,7 @@ def _not_compared(lines: Sequence[Line], best: Mapping[str, list[int] | None]) -
 def _unpaired(lines: Sequence[Line], keys: Sequence[str]) -> list[str]:
     """What is said of rows that were measured before replicates were kept."""
     old = [x for x in lines if all(replicates_of(x.records[k]) is None for k in keys if k in x.records)]
-    count = "All rows" if len(old) == len(lines) else f"{len(old)} rows" if len(old) > 1 else "One row"
+    count = "All rows have" if len(old) == len(lines) else f"{len(old)} rows have" if len(old) > 1 else "One row has"
     return [UNPAIRED.format(count)] if old else []
 
 

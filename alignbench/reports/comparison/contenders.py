@@ -153,6 +153,8 @@ def _by_label(label: str, pools: Sequence[Pool]) -> Contender:
     labels = list(dict.fromkeys(m.label for m in found))
     if not found:
         known = {name for pool in pools for name in pool.labels}
+        if damaged := [line for pool in pools for line in pool.failures]:
+            raise StoreError(f"'{label}': is no row of what could be read; {_damage(damaged)}")
         raise UsageError(f"'{label}': is no folder, nor a row of the folders given.{did_you_mean(label, known)}")
     if len(labels) > 1 and label != BASE:
         raise UsageError(f"'{label}': stands for several rows; give one of: {'; '.join(labels)}")
@@ -162,6 +164,8 @@ def _by_label(label: str, pools: Sequence[Pool]) -> Contender:
 def _alone(pool: Pool, arguments: int) -> Contender:
     """The one generator of a folder: all there is in one of a generator, else what is there beside the base."""
     others = [m for m in pool.found if pool.whole and not m.is_pinned]
+    if pool.failures and not others and pool.whole:  # the base may not pass for the generator that was damaged
+        raise StoreError(f"{pool.folder}: holds no generator that could be read; {_damage(pool.failures)}")
     chosen = others or [m for m in pool.found if m.is_base or not pool.whole]
     if not chosen:
         raise StoreError(next(iter(pool.failures), f"{pool.folder}: holds neither a generator nor the base"))
@@ -170,6 +174,11 @@ def _alone(pool: Pool, arguments: int) -> Contender:
         asked = "compare needs two generators or more" if arguments == 1 else f"{pool.folder}: holds several generators"
         raise UsageError(f"{asked}. {_listed([pool])}")
     return Contender(names[0], tuple(chosen))
+
+
+def _damage(failures: Sequence[str]) -> str:
+    """The tail of an error about what is damaged: the first file, and how many there are besides."""
+    return failures[0] + (f"; and so with {len(failures) - 1} more" if len(failures) > 1 else "")
 
 
 def _listed(pools: Sequence[Pool]) -> str:

@@ -73,9 +73,14 @@ def _judged(gate: Gate, compared: Compared, d: Difference) -> Judgement:
     if least is None:
         return Judgement(None, f"{where} could not be judged: {plain_text(d.difference.note)}")
     beyond = least > gate.margin
-    by = f"worse by {plain(sign * value)}" if sign * value > 0 else f"better by {plain(-sign * value)}"
+    by = "the same" if value == 0 else _by(sign * value)
+    limit = f"worse by at least {plain(least)}" if least >= 0 else f"better by at most {plain(-least)}"
     verdict = f"more than {plain(gate.margin)} beyond doubt" if beyond else f"not shown to be over {plain(gate.margin)}"
-    return Judgement(beyond, f"{where} is {by} (at 95 % worse by at least {plain(least)}): {verdict}")
+    return Judgement(beyond, f"{where} is {by} (at 95 % {limit}): {verdict}")
+
+
+def _by(worse: float) -> str:
+    return f"worse by {plain(worse)}" if worse > 0 else f"better by {plain(-worse)}"
 
 
 def _least(d: Difference, sign: float) -> float | None:
