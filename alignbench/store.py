@@ -205,7 +205,9 @@ def read_vocab(folder: Path, fingerprint: str) -> tuple[bytes, ...] | None:
         return tuple(name.encode("utf-8", "surrogateescape") for name in names)
     except (OSError, EOFError, ValueError, AttributeError, zlib.error) as error:
         told = " ".join(str(error).split())
-        raise StoreError(f"{path}: is not readable ({told}); delete it and run the same command again") from error
+        raise StoreError(
+            f"{path}: is not readable ({told}); delete it, and the `alignbench run` that wrote it makes it anew"
+        ) from error
 
 
 def pack(record: Any) -> bytes:
@@ -227,7 +229,9 @@ def unpack(path: Path) -> Any:
         return _rebuild(tree, arrays)
     except Exception as error:  # a flipped bit can surface as any of a dozen kinds (zlib, struct, zipfile, …)
         told = " ".join(str(error).split()) or type(error).__name__
-        raise StoreError(f"{path}: is not readable ({told}); delete it and run the same command again") from error
+        raise StoreError(
+            f"{path}: is not readable ({told}); delete it, and the `alignbench run` that wrote it makes it anew"
+        ) from error
 
 
 def _flatten(value: Any, arrays: dict[str, Array]) -> Any:

@@ -65,6 +65,10 @@ def export(
     _check(form, organization, dataset, push_to_hub)
     if dry_run and not push_to_hub:
         raise UsageError("--dry_run is about the upload: give --push_to_hub ORG/NAME with it")
+    if push_to_hub and not dry_run:
+        from alignbench.integrations.hub import check_token
+
+        check_token()  # before anything is written
     from alignbench.reports.gather import gather
     from alignbench.reports.publish import accepted
 

@@ -17,6 +17,14 @@ def check_name(name: str, option: str) -> str:
     return name
 
 
+def check_token() -> None:
+    """Raise UsageError where nothing may be uploaded."""
+    import huggingface_hub as hub
+
+    if hub.get_token() is None:
+        raise UsageError("--push_to_hub: no token; set HF_TOKEN to one that may write, or run `hf auth login`")
+
+
 def upload(repository: str, folder: Path, files: Sequence[Path]) -> str:
     """Upload `files` below `folder` to the data set `repository`, made private where it does not exist; its address.
 
@@ -25,8 +33,7 @@ def upload(repository: str, folder: Path, files: Sequence[Path]) -> str:
     """
     import huggingface_hub as hub
 
-    if hub.get_token() is None:
-        raise UsageError("--push_to_hub: no token; set HF_TOKEN to one that may write, or run `hf auth login`")
+    check_token()
     try:
         hub.create_repo(repository, repo_type="dataset", private=True, exist_ok=True)
         done = hub.upload_folder(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from alignbench.reports.rows import salvage
+from alignbench.reports.rows import EDITED, salvage
 
 MOST = 3
 """Lines about one file, after which the rest is counted."""
@@ -26,6 +26,7 @@ def sound(path: Path) -> tuple[pd.DataFrame, list[str]]:
     wrong = pd.Series("", index=found.rows.index, dtype=object)
     for bad, why in _contradictions(found.rows):
         wrong = wrong.mask(bad & (wrong == ""), why)
+    wrong = wrong.mask(pd.Series(found.edited, found.rows.index, dtype=bool) & (wrong == ""), EDITED)
     lines = pd.Series(found.lines, index=found.rows.index, dtype="int64")
     bad = wrong != ""
     faults = [*found.faults, *(f"line {line}: {why}" for line, why in zip(lines[bad], wrong[bad], strict=True))]

@@ -6,6 +6,7 @@ import csv
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
 from itertools import islice
 from math import isnan
 from pathlib import Path
@@ -28,6 +29,9 @@ RARE = {"step": "Int64", "seeds": "Int64", "seed_sd": "float64", "replicates": "
 is over, and the standard deviation between them (see `seeds.with_means`); the number with one block of draws left out,
 for each block, with spaces between (see `metrics.replicates`; of a mean over seeds, with one seed left out), "" where a
 row has none; what sorts the tables of a task of the user's own, as `gather` learned it from a run folder."""
+DIGEST = "digest"
+"""The column of a CSV file that knows its rows; rows in memory have none."""
+EDITED = "is not what was written: its digest is another"
 LATER = ("generator_id", "base_id", "target_id", "draws", "judge", "measured", "exact", "ci_over")
 """Columns that older files lack."""
 NUMBERS = ("value", "stderr", "ci_low", "ci_high", "ess", "seconds", "exact")
@@ -91,20 +95,35 @@ def csv_bytes(rows: pd.DataFrame) -> bytes:
     """`rows` as UTF-8 CSV: floats to the last bit, infinity as `inf`, missing as empty.
 
     Words and names of columns that a spreadsheet would take for formulas have an apostrophe in front (`spreadsheet`).
+    The last column is a digest of the others, by which an edited row is known.
     """
-    table = tidy(rows)
-    table = table.assign(**{name: guard(table[name]) for name in _worded(table)}).rename(columns=guarded)
+    table = tidy(rows.drop(columns=DIGEST, errors="ignore"))
+    worded = _worded(table)
+    cells = {name: guard(table[name]) if name in worded else _spelled(table[name]) for name in table}
+    table = pd.DataFrame(cells, index=table.index, dtype=object).rename(columns=guarded)
+    table[DIGEST] = [_digest(row) for row in table.itertuples(index=False, name=None)]
     text = table.to_csv(index=False, lineterminator="\n")
     if "\r" in text:  # which only a quoted word may hold
-        text = table.to_csv(index=False, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
+        text = table.to_csv(index=False, lineterminator="\n", quoting=csv.QUOTE_ALL)
     return text.encode("utf-8", "backslashreplace")
+
+
+def _spelled(numbers: pd.Series) -> list[str]:
+    """Each number to the last bit, a missing one as nothing."""
+    return ["" if missing else str(number) for number, missing in zip(numbers.tolist(), numbers.isna(), strict=True)]
+
+
+def _digest(cells: Sequence[str]) -> str:
+    """10 hex digits that stand for the cells of a row as they are in the file, after an "x": a spreadsheet keeps it."""
+    return "x" + sha256("\x1f".join(cells).encode()).hexdigest()[:10]
 
 
 def read_rows(path: Path) -> pd.DataFrame:
     """The rows that `write_rows` wrote; raises StoreError where the file is missing, damaged or no results table."""
     found = salvage(path)
-    if found.faults:
-        raise _unreadable(path, found.faults[0])
+    edited = [f"line {line}: {EDITED}" for line, bad in zip(found.lines, found.edited, strict=True) if bad]
+    if faults := [*found.faults, *edited]:
+        raise _unreadable(path, faults[0])
     return found.rows
 
 
@@ -114,6 +133,7 @@ class Salvaged:
 
     rows: pd.DataFrame = field(default_factory=pd.DataFrame)
     lines: list[int] = field(default_factory=list)
+    edited: list[bool] = field(default_factory=list)  # for each row, whether it is not what its digest stands for
     faults: list[str] = field(default_factory=list)  # "line 3, column 'value': …"
 
 
@@ -142,7 +162,8 @@ def salvage(path: Path) -> Salvaged:
             head = _head([unguarded(name) for name in next(lines, [])])
             while some := list(islice(_whole(lines, len(head), found), AT_ONCE)):
                 parts.append(_typed(head, some, found, pool))
-        found.rows = tidy(pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=list(head)))
+        columns = [name for name in head if name != DIGEST]
+        found.rows = tidy(pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns))
         return found
     except (OSError, ValueError, csv.Error, StoreError) as error:  # UnicodeDecodeError is a ValueError
         at = f"line {lines.line_num}: " if isinstance(error, csv.Error) else ""
@@ -189,6 +210,9 @@ def _whole(lines: Iterator[list[str]], width: int, found: Salvaged) -> Iterator[
 def _typed(head: Sequence[str], some: Sequence[tuple[int, list[str]]], found: Salvaged, pool: _Pool) -> pd.DataFrame:
     """Rows of text with their numbers read; those in which a number is none are faults."""
     columns = dict(zip(head, zip(*(cells for _, cells in some), strict=True), strict=True))
+    digests = columns.pop(DIGEST, None)
+    at = list(head).index(DIGEST) if digests else 0
+    edited = [bool(digests) and _digest([*cells[:at], *cells[at + 1 :]]) != cells[at] for _, cells in some]
     keep = np.ones(len(some), dtype=bool)
     typed: dict[str, pd.Series] = {}
     for name, words in columns.items():
@@ -200,6 +224,7 @@ def _typed(head: Sequence[str], some: Sequence[tuple[int, list[str]]], found: Sa
         keep[list(wrong)] = False
         found.faults += [f"line {some[i][0]}, column '{name}': {why}" for i, why in wrong.items()]
     found.lines += [number for (number, _), kept in zip(some, keep, strict=True) if kept]
+    found.edited += [bad for bad, kept in zip(edited, keep, strict=True) if kept]
     return pd.DataFrame(typed)[keep]
 
 

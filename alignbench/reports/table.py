@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from alignbench.errors import unknown
+from alignbench.errors import UsageError, unknown
 from alignbench.reports.board import Arrangement, Cell, Column, Leaderboard, Row, Table, plain_text
 from alignbench.reports.cells import Footnotes, cell, common_signature, number, shared_notes
 from alignbench.reports.columns import COMPACT, COST, check_metrics, chosen_keys, label_of
@@ -48,8 +48,11 @@ def leaderboard(
     `metrics` picks columns by metric or `metric.part`; `primary` maps a task to the column that it is sorted and
     ranked by (default: what `rows.attrs` say under "primary", else divergence.kl_target). `baseline` names a row:
     each cell then has its paired difference to that row's beside it. With `allow_mixed` the versions of a task share
-    a table, in which nothing is ranked. Raises UnknownName where `metrics` or `baseline` is a name that no row bears.
+    a table, in which nothing is ranked. Raises UnknownName where `metrics` or `baseline` is a name that no row bears,
+    and UsageError where `rows` are no table.
     """
+    if not isinstance(rows, pd.DataFrame):
+        raise UsageError(f"leaderboard: takes the rows that `evaluate` gives, not a {type(rows).__name__}")
     told = rows.attrs.get("primary")
     first = primary if primary is not None else told if isinstance(told, Mapping) else {}
     return arranged(rows, Arrangement(first, baseline, allow_mixed), metrics)

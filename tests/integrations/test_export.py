@@ -69,6 +69,7 @@ def test_other_formats(command, rows, tmp_path):
 
 def test_upload_is_listed_first_and_has_no_draws_unless_asked(command, tmp_path, monkeypatch):
     sent = []
+    monkeypatch.setattr(hub, "check_token", lambda: None)
     monkeypatch.setattr(hub, "upload", lambda *given: sent.append(given) or "https://hub/commit")
     folder = tmp_path / "run" / "SmolLM2"
     folder.mkdir(parents=True)

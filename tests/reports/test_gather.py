@@ -245,7 +245,7 @@ def edited(path: Path, *changes: tuple[str, str]) -> list[str]:
         ("about 0.4", "line 2, column 'value': 'about 0.4' is no number; the row is left out"),
         ("nan", "line 2, column 'value': 'nan' is no number; leave the cell empty and say why in the note; the row is"),
         ("9.5", "line 2: the value is outside its limits; the row is left out"),
-        ("0.4,0.4", "line 2: has 29 cells, the first line 28; the row is left out"),
+        ("0.4,0.4", "line 2: has 30 cells, the first line 29; the row is left out"),
         ('"0,4"', "line 2, column 'value': '0,4' is no number; the row is left out"),
     ],
 )

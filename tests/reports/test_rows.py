@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from alignbench.errors import StoreError
-from alignbench.reports.rows import COLUMNS, LATER, NUMBERS, read_rows, tidy, write_rows
+from alignbench.reports.rows import COLUMNS, DIGEST, LATER, NUMBERS, read_rows, tidy, write_rows
 
 
 def test_rows_round_trip(rows: pd.DataFrame, tmp_path: Path) -> None:
@@ -24,7 +24,7 @@ def test_rows_round_trip(rows: pd.DataFrame, tmp_path: Path) -> None:
 def test_the_file_says_inf_and_leaves_missing_empty(rows: pd.DataFrame, tmp_path: Path) -> None:
     write_rows(tmp_path / "a.csv", rows)
     lines = (tmp_path / "a.csv").read_text(encoding="utf-8").splitlines()
-    assert lines[0] == ",".join(COLUMNS)
+    assert lines[0] == ",".join((*COLUMNS, DIGEST))
     assert any(",kl_target,inf,,,," in line for line in lines)
     assert "nan" not in "\n".join(lines).lower().replace("perplexity", "")
 
@@ -45,7 +45,7 @@ def test_what_a_spreadsheet_would_run_has_an_apostrophe_in_front(rows: pd.DataFr
     write_rows(tmp_path / "a.csv", rows)
     text = (tmp_path / "a.csv").read_text(encoding="utf-8")
     assert "'=cmd|' /C calc'!A0" in text and "a;'@SUM(1)\n'+2" in text and ",-0.0012," in text
-    assert text.splitlines()[0].endswith(",'=mine,ours") and text.rstrip().endswith(",'-1,-1")
+    assert text.splitlines()[0].endswith(",'=mine,ours,digest") and text.rstrip().rpartition(",")[0].endswith(",'-1,-1")
     back = read_rows(tmp_path / "a.csv")
     assert set(back["note"]) == {"=cmd|' /C calc'!A0"} and set(back["=mine"]) == {"-1"}
 
@@ -121,3 +121,16 @@ def test_a_failed_write_keeps_the_old_file(rows: pd.DataFrame, tmp_path: Path) -
         write_rows(tmp_path / "a.csv", rows.drop(columns="metric"))
     assert (tmp_path / "a.csv").read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["a.csv"]
+
+
+def test_a_row_that_somebody_edited_is_known_by_its_digest(tmp_path: Path, rows: pd.DataFrame) -> None:
+    """Planted bug: a number changed with its limits, so that nothing contradicts it, was read as measured."""
+    path = tmp_path / "rows.csv"
+    write_rows(path, rows)
+    text = path.read_text()
+    lines = text.splitlines()
+    assert lines[0].endswith(",digest") and "digest" not in read_rows(path)
+    lines[1] = lines[1].replace(",0.", ",0.9", 1)
+    path.write_text("\n".join(lines) + "\n")
+    with pytest.raises(StoreError, match="line 2: is not what was written: its digest is another"):
+        read_rows(path)

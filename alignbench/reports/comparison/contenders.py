@@ -131,6 +131,8 @@ def contenders(arguments: Sequence[str]) -> tuple[list[Contender], list[str]]:
     labels, the one generator in it beside the base. Raises UsageError where that leaves fewer than two.
     """
     pools, labels = split(arguments)
+    if twice := [label for label in labels if labels.count(label) > 1]:
+        raise UsageError(f"'{twice[0]}': is there twice; a row does not differ from itself")
     by_folder = {str(pool.folder): pool for pool in pools}
     wholes = [pool for pool in pools if pool.whole]
     found: list[Contender] = []
