@@ -26,6 +26,7 @@ BOLD = "Bold: the best of a column and all that is tied with it at 95 % (paired 
 APART = "Rows below the others are there to compare with: neither ranked nor bold."
 UNPAIRED = "{} no replicates: told apart by the sum of standard errors, which holds whatever they share."
 NO_NUMBER = "no number to rank by"
+UNRANKED = "Nothing is ranked: no row has a finite {}."
 DIVERSITY = "distinct.distinct_2"
 OBJECTIVES = (
     ("satisfaction.always", "moment_error"), ("perplexity",), (DIVERSITY,),
@@ -58,13 +59,16 @@ def standing_of(lines: Sequence[Line], primary: str, better: Mapping[str, str]) 
     some = [lines[i] for i in places]
     if len(some) < 2:
         return NOTHING
-    found = rank_cells(ranks(numbers_of(some, primary, better[primary]))) if better[primary] else []
+    reached = numbers_of(some, primary, better[primary])
+    infinite = bool(better[primary]) and not np.isfinite(reached.values).any()
+    found = rank_cells(ranks(reached)) if better[primary] and not infinite else []
     best = {key: _best(numbers_of(some, key, way)) for key, way in better.items() if way}
     objectives = _objectives(some, lines, primary)
     judged = np.array([[_objective(line, key, lines) for key in objectives] for line in some], float)
     front: Array = pareto(judged, [_way(key, some) for key in objectives]) if len(objectives) > 1 else np.zeros(0)
     legend = [
         *([RANKS.format(_arrow(primary, better[primary]), sum(c.value is not None for c in found))] if found else []),
+        *([UNRANKED.format(_arrow(primary, better[primary]))] if infinite else []),
         BOLD, *_not_compared(some, best), *_unpaired(some, [*better]),
         *([_front_legend(objectives, some, judged)] if len(objectives) > 1 else []),
         *([APART] if len(some) < len(lines) else []),

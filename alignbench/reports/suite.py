@@ -43,10 +43,16 @@ def suites(contests: Sequence[Contest]) -> tuple[Table, ...]:
     groups: dict[tuple[str, str, str], list[Contest]] = {}
     for contest in contests:
         table = contest.table
-        if contest.better and len(contest.records) > 1:
+        if contest.better and len(contest.records) > 1 and _ranks(contest):
             groups.setdefault((table.base_id or table.base, table.base, table.judge), []).append(contest)
     several = {key: group for key, group in groups.items() if len(group) > 1}
     return tuple(_suite(group, _remark(key, list(several))) for key, group in several.items())
+
+
+def _ranks(contest: Contest) -> bool:
+    """Whether some row has a finite number: else its table ranks none."""
+    values = numbers(list(contest.records.values()), contest.better).values
+    return bool(np.isfinite(values).any())
 
 
 def _remark(key: tuple[str, str, str], keys: Sequence[tuple[str, str, str]]) -> str:

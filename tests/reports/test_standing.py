@@ -163,3 +163,9 @@ def test_two_fitted_targets_of_one_version_are_never_mixed() -> None:
     assert len(leaderboard(rows, allow_mixed=True)) == 2
     rows.loc[1, "task_hash"] = "b" * 16
     assert len(leaderboard(rows, allow_mixed=True)) == 1
+
+
+def test_rows_that_are_all_infinite_are_not_ranked_first() -> None:
+    """Planted bug: where the better rows have no number, the others were first, all at ∞."""
+    table = table_of(cell("never", inf), cell("neither", inf, 1), cell("none", None))
+    assert not table.ranked and "Nothing is ranked: no row has a finite kl_target ↓." in table.legend

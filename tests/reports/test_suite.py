@@ -42,7 +42,7 @@ def test_mean_ranks_are_over_the_rows_that_no_task_misses() -> None:
 
 def test_rows_that_are_infinite_everywhere_lead_no_suite() -> None:
     """Planted bug: the only rows without a gap, all of them at ∞, had a mean rank, and better ones had none."""
-    [suite] = board(on("a", x=1.0, y=inf, z=inf), on("b", x=None, y=inf, z=inf)).suite
+    [suite] = board(on("a", x=1.0, y=inf, z=inf), on("b", x=None, w=1.0, y=inf, z=inf)).suite
     assert {row.cells[0].text for row in suite.rows} == {"—"}
     found = {row.label: suite.footnotes[row.cells[0].notes[0] - 1] for row in suite.rows}
     assert found["x"] == "a task is missing" and "equal on every task" in found["y"] == found["z"]
