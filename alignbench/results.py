@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-import platform
 import re
-import sys
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -16,7 +14,6 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from hashlib import sha256
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +21,7 @@ from alignbench import metrics
 from alignbench.errors import AlignbenchError, StoreError
 from alignbench.metrics.prompts import over_prompts
 from alignbench.metrics.replicates import Measured, replicates, spelled
+from alignbench.provenance import hardware, kept_from, made_on, own_version, versions
 from alignbench.registry import metric as registry
 from alignbench.store import digest, evidence_files, pack, unpack, write_atomic
 from alignbench.types import PRIMARY, Array, CiOver, Estimate, Evidence
@@ -188,7 +186,7 @@ class Writer:
             base=bench.base_name, base_id=short(bench.base_identity), target_id=bench.target_id,
             judge=bench.judge_name, seed=bench.seed.entropy, draws=bench.draws,
             measured=earlier.measured if earlier else began, ci_over=task.ci_over,
-            signature=f"{self._signature()}|{_made_on(earlier.signature) if earlier else made_on()}".rstrip("|"),
+            signature=f"{self._signature()}|{kept_from(earlier.signature) if earlier else made_on()}".rstrip("|"),
             step=self.step,
         )  # fmt: skip
 
@@ -459,54 +457,3 @@ def jsonable(value: Any) -> Any:
     if hasattr(value, "tolist"):
         return jsonable(value.tolist())
     return str(value)
-
-
-def own_version() -> str:
-    """This package's version."""
-    try:
-        return version("alignbench")
-    except PackageNotFoundError:
-        return "unknown"
-
-
-def versions() -> dict[str, str]:
-    """Versions of what the numbers rest on."""
-    found = {"python": platform.python_version()}
-    told = ("alignbench", "torch", "transformers", "tokenizers", "numpy", "scipy", "arviz-stats", "scikit-learn",
-            "evaluate", "sacrebleu", "rouge-score", "peft", "llguidance", "outlines-core")  # fmt: skip
-    for name in told:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
-MADE_ON = ("torch", "transformers", "machine")
-"""Parts of a signature that say where the evidence was made; they stay when its rows are made anew elsewhere."""
-
-
-def made_on() -> str:
-    """The versions that decide a draw and the machine that it was measured on, as parts of a signature."""
-    found, where = versions(), hardware()
-    gpus = [re.sub(r"[|:;\s]+", "-", name) for name in where["gpus"]]
-    machine = f"{len(gpus)}x{gpus[0]}" if gpus else f"{where['machine']}-{where['cpus']}cpu"
-    parts = {name: found.get(name, "") for name in MADE_ON[:-1]} | {MADE_ON[-1]: machine}
-    return "|".join(f"{name}:{told}" for name, told in parts.items() if told)
-
-
-def _made_on(signature: str) -> str:
-    """Those parts of an earlier signature; "" where it has none."""
-    return "|".join(part for part in signature.split("|") if part.partition(":")[0] in MADE_ON)
-
-
-def hardware() -> dict[str, Any]:
-    """The machine, in a few words; no host name and no path."""
-    import os
-
-    torch: Any = sys.modules.get("torch")
-    gpus = []
-    if torch is not None and torch.cuda.is_available():
-        gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    return {"system": platform.system(), "machine": platform.machine(), "cpus": os.cpu_count(), "gpus": gpus,
-            "threads": torch.get_num_threads() if torch is not None else None}  # fmt: skip

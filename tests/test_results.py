@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from alignbench import results
+from alignbench import provenance, results
 from alignbench.errors import StoreError
 from alignbench.registry import load_plugins
 from alignbench.results import Row, RowKey, dump, frame, jsonable, rescore, safe_name
@@ -82,7 +82,7 @@ def test_json_is_strict():
 def test_versions_and_hardware_name_no_machine():
     import platform
 
-    text = dump({"v": results.versions(), "h": results.hardware()})
+    text = dump({"v": provenance.versions(), "h": provenance.hardware()})
     assert "numpy" in text and (platform.node() == "" or platform.node() not in text) and "/" not in text
 
 
