@@ -34,7 +34,7 @@ metrics: [perplexity, satisfaction, divergence, acceptance]
 """
 BASIC = ("run", "--model", "exact", "--tasks", "little.yaml", "--output_path", "out")
 BOTH = (*BASIC, "--aligner", "rejection", "--aligner", "best_of_n:n=3")
-VARYING = ["run_id", "seconds", "measured"]  # what may differ between two runs of one thing
+VARYING = ["digest", "run_id", "seconds", "measured"]  # what may differ between two runs of one thing
 
 
 @pytest.fixture(autouse=True)
