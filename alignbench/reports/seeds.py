@@ -38,7 +38,7 @@ def with_means(rows: pd.DataFrame) -> pd.DataFrame:
         return single
     by_setting = single[single["seed"].notna()].groupby(list(SETTING), sort=False)
     means = [row for _, group in by_setting for row in _means_of(group)]
-    return tidy(pd.concat([single.astype(object), pd.DataFrame(means)], ignore_index=True)) if means else single
+    return tidy(pd.concat([single, tidy(pd.DataFrame(means))], ignore_index=True)) if means else single
 
 
 def _means_of(rows: pd.DataFrame) -> list[dict[str, Any]]:
