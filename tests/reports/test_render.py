@@ -18,7 +18,7 @@ from rich.console import Console
 
 from alignbench.errors import StoreError
 from alignbench.reports.render import FORMATS, to_html, to_json, to_markdown, to_terminal, write_leaderboard
-from alignbench.reports.rows import COLUMNS, read_rows, tidy
+from alignbench.reports.rows import COLUMNS, csv_bytes, read_rows, tidy
 from alignbench.reports.table import Leaderboard, leaderboard
 
 GOLDEN = Path(__file__).parent.parent / "golden"
@@ -37,10 +37,10 @@ def printed(board: Leaderboard, width: int) -> str:
     return out.getvalue()
 
 
-@pytest.mark.parametrize("extension", sorted(FORMATS))
+@pytest.mark.parametrize("extension", ["csv", *sorted(FORMATS)])
 def test_golden(board: Leaderboard, extension: str) -> None:
     path = GOLDEN / f"leaderboard.{extension}"
-    text = FORMATS[extension](board)
+    text = csv_bytes(board.rows).decode() if extension == "csv" else FORMATS[extension](board)
     if os.environ.get("ALIGNBENCH_REGENERATE"):
         path.write_text(text, encoding="utf-8")
     assert text == path.read_text(encoding="utf-8")
