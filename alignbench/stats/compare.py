@@ -13,15 +13,13 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.special import stdtr
-from scipy.stats import bootstrap
 
-from alignbench.stats.flips import RESAMPLES, Alternative, sign_flips
+from alignbench.stats.flips import Alternative, sign_flips
 from alignbench.stats.intervals import mean_over_prompts, normal, spread_or_none
 from alignbench.stats.jackknife import strata, unit_sums
 from alignbench.types import Array, CiOver, Estimate
 
 LEVEL = 0.05
-BATCH = 100  # resamples at once: 100 × 10,000 units × 8 bytes = 8 MB
 
 
 @dataclass(frozen=True)
@@ -78,29 +76,6 @@ def permuted(
     Each independent unit (draw, group or prompt) swaps its two values with probability ½; see `flips.sign_flips`.
     """
     return sign_flips(_shares(np.asarray(first, float) - np.asarray(second, float), pairing), rng, alternative)
-
-
-def bootstrapped(first: Array, second: Array, pairing: Pairing, rng: np.random.Generator) -> Estimate:
-    """As `paired`, with a 95 % percentile bootstrap interval: units are drawn anew within prompts, or whole prompts.
-
-    Source: Efron and Tibshirani, An Introduction to the Bootstrap (1993), §13.
-    """
-    difference = np.asarray(first, float) - np.asarray(second, float)
-    tables = _tables(difference, pairing)
-    value = float(np.mean([t[:, 0].sum() / t[:, 1].sum() for t in tables]))
-    if min(map(len, tables)) < 2:
-        return Estimate(value, n=difference.size, note="one independent unit: nothing to draw anew")
-
-    def statistic(*picked: Array, axis: int = -1) -> Array:
-        sums = [t[rows].sum(axis=-2) for t, rows in zip(tables, picked, strict=True)]
-        return np.asarray(np.mean([s[..., 0] / s[..., 1] for s in sums], axis=0))
-
-    answer = bootstrap(
-        tuple(np.arange(len(t)) for t in tables), statistic, n_resamples=RESAMPLES, batch=BATCH, vectorized=True,
-        method="percentile", rng=rng,
-    )  # fmt: skip
-    low, high = (float(x) for x in answer.confidence_interval)
-    return Estimate(value, float(answer.standard_error), low, high, difference.size)
 
 
 def holm(p_values: Array) -> Array:
