@@ -16,7 +16,7 @@ from alignbench.registry import aligner, feature, generator, metric
 
 if TYPE_CHECKING:
     from alignbench.api import evaluate
-    from alignbench.reports.table import leaderboard
+    from alignbench.reports.table.leaderboards import leaderboard
     from alignbench.seeds import Seed
     from alignbench.types import Draws, Estimate, Evidence
 
@@ -26,7 +26,7 @@ _HOMES = {
     "Evidence": "alignbench.types",
     "Seed": "alignbench.seeds",
     "evaluate": "alignbench.api",
-    "leaderboard": "alignbench.reports.table",
+    "leaderboard": "alignbench.reports.table.leaderboards",
 }
 
 __all__ = [

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alignbench.errors import RunError, unknown
-from alignbench.job import Job
-from alignbench.run import run
+from alignbench.run.job import Job
+from alignbench.run.runner import run
 from alignbench.spec import parse_spec
 
 if TYPE_CHECKING:

@@ -6,8 +6,7 @@ from dataclasses import dataclass, replace
 from hashlib import sha256
 
 import numpy as np
-
-from alignbench.types import Array
+from numpy.typing import NDArray
 
 STREAMS = {"ref": 0, "fit": 1, "heldout": 2, "train": 3, "own": 4}
 """Streams that never share a draw, and the number that stands for each in a seed."""
@@ -40,7 +39,7 @@ class Seed:
         words = [self.entropy, STREAMS[self.stream], digest, int(index)]
         return np.random.default_rng(np.random.SeedSequence([*words, self.salt] if self.salt else words))
 
-    def uniforms(self, prompt: str, index: int, count: int) -> Array:
+    def uniforms(self, prompt: str, index: int, count: int) -> NDArray[np.float64]:
         """(count, 2) uniforms on [0, 1): for each token, one picks a block of ids and one the id inside it."""
         return self.rng(prompt, index).random((count, 2))
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from alignbench.generators.base import Autoregressive
-from alignbench.generators.exact import enumerate_draws
+from alignbench.generators.exact.world import enumerate_draws
 from alignbench.seeds import Seed
 from alignbench.types import Array, Distribution, Draws, Sampler, collect, rows_of
 

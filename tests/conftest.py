@@ -19,7 +19,7 @@ def _one_thread_in_float32():
     """float32 by default, whatever this CPU likes better: there laws hold to the last draw."""
     import torch
 
-    from alignbench.generators import precision
+    from alignbench.generators.hf import precision
 
     torch.set_num_threads(1)
     precision.cpu_likes_bfloat16 = lambda: False

@@ -45,7 +45,7 @@ def chatty_llama(folder: Path, *, adds_bos: bool = False, trims: bool = False) -
     """The law of a random Llama with a chat template, whose tokenizer puts a BOS before any other text if asked."""
     from tokenizers.processors import TemplateProcessing
 
-    from alignbench.generators.hf import hf
+    from alignbench.generators.hf.factory import hf
 
     path = folder / "chatty"
     law = hf(pretrained=str(tiny_llama(path, (*NOUNS[:4], "user", "assistant", "system"))))

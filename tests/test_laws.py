@@ -15,18 +15,19 @@ from models import tiny_bart, tiny_classifier, tiny_encoder, tiny_gpt2, tiny_lla
 from alignbench import testing
 from alignbench.aligners.base import Setting
 from alignbench.api import evaluate
-from alignbench.generators import history, sampling, slots
+from alignbench.generators import history, sampling
 from alignbench.generators import law as law_module
-from alignbench.generators import transformer as transformer_module
-from alignbench.generators.exact import enumerate_draws, exact
-from alignbench.generators.hf import hf
-from alignbench.generators.transformer import HFState
+from alignbench.generators.exact.world import enumerate_draws, exact
+from alignbench.generators.hf import causal as transformer_module
+from alignbench.generators.hf import slots
+from alignbench.generators.hf.causal import HFState
+from alignbench.generators.hf.factory import hf
 from alignbench.generators.warp import Warp
 from alignbench.registry import aligner, feature, generator, load_plugins
 from alignbench.spec import parse_spec
 from alignbench.target import Constraint, Target
+from alignbench.target.truth import exact_values
 from alignbench.testing import Case, LawBroken, check
-from alignbench.truth import exact_values
 from alignbench.types import Distribution, Sampler, collect, rows_of
 
 load_plugins()

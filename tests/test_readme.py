@@ -9,9 +9,9 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from alignbench import config
 from alignbench.cli import app
 from alignbench.reports.rows import read_rows
+from alignbench.run import config
 from alignbench.task import load_task
 
 ROOT = Path(__file__).parents[1]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from alignbench.errors import StoreError
-from alignbench.generators.exact import exact
+from alignbench.generators.exact.world import exact
 from alignbench.seeds import Seed
 from alignbench.store import DrawStore, Wish, check_writable, digest, evidence_files, pack, unpack, write_atomic
 from alignbench.types import Cost, Draws, Estimate, Evidence, Fit, Scored, Selection, Wanted, collect, rows_of

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from alignbench.generators.exact import exact
+from alignbench.generators.exact.world import exact
 from alignbench.testing import LawBroken, check
 from alignbench.types import Draws
 

@@ -1,6 +1,6 @@
 """A task on three words whose every continuation can be listed, for tests that measure without a run's folders."""
 
-from alignbench.generators.exact import exact
+from alignbench.generators.exact.world import exact
 
 BASE = exact(words="sun rain wind", seed=3)
 PROMPTS = ("rain", "sun wind")

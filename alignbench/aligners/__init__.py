@@ -13,15 +13,9 @@ whether it is to have the task's `train` prompts as its `prompts`. One that puts
 `Nesting`.
 """
 
-from alignbench.aligners import attention_window as attention_window
-from alignbench.aligners import best_of_n as best_of_n
 from alignbench.aligners import chain as chain
-from alignbench.aligners import constrained as constrained
 from alignbench.aligners import decoding as decoding
-from alignbench.aligners import few_shot as few_shot
+from alignbench.aligners import guidance as guidance
 from alignbench.aligners import null as null
-from alignbench.aligners import point as point
-from alignbench.aligners import prompt as prompt
-from alignbench.aligners import quasi_rejection as quasi_rejection
-from alignbench.aligners import rejection as rejection
-from alignbench.aligners import sir as sir
+from alignbench.aligners import prompting as prompting
+from alignbench.aligners import selection as selection

@@ -76,8 +76,8 @@ def _check_worlds(given: dict[str, Any]) -> None:
 
     from rich.console import Console
 
-    from alignbench import selfcheck as checker
-    from alignbench.reports import checks
+    from alignbench.checks import selfcheck as checker
+    from alignbench.reports.formats import checks
 
     names = [w.strip() for w in given.get("worlds", ",".join(checker.WORLDS)).split(",") if w.strip()]
     folders = tuple(given.get("include_path", ()))
@@ -96,10 +96,10 @@ def _check_model(given: dict[str, Any]) -> None:
 
     from rich.console import Console
 
-    from alignbench import modelcheck
-    from alignbench.options import models_of
+    from alignbench.checks import modelcheck
     from alignbench.registry import load_plugins
-    from alignbench.reports import checks
+    from alignbench.reports.formats import checks
+    from alignbench.run.options import models_of
 
     load_plugins(tuple(given.get("include_path", ())))
     spec = models_of([given["model"]], [given["model_args"]] if "model_args" in given else [])[0]

@@ -15,8 +15,8 @@ from alignbench.cli.words import IncludePath, say
 from alignbench.errors import RunError, UsageError, unknown
 
 if TYPE_CHECKING:
-    from alignbench.reports.comparison.regression import Gate
-    from alignbench.reports.comparison.text import Grille
+    from alignbench.reports.compare.regression import Gate
+    from alignbench.reports.compare.text import Grille
 
 EXAMPLES = """
 Examples:
@@ -70,7 +70,7 @@ def compare(
     which prompts moved most, and draws side by side.
     """
     from alignbench.registry import load_plugins
-    from alignbench.reports.comparison.regression import gate_of
+    from alignbench.reports.compare.regression import gate_of
 
     load_plugins(tuple(include_path or ()))
     gates = [gate_of(words) for words in fail_on_regression or ()]
@@ -103,10 +103,10 @@ class _Where:
 
 
 def _compare(generators: Sequence[str], gates: Sequence[Gate], where: _Where) -> None:
-    from alignbench.reports.comparison import text
-    from alignbench.reports.comparison.compared import compare as compared
-    from alignbench.reports.comparison.contenders import contenders
-    from alignbench.reports.comparison.regression import judged
+    from alignbench.reports.compare import text
+    from alignbench.reports.compare.compared import compare as compared
+    from alignbench.reports.compare.contenders import contenders
+    from alignbench.reports.compare.regression import judged
 
     where.formats(text.FORMATS)
     found, damaged = contenders(generators)
@@ -130,7 +130,7 @@ def _compare(generators: Sequence[str], gates: Sequence[Gate], where: _Where) ->
 
 
 def _series(generators: Sequence[str], where: _Where) -> None:
-    from alignbench.reports.comparison import checkpoints
+    from alignbench.reports.compare import checkpoints
 
     where.formats(checkpoints.FORMATS)
     with waiting("comparing checkpoints"):
@@ -146,7 +146,7 @@ def _give(shown: Any, formats: Mapping[str, Callable[[Any], str]], grilles: Sequ
     """Write the files asked for, or print one format, or the terminal's tables."""
     from rich.console import Console
 
-    from alignbench.reports.comparison.text import to_terminal
+    from alignbench.reports.compare.text import to_terminal
     from alignbench.store import write_atomic
 
     names = where.formats(formats)

@@ -16,8 +16,8 @@ from alignbench.errors import UsageError, unknown
 if TYPE_CHECKING:
     import pandas as pd
 
-    from alignbench.reports.board import Leaderboard
     from alignbench.reports.examples import Shown
+    from alignbench.reports.table.board import Leaderboard
 
 EXTENSIONS = {"md": "md", "csv": "csv", "html": "html", "latex": "tex", "json": "json"}
 """Format → extension of its file."""
@@ -93,7 +93,7 @@ def leaderboard(
     kinds = _extensions(formats)
     _check_usage(kinds, out, readme, check=check, formats=formats)
     from alignbench.reports.gather import gather
-    from alignbench.reports.table import leaderboard as tables_of
+    from alignbench.reports.table.leaderboards import leaderboard as tables_of
 
     found = gather(folders)
     failures = list(found.failures)
@@ -117,7 +117,7 @@ def show(board: Leaderboard) -> None:
     """Print the tables."""
     from rich.console import Console
 
-    from alignbench.reports.render import to_terminal
+    from alignbench.reports.formats.render import to_terminal
 
     console = Console()
     for table in board.shown:
@@ -159,7 +159,7 @@ def _primary(rows: pd.DataFrame, sort: str | None) -> dict[str, str]:
     """What sorts each task's tables where --sort says it; raises UnknownName."""
     if sort is None:
         return {}
-    from alignbench.reports.columns import key_named
+    from alignbench.reports.table.columns import key_named
 
     return dict.fromkeys(rows["task"].unique(), key_named(sort, rows))
 
@@ -167,7 +167,7 @@ def _primary(rows: pd.DataFrame, sort: str | None) -> dict[str, str]:
 def _draws(folders: list[Path]) -> list[Shown]:
     """Example draws for the page; what cannot be read is told, and no number is missing for it."""
     from alignbench.reports.examples import examples
-    from alignbench.reports.html import ROOM
+    from alignbench.reports.formats.html import ROOM
 
     found, failures = examples(folders, budget=ROOM)
     for line in failures:
@@ -179,7 +179,7 @@ def _deliver(
     board: Leaderboard, kinds: list[str], out: Path | None, readme: Path | None, draws: list[Shown], *, check: bool
 ) -> bool:
     """Print, write or check; False where a checked file is not as it should be."""
-    from alignbench.reports import render
+    from alignbench.reports.formats import render
 
     files = render.leaderboard_files(board, out, kinds, readme, draws)
     if check:

@@ -16,8 +16,8 @@ from alignbench.cli.words import say
 from alignbench.errors import UsageError, unknown
 
 if TYPE_CHECKING:
-    from alignbench.reports.board import Table
-    from alignbench.reports.charts import Bars, Curves, Scatter
+    from alignbench.reports.charts.data import Bars, Curves, Scatter
+    from alignbench.reports.table.board import Table
 
 NOTHING = {
     "tradeoff": "no row has a finite number on both axes",
@@ -77,9 +77,9 @@ def plot(
 
     Exit code 1 where something that was asked for is missing.
     """
-    from alignbench.reports import plots
+    from alignbench.reports.charts import plots
+    from alignbench.reports.charts.plots.style import altair
     from alignbench.reports.gather import gather
-    from alignbench.reports.plots.style import altair
 
     asked = _Asked.of(what, x, y, out or Path(), formats)
     altair()
@@ -116,7 +116,7 @@ class _Asked:
     @classmethod
     def of(cls, what: str, x: str | None, y: str | None, out: Path, formats: str | None) -> _Asked:
         """The same, or UsageError."""
-        from alignbench.reports.plots import FORMATS
+        from alignbench.reports.charts.plots import FORMATS
 
         if what not in NOTHING:
             raise unknown("plot", what, NOTHING)
@@ -137,8 +137,8 @@ class _Asked:
         self, rows: Any, primary: Any, generators: Sequence[str], missing: list[str]
     ) -> Iterator[tuple[str, Scatter | Bars | Curves]]:
         """(name, chart) of all that the rows show; what they do not show goes to `missing`."""
-        from alignbench.reports import charts
-        from alignbench.reports.board import Arrangement
+        from alignbench.reports.charts import data as charts
+        from alignbench.reports.table.board import Arrangement
 
         if len(rows) == 0:
             return
@@ -159,7 +159,7 @@ class _Asked:
 
     def _charts(self, table: Table, x: str | None, y: str | None, steps: Any) -> Iterator[tuple[str, Any]]:
         """(end of the name, chart) of one table."""
-        from alignbench.reports import charts
+        from alignbench.reports.charts import data as charts
 
         keys = [y] if y else []
         match self.what:
@@ -220,8 +220,8 @@ def _only(table: Table, generators: Sequence[str]) -> tuple[Table, set[str]]:
 
 def _left_out(chart: Scatter | Bars | Curves) -> Iterator[str]:
     """What the chart does not show, a line for each reason."""
-    from alignbench.reports.charts import Bars, Scatter
-    from alignbench.reports.plots.style import short
+    from alignbench.reports.charts.data import Bars, Scatter
+    from alignbench.reports.charts.plots.style import short
 
     if isinstance(chart, Scatter):
         told = [(row.label, row.reason) for row in chart.left_out]

@@ -25,8 +25,8 @@ from alignbench.cli.words import (
 )
 
 if TYPE_CHECKING:
-    from alignbench.job import Job
-    from alignbench.run import Outcome
+    from alignbench.run.job import Job
+    from alignbench.run.runner import Outcome
 
 EXAMPLES = """
 Examples (the first is the quickstart: a small real model, three tasks, four generators):
@@ -123,7 +123,7 @@ def run(
     if dry_run:
         _show_plan(job)
         return
-    from alignbench import run as runner
+    from alignbench.run import runner
 
     try:
         outcome = runner.run(job)
@@ -139,8 +139,8 @@ def score(
     include_path: IncludePath = None,
 ) -> None:
     """Recompute every metric from stored draws (no model is loaded) and rebuild the leaderboard."""
-    from alignbench import results
     from alignbench.registry import load_plugins
+    from alignbench.run import results
 
     load_plugins(tuple(include_path or ()))
     found = results.rescore(folder)
@@ -156,7 +156,7 @@ def job_of(given: dict[str, Any]) -> Job:
     """The job that the options describe; a variable that is no option is told."""
     import os
 
-    from alignbench import config, options
+    from alignbench.run import config, options
 
     environment, strays = config.from_environment(os.environ)
     for line in strays:
@@ -173,7 +173,7 @@ def job_of(given: dict[str, Any]) -> Job:
 
 def _show_plan(job: Job) -> None:
     """What the job would draw."""
-    from alignbench.plan import plan
+    from alignbench.run.plan import plan
 
     for line in plan(job):
         print(line)
@@ -194,9 +194,9 @@ def _finish(job: Job, outcome: Outcome) -> None:
 def show(rows: Any, folder: Path | None, primary: dict[str, str]) -> None:
     """Print the leaderboard of `rows`, and write it in every format where there is a `folder`."""
     from alignbench.reports.examples import examples
-    from alignbench.reports.html import ROOM
-    from alignbench.reports.render import write_leaderboard
-    from alignbench.reports.table import leaderboard
+    from alignbench.reports.formats.html import ROOM
+    from alignbench.reports.formats.render import write_leaderboard
+    from alignbench.reports.table.leaderboards import leaderboard
 
     board = leaderboard(rows, primary=primary)
     print_tables(board)

@@ -20,7 +20,7 @@ from alignbench.registry import feature
 from alignbench.types import Array, Draws
 
 if TYPE_CHECKING:
-    from alignbench.generators.classifier import Checkpoint
+    from alignbench.generators.hf.classifier import Checkpoint
 
 BatchSize = PositiveInt | Literal["auto"]
 MULTI = "multi_label_classification"
@@ -78,7 +78,7 @@ def _checkpoint(
     pretrained: str, revision: str | None, use_safetensors: bool, device: str, batch_size: int | str
 ) -> Checkpoint:
     """What the loader of models is asked for."""
-    from alignbench.generators.classifier import Checkpoint
+    from alignbench.generators.hf.classifier import Checkpoint
 
     source = source_of(pretrained, revision)
     hub = source.kind == "hf"
@@ -92,7 +92,7 @@ def _checkpoint(
 
 def _logits(prompts: Sequence[str], draws: Draws, include_prompt: bool, checkpoint: Checkpoint) -> Array:
     """(B, labels) of the continuations, or of prompt and continuation as one text."""
-    from alignbench.generators.classifier import classifier
+    from alignbench.generators.hf.classifier import classifier
 
     before = [prompts[i] if include_prompt else "" for i in draws.prompt]
     return classifier(checkpoint).scores([a + b for a, b in zip(before, draws.texts, strict=True)])
@@ -163,7 +163,7 @@ def hf_reward(  # noqa: PLR0913
     It reads them as a pair of texts; with `apply_chat_template` as a user's turn and the reply, in its tokenizer's chat
     template. The other parameters are those of hf_classifier.
     """
-    from alignbench.generators.classifier import classifier
+    from alignbench.generators.hf.classifier import classifier
 
     model = classifier(_checkpoint(pretrained, revision, use_safetensors, device, batch_size))
     asked = [prompts[i] for i in draws.prompt]
@@ -202,7 +202,7 @@ def embedding_similarity(  # noqa: PLR0913
     `pretrained` (by default all-MiniLM-L6-v2, fetched once) is a checkpoint of sentence-transformers with mean or cls
     pooling, or a plain one of transformers, over whose tokens the mean is taken; sentence-transformers is not needed.
     """
-    from alignbench.generators.classifier import encoder
+    from alignbench.generators.hf.classifier import encoder
 
     checkpoint = _checkpoint(pretrained, revision, use_safetensors, device, batch_size)
     model = encoder(checkpoint, *recipe_of(source_of(pretrained, revision)))

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from alignbench.errors import UsageError
-from alignbench.generators.automaton import Automaton
 from alignbench.generators.base import Vocab
-from alignbench.generators.words import ids_of
+from alignbench.generators.exact.automaton import Automaton
+from alignbench.generators.exact.words import ids_of
 
 Rest = tuple[Any, ...]
 """What may follow: ("no",), ("end",), ("one", ids or None for any), ("then", r, s), ("or", frozenset), ("many", r)."""

@@ -13,13 +13,13 @@ from math import ceil, log
 import numpy as np
 
 from alignbench.errors import UsageError
-from alignbench.generators import dynamic
-from alignbench.generators.automaton import Automaton
-from alignbench.generators.exact import NGram, exact
+from alignbench.generators.exact import dynamic
+from alignbench.generators.exact.automaton import Automaton
+from alignbench.generators.exact.words import vocab_of
+from alignbench.generators.exact.world import NGram, exact
 from alignbench.generators.law import Law
+from alignbench.generators.masked.steered import constrained, twisted
 from alignbench.generators.pattern import contains_any, matches
-from alignbench.generators.steered import constrained, twisted
-from alignbench.generators.words import vocab_of
 from alignbench.target import Constraint, Target
 from alignbench.types import Array
 

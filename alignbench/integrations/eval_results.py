@@ -12,10 +12,10 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from alignbench.reports.numbers import spell
 from alignbench.reports.publish import name_of
-from alignbench.reports.seeds import key_of, with_means
-from alignbench.results import safe_name
+from alignbench.reports.table.numbers import spell
+from alignbench.reports.table.seeds import key_of, with_means
+from alignbench.run.results import safe_name
 from alignbench.types import CEILING
 
 Record = Mapping[str, Any]

@@ -75,7 +75,7 @@ def _checked(name: str, params: dict[str, Any]) -> frozenset[str]:
     if beyond := sorted(needs - TEXTS):
         raise UsageError(
             f"metric '{name}' needs more than texts ({'; '.join(metrics.REASONS[n] for n in beyond)}): measure it on a "
-            "task, with alignbench.run"
+            "task, with alignbench.run.runner"
         )
     return needs | ({"references"} & set(map(str, params.values())))
 

@@ -17,8 +17,8 @@ import pandas as pd
 from alignbench.metrics import range_of
 from alignbench.reports.folders import UNIT
 from alignbench.reports.publish import name_of, parts_of
-from alignbench.reports.seeds import key_of
-from alignbench.results import safe_name
+from alignbench.reports.table.seeds import key_of
+from alignbench.run.results import safe_name
 from alignbench.types import CEILING
 
 VERSION = "0.3.0"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from alignbench.generators.exact import enumerate_draws, exact
+from alignbench.generators.exact.world import enumerate_draws, exact
 from alignbench.generators.law import Law
 from alignbench.target import Constraint, Target
 from alignbench.types import Array, Draws

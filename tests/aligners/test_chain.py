@@ -8,11 +8,11 @@ from aligner_worlds import LENGTH, PROMPTS
 
 from alignbench.aligners.base import Setting
 from alignbench.aligners.chain import Chain
-from alignbench.aligners.few_shot import FewShot
+from alignbench.aligners.prompting.few_shot import FewShot
 from alignbench.errors import Unsupported, UsageError
-from alignbench.generators.exact import enumerate_draws, exact
-from alignbench.job import recipe_of
+from alignbench.generators.exact.world import enumerate_draws, exact
 from alignbench.registry import load_plugins
+from alignbench.run.job import recipe_of
 from alignbench.seeds import Seed
 from alignbench.spec import Spec, parse_spec
 

@@ -9,7 +9,7 @@ import tiny_world
 from alignbench import evaluate
 from alignbench.aligners.null import Constant, Copy
 from alignbench.errors import Unsupported, UsageError
-from alignbench.generators.hf import hf
+from alignbench.generators.hf.factory import hf
 from alignbench.generators.point_mass import POINT
 from alignbench.registry import load_plugins
 from alignbench.seeds import Seed

@@ -14,7 +14,7 @@ import numpy as np
 import pairs
 from tabulate import tabulate
 
-from alignbench.modelcheck import differing
+from alignbench.checks.modelcheck import differing
 from alignbench.types import Draws
 
 

@@ -61,7 +61,7 @@ def tables(path):
     """Seconds of gathering and of arranging."""
     from alignbench.registry import load_plugins
     from alignbench.reports.gather import gather
-    from alignbench.reports.table import leaderboard
+    from alignbench.reports.table.leaderboards import leaderboard
 
     load_plugins()
     began = time.process_time()
@@ -73,8 +73,8 @@ def tables(path):
 
 def stored(folder, draws):
     """Seconds of every metric on stored evidence; it is made before, in a process of its own."""
-    from alignbench import results
     from alignbench.registry import load_plugins
+    from alignbench.run import results
 
     load_plugins()
     began = time.process_time()

@@ -19,8 +19,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "reports"))
 
 from many_rows import many_draws, many_rows
 
-from alignbench.reports.html import to_html
-from alignbench.reports.table import leaderboard
+from alignbench.reports.formats.html import to_html
+from alignbench.reports.table.leaderboards import leaderboard
 
 MEGABYTE = 1_000_000
 CLOCK = "() => { const [n] = performance.getEntriesByType('navigation'); return [n.domInteractive, n.loadEventEnd]; }"

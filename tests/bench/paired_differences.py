@@ -1,7 +1,7 @@
 """Paired differences on exact worlds: coverage, width beside that of unpaired ones, ties with the best, ranks.
 
 By hand: ``python tests/bench/paired_differences.py [seeds]``; 400 seeds take some minutes. The truth is a finite sum.
-`tests/reports/test_pairs.py` runs few seeds of it.
+`tests/reports/table/test_pairs.py` runs few seeds of it.
 """
 
 import sys
@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from paired_world import ASKED, BETTER, PairedWorld, kl_alone, records
 
-from alignbench.reports.pairs import difference, numbers
+from alignbench.reports.table.pairs import difference, numbers
 from alignbench.stats.ranks import borda, ranks, tied
 
 WORLDS = {

@@ -29,10 +29,10 @@ ALIGNERS = ("temperature:t=0.7", "best_of_n:n=4", "rejection")
 MODEL_PARTS = ("loading", "drawing", "scoring")
 FUNCTIONS = {
     "features": ("alignbench.target.Target.measure", "alignbench.target.Target.log_ratio_of"),
-    "metrics": ("alignbench.results.measure",),
+    "metrics": ("alignbench.run.results.measure",),
     "files": (
-        "alignbench.store.pack", "alignbench.store.write_atomic", "alignbench.results.pack",
-        "alignbench.results.write_atomic", "alignbench.reports.render.write_leaderboard",
+        "alignbench.store.pack", "alignbench.store.write_atomic", "alignbench.run.results.pack",
+        "alignbench.run.results.write_atomic", "alignbench.reports.formats.render.write_leaderboard",
     ),
     "tables": ("alignbench.cli.run.show",),
     "scoring": ("alignbench.generators.law.Law.log_prob",),
@@ -106,9 +106,9 @@ class Recorder:
     @contextlib.contextmanager
     def installed(self) -> Iterator[None]:
         """Every timed function replaced by its timed twin."""
-        from alignbench import evidence
         from alignbench.generators.law import Law
         from alignbench.registry import generator
+        from alignbench.scoring import evidence
 
         with contextlib.ExitStack() as stack:
             for part, names in FUNCTIONS.items():

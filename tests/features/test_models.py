@@ -14,7 +14,7 @@ from scipy.special import expit, softmax
 from alignbench.errors import SourceError, UsageError
 from alignbench.features import bind, checkpoints
 from alignbench.features.models import hf_probability
-from alignbench.generators import classifier as module
+from alignbench.generators.hf import classifier as module
 from alignbench.task import load_task
 from alignbench.types import Draws
 

@@ -9,11 +9,11 @@ import torch
 from models import tiny_llama
 
 from alignbench.generators import budget as budget_module
-from alignbench.generators import transformer
 from alignbench.generators.budget import Budget, bucket, free_memory, ran_out
-from alignbench.generators.hf import hf
+from alignbench.generators.hf import causal as transformer
+from alignbench.generators.hf.factory import hf
+from alignbench.generators.hf.slots import Slots, Trial
 from alignbench.generators.sampling import Stepwise
-from alignbench.generators.slots import Slots, Trial
 
 CPU = torch.device("cpu")
 

@@ -12,9 +12,9 @@ from models import tiny_gpt2
 
 from alignbench.errors import RunError, UsageError
 from alignbench.generators import law as law_module
-from alignbench.generators import slots
-from alignbench.generators.exact import enumerate_draws, exact
-from alignbench.generators.hf import hf
+from alignbench.generators.exact.world import enumerate_draws, exact
+from alignbench.generators.hf import slots
+from alignbench.generators.hf.factory import hf
 from alignbench.generators.law import LawState, compare, kl_by_step
 from alignbench.generators.sampling import pick
 from alignbench.generators.warp import Warp

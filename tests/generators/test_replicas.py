@@ -10,7 +10,7 @@ import torch
 
 from alignbench.errors import UsageError
 from alignbench.generators import replicas
-from alignbench.generators.hf import hf
+from alignbench.generators.hf.factory import hf
 from alignbench.generators.law import compare
 from alignbench.generators.replicas import at_once, merged, replicated, shares
 from alignbench.seeds import Seed

@@ -14,12 +14,13 @@ from models import tiny_gpt2, tiny_llama
 from test_laws import SETTINGS
 
 from alignbench.errors import RunError
-from alignbench.generators import sampling, slots
+from alignbench.generators import sampling
 from alignbench.generators.budget import Budget
-from alignbench.generators.exact import exact
-from alignbench.generators.hf import hf
+from alignbench.generators.exact.world import exact
+from alignbench.generators.hf import slots
+from alignbench.generators.hf.causal import HFModel
+from alignbench.generators.hf.factory import hf
 from alignbench.generators.law import Law
-from alignbench.generators.transformer import HFModel
 from alignbench.seeds import Seed
 from alignbench.types import collect, rows_of
 

@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerFast
 
 from alignbench.errors import UsageError
 from alignbench.generators.base import Vocab
-from alignbench.generators.exact import exact
+from alignbench.generators.exact.world import exact
 from alignbench.generators.token_bytes import token_bytes
 
 EOS = "</s>"

@@ -15,12 +15,14 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from alignbench import testing
 from alignbench.errors import Unsupported, UsageError
-from alignbench.generators import dynamic, encoder_decoder, slots, transformer
-from alignbench.generators.exact import NGram, enumerate_draws, exact
-from alignbench.generators.hf import hf
+from alignbench.generators.exact import dynamic
+from alignbench.generators.exact.world import NGram, enumerate_draws, exact
+from alignbench.generators.hf import causal as transformer
+from alignbench.generators.hf import encoder_decoder, slots
+from alignbench.generators.hf.causal import HFModel
+from alignbench.generators.hf.factory import hf
 from alignbench.generators.law import Law, compare
 from alignbench.generators.replicas import replicated
-from alignbench.generators.transformer import HFModel
 from alignbench.generators.window import Window
 from alignbench.seeds import Seed
 from alignbench.testing import LawBroken, check
@@ -327,7 +329,7 @@ def test_a_network_whose_config_cannot_be_read_is_refused(worlds, monkeypatch):
     def strange(network):
         raise AttributeError("no layers here")
 
-    monkeypatch.setattr("alignbench.generators.pretrained.own_window", strange)
+    monkeypatch.setattr("alignbench.generators.hf.pretrained.own_window", strange)
     refused(worlds["llama"].model, Window(3), "can have no attention window: what its tokens see is not what masks say")
 
 

@@ -5,9 +5,9 @@ import pytest
 from tiny_world import BASE, BRIGHT, PROMPTS, TASK
 
 from alignbench import metrics
-from alignbench.evidence import Bench, silent
-from alignbench.generators.exact import enumerate_draws
+from alignbench.generators.exact.world import enumerate_draws
 from alignbench.registry import load_plugins
+from alignbench.scoring.evidence import Bench, silent
 from alignbench.seeds import Seed
 from alignbench.store import DrawStore
 from alignbench.task import load_task

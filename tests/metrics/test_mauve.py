@@ -7,10 +7,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from alignbench import metrics, results
+from alignbench import metrics
 from alignbench.errors import UsageError
 from alignbench.metrics import mauve as room
 from alignbench.registry import metric
+from alignbench.run import results
 from alignbench.types import Draws, Evidence, Fit, Scored
 
 WORDS = np.array([f"w{i}" for i in range(30)])

@@ -3,9 +3,9 @@
 import numpy as np
 
 from alignbench import metrics
-from alignbench.evidence import Bench, silent
-from alignbench.generators.exact import exact
+from alignbench.generators.exact.world import exact
 from alignbench.registry import load_plugins
+from alignbench.scoring.evidence import Bench, silent
 from alignbench.seeds import Seed
 from alignbench.stats.intervals import share
 from alignbench.store import DrawStore

@@ -5,13 +5,13 @@ import pytest
 from tiny_world import BASE, BRIGHT, TASK
 
 from alignbench import metrics
-from alignbench.aligners.decoding import TopK
-from alignbench.aligners.point import Beam, Greedy
-from alignbench.evidence import Bench, silent
-from alignbench.generators.exact import exact
+from alignbench.aligners.decoding.search import Beam, Greedy
+from alignbench.aligners.decoding.settings import TopK
+from alignbench.generators.exact.world import exact
 from alignbench.metrics.distance import divergence
 from alignbench.metrics.prompts import left_out, over_prompts
 from alignbench.registry import load_plugins, metric
+from alignbench.scoring.evidence import Bench, silent
 from alignbench.seeds import Seed
 from alignbench.store import DrawStore
 from alignbench.task import load_task

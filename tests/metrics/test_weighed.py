@@ -8,17 +8,17 @@ import tiny_world
 from tiny_world import BASE
 
 from alignbench.aligners.base import Setting
-from alignbench.aligners.quasi_rejection import QuasiRejection
-from alignbench.aligners.rejection import Rejection
-from alignbench.aligners.sir import SIR
-from alignbench.evidence import Bench, silent
-from alignbench.generators.automaton import counts
-from alignbench.generators.exact import exact
-from alignbench.generators.steered import constrained
+from alignbench.aligners.selection.quasi_rejection import QuasiRejection
+from alignbench.aligners.selection.rejection import Rejection
+from alignbench.aligners.selection.sir import SIR
+from alignbench.generators.exact.automaton import counts
+from alignbench.generators.exact.world import exact
+from alignbench.generators.masked.steered import constrained
 from alignbench.metrics import measure
 from alignbench.metrics.distance import _shifted
 from alignbench.metrics.prompts import left_out
 from alignbench.registry import load_plugins
+from alignbench.scoring.evidence import Bench, silent
 from alignbench.seeds import Seed
 from alignbench.store import DrawStore
 from alignbench.task import load_task

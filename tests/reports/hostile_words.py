@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from alignbench.reports.readme import END, START
+from alignbench.reports.formats.readme import END, START
 
 ATTACKS = (
     "<script>alert(1)</script>", "</script><script>alert(1)//", "</style><style>*{display:none}", "</title><h1>x",

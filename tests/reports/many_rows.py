@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from alignbench.reports.examples import Example, Shown
-from alignbench.results import RowKey
+from alignbench.run.results import RowKey
 
 PARTS = (
     ("satisfaction", "always", "higher"),

@@ -315,7 +315,7 @@ def test_an_open_quote_costs_the_rows_that_it_swallows_and_no_others(rows: pd.Da
 
 
 def test_means_over_seeds_are_left_to_the_tables(rows: pd.DataFrame, tmp_path: Path) -> None:
-    from alignbench.reports.seeds import with_means
+    from alignbench.reports.table.seeds import with_means
 
     seeds = tidy(pd.concat([rows.assign(seed=s, target_id=f"7a49e70{s}") for s in (0, 1)]))
     write_rows(tmp_path / "a.csv", with_means(seeds))

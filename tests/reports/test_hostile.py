@@ -29,16 +29,17 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from rich.console import Console
 
-from alignbench.reports import latex, markdown, rows, tex
-from alignbench.reports.board import Leaderboard, plain_text
+from alignbench.reports import rows
 from alignbench.reports.examples import Example, Shown
-from alignbench.reports.page import drawn
-from alignbench.reports.readme import END, START, replaced
-from alignbench.reports.render import to_html, to_json, to_latex, to_markdown, to_terminal
+from alignbench.reports.formats import latex, markdown, tex
+from alignbench.reports.formats.page import drawn
+from alignbench.reports.formats.readme import END, START, replaced
+from alignbench.reports.formats.render import to_html, to_json, to_latex, to_markdown, to_terminal
 from alignbench.reports.rows import COLUMNS, read_rows, tidy, write_rows
 from alignbench.reports.spreadsheet import guarded, unguarded
-from alignbench.reports.table import leaderboard
-from alignbench.results import RowKey
+from alignbench.reports.table.board import Leaderboard, plain_text
+from alignbench.reports.table.leaderboards import leaderboard
+from alignbench.run.results import RowKey
 
 
 def table(words: Iterator[str], tasks: int) -> pd.DataFrame:

@@ -1,0 +1,6 @@
+"""Worlds that can be listed: the truth that estimators and aligners are proven against. Part of `generators`, floor 1.
+
+`world` is the generator `exact` (n-gram models, every continuation enumerated), `hidden` a model with a longer memory;
+`words` is what they share. `automaton` computes a feature in one pass over the tokens, and `dynamic` sums over all
+continuations where they are too many to list.
+"""

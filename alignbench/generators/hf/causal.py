@@ -1,0 +1,256 @@
+"""A causal transformer as next-token distributions: its forward passes, its states.
+
+Two ways through the network. Where its layers keep plain keys and values (`slots.Trial`), sampling and scoring write
+them in place and compute a prompt once for all its draws; any other network is run as transformers runs it.
+"""
+
+from __future__ import annotations
+
+import inspect
+import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from transformers.cache_utils import DynamicCache
+
+from alignbench.errors import UsageError
+from alignbench.generators.base import Decoder, Positions
+from alignbench.generators.budget import bucket
+from alignbench.generators.hf.pretrained import CHUNK_BYTES, TOGETHER, Pretrained, Whole, fork, normalised, shown
+from alignbench.generators.hf.slots import Logits, Slots, Trial, apart, forced
+from alignbench.generators.sampling import Stepwise, cached_rows
+from alignbench.generators.window import Window, as_mask, seen
+from alignbench.types import Array, Draws
+
+
+@dataclass(eq=False)
+class HFModel(Pretrained):
+    """A causal language model of transformers with its tokenizer, as raw next-token distributions.
+
+    Position ids are explicit; pad tokens are masked and never scored, so that a pad id that is also an EOS id costs no
+    EOS term.
+    """
+
+    _idle: Slots | None = field(default=None, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        accepted = inspect.signature(self.network.forward).parameters
+        self._positions = "position_ids" in accepted
+        self._keep = "logits_to_keep" in accepted
+
+    def start(self, rendered: Sequence[str], *, max_tokens: int) -> HFState:
+        """See `Model.start`."""
+        return self._begun([self.encode(p, max_tokens) for p in rendered])
+
+    def _begun(self, encoded: Sequence[list[int]]) -> HFState:
+        ids, mask = self._left_padded(encoded)
+        positions = (mask.cumsum(1) - 1).clamp(min=0)
+        # under a window masks say what is seen: layers with a window of their own must not forget keys
+        cache = {"past_key_values": DynamicCache()} if self.window else {}
+        out = self._forward(ids, mask, positions, use_cache=True, keep=1, **cache)
+        return HFState(self, out.past_key_values, mask, positions[:, -1] + 1, out.logits[:, -1].float())
+
+    def decoder(self, rows: int, width: int) -> Slots | Stepwise:
+        """Slots for at most `rows` rows of `width` tokens; its states where the network cannot be run by slots."""
+        most = self.budget.rows(self._row_bytes(width), self.batch_size, self.device)
+        if not self._by_slots(width):
+            return Stepwise(self, min(rows, most), 0)
+        batches = -(-rows // most)  # of equal size: a small last one would be slow
+        slots = -(-rows // batches)
+        if self.network.dtype != torch.float32:
+            slots = min(most, bucket(slots))
+        held, self._idle = self._idle, None
+        if held is not None and held.fits(slots, width):
+            held.empty(slots)
+            return held
+        del held  # before as much again is taken
+        model = weakref.proxy(self)  # else it and the decoder that it keeps would hold each other
+        return Slots(self.network, lambda text: model.encode(text, 0), slots, width, self.window)
+
+    def give_back(self, decoder: Decoder) -> None:
+        """Keep a decoder that is not used any more for the next one who asks: its memory, and on a GPU its graphs."""
+        if isinstance(decoder, Slots):
+            decoder.empty(decoder.rows)
+            self._idle = decoder
+
+    def forget(self) -> None:
+        """Let go of the memory that is kept for the next decoder."""
+        self._idle = None
+
+    @cached_property
+    def trial(self) -> Trial:
+        """Whether the network can be run by slots."""
+        return Trial.of(self.network, self.window)
+
+    def refuse_unrunnable(self) -> None:
+        """Raise UsageError where neither way is right: no keys and values by row, or a row that sees its padding."""
+        if not self.trial.works:
+            super().refuse_unrunnable()
+
+    def _padding_gap(self) -> torch.Tensor:
+        """Nats between two rows side by side, token by token, and each alone and whole."""
+        encoded = [[i % len(self.vocab) for i in ids] for ids in ([1, 3, 2, 5, 4], [2])]
+        said = [i % len(self.vocab) for i in (3, 4)]
+        state = self._begun(encoded).select(torch.tensor([0, 1], device=self.device))
+        after = state.extend(torch.tensor(said, device=self.device))
+        found, gaps = torch.stack([state.log_probs, after.log_probs], 1), []
+        for i, ids in enumerate(encoded):
+            gaps.append(apart(self._whole([*ids, said[i]])[-2:], found[i]))
+        return torch.cat(gaps)
+
+    def _whole(self, ids: list[int]) -> torch.Tensor:
+        """See `Pretrained._whole`; where no mask is needed, with nothing but the ids."""
+        given = torch.tensor([ids], device=self.device)
+        if self.window is None:
+            with torch.inference_mode():
+                return normalised(self.network(input_ids=given).logits[0])
+        positions = torch.arange(len(ids), device=self.device)[None]
+        return normalised(self._forward(given, torch.ones_like(given), positions, use_cache=False, keep=0).logits[0])
+
+    def windowed(self, window: Window) -> HFModel:
+        """See `Pretrained.windowed`."""
+        window.refuse_source(self.name)
+        return super().windowed(window)
+
+    def _row_bytes(self, width: int) -> int:
+        """What a row of `width` tokens takes: keys and values, with its prompt's before, and copies of its logits."""
+        return 2 * width * self.trial.position_bytes + 4 * 4 * len(self.vocab)
+
+    def too_many(self, rows: int, width: int) -> None:
+        """Remember that a batch of so many rows did not fit."""
+        self.forget()
+        self.budget.halve(rows, self._row_bytes(width))
+
+    def together(self, prompt: int, width: int) -> int:
+        """See `Grouped.together`."""
+        if not self._by_slots(prompt + width):  # then logits of all positions are made at once
+            return max(1, CHUNK_BYTES // (16 * width * len(self.vocab)))
+        most = max(1, TOGETHER.get(self.device.type, 4096) // width)
+        return self.budget.rows(self._row_bytes(prompt + width), most, self.device)
+
+    def _by_slots(self, width: int) -> bool:
+        return self.trial.works and width <= self.trial.window
+
+    def forced(self, rendered: Sequence[str], draws: Draws) -> Positions:
+        """See `Model.forced`: hidden states now, next-token distributions as they are asked for."""
+        width = int(draws.length.max())
+        texts = list(dict.fromkeys(rendered))
+        encoded = [self.encode(text, width) for text in texts]
+        place = {text: i for i, text in enumerate(texts)}
+        which = np.array([place[text] for text in rendered])
+        if self._by_slots(max(map(len, encoded)) + width):
+            return _Forced(Logits(self.network, forced(self.network, encoded, which, draws, self.window)))
+        return self._forced_whole([encoded[i] for i in which], draws)
+
+    def _forced_whole(self, encoded: Sequence[list[int]], draws: Draws) -> Whole:
+        """Nats by one pass over prompt + draw, the last T positions kept."""
+        assert draws.tokens is not None
+        width = int(draws.length.max())
+        ids, mask = self._left_padded(encoded)
+        said = torch.as_tensor(draws.tokens[:, : width - 1], device=self.device)
+        ids = torch.cat([ids, said.clamp(min=0)], 1)
+        mask = torch.cat([mask, torch.ones_like(said)], 1)
+        positions = (mask.cumsum(1) - 1).clamp(min=0)
+        logits = self._forward(ids, mask, positions, use_cache=False, keep=width).logits
+        inside = torch.as_tensor(np.arange(width) < draws.length[:, None], device=self.device)
+        return Whole(logits[:, -width:][inside])
+
+    def encode(self, rendered: str, max_tokens: int) -> list[int]:
+        """Token ids that condition the model; an empty prompt becomes BOS. Raises UsageError where it cannot fit."""
+        ids = self._ids(rendered)
+        window = getattr(self.network.config.get_text_config(), "max_position_embeddings", None)
+        if window and len(ids) + max_tokens > window:
+            raise UsageError(
+                f"{self.name}: {shown(rendered)} has {len(ids)} tokens; with max_tokens {max_tokens} that is more than "
+                f"the model's context window of {window}"
+            )
+        return ids
+
+    def decode(self, rendered: str, tokens: Sequence[Array]) -> list[str]:
+        """Continuation texts: what the decoded whole has beyond the decoded prompt, so that a first space is kept."""
+        prompt = self.encode(rendered, 0)[-8:]  # a few ids of context are enough for spacing rules
+        before = self._text(prompt)
+        texts = []
+        for ids in tokens:
+            whole = self._text([*prompt, *(int(i) for i in ids)])
+            texts.append(whole[len(before) :] if whole.startswith(before) else self._text([int(i) for i in ids]))
+        return texts
+
+    def _left_padded(self, encoded: Sequence[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+        width = max(map(len, encoded))
+        ids = torch.tensor([[0] * (width - len(e)) + e for e in encoded], device=self.device)
+        mask = torch.tensor([[0] * (width - len(e)) + [1] * len(e) for e in encoded], device=self.device)
+        return ids, mask
+
+    def _forward(
+        self, ids: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, *, keep: int, **more: Any
+    ) -> Any:
+        if self._positions:
+            more["position_ids"] = positions
+        if self._keep:
+            more["logits_to_keep"] = keep
+        with torch.inference_mode():
+            return self.network(input_ids=ids, attention_mask=self._mask(mask, ids.shape[1]), **more)
+
+    def _mask(self, real: torch.Tensor, count: int) -> torch.Tensor:
+        """What the last `count` of L columns see of those that are `real` (R, L): (R, 1, count, L) under a window."""
+        if self.window is None:
+            return real
+        width = real.shape[1]
+        at = torch.arange(width - count, width, device=real.device)
+        itself = torch.arange(width, device=real.device) == at[:, None]  # a pad too: what sees nothing is NaN
+        return as_mask(self.network, (seen(at, width, self.window) & real[:, None, None].bool()) | itself)
+
+
+@dataclass(frozen=True)
+class _Forced:
+    """Nats at P places whose logits are made a slice at a time: never a B × T × V tensor."""
+
+    logits: Logits
+
+    @torch.inference_mode()
+    def __getitem__(self, part: slice) -> torch.Tensor:
+        """See `Positions`.
+
+        On a CPU normalised a few rows at a time and in place, so that they stay in its cache: 4 ms for 24 MB, not 14.
+        """
+        x = self.logits[part].float()
+        step = cached_rows(x.shape[-1]) if x.device.type == "cpu" else max(1, len(x))
+        for i in range(0, len(x), step):
+            x[i : i + step] = x[i : i + step].log_softmax(-1)
+        return x
+
+
+@dataclass(frozen=True)
+class HFState:
+    """R prefixes with their key-value cache; a new state shares the tensors of the old one and never writes to them."""
+
+    model: HFModel
+    cache: Any
+    mask: torch.Tensor  # (R, L) 1 where a real token stands
+    position: torch.Tensor  # (R,) position of the next token
+    logits: torch.Tensor  # (R, V) float32
+
+    @cached_property
+    def log_probs(self) -> torch.Tensor:
+        """See `State.log_probs`."""
+        return normalised(self.logits)
+
+    def extend(self, tokens: torch.Tensor) -> HFState:
+        """See `State.extend`."""
+        mask = torch.cat([self.mask, torch.ones_like(self.mask[:, :1])], 1)
+        cache = fork(self.cache)
+        out = self.model._forward(tokens[:, None], mask, self.position[:, None], keep=1, use_cache=True,
+                                  past_key_values=cache)  # fmt: skip
+        return HFState(self.model, out.past_key_values, mask, self.position + 1, out.logits[:, -1].float())
+
+    def select(self, rows: torch.Tensor) -> HFState:
+        """See `State.select`."""
+        cache = fork(self.cache)
+        cache.batch_select_indices(rows)
+        return HFState(self.model, cache, self.mask[rows], self.position[rows], self.logits[rows])

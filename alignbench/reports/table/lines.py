@@ -1,0 +1,155 @@
+"""The lines of a table: which rows are of one generator, how it is called, which are pinned, and their order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import isinf
+from typing import Any
+
+import pandas as pd
+
+from alignbench.errors import UsageError
+from alignbench.reports.table.board import PINNED, plain_text
+from alignbench.reports.table.cells import number
+from alignbench.reports.table.labels import aligner_name, short_labels
+from alignbench.reports.table.seeds import newest, whose
+from alignbench.types import CEILING
+
+WHO = ("generator", "aligner", "generator_id", "seed", "draws", "task_hash", "target_id")
+"""What tells the rows of a table apart; the last two differ only where versions of a task are mixed."""
+SEED, HASH = WHO.index("seed"), WHO.index("task_hash")
+REMARKS = {SEED: "seed {}", 4: "{} draws", 2: "#{}", HASH: "task #{}", 6: "λ differs: target #{}"}
+"""Position in `WHO` → what a label says where names alone do not tell rows apart, in this order."""
+
+Record = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Line:
+    """The rows of one generator, by column."""
+
+    generator: str
+    aligner: str
+    name: str
+    mark: str  # one of PINNED, or nothing
+    records: Mapping[str, Record]
+    who: tuple[str, ...]  # the values of WHO
+    whole: str  # the name with nothing cut
+    remarks: tuple[str, ...] = ()  # what it is, and what tells it from others of its name
+
+    @property
+    def label(self) -> str:
+        """The name, and the remarks in brackets."""
+        return _with(self.name, self.remarks)
+
+    @property
+    def full(self) -> str:
+        """The label with nothing cut."""
+        return _with(self.whole, self.remarks)
+
+    def value(self, key: str) -> float | None:
+        """The number of a column; None where there is none."""
+        return number(self.records[key]["value"]) if key in self.records else None
+
+
+def lines_of(group: Sequence[Record]) -> list[Line]:
+    """The rows by generator, its digits, aligner, seed and draws; where one was measured again, the newest counts.
+
+    A mean over seeds stands for the rows that it is of.
+    """
+    found: dict[tuple[str, ...], list[Record]] = {}
+    means = {(record["task_hash"], whose(record)) for record in group if _is_mean(record)}
+    for record in group:
+        if (record["task_hash"], whose(record)) in means and not _is_mean(record):
+            continue
+        who = tuple("" if pd.isna(record[name]) else str(record[name]) for name in WHO)
+        found.setdefault(who, []).append(record)
+    names = short_labels(who[1] for who in found)
+    lines = [_line(who, newest(records), names[who[1]]) for who, records in found.items()]
+    mixed = len({line.who[HASH] for line in lines}) > 1
+    always = [i for i, said in {SEED: bool(means), HASH: mixed}.items() if said]
+    return [line for same in _by_name(lines).values() for line in _told_apart(same, always)]
+
+
+def pinned(lines: Sequence[Line], baseline: str) -> list[Line]:
+    """The same with the row called `baseline` marked so; raises UsageError where the name stands for several."""
+    found = [line for line in lines if line.label == baseline] or [line for line in lines if baseline in _names(line)]
+    if len(found) > 1:
+        raise UsageError(
+            f"--baseline: '{baseline}' stands for several rows; give one of: {'; '.join(x.label for x in found)}"
+        )
+    return [replace(x, mark="baseline", remarks=(*x.remarks, "baseline")) if x in found else x for x in lines]
+
+
+def _names(line: Line) -> set[str]:
+    """What a user may call a row."""
+    return {line.label, line.full, line.name, line.whole, line.mark} - {""}
+
+
+def in_order(lines: Sequence[Line], primary: str, better: str) -> list[Line]:
+    """By the primary column, best first: numbers, then infinity, then what was not measured; then the pinned rows."""
+    sign = -1.0 if better == "higher" else 1.0
+
+    def place(line: Line) -> tuple[int, int, float]:
+        value, pin = line.value(primary), PINNED.index(line.mark) if line.mark else -1
+        if value is None:
+            return pin, 2, 0.0
+        return pin, int(isinf(value)), 0.0 if isinf(value) else sign * value
+
+    return sorted(lines, key=place)
+
+
+def _line(who: tuple[str, ...], records: dict[str, Record], short: str) -> Line:
+    """The row of one generator; an aligner on the table's base goes by its own name."""
+    generator, aligner, own, *_ = who
+    about = next(iter(records.values()))
+    is_base = generator == about["base"] and not (own and about["base_id"] and own != about["base_id"])
+    named = aligner_name(aligner)
+    mark = (
+        "ceiling" if generator == CEILING else "base" if is_base and not aligner
+        else named if named in ("constant", "copy") else ""
+    )  # fmt: skip
+    model = "" if aligner and generator == about["base"] else generator
+    name, whole = (plain_text(" + ".join(filter(None, (model, said)))) for said in (short, aligner))
+    return Line(generator, aligner, name, mark, records, who, whole)
+
+
+def _with(name: str, remarks: Sequence[str]) -> str:
+    return f"{name} ({', '.join(remarks)})" if remarks else name
+
+
+def _by_name(lines: Sequence[Line]) -> dict[str, list[Line]]:
+    found: dict[str, list[Line]] = {}
+    for line in lines:
+        found.setdefault(line.name, []).append(line)
+    return found
+
+
+def _told_apart(same: Sequence[Line], always: Sequence[int]) -> list[Line]:
+    """Lines of one name, with what they are (an aligner's name says it) and what tells them apart."""
+    remarks = _differences([line.who for line in same], always)
+    return [
+        replace(line, remarks=(*filter(None, ("" if line.aligner else line.mark,)), *told))
+        for line, told in zip(same, remarks, strict=True)
+    ]
+
+
+def _is_mean(record: Record) -> bool:
+    return not pd.isna(record.get("seeds"))
+
+
+def _differences(rows: Sequence[tuple[str, ...]], always: Sequence[int]) -> list[list[str]]:
+    """For each of some rows of one name, the fewest remarks that tell them apart, and those that are `always` made."""
+    chosen = list(always)
+    for i in REMARKS:
+        if len({tuple(who[j] for j in (*chosen, i)) for who in rows}) > len(
+            {tuple(who[j] for j in chosen) for who in rows}
+        ):
+            chosen.append(i)
+    return [[REMARKS[i].format(plain_text(_digits(i, who[i]))) for i in chosen if who[i]] for who in rows]
+
+
+def _digits(position: int, word: str) -> str:
+    """A task's hash by its first 8 digits."""
+    return word[:8] if position == HASH else word

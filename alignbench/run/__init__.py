@@ -1,0 +1,9 @@
+"""A run: what a user says, looked up and carried out, task by task and generator by generator. Floor 5.
+
+In the order in which a run uses them: `settings` is all that a user may say (`words` reads it from a command line, a
+file and the environment), `plan` looks it up without loading a model, `models` loads generators, `runner` carries it
+out, `measured` makes the rows of one generator on one task, `rows` is what a row is, `writer` the files of a row and
+`rescore` makes rows again from stored evidence. `provenance` says which versions and which machine.
+
+To add an option, add a field to `settings.Settings`.
+"""

@@ -1,0 +1,8 @@
+"""Draw, measure, score: a generator on a task → Evidence. GPU work ends here. Floor 4.
+
+`bench` draws from a generator on one task and scores the draws under base and target; `references` are the fitted
+target and the base draws that all generators of the task share; `evidence` is everything about one generator. `trust`
+says when rescoring contradicts sampling, `cost` what the draws took.
+
+A quantity that needs a model is computed here and stored in `Evidence`; one that needs only arrays is a metric.
+"""

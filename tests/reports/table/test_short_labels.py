@@ -1,0 +1,46 @@
+"""Short names of aligners: readable, and different where the specs are."""
+
+from __future__ import annotations
+
+import pytest
+
+from alignbench.reports.table.labels import SHORT, aligner_name, short_labels
+
+QUASI = "{{name: quasi_rejection, acceptance: 0.2, cap: 32, proposal: {{name: prompt, text: {}}}}}"
+
+
+def short(*labels: str) -> list[str]:
+    """The short names, in order."""
+    return list(short_labels(labels).values())
+
+
+def test_a_nested_spec_is_named_by_what_it_stands_over() -> None:
+    chain = "{name: chain, steps: ['{name: prompt, text: ''Tell a story, a long one''}', 'top_p:p=0.9']}"
+    words = "{name: constrained, any_of: [world, life, people, there], ignore_case: true}"
+    assert short(QUASI.format("Tell a story"), chain, words, "top_p:p=0.9") == [
+        "quasi_rejection:acceptance=0.2,cap=32 over prompt", "chain:steps=prompt + top_p:p=0.9",
+        "constrained:any_of=[world, life, p…,ignore_case=true", "top_p:p=0.9",
+    ]  # fmt: skip
+
+
+def test_names_that_differ_stay_different() -> None:
+    """Planted bug: the two texts were cut to the same beginning."""
+    told = short(QUASI.format("Tell me"), QUASI.format("Say it"))
+    assert told == [f"quasi_rejection:acceptance=0.2,cap=32 over prompt:text={text}" for text in ("Tell me", "Say it")]
+    same = [QUASI.format(f"Tell a story of a {end}") for end in ("man", "woman")]
+    assert len(set(short(*same))) == 2 and all("over prompt #" in name for name in short(*same))
+    clash = "quasi_rejection:acceptance=0.2,cap=32 over prompt"
+    assert len(set(short(clash, QUASI.format("Tell me")))) == 2
+
+
+@pytest.mark.parametrize("label", ["", "x" * 100, "{not yaml" + "x" * SHORT, "{a: 2001-99-99, name: x" + "y" * SHORT])
+def test_what_is_no_spec_stays_as_it_is(label: str) -> None:
+    assert short(label) == [label]
+
+
+@pytest.mark.parametrize(
+    ("label", "name"),
+    [("", ""), ("copy", "copy"), ("constant:text=a", "constant"), ("{name: constant, text: 'a, b'}", "constant")],
+)
+def test_the_name_of_an_aligner(label: str, name: str) -> None:
+    assert aligner_name(label) == name

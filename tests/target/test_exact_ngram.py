@@ -1,0 +1,135 @@
+"""The task whose truth is known: over 20 seeds, estimates lie near the exact values and intervals cover them."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import alignbench
+from alignbench import metrics
+from alignbench.registry import load_plugins
+from alignbench.run import results
+from alignbench.target import truth
+from alignbench.task import find_task
+
+SEEDS = 20
+BASE = "exact:order=2,seed=1"
+ALIGNERS = ("temperature:t=0.7", "best_of_n:n=4", "rejection", "top_p:p=0.9")
+MEASURED = ("divergence", "satisfaction")
+COUNTED = ("kl_base_rb", "kl_base_k1")  # a selection has no next-token probabilities: refused, whatever the truth is
+SQUARED = [(row, part) for row in ("best_of_n:n=4",) for part in ("kl_target_within", "kl_reverse_within")]
+"""Divergences near their minimum here (0.0004 to 0.01 nats): the first derivative all but vanishes, and a first-order
+interval with it; such parts need the second-order term of their variance too."""
+
+
+@pytest.fixture(scope="module")
+def rows():
+    """The rows with a truth of 20 runs; the world is listed once; no metrics without a truth and no replicates."""
+    load_plugins()
+    listed, right = lru_cache(truth.enumerate_draws), metrics.measure
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            truth,
+            "enumerate_draws",
+            lambda law, prompts, *, max_tokens: listed(law, tuple(prompts), max_tokens=max_tokens),
+        )
+        patch.setattr(
+            metrics, "measure", lambda name, evidence, **how: right(name, evidence, **how) if name in MEASURED else {}
+        )
+        patch.setattr(results, "replicates", lambda told, *_: [{} for _ in told])
+        runs = [alignbench.evaluate(BASE, "exact_ngram", aligners=ALIGNERS, seed=seed) for seed in range(SEEDS)]
+    table = pd.concat(runs, ignore_index=True)
+    table = table[table.exact.notna()].copy()
+    table["finite"] = np.isfinite(table.exact) & np.isfinite(table.value)
+    rounding = 1e-9
+    table["covered"] = (table.ci_low - rounding <= table.exact) & (table.exact <= table.ci_high + rounding)
+    table["constant"] = table.finite & (table.stderr.fillna(0) == 0)
+    table["off"] = (table.value - table.exact).abs() / table.stderr.where(table.stderr > 0)
+    table["squared"] = [(a, p) in SQUARED for a, p in zip(table.aligner, table.part, strict=True)]
+    return table
+
+
+def coverage(rows):
+    """A line for each part of each aligner: runs with an interval, and those that cover."""
+    spread = rows[rows.finite & ~rows.constant]
+    return spread.groupby(["aligner", "metric", "part"]).covered.agg(["size", "sum"])
+
+
+def test_the_task_brings_the_base_that_it_is_asked_on():
+    task = find_task("exact_ngram")
+    assert task.base == {"name": "exact", "order": 2, "seed": 1}
+    assert task.hash == find_task("exact_ngram").hash
+
+
+def test_every_row_of_every_run_is_there(rows):
+    """5 rows × (10 parts of divergence, 2 of satisfaction) × 20 seeds, each with a truth."""
+    labels = set(rows.aligner)
+    assert labels == {"", "temperature:t=0.7", "best_of_n:n=4", "rejection:cap=256", "top_p:p=0.9"}
+    assert (rows.groupby("aligner").size() == SEEDS * 12).all()
+
+
+def test_estimates_are_within_four_standard_errors(rows):
+    off = rows[rows.finite & ~rows.constant & ~rows.squared]
+    assert off.off.notna().all()
+    assert off.off.max() < 4, off.loc[off.off.idxmax()]
+
+
+def test_what_has_no_spread_is_exactly_right(rows):
+    same = rows[rows.constant]
+    np.testing.assert_allclose(same.value, same.exact, atol=1e-9)
+    assert set(same.aligner) == {"", "rejection:cap=256"}, "the base is at 0 of itself, rejection at 0 of p"
+
+
+def test_infinities_are_where_they_are_true(rows):
+    told = rows[rows.value.notna()]
+    pd.testing.assert_series_equal(np.isposinf(told.value), np.isposinf(told.exact), check_names=False)
+    cut = told[(told.aligner == "top_p:p=0.9") & (told.part == "kl_target")]
+    assert len(cut) == SEEDS
+    assert np.isposinf(cut.value).all()
+    assert cut.note.str.contains("of the target's mass").all()
+
+
+def test_only_what_cannot_be_known_is_refused(rows):
+    refused = rows[rows.value.isna()]
+    assert (refused.note != "").all()
+    assert set(refused.part) == set(COUNTED)
+    assert set(refused.aligner) == {"best_of_n:n=4", "rejection:cap=256"}
+    assert refused.ci_low.isna().all()
+
+
+def test_ninety_percent_of_the_intervals_cover(rows):
+    """Overall; and no part so rarely that 95 % could not be its true rate (20 runs: 15 or fewer has p = 0.0003)."""
+    table = coverage(rows[~rows.squared])
+    assert table["sum"].sum() / table["size"].sum() >= 0.90, table
+    assert (table["size"] == SEEDS).all()
+    assert table["sum"].min() >= 16, table[table["sum"] < 16]
+
+
+@pytest.mark.parametrize(("aligner", "part"), SQUARED)
+def test_parts_near_their_minimum(rows, aligner, part):
+    mine = rows[(rows.aligner == aligner) & (rows.part == part)]
+    assert len(mine) == SEEDS
+    assert mine.off.max() < 4, mine.loc[mine.off.idxmax()]
+    assert mine.covered.sum() >= 16
+
+
+def test_planted_errors_are_seen(rows):
+    """What these tests must not pass: errors half as large, log Z forgotten, TV twice as large."""
+    spread = rows[rows.finite & ~rows.constant & ~rows.squared]
+    narrow = (spread.value - spread.exact).abs() <= 0.5 * (spread.ci_high - spread.value).clip(lower=1e-12)
+    assert narrow.mean() < 0.8
+    log_z = rows[(rows.part == "log_z") & (rows.aligner == "temperature:t=0.7")]
+    kl = rows[(rows.part == "kl_target") & (rows.aligner == "temperature:t=0.7")]
+    assert ((kl.value.to_numpy() + log_z.value.to_numpy() - kl.exact) / kl.stderr).abs().min() > 4
+    tv = rows[(rows.part == "tv") & (rows.aligner == "temperature:t=0.7")]
+    assert ((2 * tv.value - tv.exact) / tv.stderr).abs().min() > 4
+
+
+def test_the_whole_task_as_shipped():
+    """One run with every metric of the task, its truth beside it."""
+    table = alignbench.evaluate(BASE, "exact_ngram", aligners=["temperature:t=0.7"], seed=0, draws=128)
+    assert {name for name, _ in find_task("exact_ngram").metrics} == set(table.metric)
+    assert table[(table.metric == "divergence") & (table.generator != "draws of p")].exact.notna().all()
