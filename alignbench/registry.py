@@ -43,6 +43,11 @@ class Entry:
         return bool(self.meta.get("opt_in", False))
 
     @property
+    def runs_code(self) -> bool:
+        """Whether its arguments name code that it runs: such a metric is not taken from a results folder unasked."""
+        return bool(self.meta.get("runs_code", False))
+
+    @property
     def declared(self) -> str:
         """What an aligner declares: how its density is known, and whether it reads the target; "" of other things."""
         density, driven = self.meta.get("density", ""), self.meta.get("target_driven", False)

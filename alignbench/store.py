@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import math
 import os
 import tempfile
 import time
@@ -62,22 +63,26 @@ class DrawStore:
     folder: Path | None
 
     def sample(
-        self, generator: Sampler, identity: Mapping[str, Any] | None, wish: Wish, advance: Callable[[int], None]
+        self,
+        generator: Sampler,
+        identity: Mapping[str, Any] | None,
+        request: DrawRequest,
+        advance: Callable[[int], None],
     ) -> Stored:
         """The wanted rows, from disk where they are there, else drawn; each batch is on disk before the next begins.
 
         `advance` is told the number of draws that have become available.
         """
-        shelf = self._shelf(identity, wish)
-        found = shelf.read(wish) if shelf else _Found([], [])
-        missing = found.missing(wish.rows)
-        advance(len(wish.rows) - len(missing))
+        folder = self._folder_of(identity, request)
+        found = folder.read(request) if folder else _Found([], [])
+        missing = found.missing(request.rows)
+        advance(len(request.rows) - len(missing))
         parts, seconds = found.parts, found.seconds
         began = time.perf_counter()
-        for batch in wish.draw(generator, missing):
+        for batch in request.draw(generator, missing):
             took, began = time.perf_counter() - began, time.perf_counter()
-            if shelf:
-                shelf.write(wish.prompts, batch, took)
+            if folder:
+                folder.write(request.prompts, batch, took)
             parts.append(batch)
             seconds.append(took)
             advance(len(batch))
@@ -89,21 +94,21 @@ class DrawStore:
             names = [token.decode("utf-8", "surrogateescape") for token in tokens()]
             write_atomic(path, gzip.compress(json.dumps(names).encode(), mtime=0))
 
-    def _shelf(self, identity: Mapping[str, Any] | None, wish: Wish) -> _Shelf | None:
+    def _folder_of(self, identity: Mapping[str, Any] | None, request: DrawRequest) -> _DrawFolder | None:
         if self.folder is None or identity is None:
             return None
         key = {
             "identity": identity,
-            "max_tokens": wish.max_tokens,
-            "seed": wish.seed.entropy,
-            "stream": wish.seed.stream,
+            "max_tokens": request.max_tokens,
+            "seed": request.seed.entropy,
+            "stream": request.seed.stream,
             "format": FORMAT,
         }
-        return _Shelf(self.folder / digest(key), key)
+        return _DrawFolder(self.folder / digest(key), key)
 
 
 @dataclass(frozen=True)
-class Wish:
+class DrawRequest:
     """The draws that are wanted: `rows` (R, 2) = (prompt, index) of these prompts, on this seed."""
 
     prompts: Sequence[str]
@@ -113,17 +118,15 @@ class Wish:
 
     def draw(self, generator: Sampler, rows: Array) -> Iterator[Draws]:
         """Fresh draws of `rows`, batch by batch; raises RunError where the generator fails or gives other rows."""
+        if not len(rows):
+            return
         left = set(map(tuple, rows.tolist()))
-        batches = self._batches(generator, rows) if left else ()
         with plain_failures("the generator", RunError):
-            for batch in batches:
+            for batch in generator.sample(self.prompts, rows, max_tokens=self.max_tokens, seed=self.seed):
                 _check_batch(batch, left)
                 yield batch
         if left:
             raise RunError(f"the generator gave {len(rows) - len(left)} of the {len(rows)} draws asked of it")
-
-    def _batches(self, generator: Sampler, rows: Array) -> Iterator[Draws]:
-        yield from generator.sample(self.prompts, rows, max_tokens=self.max_tokens, seed=self.seed)
 
 
 def _check_batch(batch: Any, left: set[tuple[int, ...]]) -> None:
@@ -160,7 +163,7 @@ class _Found:
 
 
 @dataclass(frozen=True)
-class _Shelf:
+class _DrawFolder:
     """All draws of one key: a folder of parts, each a batch with the prompts it belongs to."""
 
     folder: Path
@@ -174,10 +177,10 @@ class _Shelf:
         name = digest([[prompts[c], int(i)] for c, i in zip(batch.prompt, batch.index, strict=True)])
         write_atomic(self.folder / f"part-{name}.npz", pack(record))
 
-    def read(self, wish: Wish) -> _Found:
+    def read(self, request: DrawRequest) -> _Found:
         """The stored draws among `rows`, each once, with their share of the seconds that their part took."""
-        place = {text: i for i, text in enumerate(wish.prompts)}
-        left = {(int(c), int(i)) for c, i in wish.rows}
+        place = {text: i for i, text in enumerate(request.prompts)}
+        left = {(int(c), int(i)) for c, i in request.rows}
         found = _Found([], [])
         for path in sorted(self.folder.glob("part-*.npz")):
             record = unpack(path)
@@ -267,3 +270,23 @@ def _rebuild(value: Any, arrays: Mapping[str, Array]) -> Any:
 def evidence_files(folder: Path) -> Iterator[Path]:
     """The evidence files below an output folder."""
     yield from sorted(folder.glob("*/evidence_*.npz"))
+
+
+def dump(content: Any) -> str:
+    """Strict JSON: infinities as "inf" and "-inf", missing numbers as null."""
+    return json.dumps(jsonable(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def jsonable(value: Any) -> Any:
+    """`value` with only what strict JSON knows."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None if math.isnan(value) else str(value)
+    if isinstance(value, Mapping):
+        return {str(k): jsonable(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [jsonable(v) for v in value]
+    if isinstance(value, (str, int, bool)) or value is None:
+        return value
+    if hasattr(value, "tolist"):
+        return jsonable(value.tolist())
+    return str(value)

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from alignbench.cli import app
 from alignbench.reports.rows import read_rows
-from alignbench.run import config
+from alignbench.run import words
 from alignbench.task import load_task
 
 ROOT = Path(__file__).parents[1]
@@ -68,7 +68,7 @@ def test_the_task_in_the_readme_is_a_task(tmp_path):
 def test_the_run_file_in_the_readme_is_one(tmp_path):
     text = re.search(r"```yaml\n(# run.yaml.*?)```", README, re.DOTALL).group(1)
     (tmp_path / "run.yaml").write_text(text, encoding="utf-8")
-    assert config.read(tmp_path / "run.yaml").keys() == yaml.safe_load(text).keys()
+    assert words.read(tmp_path / "run.yaml").keys() == yaml.safe_load(text).keys()
 
 
 def test_the_metric_in_the_readme_is_one_of_evaluate(evaluate_here):

@@ -9,7 +9,7 @@ import pytest
 from alignbench.errors import StoreError
 from alignbench.generators.exact.world import exact
 from alignbench.seeds import Seed
-from alignbench.store import DrawStore, Wish, check_writable, digest, evidence_files, pack, unpack, write_atomic
+from alignbench.store import DrawRequest, DrawStore, check_writable, digest, evidence_files, pack, unpack, write_atomic
 from alignbench.types import Cost, Draws, Estimate, Evidence, Fit, Scored, Selection, Wanted, collect, rows_of
 
 PROMPTS = ("rain", "sun wind")
@@ -19,8 +19,8 @@ LAW = exact(batch_size=7)
 ZERO = Seed(0)
 
 
-def wish(rows=None, prompts=PROMPTS, max_tokens=4, seed=ZERO):
-    return Wish(prompts, rows_of(len(prompts), 10) if rows is None else np.array(rows), max_tokens, seed)
+def request(rows=None, prompts=PROMPTS, max_tokens=4, seed=ZERO):
+    return DrawRequest(prompts, rows_of(len(prompts), 10) if rows is None else np.array(rows), max_tokens, seed)
 
 
 def ask(store, wished, law=LAW):
@@ -35,54 +35,55 @@ def same(a, b):
 
 def test_what_is_stored_is_what_was_drawn(tmp_path):
     store = DrawStore(tmp_path)
-    first, told = ask(store, wish())
+    first, told = ask(store, request())
     same(first.draws, collect(LAW.sample(PROMPTS, rows_of(2, 10), max_tokens=4, seed=Seed(0))))
     assert first.fresh == 20 and sum(told) == 20 and first.seconds > 0
-    again, told = ask(store, wish())
+    again, told = ask(store, request())
     same(again.draws, first.draws)
     assert again.fresh == 0 and told == [20] and again.seconds == pytest.approx(first.seconds)
 
 
 def test_only_what_is_missing_is_drawn(tmp_path):
     store = DrawStore(tmp_path)
-    some, _ = ask(store, wish([[1, 3], [0, 2], [1, 9]]))
+    some, _ = ask(store, request([[1, 3], [0, 2], [1, 9]]))
     assert some.fresh == 3
-    whole, _ = ask(store, wish())
+    whole, _ = ask(store, request())
     assert whole.fresh == 17
-    same(whole.draws, ask(DrawStore(None), wish())[0].draws)
-    few, _ = ask(store, wish([[1, 3]]))
+    same(whole.draws, ask(DrawStore(None), request())[0].draws)
+    few, _ = ask(store, request([[1, 3]]))
     assert few.fresh == 0 and 0 < few.seconds < whole.seconds
 
 
 def test_draws_belong_to_the_prompt_not_to_its_place(tmp_path):
     """So tasks share draws. Planted bug: the prompt's number used as its key."""
     store = DrawStore(tmp_path)
-    ask(store, wish())
-    turned, _ = ask(store, wish(prompts=PROMPTS[::-1]))
+    ask(store, request())
+    turned, _ = ask(store, request(prompts=PROMPTS[::-1]))
     assert turned.fresh == 0
-    same(turned.draws, ask(DrawStore(None), wish(prompts=PROMPTS[::-1]))[0].draws)
-    more, _ = ask(store, wish(prompts=("fog", *PROMPTS)))
+    same(turned.draws, ask(DrawStore(None), request(prompts=PROMPTS[::-1]))[0].draws)
+    more, _ = ask(store, request(prompts=("fog", *PROMPTS)))
     assert more.fresh == 10
 
 
 @pytest.mark.parametrize(
     "other",
     [
-        (wish(max_tokens=5), LAW), (wish(seed=Seed(1)), LAW), (wish(seed=Seed(0, "ref")), LAW),
-        (wish(), LAW.warped(temperature=0.5)), (wish(), replace(LAW, template="sun {prompt}")), (wish(), exact(seed=1)),
+        (request(max_tokens=5), LAW), (request(seed=Seed(1)), LAW), (request(seed=Seed(0, "ref")), LAW),
+        (request(), LAW.warped(temperature=0.5)), (request(), replace(LAW, template="sun {prompt}")),
+        (request(), exact(seed=1)),
     ],
 )  # fmt: skip
 def test_the_key_covers_all_that_a_draw_depends_on(tmp_path, other):
     store = DrawStore(tmp_path)
-    ask(store, wish())
+    ask(store, request())
     assert ask(store, *other)[0].fresh == 20
     assert ask(store, *other)[0].fresh == 0
 
 
 def test_batch_size_is_not_in_the_key(tmp_path):
     store = DrawStore(tmp_path)
-    ask(store, wish())
-    assert ask(store, wish(), exact(batch_size=64))[0].fresh == 0
+    ask(store, request())
+    assert ask(store, request(), exact(batch_size=64))[0].fresh == 0
 
 
 class Stops:
@@ -104,61 +105,61 @@ class Stops:
 def test_an_interruption_keeps_every_finished_batch(tmp_path):
     store = DrawStore(tmp_path)
     with pytest.raises(KeyboardInterrupt):
-        ask(store, wish(), Stops(2))
-    resumed, _ = ask(store, wish())
+        ask(store, request(), Stops(2))
+    resumed, _ = ask(store, request())
     assert resumed.fresh == 20 - 2 * 7
-    same(resumed.draws, ask(DrawStore(None), wish())[0].draws)
+    same(resumed.draws, ask(DrawStore(None), request())[0].draws)
 
 
 def test_without_a_folder_or_an_identity_nothing_is_kept(tmp_path):
-    assert ask(DrawStore(None), wish())[0].fresh == ask(DrawStore(None), wish())[0].fresh == 20
+    assert ask(DrawStore(None), request())[0].fresh == ask(DrawStore(None), request())[0].fresh == 20
     for _ in range(2):
-        assert DrawStore(tmp_path).sample(LAW, None, wish(), lambda count: None).fresh == 20
+        assert DrawStore(tmp_path).sample(LAW, None, request(), lambda count: None).fresh == 20
     assert not list(tmp_path.iterdir())
 
 
 def test_overlapping_parts_give_each_draw_once(tmp_path):
     """Two runs at a time may both have drawn a row."""
     for rows in ([[0, 0], [0, 1]], [[0, 1], [0, 2]]):
-        DrawStore(tmp_path / "_").sample(LAW, LAW.identity(), wish(rows), lambda count: None)
+        DrawStore(tmp_path / "_").sample(LAW, LAW.identity(), request(rows), lambda count: None)
         for part in (tmp_path / "_").glob("*/*"):
             (tmp_path / "all" / part.parent.name).mkdir(parents=True, exist_ok=True)
             part.rename(tmp_path / "all" / part.parent.name / part.name)
-    found, _ = ask(DrawStore(tmp_path / "all"), wish([[0, 0], [0, 1], [0, 2]]))
+    found, _ = ask(DrawStore(tmp_path / "all"), request([[0, 0], [0, 1], [0, 2]]))
     assert found.fresh == 0 and found.draws.index.tolist() == [0, 1, 2]
 
 
 @pytest.mark.parametrize("damage", [b"", b"not a zip", b"PK\x03\x04 cut short"])
 def test_a_damaged_part_is_one_line_that_names_it(tmp_path, damage):
     store = DrawStore(tmp_path)
-    ask(store, wish())
+    ask(store, request())
     part = next(tmp_path.glob("*/part-*.npz"))
     part.write_bytes(damage)
     with pytest.raises(StoreError) as error:
-        ask(store, wish())
+        ask(store, request())
     line = str(error.value)
     assert line.startswith(f"{part}: is not readable (") and "\n" not in line
     assert line.endswith("; delete it, and the `alignbench run` that wrote it makes it anew")
     part.unlink()
-    assert ask(store, wish())[0].fresh == 7 or ask(store, wish())[0].fresh == 0
+    assert ask(store, request())[0].fresh == 7 or ask(store, request())[0].fresh == 0
 
 
 def test_a_part_with_one_bit_flipped_is_never_read_as_draws(tmp_path):
     store = DrawStore(tmp_path)
-    ask(store, wish())
+    ask(store, request())
     part = next(tmp_path.glob("*/part-*.npz"))
     whole = part.read_bytes()
     for place in range(0, len(whole), 97):
         part.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
         try:
-            again = ask(DrawStore(tmp_path), wish())[0].draws
+            again = ask(DrawStore(tmp_path), request())[0].draws
         except StoreError:
             continue
-        same(again, ask(DrawStore(None), wish())[0].draws)  # a header byte that nobody reads
+        same(again, ask(DrawStore(None), request())[0].draws)  # a header byte that nobody reads
 
 
 def evidence():
-    draws = ask(DrawStore(None), wish())[0].draws
+    draws = ask(DrawStore(None), request())[0].draws
     scored = Scored(draws=draws, features={"sun": np.ones(20)}, log_base=draws.log_prob, log_target=np.full(20, -inf),
                     log_gen=None, log_judge=None)  # fmt: skip
     fit = Fit(wanted=(Wanted("sun", "moment", value=0.5),), lam=np.zeros((1, 1)), lam_stderr=np.zeros((1, 1)))
@@ -201,7 +202,7 @@ def test_draws_of_any_text_can_be_shelved(tmp_path, text):
             yield Draws(rows[:, 0], rows[:, 1], (text,) * len(rows), None, count, count > 0, None, None, None)
 
     for fresh in (2, 0):
-        found = DrawStore(tmp_path).sample(Says(), {"a": "é"}, wish(rows_of(1, 2), ("a",)), lambda count: None)
+        found = DrawStore(tmp_path).sample(Says(), {"a": "é"}, request(rows_of(1, 2), ("a",)), lambda count: None)
         assert found.fresh == fresh and found.draws.texts == (text, text)
 
 

@@ -16,7 +16,8 @@ import numpy as np
 from alignbench.errors import Unsupported
 from alignbench.generators.law import Law
 from alignbench.registry import generator as generators
-from alignbench.scoring.evidence import EDGE, HALF, Progress
+from alignbench.scoring.bench import Progress
+from alignbench.scoring.trust import EDGE, HALF
 from alignbench.seeds import Seed
 from alignbench.spec import Spec
 from alignbench.types import Array, Draws, collect, rows_of

@@ -24,7 +24,9 @@ from alignbench.errors import UsageError
 from alignbench.registry import aligner as aligners
 from alignbench.registry import generator as generators
 from alignbench.registry import load_plugins
-from alignbench.scoring.evidence import Bench, Progress
+from alignbench.scoring.bench import Bench, Progress
+from alignbench.scoring.evidence import measure
+from alignbench.scoring.references import References
 from alignbench.seeds import Seed
 from alignbench.spec import parse_spec
 from alignbench.stats.intervals import Z95
@@ -290,20 +292,20 @@ def _begin(include_path: tuple[Path, ...]) -> None:
 def observe(task: Task, seed: int) -> list[Seen]:
     """Every quantity with a truth, of the base and of each of `LAWS`, in one world with one seed."""
     base = parse_spec(task.base or "", task.name).build(generators, "base")
-    bench = Bench(task, base, base.name, DrawStore(None), task.draws, Seed(seed), _quiet)
-    return [s for label, law in _laws(bench) for s in _seen(bench, label, law)]
+    references = References(Bench(task, base, base.name, DrawStore(None), task.draws, Seed(seed), _quiet))
+    return [s for label, law in _laws(references) for s in _seen(references, label, law)]
 
 
-def _laws(bench: Bench) -> Iterator[tuple[str, Any]]:
+def _laws(references: References) -> Iterator[tuple[str, Any]]:
     """The base, then each of `LAWS` on it."""
-    yield "base", bench.base
+    yield "base", references.bench.base
     for text in LAWS:
         recipe = parse_spec(text, "selfcheck").build(aligners, "aligner")
-        yield text, bench.setting.aligned(recipe)
+        yield text, references.setting.aligned(recipe)
 
 
-def _seen(bench: Bench, label: str, law: Any) -> Iterator[Seen]:
-    evidence = bench.measure(label, law)
+def _seen(references: References, label: str, law: Any) -> Iterator[Seen]:
+    bench, evidence = references.bench, measure(references, label, law)
     if evidence.truth is None and law is bench.base:
         raise UsageError(f"--worlds {bench.task.name}: the truth of its base, {bench.base_name}, is not known")
     again = _said_before(evidence, label)

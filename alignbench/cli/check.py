@@ -99,7 +99,7 @@ def _check_model(given: dict[str, Any]) -> None:
     from alignbench.checks import modelcheck
     from alignbench.registry import load_plugins
     from alignbench.reports.formats import checks
-    from alignbench.run.options import models_of
+    from alignbench.run.words import models_of
 
     load_plugins(tuple(given.get("include_path", ())))
     spec = models_of([given["model"]], [given["model_args"]] if "model_args" in given else [])[0]

@@ -120,7 +120,7 @@ def _eee(rows: Any, found: Gathered, out: Path, who: str, failures: list[str]) -
     import time
 
     from alignbench.integrations.every_eval_ever import records
-    from alignbench.run.results import dump
+    from alignbench.store import dump
 
     made, absent = records(rows, who, time.time())
     failures += absent

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,23 +11,11 @@ import typer
 
 from alignbench.cli.app import app
 from alignbench.cli.leaderboard import show as print_tables
-from alignbench.cli.words import (
-    Aligners,
-    Base,
-    BatchSize,
-    Device,
-    IncludePath,
-    Model,
-    ModelArgs,
-    Seeds,
-    Tasks,
-    progress,
-    say,
-)
+from alignbench.cli.words import IncludePath, progress, say, takes_settings
 
 if TYPE_CHECKING:
-    from alignbench.run.job import Job
     from alignbench.run.runner import Outcome
+    from alignbench.run.settings import Settings
 
 EXAMPLES = """
 Examples (the first is the quickstart: a small real model, three tasks, four generators):
@@ -53,6 +42,8 @@ A run file has these options as keys, such as:
 
   seed: [0, 1, 2]
 
+`alignbench schema run` prints its JSON schema, for editors.
+
 Its paths are relative to the working folder, as they are here.
 
 An option given here replaces the file's, and the file's replaces that of the environment.
@@ -64,125 +55,92 @@ Every run writes its own run file, config_….yaml, into its output folder.
 
 
 @app.command(epilog=EXAMPLES)
+@takes_settings
 def run(
-    model: Model = None,
-    model_args: ModelArgs = None,
-    base: Base = None,
-    aligner: Aligners = None,
-    tasks: Tasks = None,
-    include_path: IncludePath = None,
-    draws: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Draws per prompt. (default: the task's)")
-    ] = None,
-    limit: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Only the first N prompts of each task.")
-    ] = None,
-    batch_size: BatchSize = None,
-    device: Device = None,
-    gen_kwargs: Annotated[
-        str | None,
-        typer.Option(
-            "--gen_kwargs",
-            metavar="K=V,…",
-            help="Decoding settings of the models: temperature, top_k, top_p, min_p, typical_p, repetition_penalty.",
-        ),
-    ] = None,
-    judge: Annotated[str | None, typer.Option(metavar="SPEC", help="Who measures fluency. (default: the base)")] = None,
-    seed: Seeds = None,
-    output_path: Annotated[
-        Path | None, typer.Option("--output_path", metavar="DIR", help="Where draws and results go. (default: results)")
-    ] = None,
-    log_samples: Annotated[bool, typer.Option("--log_samples", help="Write every draw as JSON lines.")] = False,
-    tracker: Annotated[
+    model_args: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="SPEC",
-            help="Tell trackio, wandb or mlflow of each row as it finishes, such as wandb:project=mine; repeatable.",
-        ),
+        typer.Option("--model_args", metavar="K=V,…", help="Arguments of each --model, in order: pretrained=gpt2,…"),
     ] = None,
-    apply_chat_template: Annotated[
-        bool, typer.Option("--apply_chat_template", help="Wrap prompts in the model's chat template.")
-    ] = False,
-    system_instruction: Annotated[
-        str | None, typer.Option("--system_instruction", metavar="TEXT", help="System prompt for the chat template.")
-    ] = None,
-    trust_remote_code: Annotated[
-        bool, typer.Option("--trust_remote_code", help="Run code that a model repository ships.")
-    ] = False,
     config: Annotated[
         Path | None, typer.Option(metavar="FILE", help="A run file (YAML) of these options; see below.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry_run", help="Say what would be drawn, and stop.")] = False,
+    **options: Any,
 ) -> None:
     """Sample generators on tasks and print a leaderboard. Without arguments: the quickstart.
 
     The same command again goes on where an earlier one stopped, or says that there is nothing left to do.
     """
-    given = {k: v for k, v in locals().items() if v not in (None, [], False)}
-    job = job_of(given)
+    settings = _settings({"model_args": model_args or [], "config": config, **options})
     if dry_run:
-        _show_plan(job)
+        _show_plan(settings)
         return
-    from alignbench.run import runner
+    from alignbench.run.runner import Watch
+    from alignbench.run.runner import run as carry_out
 
+    watch = Watch(tuple(sys.argv[1:]), progress, *_trackers(settings))
     try:
-        outcome = runner.run(job)
+        outcome = carry_out(settings, watch)
     except KeyboardInterrupt:
-        say(f"interrupted; the draws so far are in {job.output_path}: the same command goes on from there")
+        say(f"interrupted; the draws so far are in {settings.output_path}: the same command goes on from there")
         raise typer.Exit(130) from None
-    _finish(job, outcome)
+    _finish(settings, outcome)
 
 
 @app.command()
 def score(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The --output_path of earlier runs.")],
     include_path: IncludePath = None,
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust_remote_code", help="Run the scripts of metrics that the folder names.")
+    ] = False,
 ) -> None:
     """Recompute every metric from stored draws (no model is loaded) and rebuild the leaderboard."""
     from alignbench.registry import load_plugins
-    from alignbench.run import results
+    from alignbench.run.rescore import rescore
+    from alignbench.run.rows import frame
 
     load_plugins(tuple(include_path or ()))
-    found = results.rescore(folder)
+    found = rescore(folder, trusted=trust_remote_code)
     if found.rows:
-        show(results.frame(found.rows, found.primary), folder, found.primary)
+        show(frame(found.rows, found.primary), folder, found.primary)
     for line in found.failures:
         say(line)
     if found.failures:
         raise typer.Exit(1)
 
 
-def job_of(given: dict[str, Any]) -> Job:
-    """The job that the options describe; a variable that is no option is told."""
-    import os
+def _settings(given: dict[str, Any]) -> Settings:
+    """The settings that the options describe; a variable that is no option is told."""
+    from alignbench.run.words import from_environment, settings_of
 
-    from alignbench.run import config, options
-
-    environment, strays = config.from_environment(os.environ)
+    environment, strays = from_environment(os.environ)
     for line in strays:
         say(line)
-    job = options.job_of(given, environment, tuple(sys.argv[1:]), progress)
-    if not job.trackers:
-        return job
-    from dataclasses import replace
+    return settings_of({name: value for name, value in given.items() if value not in (None, [], False)}, environment)
 
+
+def _trackers(settings: Settings) -> list[Any]:
+    """Who is told of rows as they finish, if anyone is."""
+    if not settings.tracker:
+        return []
     from alignbench.integrations.trackers import report
 
-    return replace(job, on_rows=report(job.trackers, say))
+    return [report(settings.tracker, say)]
 
 
-def _show_plan(job: Job) -> None:
-    """What the job would draw."""
-    from alignbench.run.plan import plan
+def _show_plan(settings: Settings) -> None:
+    """What would be drawn."""
+    from alignbench.run.plan import described
 
-    for line in plan(job):
+    for line in described(settings):
         print(line)
 
 
-def _finish(job: Job, outcome: Outcome) -> None:
+def _finish(settings: Settings, outcome: Outcome) -> None:
     """Show and write the leaderboard; exit 1 where something that was asked for is missing."""
     if outcome.rows:
-        show(outcome.frame(), job.output_path, outcome.primary)
+        show(outcome.frame(), settings.output_path, outcome.primary)
     if outcome.rows and not outcome.fresh:
         say("nothing was drawn: every draw was found on disk")
     for line in outcome.failures:

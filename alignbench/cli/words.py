@@ -5,42 +5,36 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from inspect import Parameter, Signature, signature
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-Model = Annotated[list[str] | None, typer.Option(metavar="NAME", help="A generator, such as hf; repeat for more rows.")]
-ModelArgs = Annotated[
-    list[str] | None,
-    typer.Option("--model_args", metavar="K=V,…", help="Its arguments, such as pretrained=gpt2; one for each --model."),
-]
-Base = Annotated[
-    str | None, typer.Option(metavar="SPEC", help="What divergences are measured from. (default: the model)")
-]
-Aligners = Annotated[
-    list[str] | None,
-    typer.Option("--aligner", metavar="SPEC", help="An aligner on the base, such as best_of_n:n=16; repeatable."),
-]
-Tasks = Annotated[
-    list[str] | None, typer.Option(metavar="A,B", help="Task names, patterns or YAML files, comma-separated.")
-]
+from alignbench.run.settings import OPTIONS, Option, help_of
+
 IncludePath = Annotated[
     list[Path] | None,
     typer.Option("--include_path", metavar="DIR", help="More tasks (.yaml) and plug-ins (.py); repeatable."),
 ]
-BatchSize = Annotated[
-    str | None,
-    typer.Option(
-        "--batch_size", metavar="auto|N", help="Most rows decoded at once. (default: auto, as many as memory holds)"
-    ),
-]
-Device = Annotated[str | None, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, cuda:1 or mps. (default: auto)")]
-Seeds = Annotated[
-    str | None,
-    typer.Option(metavar="N,…", help="Root of all random numbers; several give means over seeds. (default: 0)"),
-]
-Count = Annotated[int | None, typer.Option(metavar="N", min=1)]
+
+
+def takes_settings(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with an option for each field of the settings, which it gets as `**options`."""
+    own = [p for p in signature(command, eval_str=True).parameters.values() if p.kind is not Parameter.VAR_KEYWORD]
+    options = [_parameter(name, option) for name, option in OPTIONS.items()]
+    first, rest = options[:1], options[1:]  # --model_args stands beside --model
+    command.__signature__ = Signature([*first, *own[:1], *rest, *own[1:]])  # type: ignore[attr-defined]
+    return command
+
+
+def _parameter(name: str, option: Option) -> Parameter:
+    """A field of the settings as a typer option; its text is checked with all others, not by typer."""
+    kind: Any = bool if option.flag else list[str] | None if option.many else str | None
+    said = typer.Option(f"--{name}", metavar=option.metavar or None, help=help_of(name))
+    return Parameter(
+        name, Parameter.POSITIONAL_OR_KEYWORD, default=False if option.flag else None, annotation=Annotated[kind, said]
+    )
 
 
 def say(line: str) -> None:

@@ -15,7 +15,7 @@ import yaml
 from alignbench.reports.publish import name_of
 from alignbench.reports.table.numbers import spell
 from alignbench.reports.table.seeds import key_of, with_means
-from alignbench.run.results import safe_name
+from alignbench.run.rows import safe_name
 from alignbench.types import CEILING
 
 Record = Mapping[str, Any]

@@ -18,7 +18,7 @@ from alignbench.metrics import range_of
 from alignbench.reports.folders import UNIT
 from alignbench.reports.publish import name_of, parts_of
 from alignbench.reports.table.seeds import key_of
-from alignbench.run.results import safe_name
+from alignbench.run.rows import safe_name
 from alignbench.types import CEILING
 
 VERSION = "0.3.0"

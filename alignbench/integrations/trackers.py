@@ -18,7 +18,7 @@ from textwrap import shorten
 from typing import Any, Protocol
 
 from alignbench.errors import UsageError, did_you_mean, unknown
-from alignbench.run.results import Row
+from alignbench.run.rows import Row
 from alignbench.spec import Spec
 
 PROJECT = "alignbench"

@@ -14,7 +14,7 @@ metric with several, so that each can say why it is missing; `check` is called w
 sampled and raises UsageError; `range` is (lowest, highest), or a mapping like `better`: means over seeds keep to it;
 `opt_in=True` keeps a metric out of tasks that do not name it, `detail=True` out of leaderboards that do not;
 `replicates=False` keeps one that is slow or not smooth from being measured again without each block of draws, and
-`units` says which draws leave together, see `replicates.py`.
+`units` says which draws leave together, see `replicates.py`; `runs_code=True` says that its arguments name code.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ def _is_file(path: str) -> bool:
     return path.endswith(".py") or path.startswith((".", "/", "~")) or Path(path).exists()
 
 
-@metric("evaluate", needs={"own"}, better="", check=_known, opt_in=True, replicates=False)
+@metric("evaluate", needs={"own"}, better="", check=_known, opt_in=True, replicates=False, runs_code=True)
 def evaluate_module(
     evidence: Evidence, *, path: str | list[str], groups: int = 20, **options: Any
 ) -> dict[str, Estimate]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from alignbench.errors import StoreError
 from alignbench.reports.folders import is_generator, is_output
-from alignbench.run.results import RowKey, read_evidence
+from alignbench.run.rows import RowKey, read_evidence
 from alignbench.store import read_vocab
 from alignbench.types import Array, Draws, Evidence
 

@@ -1,4 +1,4 @@
-"""The rows and the troubles of an output folder, read from what runs leave there; see `alignbench.run.results`."""
+"""The rows and the troubles of an output folder, read from what runs leave there; see `alignbench.run.writer`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pandas as pd
 
 from alignbench.errors import StoreError
 from alignbench.reports.rows import AT_ONCE, COLUMNS, LATER, NUMERIC, tidy
-from alignbench.run.results import safe_name
+from alignbench.run.rows import safe_name
 
 TABLE = "leaderboard.csv"
 UNIT = (

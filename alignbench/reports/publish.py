@@ -11,7 +11,7 @@ import pandas as pd
 
 from alignbench.reports.folders import UNIT
 from alignbench.reports.rows import WORDS, read_rows, write_rows
-from alignbench.run.results import safe_name
+from alignbench.run.rows import safe_name
 
 ASKED = 64
 """Draws that are asked of a published cell."""

@@ -1,4 +1,4 @@
-"""A job looked up: its tasks loaded, its series expanded, every name and argument checked; no model is loaded."""
+"""Settings looked up: tasks loaded, series expanded, every name and argument checked; no model is loaded."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from typing import Any
 
 from alignbench.errors import AlignbenchError, UsageError, unknown
 from alignbench.generators.hf.series import expand, step_in
+from alignbench.generators.warp import Warp
+from alignbench.registry import Entry, load_plugins
 from alignbench.registry import generator as generators
-from alignbench.registry import load_plugins
-from alignbench.run.job import Job, name_of, recipe_of, same
-from alignbench.spec import Spec, no_code, parse_spec
+from alignbench.run.models import name_of, recipe_of, same
+from alignbench.run.settings import Settings
+from alignbench.spec import Spec, parse_spec
 from alignbench.task import Task, load_task, task_files
 
 _LOG = logging.getLogger(__name__)
@@ -20,11 +22,11 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass
 class Plan:
-    """What a job comes to, and what of it cannot be had."""
+    """What settings come to, and what of it cannot be had."""
 
-    job: Job
+    settings: Settings
     recipes: list[tuple[str, Any]]  # label and aligner
-    models: list[Any] = field(default_factory=list)  # the job's, each checkpoint of a series by itself
+    models: list[Any] = field(default_factory=list)  # those asked for, each checkpoint of a series by itself
     base: Any = None  # of the tasks that bring none
     judge: Any = None
     tasks: list[Task] = field(default_factory=list)  # under --limit
@@ -32,6 +34,16 @@ class Plan:
     steps: dict[str, int | None] = field(default_factory=dict)  # label of a checkpoint that a pattern stood for → step
     broken: dict[str, AlignbenchError] = field(default_factory=dict)  # label of a pattern → why it stands for nothing
     failures: list[AlignbenchError] = field(default_factory=list)  # of tasks that cannot be loaded
+
+    def draws_of(self, task: Task) -> int:
+        """Draws per prompt of a task."""
+        draws = self.settings.draws
+        return (draws.get(task.name) if isinstance(draws, Mapping) else draws) or task.draws
+
+    @property
+    def others(self) -> list[Any]:
+        """The models beside the base, which itself is one under decoding settings."""
+        return [given for given in self.models if self.settings.gen_kwargs or not same(given, self.base)]
 
     def checkpoints(self, given: Any) -> list[Any]:
         """Every checkpoint of a series as a model of its own; a pattern that matches nothing is told."""
@@ -53,57 +65,71 @@ class Plan:
         return found[0]
 
 
-def look_up(job: Job) -> Plan:
-    """The plan of a job; raises UsageError on a name that nobody registered."""
-    load_plugins(job.include_path)
-    plan = Plan(job, [recipe_of(given) for given in job.aligners])
-    for spec in (*job.models, job.base, job.judge):
-        if isinstance(spec, Spec):
-            no_code(spec, f"model '{spec.name}'")
-            generators.find(spec.name).check(spec.arguments, f"model '{spec.name}'", tuple(job.supplied))
-    for given in job.models:
+def look_up(settings: Settings) -> Plan:
+    """The plan of settings; raises UsageError on a name that nobody registered."""
+    load_plugins(settings.include_path)
+    plan = Plan(settings, [recipe_of(given) for given in settings.aligner])
+    _check_arguments(settings)
+    for given in settings.model:
         plan.models += [one for one in plan.checkpoints(given) if not any(same(one, other) for other in plan.models)]
-    plan.base = plan.only(job.base, "base") or (plan.models[0] if plan.models else None)
-    plan.judge = plan.only(job.judge, "judge")
+    plan.base = plan.only(settings.base, "base") or (plan.models[0] if plan.models else None)
+    plan.judge = plan.only(settings.judge, "judge")
     tasks = {(task.name, task.hash): task for task in _tasks(plan)}  # each once, however often it is named
     plan.tasks = list(tasks.values())
     plan.sizes = {task.name: len(task.prompts) for task in plan.tasks}
     _refuse_unused(plan)
-    if job.limit is not None:
-        plan.tasks = [task.limited(job.limit) for task in plan.tasks]
+    if settings.limit is not None:
+        plan.tasks = [task.limited(settings.limit) for task in plan.tasks]
     return plan
 
 
-def plan(job: Job) -> list[str]:
-    """What a job would draw, a line for each row, with every name and argument checked; no model is loaded."""
-    lines, found = [], look_up(job)
-    for task in found.tasks:
-        draws = job.draws_of(task)
-        most = len(task.prompts) * draws * task.max_tokens
-        lines.append(f"{task.name} v{task.version}: {len(task.prompts)} prompts × {draws} draws × at most "
-                     f"{task.max_tokens} tokens = {most:,} tokens for each generator")  # fmt: skip
-        base = parse_spec(task.base, "base") if task.base else found.base
-        if base is None:
-            raise no_base(task)
-        fitted = ", as many again twice to fit and test λ" if task.target.needs_fit else ""
-        lines.append(f"  {name_of(None, base)} (base), and as many reference draws{fitted}")
-        for model in () if task.base else found.models:
-            if job.gen_kwargs or model != base:
-                settings = ",".join(f"{k}={v}" for k, v in job.gen_kwargs.items())
-                lines.append(f"  {name_of(None, model)}" + (f":{settings}" if settings else ""))
-        lines += [f"  {name_of(None, base)} + {label}" for label, _ in found.recipes]
-        if task.base and job.models:
-            lines.append("  (the task brings its own base: --model is left out here)")
-    if len(job.seeds) > 1:
-        lines.append(f"all of it for each of {len(job.seeds)} seeds: {', '.join(map(str, job.seeds))}")
-    for error in (*found.broken.values(), *found.failures):
+def described(settings: Settings) -> list[str]:
+    """What would be drawn, a line for each row, with every name and argument checked; no model is loaded."""
+    plan = look_up(settings)
+    lines = [line for task in plan.tasks for line in _of_task(plan, task)]
+    if len(settings.seed) > 1:
+        lines.append(f"all of it for each of {len(settings.seed)} seeds: {', '.join(map(str, settings.seed))}")
+    for error in (*plan.broken.values(), *plan.failures):
         raise error
     return lines
 
 
+def _of_task(plan: Plan, task: Task) -> Iterator[str]:
+    """The lines of one task."""
+    draws = plan.draws_of(task)
+    most = len(task.prompts) * draws * task.max_tokens
+    yield (f"{task.name} v{task.version}: {len(task.prompts)} prompts × {draws} draws × at most "
+           f"{task.max_tokens} tokens = {most:,} tokens for each generator")  # fmt: skip
+    base = parse_spec(task.base, "base") if task.base else plan.base
+    if base is None:
+        raise no_base(task)
+    fitted = ", as many again twice to fit and test λ" if task.target.needs_fit else ""
+    yield f"  {name_of(None, base)} (base), and as many reference draws{fitted}"
+    settings = ",".join(f"{k}={v}" for k, v in plan.settings.gen_kwargs.items())
+    for model in () if task.base else plan.others:
+        yield f"  {name_of(None, model)}" + (f":{settings}" if settings else "")
+    yield from (f"  {name_of(None, base)} + {label}" for label, _ in plan.recipes)
+    if task.base and plan.settings.model:
+        yield "  (the task brings its own base: --model is left out here)"
+
+
+def _check_arguments(settings: Settings) -> None:
+    """Raise UsageError where a model is given an argument, or all of them a decoding setting, that does not exist."""
+    for spec in _specs(settings):
+        generators.find(spec.name).check(spec.arguments, f"model '{spec.name}'", tuple(settings.handed))
+    Entry("--gen_kwargs", Warp, {}).check(settings.gen_kwargs, "--gen_kwargs")
+    Warp(**settings.gen_kwargs)
+
+
+def _specs(settings: Settings) -> list[Spec]:
+    """The models, base and judge that are not objects."""
+    return [given for given in (*settings.model, settings.base, settings.judge) if isinstance(given, Spec)]
+
+
 def _tasks(plan: Plan) -> Iterator[Task]:
     """The tasks that can be loaded; the others are told, but for files that do not exist."""
-    for path in [p for words in plan.job.tasks for p in task_files(words, plan.job.include_path)]:
+    folders = plan.settings.include_path
+    for path in [path for words in plan.settings.tasks for path in task_files(words, folders)]:
         try:
             task = load_task(path)
             own_base(task)
@@ -116,20 +142,19 @@ def _tasks(plan: Plan) -> Iterator[Task]:
 
 def _refuse_unused(plan: Plan) -> None:
     """Raise UsageError on options that nothing here takes, and say which models go unused."""
-    job = plan.job
-    specs = [s for s in (*job.models, job.base, job.judge) if isinstance(s, Spec)]
+    settings, specs = plan.settings, _specs(plan.settings)
     taken = {name for s in specs for name in generators.find(s.name).parameters} | {"batch_size", "device"}
-    for name in job.supplied:
-        if specs and name not in taken:
+    for name in settings.handed:
+        if specs and name not in taken and not (name == "trust_remote_code" and settings.include_path):
             raise UsageError(f"--{name}: none of {', '.join(s.name for s in specs)} takes it")
-    sized = job.draws if isinstance(job.draws, Mapping) else {}
+    sized = settings.draws if isinstance(settings.draws, Mapping) else {}
     strange = [name for name in sized if name not in plan.sizes]
     if strange and not plan.failures:  # else it may be the name of a task that cannot be loaded
         raise unknown("task", strange[0], plan.sizes, "draws")
     own = bool(plan.tasks) and all(task.base for task in plan.tasks)
-    if own and (job.gen_kwargs or job.judge or job.base):
+    if own and (settings.gen_kwargs or settings.judge or settings.base):
         raise UsageError("--base, --gen_kwargs and --judge have no effect: each of these tasks brings its own base")
-    if own and job.models:
+    if own and settings.model:
         _LOG.warning("--model is not used: each of these tasks brings its own base")
 
 
@@ -138,7 +163,7 @@ def own_base(task: Task) -> Spec | None:
     if not task.base:
         return None
     where = f"task '{task.name}': base"
-    spec = no_code(parse_spec(task.base, where), where)
+    spec = parse_spec(task.base, where)
     generators.find(spec.name, where).check(spec.arguments, where)
     return spec
 

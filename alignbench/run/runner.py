@@ -1,55 +1,50 @@
-"""Task × generator → rows: what a run does, in the order in which it does it."""
+"""A run, in the order in which it does things: look up, check, fit targets, measure base and aligners, then others.
+
+Everything that can be told without weights is told before the first draw; what fails later fails its own row.
+"""
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from alignbench.errors import AlignbenchError, RunError, Unsupported, UsageError, brief
+from alignbench.errors import AlignbenchError, RunError, UsageError
 from alignbench.generators.hf.series import STEP, step_of
 from alignbench.generators.law import Law
 from alignbench.generators.token_bytes import token_bytes
-from alignbench.registry import generator as generators
-from alignbench.run import config, results
-from alignbench.run.job import Job, label_of, name_of, same
+from alignbench.run import words
+from alignbench.run.measured import rows_of, rows_of_p
+from alignbench.run.models import Models, label_of, name_of
 from alignbench.run.plan import Plan, look_up, no_base, own_base
-from alignbench.run.results import Row, RowKey
-from alignbench.scoring.evidence import Bench, identity_of
+from alignbench.run.rescore import remember
+from alignbench.run.rows import Candidate, Row, frame
+from alignbench.run.settings import Settings
+from alignbench.run.writer import Writer
+from alignbench.scoring.bench import Bench, Progress, identity_of, silent
+from alignbench.scoring.references import References
 from alignbench.seeds import Seed
-from alignbench.spec import Spec
 from alignbench.store import DrawStore, check_writable, digest
 from alignbench.task import Task
-from alignbench.types import CEILING, PRIMARY, Evidence, Sampler
+from alignbench.types import CEILING, PRIMARY
 
 if TYPE_CHECKING:
     import pandas as pd
 
-EVIDENCE = 4
-"""Raised when what evidence holds, or how it is scored, changes: older files are then measured again."""
+BASE, MODEL, ALIGNER, DRAWS_OF_P = range(4)
+"""The rows of a task in the order in which they are listed."""
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """One row of a task: a generator, or an aligner on the base."""
+@dataclass(frozen=True, order=True)
+class Place:
+    """Where rows stand among those of the run: sorted by these fields, in this order."""
 
-    name: str
-    aligner: str = ""
-    given: Any = None  # the model's spec, or an object that stands for itself
-    recipe: Any = None
-    identity: Any = None
-    step: int | None = None  # of a checkpoint
-    barred: frozenset[str] = frozenset()  # tasks that it cannot do
-
-    @property
-    def label(self) -> str:
-        """What people call it."""
-        return f"{self.name} + {self.aligner}" if self.aligner else self.name
+    task: int
+    seed: int
+    part: int  # BASE, MODEL, ALIGNER or DRAWS_OF_P
+    number: int = 0  # as they were asked for
 
 
 @dataclass
@@ -70,342 +65,282 @@ class Outcome:
             self.errors.append(error)
             self.exit_code = max(self.exit_code, error.exit_code)
 
+    def failed(self, who: str, error: AlignbenchError) -> None:
+        """Note whose failure it is."""
+        self.fail(f"{who}: {error}", error)
+
+    @contextmanager
+    def failing(self, who: str) -> Iterator[None]:
+        """A failure inside is noted with `who` before it, and the run goes on."""
+        try:
+            yield
+        except AlignbenchError as error:
+            self.failed(who, error)
+
     def frame(self) -> pd.DataFrame:
         """The tidy rows."""
-        return results.frame(self.rows, self.primary)
+        return frame(self.rows, self.primary)
 
 
-def run(job: Job) -> Outcome:
-    """Carry out a job: everything that can be wrong with it is found before the first draw."""
-    return _Run(look_up(job)).run()
+@dataclass(frozen=True)
+class Watch:
+    """Who looks on: what was typed, who shows progress, who is told of each generator's rows as they finish."""
+
+    argv: tuple[str, ...] = ()
+    progress: Progress = silent
+    on_rows: Callable[[Sequence[Row]], None] = lambda rows: None
+
+
+def run(settings: Settings, watch: Watch | None = None) -> Outcome:
+    """Carry out a run. Raises UsageError on what is wrong with the settings; other failures are in the outcome."""
+    plan = look_up(settings)
+    models = Models(settings.handed, settings.gen_kwargs, dict(plan.broken))
+    return _Run(plan, models, watch or Watch()).run()
 
 
 @dataclass(frozen=True)
 class _Stand:
-    """A bench, and where its rows belong among those of the run."""
+    """A task with one seed: what its generators share, and its place among the rows of the run."""
 
-    place: int
-    bench: Bench
+    place: Place
+    references: References
+    seeds: int  # of the run
+
+    @property
+    def bench(self) -> Bench:
+        return self.references.bench
+
+    def who(self, label: str) -> str:
+        """Whose failure it is: the task, the seed where there are several, the generator."""
+        seed = f" (seed {self.bench.seed.entropy})" if self.seeds > 1 else ""
+        return f"{self.bench.task.name}{seed}: {label}"
+
+
+@dataclass(frozen=True)
+class Other:
+    """A model beside the base, not loaded yet."""
+
+    number: int
+    given: Any
+    barred: frozenset[str]  # names of the tasks that it cannot do
 
 
 @dataclass
 class _Run:
-    """A run under way: the base and the judge stay loaded, of the other models one at a time."""
+    """A run under way."""
 
     plan: Plan
+    models: Models
+    watch: Watch
     outcome: Outcome = field(default_factory=Outcome)
-    loaded: dict[str, Any] = field(default_factory=dict)
-    broken: dict[str, AlignbenchError] = field(default_factory=dict)  # label → why it cannot be loaded
-    kept: set[str] = field(default_factory=set)  # labels of what stays loaded
-    found: list[tuple[tuple[int, ...], list[Row]]] = field(default_factory=list)  # rows and their place
+    placed: list[tuple[Place, list[Row]]] = field(default_factory=list)
 
     @property
-    def job(self) -> Job:
-        return self.plan.job
+    def settings(self) -> Settings:
+        return self.plan.settings
 
     def run(self) -> Outcome:
-        self.broken |= self.plan.broken
         for error in self.plan.failures:
             self.outcome.fail(str(error), error)
-        if self.job.output_path:
-            check_writable(self.job.output_path)
-            config.write(self.job, self.job.output_path)
-        stands = self._checked(self._stands())
-        entrants = self._entrants(stands)
-        stands = self._own_rows(stands, bool(entrants))
-        for i, candidate in enumerate(entrants):
-            for stand in stands:
-                if stand.bench.task.name not in candidate.barred and not stand.bench.task.base:
-                    self._row(stand, candidate, (1, i))
-        self.outcome.rows = [row for _, rows in sorted(self.found, key=lambda f: f[0]) for row in rows]
+        if self.settings.output_path:
+            check_writable(self.settings.output_path)
+            words.write(self.settings, self.settings.output_path)
+        stands = [stand for stand in self._stands() if self._readable(stand)]
+        others = self._others(stands)
+        stands = self._base_and_aligners(stands, keep=bool(others))
+        self._other_models(stands, others)
+        self.outcome.rows = [row for _, rows in sorted(self.placed, key=lambda found: found[0]) for row in rows]
         return self.outcome
 
-    def _load(self, given: Any, keep: bool = False) -> Any:
-        """The generator of a spec; an object stands for itself. One that is not to be kept goes when the next comes."""
-        if not isinstance(given, Spec):
-            return _sampler(given, f"a {type(given).__name__} is no generator: it")
-        label = given.label
-        if label in self.broken:
-            raise self.broken[label]
-        if label not in self.loaded:
-            self._let_go()
-            try:
-                made = given.build(generators, "model", **self.job.supplied)
-                self.loaded[label] = _sampler(made, f"generator '{given.name}' made a {type(made).__name__}, which")
-            except AlignbenchError as error:
-                self.broken[label] = error
-                raise
-        if keep:
-            self.kept.add(label)
-        return self.loaded[label]
-
-    def _let_go(self) -> None:
-        """Free the memory of the models that are not to be kept."""
-        gone = self.loaded.keys() - self.kept
-        for label in gone:
-            del self.loaded[label]
-        if gone:
-            gc.collect()  # a network may refer to itself
-
     def _stands(self) -> Iterator[_Stand]:
-        """A bench for each task and seed; a base that cannot be had fails the tasks that need it, in one line."""
+        """Each task with each seed; a base that cannot be had fails the tasks that need it, in one line."""
         lost: dict[str, tuple[AlignbenchError, list[str]]] = {}
         for number, task in enumerate(self.plan.tasks):
             given = own_base(task) or self.plan.base
             if given is None:
                 raise no_base(task)
             try:
-                base = self._load(given, keep=True)
-                benches = [self._bench(task, name_of(base, given), base, seed) for seed in self.job.seeds]
+                base = self.models.load(given, keep=True)
+                benches = [self._bench(task, name_of(base, given), base, seed) for seed in self.settings.seed]
             except AlignbenchError as error:
                 lost.setdefault(label_of(given), (error, []))[1].append(task.name)
                 continue
-            yield from (_Stand(number * len(benches) + i, bench) for i, bench in enumerate(benches))
+            for i, bench in enumerate(benches):
+                yield _Stand(Place(number, i, BASE), References(bench), len(benches))
         for why, names in lost.values():
             self.outcome.fail(f"{', '.join(names)}: {why}", why)
 
     def _bench(self, task: Task, name: str, base: Any, seed: int) -> Bench:
-        judge = None if task.base else self.plan.judge
+        judge, folder = None if task.base else self.plan.judge, self.settings.output_path
         return Bench(
-            task=task, base=base, base_name=name, draws=self.job.draws_of(task),
-            store=DrawStore(self.job.output_path / "draws" if self.job.output_path else None),
-            limit=self.job.limit, whole=self.plan.sizes.get(task.name, 0), seed=Seed(seed),
-            progress=self.job.progress, judge=None if judge is None else self._load(judge, keep=True),
-            judge_name="" if judge is None else judge.label if isinstance(judge, Spec) else name_of(judge, judge),
+            task=task, base=base, base_name=name, draws=self.plan.draws_of(task),
+            store=DrawStore(folder / "draws" if folder else None),
+            limit=self.settings.limit, whole=self.plan.sizes.get(task.name, 0), seed=Seed(seed),
+            progress=self.watch.progress, judge=None if judge is None else self.models.load(judge, keep=True),
+            judge_name="" if judge is None else label_of(judge),
         )  # fmt: skip
 
-    def _checked(self, stands: Iterable[_Stand]) -> list[_Stand]:
-        """Those on which base and judge can read the prompts; the others are told, before anything is drawn."""
-        passed = []
-        for stand in stands:
-            try:
-                stand.bench.check()
-                if stand.bench.judge is not None:
-                    stand.bench.check(stand.bench.judge, "judging draws of one by the other")
-                passed.append(stand)
-            except AlignbenchError as error:
-                self.outcome.fail(f"{stand.bench.task.name}: {stand.bench.base_name}: {error}", error)
-        return passed
+    def _readable(self, stand: _Stand) -> bool:
+        """Whether base and judge can read the prompts; a failure is told before anything is drawn."""
+        bench = stand.bench
+        with self.outcome.failing(f"{bench.task.name}: {bench.base_name}"):
+            bench.check()
+            if bench.judge is not None:
+                bench.check(bench.judge, "judging draws of one by the other")
+            return True
+        return False
 
-    def _entrants(self, stands: Sequence[_Stand]) -> list[Candidate]:
-        """The models beside the base, each loaded once so that what is wrong with it is known before the first draw."""
+    def _others(self, stands: Sequence[_Stand]) -> list[Other]:
+        """The models beside the base; one that cannot be had, and tasks that one cannot do, are told."""
         benches = [stand.bench for stand in stands if not stand.bench.task.base]
-        if not benches:
-            return []
-        others = [g for g in self.plan.models if self.job.gen_kwargs or not same(g, self.plan.base)]
-        found = [entrant for given in others if (entrant := self._entrant(given, benches))]
-        return told_apart([self._base_row(benches[0]), *found])[1:]
+        found = []
+        for number, given in enumerate(self.plan.others if benches else ()):
+            try:
+                outline = self.models.outline(given)
+            except AlignbenchError as error:
+                self.outcome.failed(label_of(given), error)
+            else:
+                found.append(Other(number, given, self._barred(given, outline, benches)))
+        return found
 
-    def _entrant(self, given: Any, benches: Sequence[Bench]) -> Candidate | None:
-        """The row of a model: its name, and the tasks that it cannot do, which are told; None where it cannot be had.
-
-        Nothing but `loaded` may hold on to the model.
-        """
-        try:
-            model = self._load(given)
-        except AlignbenchError as error:
-            self.outcome.fail(f"{label_of(given)}: {error}", error)
-            return None
-        generator, name, barred = self._warped(given, model), name_of(model, given), set()
+    def _barred(self, given: Any, outline: Any, benches: Sequence[Bench]) -> frozenset[str]:
+        """Names of the tasks whose prompts a model cannot read, or whose base it cannot be compared with."""
+        if outline is None:
+            return frozenset()
+        generator, name, barred = self.models.warped(given, outline), name_of(outline, given), set()
         for bench in benches:
             try:
                 bench.check(generator)
             except AlignbenchError as error:
-                self.outcome.fail(f"{bench.task.name}: {name}: {error}", error)
+                self.outcome.failed(f"{bench.task.name}: {name}", error)
                 barred.add(bench.task.name)
-        settings = ",".join(f"{k}={v}" for k, v in self.job.gen_kwargs.items())
-        return Candidate(
-            f"{name}:{settings}" if settings else name, given=given, identity=identity_of(generator),
-            barred=frozenset(barred), step=self._step(given, name),
-        )  # fmt: skip
+        return frozenset(barred)
 
-    def _warped(self, given: Any, model: Any) -> Any:
-        """The model under the job's decoding settings; raises Unsupported where it has none."""
-        if not self.job.gen_kwargs:
-            return model
-        if not isinstance(model, Law):
-            raise Unsupported(f"--gen_kwargs: {name_of(model, given)} has no decoding settings")
-        return model.warped(**self.job.gen_kwargs)
+    def _base_and_aligners(self, stands: list[_Stand], *, keep: bool) -> list[_Stand]:
+        """Measure base, aligners and draws of p of every task; what was measured on, where other models follow.
 
-    def _step(self, given: Any, name: str) -> int | None:
-        """The training step of a checkpoint: what a pattern stood for tells it, else a name with "step" or such."""
-        if (label := label_of(given)) in self.plan.steps:
-            return self.plan.steps[label]
-        return step_of(name) if STEP.search(name) else None
-
-    def _base_row(self, bench: Bench) -> Candidate:
-        step = None if bench.task.base else self._step(self.plan.base, bench.base_name)
-        return Candidate(bench.base_name, given=bench.base, identity=identity_of(bench.base), step=step)
-
-    def _own_rows(self, stands: list[_Stand], more: bool) -> list[_Stand]:
-        """Measure the base, the aligners on it and draws of p on every bench; the benches, where `more` models follow.
-
-        Takes the benches out of `stands`, so that the reference draws of one that is done with are freed.
+        Takes the stands out of the list, so that the reference draws of one that is done with are freed.
         """
         kept = []
         while stands:
             stand = stands.pop(0)
-            if not self._prepared(stand.bench):
+            if not self._prepared(stand):
                 continue
-            base = self._base_row(stand.bench)
-            self._row(stand, base, (0,))
-            for j, (label, recipe) in enumerate(dict(self.plan.recipes).items()):
-                self._row(stand, replace(base, aligner=label, recipe=recipe, identity=None), (2, j))
-            self._keep(stand, (3,), CEILING, partial(self._ceiling, stand.bench))
-            if more:
+            bench = stand.bench
+            base = Candidate(bench.base_name, step=None if bench.task.base else self._step(self.plan.base, bench.base))
+            self._row(stand, stand.place, base, bench.base)
+            for number, (label, recipe) in enumerate(dict(self.plan.recipes).items()):
+                place = replace(stand.place, part=ALIGNER, number=number)
+                self._aligned(stand, place, replace(base, aligner=label, shots=getattr(recipe, "shots", 0)), recipe)
+            self._draws_of_p(stand, replace(stand.place, part=DRAWS_OF_P))
+            if keep:
                 kept.append(stand)
         return kept
 
-    def _prepared(self, bench: Bench) -> bool:
+    def _prepared(self, stand: _Stand) -> bool:
         """Whether λ was fitted and reference draws made; a failure, or that no draw is one of p, is told."""
-        task = bench.task
+        bench, task = stand.bench, stand.bench.task
         self.outcome.primary[task.name] = task.primary or PRIMARY
-        results.remember(self.job.output_path, task)
-        ready = bool(self._attempt(bench.base_name, bench, partial(_made_ready, bench)))
-        if ready and (line := none_of_p(bench)):
-            self.outcome.fail(line, RunError(line))
-        return ready
+        remember(self.settings.output_path, task)
+        with self._counted(bench), self.outcome.failing(stand.who(bench.base_name)):
+            _keep_vocab(bench)
+            _ = stand.references.target  # fitted first, so that a moment that cannot be reached is told at once
+            if line := stand.references.none_of_p:
+                self.outcome.fail(line, RunError(line))
+            return True
+        return False
 
-    def _row(self, stand: _Stand, candidate: Candidate, place: tuple[int, ...]) -> None:
-        self._keep(stand, place, candidate.label, partial(self._candidate, stand.bench, candidate))
+    def _other_models(self, stands: Sequence[_Stand], others: Sequence[Other]) -> None:
+        """Measure each other model on every task that has no base of its own."""
+        stands = [stand for stand in stands if not stand.bench.task.base]
+        names = {stand.bench.base_name for stand in stands[:1]}
+        for other in others:
+            able = [stand for stand in stands if stand.bench.task.name not in other.barred]
+            with self.outcome.failing(label_of(other.given)):
+                if able:
+                    self._other_model(able, other, names)
 
-    def _keep(self, stand: _Stand, place: tuple[int, ...], label: str, work: Callable[[], list[Row]]) -> None:
-        rows = self._attempt(label, stand.bench, work)
-        self.found.append(((stand.place, *place), rows))
+    def _other_model(self, stands: Sequence[_Stand], other: Other, names: set[str]) -> None:
+        """Load a model, once, and measure it; when this returns nothing but `models` holds on to it."""
+        model = self.models.load(other.given)
+        generator = self.models.warped(other.given, model)
+        name = _told_apart(self.models.named(other.given, model), generator, names)
+        if name in names:
+            return
+        names.add(name)
+        candidate = Candidate(name, step=self._step(other.given, model))
+        for stand in stands:
+            self._row(stand, replace(stand.place, part=MODEL, number=other.number), candidate, generator)
+
+    def _row(self, stand: _Stand, place: Place, candidate: Candidate, generator: Any) -> None:
+        """The rows of a generator."""
+        with self._placing(stand, place, candidate) as rows:
+            rows += rows_of(self._writer(stand, candidate), generator, self._failed(stand, candidate))
+
+    def _aligned(self, stand: _Stand, place: Place, candidate: Candidate, recipe: Any) -> None:
+        """The rows of an aligner on the base."""
+        with self._placing(stand, place, candidate) as rows:
+            generator = stand.references.setting.aligned(recipe)
+            rows += rows_of(self._writer(stand, candidate), generator, self._failed(stand, candidate))
+
+    def _draws_of_p(self, stand: _Stand, place: Place) -> None:
+        """The rows of draws of p."""
+        candidate = Candidate(CEILING)
+        with self._placing(stand, place, candidate) as rows:
+            rows += rows_of_p(self._writer(stand, candidate), self._failed(stand, candidate))
+
+    @contextmanager
+    def _placing(self, stand: _Stand, place: Place, candidate: Candidate) -> Iterator[list[Row]]:
+        """A list for the rows of a candidate, which stand at `place` and are told; a failure is its own."""
+        rows: list[Row] = []
+        with self._counted(stand.bench), self.outcome.failing(stand.who(candidate.label)):
+            yield rows
+        self.placed.append((place, rows))
         if rows:
-            self.job.on_rows(rows)
+            self.watch.on_rows(rows)
 
-    def _attempt(self, label: str, bench: Bench, work: Callable[[], list[Any]]) -> list[Any]:
-        """What `work` returns; a failure of one row is told, and the others go on."""
+    @contextmanager
+    def _counted(self, bench: Bench) -> Iterator[None]:
+        """Draws that are made inside are counted as new."""
         before = bench.fresh
         try:
-            return work()
-        except AlignbenchError as error:
-            self.outcome.fail(f"{bench.task.name}{self._of_seed(bench)}: {label}: {error}", error)
-            return []
+            yield
         finally:
             self.outcome.fresh += bench.fresh - before
 
-    def _of_seed(self, bench: Bench) -> str:
-        """Which seed failed, where there are several."""
-        return f" (seed {bench.seed.entropy})" if len(self.job.seeds) > 1 else ""
+    def _failed(self, stand: _Stand, candidate: Candidate) -> Callable[[AlignbenchError], None]:
+        """What is told of a metric that fails."""
+        return partial(self.outcome.failed, f"{stand.bench.task.name}: {candidate.label}")
 
-    def _candidate(self, bench: Bench, candidate: Candidate) -> list[Row]:
-        writer = self._writer(bench, candidate)
-        given = candidate.given
-        generator = given if given is bench.base else self._warped(given, self._load(given))
-        if candidate.recipe is not None:
-            generator = bench.setting.aligned(candidate.recipe)
-        evidence, key = self._evidence(writer, bench, candidate, generator)
-        rows = self._measured(bench, candidate.label, key, evidence)
-        if self.job.log_samples:
-            writer.samples(evidence)
-        if writer.new:
-            writer.finish(rows, evidence)
-        elif writer.folder is not None:
-            results.restate(writer.folder, rows)
-        return rows
-
-    def _measured(self, bench: Bench, label: str, key: RowKey, evidence: Evidence) -> list[Row]:
-        """The rows of the task's metrics; one that fails is told, and the others go on."""
-
-        def failed(error: AlignbenchError) -> None:
-            self.outcome.fail(f"{bench.task.name}: {label}: {error}", error)
-
-        return results.measure(bench.task.metrics, key, evidence, failed)
-
-    def _writer(self, bench: Bench, candidate: Candidate) -> results.Writer:
-        return results.Writer(
-            self.job.output_path, bench, candidate.name, candidate.aligner, self.job.argv, step=candidate.step,
-            shots=getattr(candidate.recipe, "shots", 0),
-            job={"batch_size": "auto", **(config.words_of(self.job) or self.job.supplied)},
+    def _writer(self, stand: _Stand, candidate: Candidate) -> Writer:
+        return Writer(
+            self.settings.output_path, stand.references, candidate, self.watch.argv,
+            {"batch_size": "auto", **(words.words_of(self.settings) or self.settings.handed)},
+            log_samples=self.settings.log_samples,
         )  # fmt: skip
 
-    def _evidence(
-        self, writer: results.Writer, bench: Bench, candidate: Candidate, generator: Any
-    ) -> tuple[Evidence, RowKey]:
-        """The stored evidence where nothing that it depends on has changed, else measured anew and stored."""
-        identity = identity_of(generator)
-        wanted = _depends_on(bench, identity)
-        named = [identity, identity_of(bench.base), *([identity_of(bench.judge)] if bench.judge else [])]
-        found = writer.stored(wanted) if all(i is not None for i in named) else None
-        if found is not None:
-            key = writer.key(identity, found[1])
-            if key != found[1]:  # `score` is to give the rows of this run: its ci_over, version, step
-                writer.store(wanted, found[0], key)
-            return found[0], key
-        with writer.running():
-            bench.check(generator)
-            evidence = bench.measure(candidate.label, generator)
-            key = writer.key(identity)
-            writer.store(wanted, evidence, key)
-        return evidence, key
-
-    def _ceiling(self, bench: Bench) -> list[Row]:
-        """The row of draws of p, where there are any: what the diversity and fluency of a perfect generator are."""
-        try:
-            evidence = bench.ceiling()
-        except Unsupported:
-            return []
-        writer = self._writer(bench, Candidate(CEILING))
-        wanted = _depends_on(bench, CEILING)
-        found = writer.stored(wanted)
-        key = writer.key(CEILING, found[1] if found else None)
-        writer.store(wanted, evidence, key)
-        rows = self._measured(bench, CEILING, key, evidence)
-        if found is None:
-            writer.finish(rows, evidence)
-        elif writer.folder is not None:
-            results.restate(writer.folder, rows)
-        return rows
+    def _step(self, given: Any, model: Any) -> int | None:
+        """The training step of a checkpoint: what a pattern stood for tells it, else a name with "step" or such."""
+        if (label := label_of(given)) in self.plan.steps:
+            return self.plan.steps[label]
+        name = name_of(model, given)
+        return step_of(name) if STEP.search(name) else None
 
 
-def _made_ready(bench: Bench) -> list[Any]:
-    """The target and the reference draws; reports will show draws by token, where the tokenizer says their bytes."""
+def _told_apart(name: str, generator: Any, taken: set[str]) -> str:
+    """The name, with a few digits of the generator's identity after it where another has it already.
+
+    Two checkpoints may both lie in a folder called `final`; were they one name, they would be one row.
+    """
+    identity = identity_of(generator)
+    if name not in taken:
+        return name
+    return f"{name}#{len(taken) if identity is None else digest(identity)[:6]}"
+
+
+def _keep_vocab(bench: Bench) -> None:
+    """Store what each token spells, where the tokenizer says it: reports show draws by token."""
     law = bench.base
     if isinstance(law, Law):
         with suppress(UsageError):
             bench.store.keep_vocab(law.vocab.fingerprint, lambda: token_bytes(law.model))
-    return [bench.target, bench.ref]
-
-
-def none_of_p(bench: Bench) -> str:
-    """What to say of a task in which no reference draw of any prompt is a draw of p; "" where one is."""
-    ref = bench.ref
-    if ref.log_target is None or np.isfinite(ref.log_target).any():
-        return ""
-    some = ", ".join(map(brief, bench.prompts[:3])) + (", …" if len(bench.prompts) > 3 else "")
-    return (
-        f"{bench.task.name}: none of the {len(ref.draws)} reference draws is a draw of p, for any of its "
-        f"{len(bench.prompts)} prompts ({some}): divergences are bounds or missing; raise --draws, or give the task "
-        "'proposals' that reach p"
-    )
-
-
-def _sampler(thing: Any, who: str) -> Any:
-    if not isinstance(thing, Sampler):
-        raise Unsupported(f"{who} has no method 'sample'")
-    return thing
-
-
-def told_apart(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """The candidates, no two with one label: a namesake of an earlier one gets a few digits of its identity.
-
-    Two checkpoints may both lie in a folder called `final`; were they one name, they would be one row.
-    """
-    kept: dict[str, Candidate] = {}
-    for candidate in candidates:
-        mark = len(kept) if candidate.identity is None else digest(candidate.identity)[:6]
-        named = candidate if candidate.label not in kept else replace(candidate, name=f"{candidate.name}#{mark}")
-        kept.setdefault(named.label, named)
-    return list(kept.values())
-
-
-def _depends_on(bench: Bench, identity: Any) -> str:
-    """The key of all that evidence depends on."""
-    return digest({
-        "task": bench.task.hash, "prompts": bench.prompts, "draws": bench.draws, "seed": bench.seed.entropy,
-        "base": identity_of(bench.base), "generator": identity, "format": EVIDENCE,
-        "proposals": [spec.label for spec in bench.task.proposals],
-        "judge": identity_of(bench.judge) if bench.judge else None,
-    })  # fmt: skip

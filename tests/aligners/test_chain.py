@@ -12,7 +12,7 @@ from alignbench.aligners.prompting.few_shot import FewShot
 from alignbench.errors import Unsupported, UsageError
 from alignbench.generators.exact.world import enumerate_draws, exact
 from alignbench.registry import load_plugins
-from alignbench.run.job import recipe_of
+from alignbench.run.models import recipe_of
 from alignbench.seeds import Seed
 from alignbench.spec import Spec, parse_spec
 

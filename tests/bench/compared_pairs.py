@@ -14,7 +14,7 @@ from paired_world import PairedWorld, _atoms
 
 from alignbench.registry import load_plugins
 from alignbench.reports.compare.compared import differences
-from alignbench.run.results import RowKey, measure
+from alignbench.run.rows import RowKey, measure
 
 KEY = RowKey("r", "t", 1, "h", "g", "i", "", "b", "b", "t", "", 0, 64, "", "")
 NAMES = {"kl_target": "divergence.kl_target", "always": "satisfaction.always", "perplexity": "perplexity"}

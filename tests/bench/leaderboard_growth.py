@@ -74,11 +74,11 @@ def tables(path):
 def stored(folder, draws):
     """Seconds of every metric on stored evidence; it is made before, in a process of its own."""
     from alignbench.registry import load_plugins
-    from alignbench.run import results
+    from alignbench.run.rescore import rescore
 
     load_plugins()
     began = time.process_time()
-    found = results.rescore(folder)
+    found = rescore(folder)
     return {"metrics": time.process_time() - began, "of": f"{len(found.rows)} rows"}
 
 

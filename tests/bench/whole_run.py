@@ -29,10 +29,10 @@ ALIGNERS = ("temperature:t=0.7", "best_of_n:n=4", "rejection")
 MODEL_PARTS = ("loading", "drawing", "scoring")
 FUNCTIONS = {
     "features": ("alignbench.target.Target.measure", "alignbench.target.Target.log_ratio_of"),
-    "metrics": ("alignbench.run.results.measure",),
+    "metrics": ("alignbench.run.measured.measure",),
     "files": (
-        "alignbench.store.pack", "alignbench.store.write_atomic", "alignbench.run.results.pack",
-        "alignbench.run.results.write_atomic", "alignbench.reports.formats.render.write_leaderboard",
+        "alignbench.store.pack", "alignbench.store.write_atomic", "alignbench.run.writer.pack",
+        "alignbench.run.writer.write_atomic", "alignbench.reports.formats.render.write_leaderboard",
     ),
     "tables": ("alignbench.cli.run.show",),
     "scoring": ("alignbench.generators.law.Law.log_prob",),

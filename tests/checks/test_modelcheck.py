@@ -16,7 +16,7 @@ from alignbench.generators.hf.causal import HFModel
 from alignbench.generators.law import Law
 from alignbench.generators.masked.steered import constrained
 from alignbench.generators.pattern import contains_any
-from alignbench.scoring.evidence import silent
+from alignbench.scoring.bench import silent
 from alignbench.seeds import Seed
 from alignbench.spec import Spec
 

@@ -14,7 +14,7 @@ from scipy.stats import binom
 from alignbench.checks import selfcheck
 from alignbench.checks.selfcheck import Cell, Report, Seen
 from alignbench.reports.formats import checks
-from alignbench.scoring.evidence import silent
+from alignbench.scoring.bench import silent
 from alignbench.stats import divergences, intervals, normaliser, overlap
 from alignbench.types import Estimate
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from alignbench.run.results import read_evidence
+from alignbench.run.rows import read_evidence
 from alignbench.store import pack, write_atomic
 
 TASK = """\

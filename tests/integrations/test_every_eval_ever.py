@@ -10,7 +10,7 @@ import pytest
 from published_rows import table, unit
 
 from alignbench.integrations.every_eval_ever import records
-from alignbench.run.results import dump
+from alignbench.store import dump
 
 TEXT, NUMBER = {"type": "string"}, {"type": "number"}
 DETAILS = {"type": "object", "additionalProperties": TEXT}

@@ -11,7 +11,7 @@ import pytest
 from alignbench import evaluate
 from alignbench.errors import UsageError
 from alignbench.integrations.trackers import report, tracker
-from alignbench.run.results import Row, RowKey
+from alignbench.run.rows import Row, RowKey
 from alignbench.spec import Spec, parse_spec
 from alignbench.types import Estimate
 

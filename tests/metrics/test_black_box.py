@@ -2,12 +2,13 @@
 
 import numpy as np
 import pytest
+from task_on_base import TaskOnBase
 from tiny_world import BASE, BRIGHT, PROMPTS, TASK
 
 from alignbench import metrics
 from alignbench.generators.exact.world import enumerate_draws
 from alignbench.registry import load_plugins
-from alignbench.scoring.evidence import Bench, silent
+from alignbench.scoring.bench import silent
 from alignbench.seeds import Seed
 from alignbench.store import DrawStore
 from alignbench.task import load_task
@@ -34,7 +35,7 @@ def measured(tmp_path):
     def measure(target, law, seed=0, draws=200):
         (tmp_path / "tiny.yaml").write_text(TASK + target)
         task = load_task(tmp_path / "tiny.yaml")
-        bench = Bench(task, BASE, "exact", DrawStore(None), draws, Seed(seed), silent)
+        bench = TaskOnBase(task, BASE, "exact", DrawStore(None), draws, Seed(seed), silent)
         truth = bench.measure("law", law).truth
         return metrics.measure("divergence", bench.measure("texts", TextOnly(law))), truth
 

@@ -11,7 +11,7 @@ from alignbench import metrics
 from alignbench.errors import UsageError
 from alignbench.metrics import mauve as room
 from alignbench.registry import metric
-from alignbench.run import results
+from alignbench.run import rows
 from alignbench.types import Draws, Evidence, Fit, Scored
 
 WORDS = np.array([f"w{i}" for i in range(30)])
@@ -110,8 +110,8 @@ def test_copies_and_wordless_texts_are_texts_too():
 
 def test_it_is_measured_only_where_it_is_named():
     e, key = evidence(texts(STEEP, 60, 0), texts(STEEP, 60, 1)), SimpleNamespace(ci_over="prompts_given")
-    assert "mauve" not in {row.metric for row in results.measure(None, key, e)}
-    (row,) = results.measure([("mauve", {"seeds": 1})], key, e)
+    assert "mauve" not in {row.metric for row in rows.measure(None, key, e)}
+    (row,) = rows.measure([("mauve", {"seeds": 1})], key, e)
     assert row.estimate.value is not None and row.better == "higher"
 
 

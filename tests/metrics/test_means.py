@@ -1,11 +1,12 @@
 """Means of what the target does not ask for."""
 
 import numpy as np
+from task_on_base import TaskOnBase
 
 from alignbench import metrics
 from alignbench.generators.exact.world import exact
 from alignbench.registry import load_plugins
-from alignbench.scoring.evidence import Bench, silent
+from alignbench.scoring.bench import silent
 from alignbench.seeds import Seed
 from alignbench.stats.intervals import share
 from alignbench.store import DrawStore
@@ -33,7 +34,7 @@ def evidence(tmp_path, text=TASK):
     path = tmp_path / "tiny.yaml"
     path.write_text(text)
     base = exact(words="sun rain wind she", seed=3)
-    bench = Bench(load_task(path), base, "exact", DrawStore(None), draws=64, seed=Seed(0), progress=silent)
+    bench = TaskOnBase(load_task(path), base, "exact", DrawStore(None), draws=64, seed=Seed(0), progress=silent)
     return bench.measure("exact", base)
 
 

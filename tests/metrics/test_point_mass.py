@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from task_on_base import TaskOnBase
 from tiny_world import BASE, BRIGHT, TASK
 
 from alignbench import metrics
@@ -11,7 +12,7 @@ from alignbench.generators.exact.world import exact
 from alignbench.metrics.distance import divergence
 from alignbench.metrics.prompts import left_out, over_prompts
 from alignbench.registry import load_plugins, metric
-from alignbench.scoring.evidence import Bench, silent
+from alignbench.scoring.bench import silent
 from alignbench.seeds import Seed
 from alignbench.store import DrawStore
 from alignbench.task import load_task
@@ -24,7 +25,7 @@ MOMENT = "  - {feature: windy, moment: 0.5}\n"
 def measured(tmp_path):
     def make(aligner, target="", base=BASE):
         (tmp_path / "tiny.yaml").write_text(TASK + target)
-        bench = Bench(load_task(tmp_path / "tiny.yaml"), base, "exact", DrawStore(None), 200, Seed(7), silent)
+        bench = TaskOnBase(load_task(tmp_path / "tiny.yaml"), base, "exact", DrawStore(None), 200, Seed(7), silent)
         return bench.measure("own", bench.setting.aligned(aligner))
 
     return make

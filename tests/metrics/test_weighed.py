@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import tiny_world
+from task_on_base import TaskOnBase
 from tiny_world import BASE
 
 from alignbench.aligners.base import Setting
@@ -18,7 +19,7 @@ from alignbench.metrics import measure
 from alignbench.metrics.distance import _shifted
 from alignbench.metrics.prompts import left_out
 from alignbench.registry import load_plugins
-from alignbench.scoring.evidence import Bench, silent
+from alignbench.scoring.bench import silent
 from alignbench.seeds import Seed
 from alignbench.store import DrawStore
 from alignbench.task import load_task
@@ -40,7 +41,7 @@ def benches(tmp_path_factory):
     found = {}
     for name, text in {"hard": TASK, "soft": TASK + REWARD}.items():
         (folder / "tiny.yaml").write_text(text)
-        found[name] = Bench(load_task(folder / "tiny.yaml"), BASE, "exact", DrawStore(None), 600, Seed(0), silent)
+        found[name] = TaskOnBase(load_task(folder / "tiny.yaml"), BASE, "exact", DrawStore(None), 600, Seed(0), silent)
     return found
 
 

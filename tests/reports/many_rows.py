@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from alignbench.reports.examples import Example, Shown
-from alignbench.run.results import RowKey
+from alignbench.run.rows import RowKey
 
 PARTS = (
     ("satisfaction", "always", "higher"),

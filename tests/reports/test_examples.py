@@ -13,7 +13,7 @@ from tiny_world import BRIGHT, TASK
 import alignbench
 from alignbench.errors import StoreError
 from alignbench.reports.examples import CUT, by_token, chosen, examples, of_file
-from alignbench.run.results import read_evidence
+from alignbench.run.rows import read_evidence
 from alignbench.store import DrawStore, read_vocab
 from alignbench.types import Array, Draws, rows_of
 

@@ -39,7 +39,7 @@ from alignbench.reports.rows import COLUMNS, read_rows, tidy, write_rows
 from alignbench.reports.spreadsheet import guarded, unguarded
 from alignbench.reports.table.board import Leaderboard, plain_text
 from alignbench.reports.table.leaderboards import leaderboard
-from alignbench.run.results import RowKey
+from alignbench.run.rows import RowKey
 
 
 def table(words: Iterator[str], tasks: int) -> pd.DataFrame:

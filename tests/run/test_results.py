@@ -9,8 +9,10 @@ import pytest
 
 from alignbench.errors import StoreError
 from alignbench.registry import load_plugins
-from alignbench.run import provenance, results
-from alignbench.run.results import Row, RowKey, dump, frame, jsonable, rescore, safe_name
+from alignbench.run import provenance, rows
+from alignbench.run.rescore import rescore
+from alignbench.run.rows import Row, RowKey, frame, safe_name
+from alignbench.store import dump, jsonable
 from alignbench.types import Cost, Estimate
 
 KEY = RowKey(
@@ -96,10 +98,10 @@ def test_rescore_of_an_empty_folder(tmp_path):
 def test_measure_follows_the_tasks_list_or_takes_all(monkeypatch):
     load_plugins()
     seen = []
-    monkeypatch.setattr(results.metrics, "measure", lambda name, evidence, **params: seen.append((name, params)) or {
+    monkeypatch.setattr(rows.metrics, "measure", lambda name, evidence, **params: seen.append((name, params)) or {
         "": Estimate(1.0), "part": Estimate(None, note="why")})  # fmt: skip
     evidence = type("E", (), {"truth": {"distinct": 0.9}, "cost": Cost(seconds=2.0)})
-    rows = results.measure([("distinct", {"draws": 4})], KEY, evidence)
-    assert seen == [("distinct", {"draws": 4})] and [r.exact for r in rows] == [0.9, None] and rows[0].seconds == 2.0
-    results.measure(None, KEY, evidence)
+    found = rows.measure([("distinct", {"draws": 4})], KEY, evidence)
+    assert seen == [("distinct", {"draws": 4})] and [r.exact for r in found] == [0.9, None] and found[0].seconds == 2.0
+    rows.measure(None, KEY, evidence)
     assert {name for name, _ in seen} >= {"divergence", "cost", "perplexity"}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import weakref
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +19,12 @@ from alignbench.generators.exact.world import exact
 from alignbench.generators.hf import factory as hf_module
 from alignbench.generators.law import Law
 from alignbench.run import plan as plan_module
-from alignbench.run.job import Job, name_of, recipe_of
-from alignbench.run.plan import plan
-from alignbench.run.results import frame, rescore
+from alignbench.run.models import name_of, recipe_of
+from alignbench.run.plan import described
+from alignbench.run.rescore import rescore
+from alignbench.run.rows import frame
 from alignbench.run.runner import run
+from alignbench.run.settings import Settings
 from alignbench.spec import Spec
 
 TASK = """\
@@ -41,6 +42,10 @@ target:
   - {feature: windy, moment: 0.5}
 metrics: [satisfaction, divergence]
 """
+
+
+def asked(tasks, models=(), aligners=(), **more):
+    return Settings(tasks=tasks, model=models, aligner=aligners, **more)
 
 
 @pytest.fixture(autouse=True)
@@ -92,7 +97,7 @@ def test_a_base_that_is_not_the_model():
 
 
 def test_two_models_that_differ_have_labels_that_differ():
-    outcome = run(Job(tasks=("little.yaml",), models=(Spec("exact", {"seed": 1}), Spec("exact", {"seed": 2}))))
+    outcome = run(asked(tasks=("little.yaml",), models=(Spec("exact", {"seed": 1}), Spec("exact", {"seed": 2}))))
     rows = outcome.frame()
     assert not rows.duplicated(["generator", "aligner", "metric", "part"]).any()
 
@@ -129,7 +134,7 @@ def test_a_model_is_loaded_once_a_run_and_not_once_a_task(task, tiny_gpt2, monke
     for name in ("one", "two"):
         (task.parent / f"{name}.yaml").write_text(text.replace("little", name))
     spec = Spec("hf", {"pretrained": str(tiny_gpt2)})
-    outcome = run(Job(("one.yaml", "two.yaml"), (spec,), base=spec, judge=spec, draws=60))
+    outcome = run(asked(("one.yaml", "two.yaml"), (spec,), base=spec, judge=spec, draws=60))
     assert {row.key.task for row in outcome.rows} == {"one", "two"} and not outcome.failures
     assert len(loads) == 1
 
@@ -138,7 +143,7 @@ def test_seeds_change_draws_and_streams_are_apart():
     one, two = (evaluate("exact", "little.yaml", seed=s) for s in (0, 1))
     a, b = (value(r, "satisfaction", "always").value for r in (one, two))
     assert a != b
-    outcome = run(Job(tasks=("little.yaml",), models=(Spec("exact"),)))
+    outcome = run(asked(tasks=("little.yaml",), models=(Spec("exact"),)))
     assert outcome.fresh == 4 * 120  # reference, fit, heldout, own
 
 
@@ -148,14 +153,14 @@ def test_failures_are_told_together_and_raise_in_python():
     ):
         evaluate("exact", "little.yaml", aligners=["prompt:text=zebra", "best_of_n:n=2"])
     specs = (Spec("prompt", {"text": "zebra"}), Spec("best_of_n", {"n": 2}))
-    outcome = run(Job(tasks=("little.yaml",), models=(Spec("exact"),), aligners=specs))
+    outcome = run(asked(tasks=("little.yaml",), models=(Spec("exact"),), aligners=specs))
     assert len(outcome.failures) == 1 and outcome.exit_code == 2
     assert {r.key.aligner for r in outcome.rows} == {"", "best_of_n:n=2"}
 
 
 def test_an_infeasible_moment_fails_its_task_and_not_the_next(task):
     (task.parent / "other.yaml").write_text(TASK.replace("[wind]", "[zebra]").replace("little", "other"))
-    outcome = run(Job(tasks=("other.yaml", "little.yaml"), models=(Spec("exact"),)))
+    outcome = run(asked(tasks=("other.yaml", "little.yaml"), models=(Spec("exact"),)))
     assert len(outcome.failures) == 1 and outcome.failures[0].startswith("other: exact: ") and outcome.exit_code == 2
     assert {r.key.task for r in outcome.rows} == {"little"}
 
@@ -181,10 +186,10 @@ def test_a_black_box_can_be_tested_but_not_be_a_base():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"draws": 0}, "--draws 0: must be a whole number >= 1"),
-        ({"draws": "8"}, "--draws 8: must be a whole number >= 1"), ({"seed": 1.5}, "--seed 1.5: must be a whole"),
-        ({"limit": 0}, "--limit 0: must be a whole number >= 1"),
-        ({"seed": -1}, "--seed -1: must be a whole number >= 0"), ({"aligners": ["bst_of_n"]}, "unknown aligner"),
+        ({"draws": 0}, "draws 0: must be a whole number >= 1"),
+        ({"draws": "8"}, "draws 8: must be a whole number >= 1"), ({"seed": 1.5}, "seed 1.5: must be a whole"),
+        ({"limit": 0}, "limit 0: must be a whole number >= 1"),
+        ({"seed": -1}, "seed -1: must be a whole number >= 0"), ({"aligners": ["bst_of_n"]}, "unknown aligner"),
         ({"judge": "exat"}, "unknown generator 'exat'"), ({"include_path": ["nowhere"]}, "no such file or folder"),
     ],
 )  # fmt: skip
@@ -210,7 +215,7 @@ def test_limit_keeps_the_first_prompts_and_changes_the_hash():
 
 
 def test_plan_names_every_row_and_loads_no_model(monkeypatch):
-    lines = plan(Job(tasks=("little.yaml",), models=(Spec("hf", {"pretrained": "nobody/nothing"}),),
+    lines = described(asked(tasks=("little.yaml",), models=(Spec("hf", {"pretrained": "nobody/nothing"}),),
                      aligners=(Spec("best_of_n", {"n": 2}),), limit=1))  # fmt: skip
     assert lines == [
         "little v1: 1 prompts × 60 draws × at most 3 tokens = 180 tokens for each generator",
@@ -254,8 +259,8 @@ def test_several_seeds_have_rows_of_their_own_and_a_mean():
 
 def test_a_seed_that_is_added_finds_the_draws_of_the_others():
     options = {"tasks": ("little.yaml",), "models": (Spec("exact"),), "output_path": Path("out")}
-    assert run(Job(**options, seed=0)).fresh == 4 * 120
-    outcome = run(Job(**options, seed=(0, 1, 2)))
+    assert run(asked(**options, seed=0)).fresh == 4 * 120
+    outcome = run(asked(**options, seed=(0, 1, 2)))
     assert outcome.fresh == 2 * 4 * 120
     again = rescore(Path("out"))
     one, two = (t[t.metric != "cost"].sort_values(["seed", "generator", "metric", "part"]).reset_index(drop=True)
@@ -289,14 +294,14 @@ def test_a_series_has_a_row_and_a_step_for_each_checkpoint_loaded_one_at_a_time(
         return made
 
     monkeypatch.setattr(hf_module, "_network", network)
-    outcome = run(Job(("little.yaml",), (checkpoints,), base=Spec("hf", {"pretrained": str(tiny_gpt2)})))
+    outcome = run(asked(("little.yaml",), (checkpoints,), base=Spec("hf", {"pretrained": str(tiny_gpt2)})))
     assert outcome.failures == [] and max(most) == 2  # the base and one other
     steps = outcome.frame()[["generator", "step"]].drop_duplicates().values.tolist()
     assert steps[:4] == [["tiny-gpt2", pd.NA], ["step-3", 3], ["step-20", 20], ["step-100", 100]]
 
 
 def test_the_first_checkpoint_of_a_series_is_the_default_base(checkpoints):
-    lines = plan(Job(("little.yaml",), (checkpoints,)))
+    lines = described(asked(("little.yaml",), (checkpoints,)))
     assert [line.split("/")[-1].split(" ")[0] for line in lines[1:]] == ["step-3", "step-20", "step-100"]
     assert "(base)" in lines[1]
 
@@ -329,7 +334,7 @@ def named(task, registries):
     ],
 )
 def test_the_step_is_told_by_the_argument_that_was_a_pattern(named, pretrained, peft, steps):
-    outcome = run(Job(("little.yaml",), (named(pretrained, peft),)))
+    outcome = run(asked(("little.yaml",), (named(pretrained, peft),)))
     assert outcome.failures == []
     told = {row.key.generator: row.key.step for row in outcome.rows if row.key.generator != "draws of p"}
     assert list(told.values()) == steps
@@ -338,7 +343,7 @@ def test_the_step_is_told_by_the_argument_that_was_a_pattern(named, pretrained, 
 @pytest.mark.parametrize("word", ["base", "judge"])
 def test_a_pattern_of_one_checkpoint_can_be_the_base_or_judge(named, word):
     spec = named("ckpts/step-2*", "./step-7/adapters/last")
-    outcome = run(Job(("little.yaml",), (Spec("exact"),), **{word: spec}))
+    outcome = run(asked(("little.yaml",), (Spec("exact"),), **{word: spec}))
     assert outcome.failures == []
     told = {(row.key.base, row.key.step) for row in outcome.rows if row.key.generator == "step-20+last"}
     assert told == ({("step-20+last", 20)} if word == "base" else set())
@@ -364,11 +369,11 @@ def test_names_that_end_in_a_number_are_no_steps(task):
 )
 def test_a_broken_task_does_not_stop_the_next(task, text, line):
     (task.parent / "broken.yaml").write_text(text)
-    outcome = run(Job(("broken.yaml", "little.yaml"), (Spec("exact"),)))
+    outcome = run(asked(("broken.yaml", "little.yaml"), (Spec("exact"),)))
     assert len(outcome.failures) == 1 and line in outcome.failures[0] and outcome.exit_code == 2
     assert {r.key.task for r in outcome.rows} == {"little"}
     with pytest.raises(UsageError, match="cannot be read"):  # a name that does not exist stops everything
-        run(Job(("nowhere.yaml", "little.yaml"), (Spec("exact"),)))
+        run(asked(("nowhere.yaml", "little.yaml"), (Spec("exact"),)))
 
 
 def test_a_source_that_cannot_be_fetched_fails_its_task_alone(task, monkeypatch):
@@ -381,7 +386,7 @@ def test_a_source_that_cannot_be_fetched_fails_its_task_alone(task, monkeypatch)
 
     (task.parent / "away.yaml").write_text(TASK)
     monkeypatch.setattr(plan_module, "load_task", load)
-    outcome = run(Job(("away.yaml", "little.yaml"), (Spec("exact"),)))
+    outcome = run(asked(("away.yaml", "little.yaml"), (Spec("exact"),)))
     assert outcome.failures == ["pypi:away==1: cannot be reached"] and outcome.exit_code == 1 and outcome.rows
 
 
@@ -395,7 +400,7 @@ def test_a_feature_that_returns_nonsense_fails_its_task_alone(task, registries):
         mine = f"windy: {{feature: sometimes, short: {str(name == 'short').lower()}}}"
         text = TASK.replace("windy: {feature: contains_any, words: [wind]}", mine)
         (task.parent / f"{name}.yaml").write_text(text.replace("little", name))
-    outcome = run(Job(("short.yaml", "nan.yaml", "little.yaml"), (Spec("exact"),)))
+    outcome = run(asked(("short.yaml", "nan.yaml", "little.yaml"), (Spec("exact"),)))
     assert outcome.failures[0].startswith("short: exact: feature 'sometimes' returned 119 values for 120 draws; the "
                                           "first without a value is draw 59 of prompt 1: ")  # fmt: skip
     assert outcome.failures[1].startswith("nan: exact: feature 'sometimes' returned nan, outside the finite numbers, "
@@ -406,7 +411,7 @@ def test_a_feature_that_returns_nonsense_fails_its_task_alone(task, registries):
 def test_a_task_without_any_draw_of_p_says_so_once_and_goes_on(task):
     text = TASK.replace("[sun]", "[zebra]").replace("  - {feature: windy, moment: 0.5}\n", "")
     (task.parent / "never.yaml").write_text(text.replace("little", "never"))
-    outcome = run(Job(("never.yaml", "little.yaml"), (Spec("exact"),), seed=(0, 1)))
+    outcome = run(asked(("never.yaml", "little.yaml"), (Spec("exact"),), seed=(0, 1)))
     assert outcome.failures == [
         "never: none of the 120 reference draws is a draw of p, for any of its 2 prompts ('rain', 'sun wind'): "
         "divergences are bounds or missing; raise --draws, or give the task 'proposals' that reach p"
@@ -417,15 +422,15 @@ def test_a_task_without_any_draw_of_p_says_so_once_and_goes_on(task):
 def test_a_failure_of_one_of_several_seeds_says_which(task):
     text = TASK.replace("words: [wind]", "words: [zebra]").replace("little", "far")
     (task.parent / "far.yaml").write_text(text)
-    failures = run(Job(("far.yaml",), (Spec("exact"),), seed=(3, 4))).failures
+    failures = run(asked(("far.yaml",), (Spec("exact"),), seed=(3, 4))).failures
     assert [line.partition(": exact: ")[0] for line in failures] == ["far (seed 3)", "far (seed 4)"]
-    assert [line.partition(": exact: ")[0] for line in run(Job(("far.yaml",), (Spec("exact"),))).failures] == ["far"]
+    assert [line.partition(": exact: ")[0] for line in run(asked(("far.yaml",), (Spec("exact"),))).failures] == ["far"]
 
 
 def test_a_model_that_cannot_be_loaded_leaves_the_others(task, tmp_path):
     (tmp_path / "empty").mkdir()
     wrong = (Spec("hf", {"pretrained": "./empty"}), Spec("hf", {"pretrained": "ckpts/step-*"}))
-    outcome = run(Job(("little.yaml",), (Spec("exact"), *wrong, Spec("exact", {"seed": 8})), base=Spec("exact")))
+    outcome = run(asked(("little.yaml",), (Spec("exact"), *wrong, Spec("exact", {"seed": 8})), base=Spec("exact")))
     assert len({r.key.generator for r in outcome.rows}) == 3 and outcome.exit_code == 2
     empty, glob = outcome.failures
     assert "./empty: no model in this folder" in empty and "ckpts/step-*: matches nothing" in glob
@@ -436,18 +441,18 @@ def test_a_base_that_cannot_be_loaded_fails_its_tasks_alone(task, tmp_path, give
     (tmp_path / "empty").mkdir()
     (tmp_path / "own.yaml").write_text(TASK.replace("little", "own") + "base: exact\n")
     (tmp_path / "third.yaml").write_text(TASK.replace("little", "third"))
-    job = Job(("little.yaml", "own.yaml", "third.yaml"), (Spec("hf", {"pretrained": given}), Spec("exact")))
+    job = asked(("little.yaml", "own.yaml", "third.yaml"), (Spec("hf", {"pretrained": given}), Spec("exact")))
     outcome = run(job)
     assert {r.key.task for r in outcome.rows} == {"own"} and outcome.exit_code == 2
     [line] = outcome.failures
     assert line.startswith("little, third: ") and given in line
-    assert run(replace(job, base=job.models[0], models=())).failures == [line]
+    assert run(job.model_copy(update={"base": job.model[0], "model": ()})).failures == [line]
 
 
 def test_a_series_cannot_be_the_base_or_judge(checkpoints):
     for word in ("base", "judge"):
         with pytest.raises(UsageError, match=f"--{word} .*: a series of checkpoints; name one of them"):
-            run(Job(("little.yaml",), (Spec("exact"),), **{word: checkpoints}))
+            run(asked(("little.yaml",), (Spec("exact"),), **{word: checkpoints}))
 
 
 def test_a_metric_that_fails_on_draws_of_p_does_not_end_the_run(task, registries):
@@ -459,7 +464,7 @@ def test_a_metric_that_fails_on_draws_of_p_does_not_end_the_run(task, registries
         return alignbench.Estimate(1.0)
 
     task.write_text(TASK.replace("[satisfaction, divergence]", "[picky]"))
-    outcome = run(Job(("little.yaml",), (Spec("exact"),)))
+    outcome = run(asked(("little.yaml",), (Spec("exact"),)))
     assert outcome.failures[0].startswith("little: draws of p: metric 'picky' failed: ValueError: no")
     assert len(outcome.failures) == 1 and {r.key.generator for r in outcome.rows} == {"exact"}
 
@@ -471,7 +476,7 @@ def test_a_metric_that_fails_leaves_the_others_of_its_row(task, registries):
         raise ValueError("no")
 
     task.write_text(TASK.replace("[satisfaction, divergence]", "[satisfaction, broken, divergence]"))
-    job = Job(("little.yaml",), (Spec("exact"),), output_path=Path("out"))
+    job = asked(("little.yaml",), (Spec("exact"),), output_path=Path("out"))
     outcome, again = run(job), rescore(Path("out"))
     assert {(r.key.generator, r.metric) for r in outcome.rows} == {
         (who, metric) for who in ("exact", "draws of p") for metric in ("satisfaction", "divergence")
@@ -483,21 +488,21 @@ def test_a_metric_that_fails_leaves_the_others_of_its_row(task, registries):
 
 def test_an_edited_reference_is_measured_anew_and_another_ci_over_is_rescored(task):
     """Planted bugs: evidence found again with the old references; `score` with the intervals of an earlier run."""
-    asked = TASK.replace("[satisfaction, divergence]", "[satisfaction, chrf]")
-    job = Job(("little.yaml",), (Spec("exact"),), output_path=Path("out"))
+    text = TASK.replace("[satisfaction, divergence]", "[satisfaction, chrf]")
+    job = asked(("little.yaml",), (Spec("exact"),), output_path=Path("out"))
     found = []
     for more in ("references: [[sun], [rain]]", "references: [[snow], [snow]]"):
-        task.write_text(f"{asked}\n{more}\n")
+        task.write_text(f"{text}\n{more}\n")
         found.append([r.estimate.value for r in run(job).rows if r.metric == "chrf"])
     assert len(found[0]) == 2 and found[0] != found[1]
-    task.write_text(f"{asked}\nreferences: [[snow], [snow]]\nci_over: prompts_like_these\n")
+    task.write_text(f"{text}\nreferences: [[snow], [snow]]\nci_over: prompts_like_these\n")
     rows, again = run(job).rows, rescore(Path("out")).rows
     assert {row.key.ci_over for row in rows} == {"prompts_like_these"} and all(row in again for row in rows)
 
 
 def test_draws_for_a_task_that_is_not_run_are_refused():
     with pytest.raises(UsageError, match=r"^draws: unknown task 'litle'\. Did you mean 'little'\?"):
-        run(Job(("little.yaml",), (Spec("exact"),), draws={"litle": 3}))
+        run(asked(("little.yaml",), (Spec("exact"),), draws={"litle": 3}))
 
 
 @pytest.mark.parametrize("again", ["run", "score"])
@@ -506,7 +511,7 @@ def test_a_metric_asked_for_later_is_in_the_merged_rows_whatever_was_run_since(t
     from alignbench.reports.gather import gather
 
     task.with_name("other.yaml").write_text(TASK.replace("name: little", "name: other"))
-    first, other = (Job((f"{name}.yaml",), (Spec("exact"),), output_path=Path("out")) for name in ("little", "other"))
+    first, other = (asked((f"{name}.yaml",), (Spec("exact"),), output_path=Path("out")) for name in ("little", "other"))
     run(first)
     task.write_text(TASK.replace("[satisfaction, divergence]", "[satisfaction, divergence, entropy]"))
     run(first)

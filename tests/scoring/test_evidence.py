@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 from models import tiny_gpt2
+from task_on_base import TaskOnBase
 from tiny_world import BASE, BRIGHT, PROMPTS, TASK
 
 from alignbench import metrics
@@ -16,7 +17,8 @@ from alignbench.generators.hf.factory import hf
 from alignbench.generators.law import Law
 from alignbench.registry import aligner, load_plugins
 from alignbench.scoring import evidence as evidence_module
-from alignbench.scoring.evidence import Bench, identity_of, silent
+from alignbench.scoring import trust
+from alignbench.scoring.bench import identity_of, silent
 from alignbench.seeds import Seed
 from alignbench.stats import discrete
 from alignbench.stats.intervals import mean_over_prompts
@@ -37,7 +39,7 @@ def bench(tmp_path):
         (tmp_path / "tiny.yaml").write_text(text)
         given = {"draws": 200, "seed": Seed(7), "progress": silent} | changes
         task = load_task(tmp_path / "tiny.yaml")
-        return Bench(task=task, base=base, base_name="exact", store=DrawStore(None), **given)
+        return TaskOnBase(task=task, base=base, base_name="exact", store=DrawStore(None), **given)
 
     return make
 
@@ -326,7 +328,7 @@ def test_planted_law_that_rescores_wrongly_is_not_trusted(bench, monkeypatch):
     assert got.own.kl_base is None
     assert got.own.log_base is not None
     assert got.reasons["log_gen"].startswith("rescoring its own draws is off by up to ")
-    assert got.reasons["log_gen"].endswith(f" nats (limit {evidence_module.RESCORING})")
+    assert got.reasons["log_gen"].endswith(f" nats (limit {trust.RESCORING})")
 
 
 @pytest.mark.parametrize(("gap", "trusted"), [(0.05, True), (0.2, False)])
@@ -362,7 +364,7 @@ def test_a_network_in_half_precision_is_known_under_masks_too(bench, tmp_path, m
     """What is off in bfloat16 is judged by its mean over tokens, not by the largest gap of a draw."""
     base = hf(pretrained=str(tiny_gpt2(tmp_path / "tiny", ("sun", "rain", "wind"))), dtype=dtype)
     bench = bench(base=base, draws=20)
-    monkeypatch.setattr(evidence_module, "RESCORING", -1.0)  # any gap is too much
+    monkeypatch.setattr(trust, "RESCORING", -1.0)  # any gap is too much
     evidence = bench.measure(name, align(bench, name, **settings))
     assert (evidence.own.log_gen is not None) is (dtype == "bfloat16")
 
@@ -561,7 +563,7 @@ def test_a_rare_target_is_measured_with_proposals_and_refused_without():
     task, base = find_task("exact_proposals"), exact(words="sun rain wind snow hail", seed=279)
     found = {}
     for proposals in ((), task.proposals):
-        made = Bench(replace(task, proposals=proposals), base, "exact", DrawStore(None), 64, Seed(1), silent)
+        made = TaskOnBase(replace(task, proposals=proposals), base, "exact", DrawStore(None), 64, Seed(1), silent)
         got = made.measure("x", base.warped(temperature=1.5))
         found[bool(proposals)] = metrics.measure("divergence", got)["kl_target"], got.truth["divergence.kl_target"]
     assert found[False][0].value is None and "are needed" in found[False][0].note

@@ -11,7 +11,7 @@ import pytest
 import alignbench
 from alignbench import metrics
 from alignbench.registry import load_plugins
-from alignbench.run import results
+from alignbench.run import rows as room
 from alignbench.target import truth
 from alignbench.task import find_task
 
@@ -39,7 +39,7 @@ def rows():
         patch.setattr(
             metrics, "measure", lambda name, evidence, **how: right(name, evidence, **how) if name in MEASURED else {}
         )
-        patch.setattr(results, "replicates", lambda told, *_: [{} for _ in told])
+        patch.setattr(room, "replicates", lambda told, *_: [{} for _ in told])
         runs = [alignbench.evaluate(BASE, "exact_ngram", aligners=ALIGNERS, seed=seed) for seed in range(SEEDS)]
     table = pd.concat(runs, ignore_index=True)
     table = table[table.exact.notna()].copy()

@@ -3,8 +3,8 @@
 import pytest
 from models import tiny_gpt2, tiny_t5
 
-from alignbench.run.job import Job
 from alignbench.run.runner import run
+from alignbench.run.settings import Settings
 from alignbench.spec import Spec
 from alignbench.task import all_tasks
 
@@ -32,7 +32,8 @@ def networks(tmp_path_factory):
 @pytest.mark.parametrize("name", [name for name in all_tasks() if not name.startswith("exact_")])
 def test_every_task_runs_from_its_real_data(name, networks):
     kind = "encoder-decoder" if name in FOR_READERS else "causal"
-    outcome = run(Job(tasks=(name,), models=(Spec("hf", {"pretrained": str(networks[kind])}),), limit=2, draws=16))
+    spec = Spec("hf", {"pretrained": str(networks[kind])})
+    outcome = run(Settings(tasks=name, model=spec, limit=2, draws=16))
     expected = ("draw of p", "cannot be fitted", "cannot be reached")
     assert all(any(told in line for told in expected) for line in outcome.failures), outcome.failures
     assert bool(outcome.rows) == (name not in UNREACHED)

@@ -6,7 +6,8 @@ import logging
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,19 @@ AUTO_ROWS = {"cpu": 256, "mps": 64, "cuda": 1024}
 """Most rows side by side under `batch_size=auto`, where memory holds them."""
 
 
-@generator
+def outline(**asked: Any) -> Law | None:
+    """The law that `hf` makes of these arguments, without its weights: it can check prompts and tokenizers, not draw.
+
+    None where the network's class cannot be made without weights. Raises UsageError as `hf` does.
+    """
+    given = _Asked(**asked)
+    found = _found(given)
+    with _plain_errors(given.pretrained):
+        network = _weightless(found.folder, **found.options)
+    return None if network is None else Law(_model(given, found, network, weights=""))
+
+
+@generator(outline=outline)
 def hf(
     *, pretrained: str, revision: str | None = None, dtype: str = "auto", device: str = "auto",
     batch_size: int | str = "auto", trust_remote_code: bool = False, apply_chat_template: bool | str = False,
@@ -42,40 +55,104 @@ def hf(
     weights are read; with `use_safetensors=false`, and where there are none, a pickle (its tensors only).
     `data_parallel_size` copies of the model run on as many GPUs.
     """
-    where = _device(device)
-    refuse_scheme(quantize, where)
-    others = _other_gpus(where, data_parallel_size)
-    kind = _dtype(dtype, where)
-    rows = whole_rows(batch_size, AUTO_ROWS.get(where.type, 256))
-    adapter = adapters.find(peft, use_safetensors=use_safetensors) if peft else None
-    name, folder, revision = _locate(pretrained, revision)
-    _refuse_pickles(pretrained, folder, use_safetensors)
-    if system_instruction and not apply_chat_template:
+    given = _Asked(**locals())
+    found = _found(given)
+    kind, auto = _dtype(dtype, found.device), dtype == "auto"
+    with _plain_errors(pretrained):
+        precision = _precision(found.folder, kind, found.device, found.options, auto=auto)
+        network = _network(found.folder, use_safetensors=use_safetensors or None, **precision, **found.options)
+    if precision.get("device_map") and found.others:
+        raise UsageError(f"{pretrained}: data_parallel_size={data_parallel_size}: its weights are quantised")
+    weights = _weights(found.folder, found.commit, use_safetensors)
+    if "device_map" in precision:
+        weights += as_loaded(network, None if auto else kind, pretrained)
+    if found.adapter:
+        network, weights = adapters.merged(found.adapter, network, pretrained), f"{weights}+{found.adapter.weights}"
+    if quantize:
+        network, weights = to_int8(network, pretrained), f"{weights}+{quantize}"
+    model = _model(given, found, network if "device_map" in precision else network.to(found.device), weights)
+    model.refuse_unrunnable()
+    return Law(replicated(model, found.others))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Asked:
+    """The arguments of `hf`."""
+
+    pretrained: str
+    revision: str | None = None
+    dtype: str = "auto"
+    device: str = "auto"
+    batch_size: int | str = "auto"
+    trust_remote_code: bool = False
+    apply_chat_template: bool | str = False
+    system_instruction: str | None = None
+    data_parallel_size: int = 1
+    peft: str | None = None
+    quantize: str | None = None
+    use_safetensors: bool = True
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What is known of a model before its weights are read."""
+
+    device: torch.device
+    others: list[torch.device]  # of further copies
+    rows: int  # most rows side by side
+    adapter: Any
+    name: str
+    folder: str  # or hub id
+    commit: str | None  # of a hub id
+    options: Mapping[str, Any]  # for transformers
+    tokenizer: Any
+
+
+def _found(asked: _Asked) -> _Found:
+    """Files and tokenizer of a model; raises UsageError on all that can be wrong without its weights."""
+    pretrained, where = asked.pretrained, _device(asked.device)
+    refuse_scheme(asked.quantize, where)
+    others = _other_gpus(where, asked.data_parallel_size)
+    if asked.dtype != "auto":
+        _dtype(asked.dtype, where)
+    rows = whole_rows(asked.batch_size, AUTO_ROWS.get(where.type, 256))
+    adapter = adapters.find(asked.peft, use_safetensors=asked.use_safetensors) if asked.peft else None
+    name, folder, revision = _locate(pretrained, asked.revision)
+    _refuse_pickles(pretrained, folder, asked.use_safetensors)
+    if asked.system_instruction and not asked.apply_chat_template:
         raise UsageError(f"{pretrained}: --system_instruction needs --apply_chat_template, else nothing would say it")
     with _plain_errors(pretrained):
-        revision = _commit(folder, revision)
-        options = {"trust_remote_code": trust_remote_code, **({"revision": revision} if revision else {})}
+        commit = _commit(folder, revision)
+        options = {"trust_remote_code": asked.trust_remote_code, **({"revision": commit} if commit else {})}
         tokenizer = tokenizer_of(folder, **options)
-        precision = _precision(folder, kind, where, options, auto=dtype == "auto")
-        network = _network(folder, use_safetensors=use_safetensors or None, **precision, **options)
-    if precision.get("device_map") and others:
-        raise UsageError(f"{pretrained}: data_parallel_size={data_parallel_size}: its weights are quantised")
-    weights = _weights(folder, revision, use_safetensors)
-    if "device_map" in precision:
-        weights += as_loaded(network, None if dtype == "auto" else kind, pretrained)
-    if adapter:
-        network = adapters.merged(adapter, network, pretrained)
-        name, weights = f"{name}+{adapter.name}", f"{weights}+{adapter.weights}"
-    if quantize:
-        network, name, weights = to_int8(network, pretrained), f"{name}-{quantize}", f"{weights}+{quantize}"
-    if apply_chat_template:
-        tokenizer.chat_template = _template(tokenizer.chat_template, apply_chat_template, pretrained)
-    model = _kind_of(network)(
-        network if "device_map" in precision else network.to(where), tokenizer, name, weights, rows,
-        chat=bool(apply_chat_template), system=system_instruction,
+    if asked.apply_chat_template:
+        tokenizer.chat_template = _template(tokenizer.chat_template, asked.apply_chat_template, pretrained)
+    name += (f"+{adapter.name}" if adapter else "") + (f"-{asked.quantize}" if asked.quantize else "")
+    return _Found(where, others, rows, adapter, name, folder, commit, options, tokenizer)
+
+
+def _model(asked: _Asked, found: _Found, network: Any, weights: str) -> Any:
+    """The network as a model, run as its kind is."""
+    return _kind_of(network)(
+        network, found.tokenizer, found.name, weights, found.rows,
+        chat=bool(asked.apply_chat_template), system=asked.system_instruction,
     )  # fmt: skip
-    model.refuse_unrunnable()
-    return Law(replicated(model, others))
+
+
+def _weightless(folder: str, **options: Any) -> Any:
+    """The network on the device "meta", which holds no numbers; None where its class cannot be made so."""
+    from transformers import AutoConfig, GenerationConfig
+
+    kind, config = _auto_class(folder, **options), AutoConfig.from_pretrained(folder, **options)
+    try:
+        with torch.device("meta"):
+            network = kind.from_config(config, trust_remote_code=options["trust_remote_code"])
+    except Exception as error:  # a class may look at its numbers while it is made
+        _LOG.debug(f"{folder}: no network without weights: {error}")
+        return None
+    with suppress(OSError):  # it has none: that of its configuration stands
+        network.generation_config = GenerationConfig.from_pretrained(folder, revision=options.get("revision"))
+    return network
 
 
 def tokenizer_of(folder: str, **options: Any) -> Any:

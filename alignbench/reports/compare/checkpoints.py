@@ -13,7 +13,7 @@ from alignbench.reports.compare.compared import Compared, Difference, Numbers, c
 from alignbench.reports.compare.contenders import Measured, Pair, split, steps
 from alignbench.reports.compare.text import LEVEL_NOTE, Grille, html_of, markdown_of, signed, spelled
 from alignbench.reports.table.board import ARROWS, plain_text
-from alignbench.run.results import dump
+from alignbench.store import dump
 from alignbench.types import Estimate
 
 CURVES = (

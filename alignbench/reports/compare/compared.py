@@ -17,7 +17,8 @@ from alignbench.reports.compare.shifts import Example, Shift, examples, shifts
 from alignbench.reports.table.board import plain_text
 from alignbench.reports.table.leaderboards import leaderboard
 from alignbench.reports.table.pairs import difference, not_paired
-from alignbench.run.results import Row, frame, measure, remembered
+from alignbench.run.rescore import remembered
+from alignbench.run.rows import Row, frame, measure
 from alignbench.stats.compare import Pairing, holm, paired, permuted
 from alignbench.stats.flips import sign_flips
 from alignbench.types import CiOver, Estimate, Evidence
@@ -105,9 +106,11 @@ class Numbers:
         """Name → row, on `draws` of each prompt."""
         place = (id(evidence), draws)
         if place not in self.known:  # the evidence is kept too, so that no other gets its id
-            asked, _ = remembered(measured.path.parent.parent, measured.key.task)
+            told = remembered(measured.path.parent.parent, measured.key.task)
+            for line in told.refused:
+                self.failed(line)
             key = replace(measured.key, draws=draws)
-            rows = measure(asked, key, evidence, lambda error: self.failed(f"{measured.path}: {error}"))
+            rows = measure(told.asked, key, evidence, lambda error: self.failed(f"{measured.path}: {error}"))
             self.known[place] = evidence, {row.name: row for row in rows}
         return self.known[place][1]
 
@@ -232,7 +235,7 @@ def _rng() -> np.random.Generator:
 
 
 def _primary(path: Path, task: str) -> str:
-    return remembered(path.parent.parent, task)[1]
+    return remembered(path.parent.parent, task).primary
 
 
 def _adjusted(tables: Sequence[Compared]) -> list[Compared]:

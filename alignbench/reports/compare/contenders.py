@@ -11,7 +11,7 @@ from alignbench.errors import AlignbenchError, StoreError, UsageError, did_you_m
 from alignbench.generators.hf.series import STEP
 from alignbench.reports.table.board import PINNED, plain_text
 from alignbench.reports.table.labels import aligner_name, short_labels
-from alignbench.run.results import RowKey, read_evidence
+from alignbench.run.rows import RowKey, read_evidence
 from alignbench.store import evidence_files
 from alignbench.types import CEILING, Evidence
 

@@ -19,7 +19,7 @@ from alignbench.reports.formats.markdown import escape
 from alignbench.reports.formats.terminal import superscript
 from alignbench.reports.table.board import plain_text
 from alignbench.reports.table.numbers import MISSING, plain, spell
-from alignbench.run.results import dump
+from alignbench.store import dump
 from alignbench.types import Estimate
 
 TEMPLATE = Path(__file__).with_name("page.html.jinja")

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.optimize import brentq
 from scipy.special import expit, logit
+from task_on_base import TaskOnBase
 
 from alignbench import metrics
 from alignbench.errors import UsageError
@@ -16,7 +17,7 @@ from alignbench.generators.exact.world import enumerate_draws
 from alignbench.generators.pattern import contains_any, matches
 from alignbench.generators.worlds import from_table, grammar, grammar_truth, hard, two_rates
 from alignbench.registry import load_plugins
-from alignbench.scoring.evidence import Bench, silent
+from alignbench.scoring.bench import silent
 from alignbench.seeds import Seed
 from alignbench.stats import discrete, divergences
 from alignbench.stats.intervals import mean_over_prompts
@@ -114,7 +115,7 @@ def evidence_of(world, generator, draws=400, seed=0):
     """What the harness measures about a generator on a world."""
     task = Task("world", 1, "", world.prompts, world.max_tokens, draws, {"kept": world.keeps}, world.target)
     given = {"store": DrawStore(None), "draws": draws, "seed": Seed(seed), "progress": silent}
-    return Bench(task=task, base=world.base, base_name="exact", **given).measure("law", generator)
+    return TaskOnBase(task=task, base=world.base, base_name="exact", **given).measure("law", generator)
 
 
 def harness(world, generator, draws=400, seed=0):

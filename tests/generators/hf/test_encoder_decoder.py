@@ -21,7 +21,7 @@ from alignbench.generators.hf import encoder_decoder
 from alignbench.generators.hf.encoder_decoder import HFEncoderDecoder
 from alignbench.generators.hf.factory import hf
 from alignbench.generators.replicas import replicated
-from alignbench.scoring.evidence import silent
+from alignbench.scoring.bench import silent
 from alignbench.seeds import Seed
 from alignbench.spec import Spec
 from alignbench.testing import LawBroken, check

@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from models import tiny_gpt2, tiny_llama
+from models import tiny_bart, tiny_gpt2, tiny_llama, tiny_t5
 from safetensors.torch import load_file
 
 from alignbench import sources
@@ -772,3 +772,60 @@ def test_real_scores_are_those_of_a_plain_forward_pass(real):
         steps = (logits / 0.7).log_softmax(-1)[len(prompt) - 1 : -1]
         expected.append(float(steps[torch.arange(len(said)), said].sum()))
     np.testing.assert_allclose(real.warped(temperature=0.7).log_prob(PROMPTS, ended), expected, atol=1e-3)
+
+
+# --- the outline: what files tell -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("save", [tiny_gpt2, tiny_llama, tiny_t5, tiny_bart])
+def test_an_outline_checks_what_the_law_checks_and_holds_no_numbers(tmp_path, save):
+    folder = str(save(tmp_path / "tiny"))
+    law, outline = hf(pretrained=folder), hf_module.outline(pretrained=folder, dtype="float32")
+    assert (
+        outline.vocab == law.vocab and outline.vocab.fingerprint == law.vocab.fingerprint and outline.name == law.name
+    )
+    assert all(parameter.is_meta for parameter in outline.model.network.parameters())
+    outline.check(["sun"], 4)
+    for prompts, tokens in ((["sun " * 2000], 4), (["sun"], 10**6)):
+        said = []
+        for one in (law, outline):
+            try:
+                one.check(prompts, tokens)
+                said.append("")
+            except UsageError as error:
+                said.append(str(error))
+        assert said[0] == said[1]
+
+
+def test_an_outline_knows_every_eos_of_the_generation_config(tmp_path):
+    folder = tiny_gpt2(tmp_path / "tiny")
+    path = folder / "generation_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "eos_token_id": [0, 1]}))
+    law, outline = hf(pretrained=str(folder)), hf_module.outline(pretrained=str(folder))
+    assert outline.vocab.eos == law.vocab.eos == {0, 1}
+
+
+@pytest.mark.parametrize("wrong", [{"device": "gpu"}, {"dtype": "float31"}, {"quantize": "int3"}, {"batch_size": 0},
+                                   {"apply_chat_template": True}, {"system_instruction": "Hi"}, {"peft": "./nowhere"},
+                                   {"data_parallel_size": 7}, {"revision": "main"}])  # fmt: skip
+def test_an_outline_refuses_what_the_law_refuses(tmp_path, wrong):
+    folder = str(tiny_gpt2(tmp_path / "tiny"))
+    said = []
+    for made in (hf, hf_module.outline):
+        with pytest.raises(UsageError) as caught:
+            made(pretrained=folder, **wrong)
+        said.append(str(caught.value))
+    assert said[0] == said[1]
+
+
+def test_a_class_that_cannot_be_made_without_numbers_has_no_outline(tmp_path, monkeypatch):
+    from transformers import GPT2LMHeadModel
+
+    right = GPT2LMHeadModel.__init__
+
+    def looks(self, *given, **more):
+        right(self, *given, **more)
+        self.lm_head.weight.sum().item()
+
+    monkeypatch.setattr(GPT2LMHeadModel, "__init__", looks)
+    assert hf_module.outline(pretrained=str(tiny_gpt2(tmp_path / "tiny"))) is None

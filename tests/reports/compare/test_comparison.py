@@ -17,7 +17,7 @@ from alignbench.reports.compare.checkpoints import sparkline
 from alignbench.reports.compare.compared import Compared, Comparison, Difference, compare, differences
 from alignbench.reports.compare.contenders import Contender, Measured
 from alignbench.reports.compare.text import grilles, to_html, to_json, to_markdown, to_terminal
-from alignbench.run.results import Row, RowKey, measure
+from alignbench.run.rows import Row, RowKey, measure
 from alignbench.stats.compare import holm
 from alignbench.types import Draws, Estimate, Evidence, Fit, Scored, Wanted
 
@@ -61,7 +61,7 @@ def worlds(seed, shift=0.0):
 @pytest.mark.parametrize("by", ["draws", "blocks"])
 def test_a_known_difference_is_covered_and_p_values_are_uniform_where_there_is_none(by, monkeypatch):
     if by == "draws":
-        monkeypatch.setattr("alignbench.run.results.replicates", lambda told, e, over: [{} for _ in told])
+        monkeypatch.setattr("alignbench.run.rows.replicates", lambda told, e, over: [{} for _ in told])
     else:
         monkeypatch.setattr(module, "aligned", lambda a, b: False)
     runs = 100

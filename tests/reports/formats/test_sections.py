@@ -15,7 +15,7 @@ from alignbench.reports.formats.page.sections import sections
 from alignbench.reports.table import standing
 from alignbench.reports.table.board import Leaderboard
 from alignbench.reports.table.leaderboards import leaderboard
-from alignbench.run.results import RowKey
+from alignbench.run.rows import RowKey
 
 IDS = {"base_id": "ba5e", "target_id": "7a49", "generator_id": "9e4e", "draws": 4, "judge": "", "measured": "2026"}
 

@@ -1,0 +1,125 @@
+"""The generators of a run: what they are called, which are loaded, and what can be told of one without its weights."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from alignbench.aligners.base import told
+from alignbench.errors import AlignbenchError, Unsupported
+from alignbench.generators.law import Law
+from alignbench.registry import aligner as aligners
+from alignbench.registry import generator as generators
+from alignbench.spec import Spec
+from alignbench.types import Sampler
+
+
+def name_of(generator: Any, spec: Any) -> str:
+    """What tables call a generator: its own name, else its spec, else its class."""
+    name = getattr(generator, "name", None)
+    if isinstance(name, str) and name:
+        return name
+    return spec.label if isinstance(spec, Spec) else type(generator).__name__
+
+
+def label_of(given: Any) -> str:
+    """What a given model is called before it is loaded: its spec, or an object's own name."""
+    return given.label if isinstance(given, Spec) else name_of(given, given)
+
+
+def same(a: Any, b: Any) -> bool:
+    """Whether two givens are one object or equal specs."""
+    return a is b or (isinstance(a, Spec) and isinstance(b, Spec) and a == b)
+
+
+def recipe_of(given: Any) -> tuple[str, Any]:
+    """The label and the aligner of a spec or of an aligner object.
+
+    The label has the defaults that are numbers filled in, so that a table says what was run whatever they become; a
+    choice that is left at its default is the plain recipe, and is not said.
+    """
+    recipe = given.build(aligners, "aligner") if isinstance(given, Spec) else given
+    known = (name for name, entry in aligners.items() if entry.thing is type(recipe))
+    name = given.name if isinstance(given, Spec) else next(known, type(recipe).__name__)
+    return Spec(name, told(recipe, given.arguments if isinstance(given, Spec) else {})).label, recipe
+
+
+@dataclass
+class Models:
+    """The generators of a run by what the user gave: base and judge stay loaded, of the others one at a time."""
+
+    handed: Mapping[str, Any]  # what every factory is given, where it takes it
+    gen_kwargs: Mapping[str, Any]  # decoding settings of the models, not of the base
+    broken: dict[str, AlignbenchError] = field(default_factory=dict)  # label → why it cannot be had
+    loaded: dict[str, Any] = field(default_factory=dict)
+    kept: set[str] = field(default_factory=set)  # labels of what stays loaded
+
+    def load(self, given: Any, *, keep: bool = False) -> Any:
+        """The generator of a spec, loaded once; an object stands for itself.
+
+        One that is not to be kept goes when the next comes. Raises what its factory raised, each time.
+        """
+        if not isinstance(given, Spec):
+            return _sampler(given, f"a {type(given).__name__} is no generator: it")
+        label = given.label
+        if label in self.broken:
+            raise self.broken[label]
+        if label not in self.loaded:
+            self._let_go()
+            try:
+                made = given.build(generators, "model", **self.handed)
+                self.loaded[label] = _sampler(made, f"generator '{given.name}' made a {type(made).__name__}, which")
+            except AlignbenchError as error:
+                self.broken[label] = error
+                raise
+        if keep:
+            self.kept.add(label)
+        return self.loaded[label]
+
+    def outline(self, given: Any) -> Any:
+        """What can be checked of a generator without loading its weights; None where only they can tell.
+
+        One that is loaded, and an object, is its own outline.
+        """
+        if not isinstance(given, Spec) or given.label in self.loaded:
+            return self.load(given)
+        if given.label in self.broken:
+            raise self.broken[given.label]
+        entry = generators.find(given.name)
+        if "outline" not in entry.meta:
+            return None
+        arguments = {**{k: v for k, v in self.handed.items() if k in entry.parameters}, **given.arguments}
+        try:
+            return entry.meta["outline"](**arguments)
+        except AlignbenchError as error:
+            self.broken[given.label] = error
+            raise
+
+    def warped(self, given: Any, model: Any) -> Any:
+        """The model under the run's decoding settings; raises Unsupported where it has none."""
+        if not self.gen_kwargs:
+            return model
+        if not isinstance(model, Law):
+            raise Unsupported(f"--gen_kwargs: {name_of(model, given)} has no decoding settings")
+        return model.warped(**self.gen_kwargs)
+
+    def named(self, given: Any, model: Any) -> str:
+        """What tables call a model under the run's decoding settings."""
+        settings = ",".join(f"{key}={value}" for key, value in self.gen_kwargs.items())
+        return f"{name_of(model, given)}:{settings}" if settings else name_of(model, given)
+
+    def _let_go(self) -> None:
+        """Free the memory of the models that are not to be kept."""
+        gone = self.loaded.keys() - self.kept
+        for label in gone:
+            del self.loaded[label]
+        if gone:
+            gc.collect()  # a network may refer to itself
+
+
+def _sampler(thing: Any, who: str) -> Any:
+    if not isinstance(thing, Sampler):
+        raise Unsupported(f"{who} has no method 'sample'")
+    return thing

@@ -1,0 +1,89 @@
+"""Rows again from stored evidence, without a model: `alignbench score`, and what a folder remembers of its tasks."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from alignbench.errors import AlignbenchError, StoreError, UsageError
+from alignbench.registry import metric as registry
+from alignbench.run.rows import Asked, Row, measure, read_evidence
+from alignbench.run.writer import restate
+from alignbench.store import dump, evidence_files, write_atomic
+from alignbench.task import Task
+from alignbench.types import PRIMARY
+
+
+def remember(output: Path | None, task: Task) -> None:
+    """Write task_<name>.json: the metrics that the latest run asked for, so that `score` asks for the same."""
+    if output is not None:
+        content = {"version": task.version, "metrics": task.metrics, "primary": task.primary or PRIMARY}
+        write_atomic(output / f"task_{task.name}.json", dump(content))
+
+
+@dataclass(frozen=True)
+class Remembered:
+    """What the latest run of a task asked for, as its output folder says it."""
+
+    asked: Asked = None  # metrics; None for all that apply
+    primary: str = PRIMARY
+    refused: tuple[str, ...] = ()  # a line for each metric that would run code which the folder names
+
+
+def remembered(folder: Path, task: str, *, trusted: bool = False) -> Remembered:
+    """What `task_<name>.json` in an output folder says; all metrics where it does not say.
+
+    A folder may be a stranger's: a metric that runs code (a script, a module from the hub) is refused unless `trusted`.
+    """
+    path = folder / f"task_{task}.json"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        listed, primary = content["metrics"], str(content["primary"])
+        asked = None if listed is None else [(str(metric), dict(params)) for metric, params in listed]
+    except (OSError, ValueError, KeyError, TypeError):
+        return Remembered()
+    if trusted or asked is None:
+        return Remembered(asked, primary)
+    refused = [name for name, _ in asked if name in registry and registry[name].runs_code]
+    lines = tuple(f"{path}: the metric '{name}' is left out: it runs code that this file names; "
+                  "`alignbench score` runs it with --trust_remote_code" for name in refused)  # fmt: skip
+    return Remembered([one for one in asked if one[0] not in refused], primary, lines)
+
+
+@dataclass
+class Rescored:
+    """Rows recomputed from stored evidence, each task's primary metric, and the files that could not be used."""
+
+    rows: list[Row] = field(default_factory=list)
+    primary: dict[str, str] = field(default_factory=dict)
+    failures: list[str] = field(default_factory=list)
+
+    def fail(self, error: AlignbenchError) -> None:
+        """Note a failure, once."""
+        if str(error) not in self.failures:
+            self.failures.append(str(error))
+
+
+def rescore(folder: Path, *, trusted: bool = False) -> Rescored:
+    """Every metric recomputed from the evidence in an output folder; no model is needed.
+
+    A damaged file, and a metric that fails, is told and left out, and so is one that runs code named by a folder that
+    is not `trusted`. Raises StoreError where there is no evidence at all.
+    """
+    found = Rescored()
+    for path in evidence_files(folder):
+        try:
+            evidence, key = read_evidence(path)
+            known = remembered(folder, key.task, trusted=trusted)
+            found.primary[key.task] = known.primary
+            for line in known.refused:
+                found.fail(UsageError(line))
+            rows = measure(known.asked, key, evidence, found.fail)
+            restate(path.parent, rows)
+            found.rows += rows
+        except AlignbenchError as error:
+            found.fail(error)
+    if not found.rows and not found.failures:
+        raise StoreError(f"{folder}: holds no results (no */evidence_*.npz); give the --output_path of a run")
+    return found

@@ -1,0 +1,159 @@
+"""The settings as words: from a command line, a run file and the environment, and back to a run file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from alignbench import yamlfile
+from alignbench.errors import UsageError, did_you_mean
+from alignbench.run.settings import OPTIONS, QUICKSTART, Said, Settings, checked, first_wrong
+from alignbench.spec import Dumper, Spec, parse_arguments, parse_spec
+from alignbench.store import digest, write_atomic
+from alignbench.yamlfile import Page
+
+PREFIX = "ALIGNBENCH_"
+OTHERS = ("ALIGNBENCH_CACHE", "ALIGNBENCH_REGENERATE")
+"""Variables of this prefix that are no options: where downloads are kept, and rewriting the tests' golden files."""
+Words = dict[str, Any]
+"""Field of the settings → its value, of those that are given."""
+
+PLURALS = {"models": "model", "aligners": "aligner", "seeds": "seed", "trackers": "tracker"}
+"""What a run file may call a key too."""
+VARIABLES = {f"{PREFIX}{name.upper()}": name
+             for name in ("config", *(n for n, o in OPTIONS.items() if not (o.many or o.typed_only)))}  # fmt: skip
+"""Variable → the option that it stands for: those of one value."""
+
+
+def settings_of(given: Mapping[str, Any], environment: Mapping[str, Any]) -> Settings:
+    """The settings that typed options, those of their run file and those of the environment say, in this order.
+
+    `given` and `environment` are as typed (`config` and `model_args` among them). The quickstart where they name
+    neither model, task nor aligner. Raises UsageError, or TaskError on the run file.
+    """
+    typed = values_of(typed_values(_paired(given)), Said(lambda name: f"--{name}"))
+    path = given.get("config", environment.get("config"))
+    of_file = {} if path is None else read(Path(path), trusted=bool(given.get("trust_remote_code")))
+    words = {**{name: value for name, value in environment.items() if name != "config"}, **of_file, **typed}
+    start = {} if {"model", "base", "tasks", "aligner"} & words.keys() else QUICKSTART
+    if not words.get("tasks") and not start:
+        raise UsageError("no --tasks given; `alignbench ls tasks` lists them")
+    return Settings(**{"output_path": Path("results"), **start, **words})
+
+
+def typed_values(given: Mapping[str, Any]) -> Words:
+    """What texts on a command line or in variables say, not yet checked."""
+    return {name: OPTIONS[name].parse(value) if isinstance(value, str) else value
+            for name, value in given.items() if name in OPTIONS}  # fmt: skip
+
+
+def values_of(words: Mapping[str, Any], said: Said) -> Words:
+    """The checked values of these words alone; raises UsageError on the first that is wrong."""
+    settings = checked(words, said)
+    return {name: getattr(settings, name) for name in words}
+
+
+def _paired(given: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The options with each --model put together with its --model_args."""
+    models = models_of(given.get("model", []), given.get("model_args", []))
+    return {**given, "model": models} if models else given
+
+
+def models_of(names: Sequence[str], arguments: Sequence[str]) -> list[Spec]:
+    """Pair each --model with its --model_args; one --model may go with several --model_args."""
+    if arguments and not names:
+        raise UsageError("--model_args without --model; did you mean --model hf?")
+    if len(names) == 1 and len(arguments) > 1:
+        names = [*names] * len(arguments)
+    if arguments and len(names) != len(arguments):
+        raise UsageError(f"{len(names)} --model but {len(arguments)} --model_args: give one for each, in order")
+    specs = [parse_spec(name, "--model") for name in names]
+    more = [parse_arguments(text, "--model_args") for text in arguments] or [{} for _ in specs]
+    return [Spec(spec.name, {**spec.arguments, **one}) for spec, one in zip(specs, more, strict=True)]
+
+
+def read(path: Path, *, trusted: bool = False) -> Words:
+    """The words of a run file. Raises TaskError with the line of the first thing that is wrong.
+
+    `include_path` runs Python files, so it is refused unless the file is `trusted`.
+    """
+    page = _singular(yamlfile.read(path, "a run file (model, tasks, …)"))
+    for name in (n for n, option in OPTIONS.items() if option.typed_only):
+        if name in page.data:
+            raise page.refuse((name,), f"{name} is not for files: give the flag")
+    if "include_path" in page.data and not trusted:
+        raise page.refuse(("include_path",), "include_path runs the Python files of a folder: give --include_path, "
+                                             "or --trust_remote_code with this file")  # fmt: skip
+    said = Said()
+    try:
+        settings = Settings.model_validate(page.data, context=said)
+    except ValidationError as error:
+        raise page.refuse(*first_wrong(error, said)) from error
+    return {name: getattr(settings, name) for name in page.data if page.data[name] is not None}
+
+
+def _singular(page: Page) -> Page:
+    """The page with models, aligners and seeds under the command line's own words."""
+    for plural, word in PLURALS.items():
+        if plural in page.data and word in page.data:
+            raise page.refuse((plural,), f"'{plural}' and '{word}' are one key: give one of them")
+    return Page(
+        page.path, {PLURALS.get(k, k): v for k, v in page.data.items()},
+        {(PLURALS.get(str(key[0]), key[0]), *key[1:]): line for key, line in page.lines.items()},
+    )  # fmt: skip
+
+
+def from_environment(variables: Mapping[str, str]) -> tuple[Words, list[str]]:
+    """The options that ALIGNBENCH_* variables set, and a line for each such variable that is none.
+
+    ALIGNBENCH_DEVICE=cpu is --device cpu, and so for every option with one value; flags are true or false.
+    """
+    given = {VARIABLES[name]: text for name, text in variables.items() if name in VARIABLES and text}
+    known = (*VARIABLES, *OTHERS)
+    strays = [f"{name} is not read.{did_you_mean(name, known)}"
+              for name in variables if name.startswith(PREFIX) and name not in known]  # fmt: skip
+    config = {"config": given.pop("config")} if "config" in given else {}
+    return values_of(typed_values(given), Said(lambda name: f"{PREFIX}{name.upper()}")) | config, strays
+
+
+def words_of(settings: Settings) -> Words | None:
+    """The settings as the words of a run file, defaults filled in; None where they hold objects."""
+    things = (*settings.model, settings.base, *settings.aligner, settings.judge, *settings.tracker)
+    if any(thing is not None and not isinstance(thing, Spec) for thing in things):
+        return None
+    words = {name: _plain(getattr(settings, name)) for name, option in OPTIONS.items() if not option.typed_only}
+    return {name: value for name, value in words.items()
+            if value not in (None, [], {}) and (value or not OPTIONS[name].handed)}  # fmt: skip
+
+
+def _plain(value: Any) -> Any:
+    """A value as YAML says it."""
+    if isinstance(value, Spec):
+        return {"name": value.name, **value.arguments}
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def page_of(settings: Settings) -> str | None:
+    """A run file that says the settings; None where they hold objects. What no file can say is a comment in it."""
+    words = words_of(settings)
+    if words is None:
+        return None
+    text = yaml.dump(words, Dumper=Dumper, sort_keys=False, allow_unicode=True, default_flow_style=None, width=10**9)
+    flags = [name for name, option in OPTIONS.items() if option.typed_only and getattr(settings, name)]
+    notes = [f"# --{flag} was given: a file cannot say it\n" for flag in flags]
+    if settings.include_path and not flags:
+        notes.append("# include_path runs Python files: this file needs --trust_remote_code\n")
+    return "".join(notes) + text
+
+
+def write(settings: Settings, folder: Path) -> None:
+    """Write config_<digest>.yaml: all settings as a run file, once; nothing where they hold objects."""
+    page = page_of(settings)
+    if page is not None:
+        write_atomic(folder / f"config_{digest(words_of(settings))[:8]}.yaml", page)

@@ -1,0 +1,46 @@
+"""What a generator's draws cost: seconds, tokens, model calls, proposals, memory."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+try:
+    import resource
+except ImportError:  # Windows does not say
+    resource = None  # type: ignore[assignment]
+
+from alignbench.scoring.bench import drawn_on
+from alignbench.store import Stored
+from alignbench.types import Cost, Draws
+
+
+def cost_of(stored: Stored, own: Draws, generator: Any) -> Cost:
+    """The cost of the stored draws, of which `own` were kept."""
+    drawn = stored.draws
+    spent = drawn.length if drawn.spent is None else drawn.spent
+    return Cost(
+        seconds=stored.seconds, tokens=int(spent.sum()), kept=len(own),
+        calls=int((spent if drawn.calls is None else drawn.calls).sum()), exhausted=len(drawn) - len(own),
+        proposals=len(drawn) if drawn.proposals is None else int(drawn.proposals.sum()), peak_bytes=_peak_bytes(),
+        device=str(getattr(getattr(generator, "model", None), "device", "")),
+        uncounted="; ".join(filter(None, (getattr(law, "uncounted", "") for law in drawn_on(generator)))),
+    )  # fmt: skip
+
+
+def reset_peak() -> None:
+    """Begin the GPU's high-water mark anew; a process's cannot be."""
+    torch: Any = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
+        torch.cuda.reset_peak_memory_stats()
+
+
+def _peak_bytes() -> int | None:
+    """The process's memory high-water mark, or the GPU's where one was used."""
+    torch: Any = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
+        return int(torch.cuda.max_memory_allocated())
+    if resource is None:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(peak if sys.platform == "darwin" else peak * 1024)  # macOS counts bytes, Linux KiB

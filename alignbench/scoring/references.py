@@ -1,0 +1,147 @@
+"""What all generators of a task on a base share: the target with its fitted λ, and the reference draws."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from alignbench.aligners.base import Setting
+from alignbench.errors import RunError, Unsupported, brief, plain_failures
+from alignbench.scoring.bench import Bench, identity_of
+from alignbench.seeds import APART
+from alignbench.stats.mixture import joined_groups, log_proposal
+from alignbench.stats.normaliser import log_z_by_prompt
+from alignbench.store import digest
+from alignbench.target import Target
+from alignbench.types import Array, Distribution, Draws, Fit, Scored
+
+EVIDENCE = 4
+"""Raised when what evidence holds, or how it is scored, changes: older files are then measured again."""
+
+
+@dataclass
+class References:
+    """Target and reference draws of a bench, each made when it is first asked for."""
+
+    bench: Bench
+
+    @cached_property
+    def target(self) -> Target:
+        """The task's target with λ fitted on the stream `fit` and tested on `heldout`."""
+        task = self.bench.task
+        target = replace(task.target, measures=task.features)
+        nothing: tuple[dict[str, Array], Array] = {}, np.zeros(0, dtype=int)
+        fit = self._measured("fit") if target.needs_fit else nothing
+        heldout = self._measured("heldout") if target.needs_fit else nothing
+        return target.fitted(*fit, *heldout, self.bench.prompts)
+
+    def _measured(self, stream: str) -> tuple[dict[str, Array], Array]:
+        """Features of fresh base draws of a stream, and which prompt each is of."""
+        bench = self.bench
+        draws = bench.draw(f"{stream} draws of the base", bench.base, stream).draws
+        return {name: measure(bench.prompts, draws) for name, measure in bench.task.features.items()}, draws.prompt
+
+    @property
+    def setting(self) -> Setting:
+        """What aligners are put to work on."""
+        bench, task = self.bench, self.bench.task
+        return Setting(bench.base, self.target, bench.prompts, task.max_tokens, bench.seed.on("train"), task.train)
+
+    @cached_property
+    def target_id(self) -> str:
+        """8 hex digits of what p is: task, base and the fitted λ."""
+        lam = self.target.fit.lam.tolist() if self.target.fit is not None else []
+        return digest({"task": self.bench.task.hash, "base": self.bench.base_identity, "lam": lam})[:8]
+
+    @cached_property
+    def ref(self) -> Scored:
+        """The reference draws, scored under base and target."""
+        bench = self.bench
+        draws = bench.draw("reference draws of the base", bench.base, "ref").draws
+        log_base = bench.log_base(draws)
+        assert log_base is not None
+        return self._mixed(draws, log_base) if bench.task.proposals else bench.scored(self.target, draws, log_base)
+
+    def _mixed(self, draws: Draws, log_base: Array) -> Scored:
+        """Draws of the base and as many of each of the task's proposals, weighed by their mixture."""
+        bench, laws, parts = self.bench, self._proposals(), [draws]
+        for j, (label, law) in enumerate(laws.items(), start=1):
+            parts.append(bench.draw(f"reference draws of {label}", law, "ref", first=j * APART).draws)
+        joined = replace(Draws.concat(parts), group=joined_groups([p.group for p in parts], [len(p) for p in parts]))
+        others = joined.take(np.arange(len(draws), len(joined)))
+        log_base = np.concatenate([log_base, np.asarray(bench.base.log_prob(bench.prompts, others), float)])
+        logs = [log_base]
+        for label, law in laws.items():
+            with plain_failures(f"log_prob of the proposal '{label}'", RunError):
+                logs.append(np.asarray(law.log_prob(bench.prompts, joined), float))
+        component = np.repeat(np.arange(len(parts)), [len(p) for p in parts])
+        return replace(
+            bench.scored(self.target, joined, log_base), component=component,
+            log_proposal=log_proposal(joined.prompt, component, np.stack(logs, axis=1)),
+        )  # fmt: skip
+
+    def _proposals(self) -> dict[str, Any]:
+        """Label → the generator of each of the task's proposals; raises Unsupported for one without a density."""
+        found, task = {}, self.bench.task
+        for spec in task.proposals:
+            where = f"task '{task.name}': proposal '{spec.label}'"
+            law = self.setting.built(spec, where)
+            if not isinstance(law, Distribution):
+                raise Unsupported(f"{where}: has no log_prob, which the mixture of reference draws needs")
+            self.bench.check(law)
+            found[spec.label] = law
+        return found
+
+    @cached_property
+    def fit(self) -> Fit:
+        """λ and log Ẑ of each prompt, with their errors."""
+        assert self.target.fit is not None
+        ref, law = self.ref, self.ref.log_base if self.ref.log_proposal is None else self.ref.log_proposal
+        assert ref.log_target is not None and law is not None
+        log_z, error = log_z_by_prompt(ref.draws.prompt, ref.log_target - law, ref.draws.group, ref.component)
+        return replace(self.target.fit, log_z=log_z, log_z_stderr=error)
+
+    @property
+    def none_of_p(self) -> str:
+        """What to say where no reference draw of any prompt is a draw of p; "" where one is."""
+        ref, prompts = self.ref, self.bench.prompts
+        if ref.log_target is None or np.isfinite(ref.log_target).any():
+            return ""
+        some = ", ".join(map(brief, prompts[:3])) + (", …" if len(prompts) > 3 else "")
+        return (
+            f"{self.bench.task.name}: none of the {len(ref.draws)} reference draws is a draw of p, for any of its "
+            f"{len(prompts)} prompts ({some}): divergences are bounds or missing; raise --draws, or give the task "
+            "'proposals' that reach p"
+        )
+
+    def draws_of_p(self) -> Scored:
+        """Draws of p itself, from the reference draws by rejection.
+
+        Raises Unsupported where log P − log a has no known bound or a prompt has no such draw.
+        """
+        bench, ref = self.bench, self.ref
+        bound = self.target.log_bound(len(bench.prompts))
+        if bound is None:
+            raise Unsupported("draws of p: log P − log a has no known bound")
+        ratio, seed = self.target.log_ratio(ref.features, ref.draws.prompt), bench.seed.on("ref").salted(1)
+        rows = zip(ref.draws.prompt, ref.draws.index, strict=True)
+        coin = np.array([seed.rng(bench.prompts[c], i).random() for c, i in rows])
+        kept = np.flatnonzero((coin < np.exp(ratio - bound[ref.draws.prompt])) & ref.of_base)  # not the proposals'
+        if len(np.unique(ref.draws.prompt[kept])) < len(bench.prompts):
+            raise Unsupported("draws of p: none among the reference draws of some prompt")
+        assert ref.log_base is not None
+        return bench.scored(self.target, ref.draws.take(kept), ref.log_base[kept])
+
+
+def depends_on(references: References, identity: Any) -> dict[str, Any]:
+    """All that the evidence about a generator of this `identity` depends on, as plain data."""
+    bench = references.bench
+    return {
+        "task": bench.task.hash, "prompts": bench.prompts, "draws": bench.draws, "seed": bench.seed.entropy,
+        "base": bench.base_identity, "generator": identity, "format": EVIDENCE,
+        "proposals": [spec.label for spec in bench.task.proposals],
+        "judge": identity_of(bench.judge) if bench.judge else None,
+    }  # fmt: skip

@@ -1,0 +1,23 @@
+"""A task on a base with all that tests ask of it in one object: bench, references and evidence."""
+
+from __future__ import annotations
+
+from alignbench.scoring import evidence
+from alignbench.scoring.bench import Bench
+from alignbench.scoring.references import References
+
+
+class TaskOnBase(References):
+    """References that are made, asked and measured on as their bench is."""
+
+    def __init__(self, *args, **more):
+        super().__init__(Bench(*args, **more))
+
+    def __getattr__(self, name):
+        return getattr(self.bench, name)
+
+    def measure(self, label, generator):
+        return evidence.measure(self, label, generator)
+
+    def ceiling(self):
+        return evidence.ceiling(self)
