@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
+from exact_decoders import constrained
+from exact_patterns import contains_any
 
 from alignbench.checks import modelcheck
 from alignbench.checks.modelcheck import Trial
@@ -14,8 +16,6 @@ from alignbench.generators.exact.world import exact
 from alignbench.generators.hf import slots
 from alignbench.generators.hf.causal import HFModel
 from alignbench.generators.law import Law
-from alignbench.generators.masked.steered import constrained
-from alignbench.generators.pattern import contains_any
 from alignbench.scoring.bench import silent
 from alignbench.seeds import Seed
 from alignbench.spec import Spec

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import tiny_world
+from exact_decoders import constrained
 from task_on_base import TaskOnBase
 from tiny_world import BASE
 
@@ -14,7 +15,6 @@ from alignbench.aligners.selection.rejection import Rejection
 from alignbench.aligners.selection.sir import SIR
 from alignbench.generators.exact.automaton import counts
 from alignbench.generators.exact.world import exact
-from alignbench.generators.masked.steered import constrained
 from alignbench.metrics import measure
 from alignbench.metrics.distance import _shifted
 from alignbench.metrics.prompts import left_out

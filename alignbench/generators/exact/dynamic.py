@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import numpy as np
-import torch
 
 from alignbench.errors import UsageError
 from alignbench.generators.exact.automaton import Automaton
@@ -113,16 +112,6 @@ def mean(
     return np.asarray(total / np.exp(log_z(law, log_ratio, prompts, max_tokens=max_tokens)))
 
 
-def quasi_rejected(masses: Array, target: Array, beta: float) -> tuple[Array, Array]:
-    """Law (…, K) and acceptance rate (…,) of quasi-rejection: keep a draw x of q with min(1, P(x) / (β q(x))).
-
-    `masses` (…, K) are q, normalised; `target` P, need not be. π ∝ min(q, P/β), AR its sum (Eikema et al. 2022).
-    """
-    kept = np.minimum(masses, np.asarray(target, float) / beta)
-    rate = kept.sum(axis=-1)
-    return kept / rate[..., None], rate
-
-
 # --- laws that are no function of the log-ratio alone: walk prefixes, summing those that are alike
 
 
@@ -190,35 +179,3 @@ def _merged(live: Prefixes) -> Prefixes:
     _, first, which = np.unique(keys, axis=0, return_index=True, return_inverse=True)
     mass = np.bincount(which.ravel(), weights=live.mass, minlength=len(first))
     return Prefixes(mass, live.belief[first], live.state[first], live.log_ratio[first])
-
-
-def warping(warp: Warp) -> Rule:
-    """The base under other decoding settings."""
-    return lambda live, says, left: warp(torch.as_tensor(says).log()).exp().numpy()
-
-
-def masking(keeps: Automaton, lookahead: int | None = None) -> Rule:
-    """The locally constrained decoder; see `steered.constrained`. `keeps` must be the automaton that is walked."""
-    live_from = None if lookahead is None else keeps.within(lookahead)
-
-    def rule(live: Prefixes, says: Array, left: int) -> Array:
-        alive = keeps.live() if live_from is None else live_from[left - 1]
-        allowed = alive[keeps.after]
-        allowed[:, sorted(keeps.vocab.eos)] = keeps.finished[:, None] > 0
-        kept = says * allowed[live.state]
-        total = kept.sum(1, keepdims=True)
-        return np.where(total > 0, kept / np.where(total > 0, total, 1), says)
-
-    return rule
-
-
-def twisting(law: Law, log_ratio: Automaton, max_tokens: int) -> Rule:
-    """The exact sampler of p; see `steered.twisted`. `log_ratio` has the states of the automaton that is walked."""
-    tables = twists(chain_of(law), log_ratio, max_tokens)
-
-    def rule(live: Prefixes, says: Array, left: int) -> Array:
-        mass = np.einsum("rh,rhv->rv", live.belief, tables[left][live.state])
-        total = mass.sum(1, keepdims=True)
-        return np.where(total > 0, mass / np.where(total > 0, total, 1), says)
-
-    return rule

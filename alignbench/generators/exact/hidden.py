@@ -124,11 +124,7 @@ class HiddenState:
     @property
     def log_probs(self) -> torch.Tensor:
         """See `State.log_probs`."""
-        return self.averaged(self.says).log()
-
-    def averaged(self, values: torch.Tensor) -> torch.Tensor:
-        """(R, V) the mean of values (H, V) over what the hidden state may be."""
-        return self.belief @ values
+        return (self.belief @ self.says).log()
 
     def extend(self, tokens: torch.Tensor) -> HiddenState:
         """See `State.extend`; after a word that cannot be said, the state is as before."""

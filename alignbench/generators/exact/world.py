@@ -138,11 +138,7 @@ class NGramState:
     @property
     def log_probs(self) -> torch.Tensor:
         """See `State.log_probs`."""
-        return self.averaged(self.table)
-
-    def averaged(self, values: torch.Tensor) -> torch.Tensor:
-        """(R, V) the values (contexts, V) of each row's context."""
-        return values[self.contexts]
+        return self.table[self.contexts]
 
     def extend(self, tokens: torch.Tensor) -> NGramState:
         """See `State.extend`."""

@@ -1,13 +1,12 @@
-"""Decoders steered by an automaton: the optimal one, which samples p itself, and the one that masks token by token.
+"""Locally constrained decoding: the base's next token among those that masks allow, each step renormalised alone.
 
-Both are `Model`s, so that `Law` samples and scores them; the state of automaton or masks travels with the base's.
+It is a `Model`, so that `Law` samples and scores it; the state of the masks travels with the base's.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -15,70 +14,44 @@ import torch
 
 from alignbench.errors import UsageError, brief
 from alignbench.generators.base import Decoder, Positions, Slotted, Vocab
-from alignbench.generators.exact import dynamic
-from alignbench.generators.exact.automaton import Automaton
-from alignbench.generators.exact.words import walked
 from alignbench.generators.history import Before, after, history_of, seen_of
 from alignbench.generators.law import Law, LawState, together
-from alignbench.generators.masked.masks import ANY_LEFT, Keeping, Masks
+from alignbench.generators.masked.masks import ANY_LEFT, Masks
 from alignbench.types import Array, Draws
 
 
-def twisted(base: Law, log_ratio: Automaton, *, max_tokens: int) -> Law:
-    """Exact sampler of p ∝ a · exp(log_ratio), token by token: a(x_t | x_<t) · V(x_≤t) / V(x_<t).
-
-    V is the mean of exp(log_ratio) over what the base may still say in the tokens left, summed by dynamic programming
-    (the optimal twist; Whiteley and Lee 2014; with hidden Markov models Zhang et al. 2023). `log_ratio` is in nats,
-    −inf what p rules out. The base must be an n-gram model, or a hidden Markov model decoded plainly.
-    """
-    return Law(Twisted(base, max_tokens, log_ratio))
-
-
-def constrained(base: Law, keeps: Automaton, *, lookahead: int | None = None) -> Law:
-    """Locally constrained decoder: the base's next token among those after which a draw can still be kept.
-
-    Each step renormalises alone, which is what grammar-constrained decoding does and why it is not p (Park et al.
-    2024). `lookahead` is the max_tokens that it may use: tokens are masked from which no kept draw fits. None masks by
-    the automaton alone, so that tokens may run out before a draw is kept. The automaton does not see what the base
-    cannot say: where the base gives nothing to what is left, it goes on unmasked (and the draw is not kept).
-    """
-    return masked(base, Keeping(keeps, lookahead), max_tokens=lookahead)
-
-
 def masked(base: Law, masks: Masks, *, max_tokens: int | None = None) -> Law:
-    """The base's next token among those that `masks` allows, each step renormalised alone; see `constrained`.
+    """The base's next token among those that `masks` allows, each step renormalised alone.
 
-    `max_tokens` is that of the draws where the masks look ahead, else None.
+    That is what grammar-constrained decoding does and why it is not p (Park et al. 2024). `max_tokens` is that of the
+    draws where the masks look ahead, else None. Where the base gives nothing to what is left, it goes on unmasked.
     """
     kind = SlottedConstrained if isinstance(base.model, Slotted) else Constrained
     return Law(kind(base, max_tokens, masks))
 
 
 @dataclass(frozen=True, eq=False)
-class _Steered:
-    """What a steered model has from its base."""
+class Constrained:
+    """See `masked`."""
 
     base: Law
     max_tokens: int | None
     batch_size: int = field(init=False)
-    kind = ""
+    masks: Masks
+    _begins: dict[str, int] = field(default_factory=dict, init=False, repr=False)
+    truncates = True
 
     def __post_init__(self) -> None:
-        if self._reads.fingerprint != self.base.vocab.fingerprint:
+        if self.masks.vocab.fingerprint != self.base.vocab.fingerprint:
             raise UsageError(f"{self.name}: the automaton reads other tokens than {self.base.name} says")
         if self.max_tokens is not None and self.max_tokens < 1:
             raise UsageError(f"{self.name}: max_tokens={self.max_tokens}: must be at least 1")
         object.__setattr__(self, "batch_size", self.base.model.batch_size)
 
     @property
-    def _reads(self) -> Vocab:
-        """The vocabulary of what steers."""
-        raise NotImplementedError
-
-    @property
     def name(self) -> str:
         """The base's name and how it is steered."""
-        return f"{self.base.name} {self.kind}"
+        return f"{self.base.name} constrained"
 
     @property
     def vocab(self) -> Vocab:
@@ -91,59 +64,16 @@ class _Steered:
         return self.base.model.device
 
     @property
-    def enumerable(self) -> bool:
-        """Whether the base's continuations can be listed."""
-        return bool(getattr(self.base.model, "enumerable", False))
-
-    def identity(self) -> Mapping[str, Any]:
-        """The base and the tokens it may use; what steers is added."""
-        return {"kind": self.kind, "base": self.base.identity(), "max_tokens": self.max_tokens}
-
-    def render(self, prompt: str) -> str:
-        """See `Model.render`."""
-        return self.base.render(prompt)
-
-    def encode(self, rendered: str, max_tokens: int) -> Sequence[int]:
-        """See `Model.encode`; raises UsageError where a draw is to have other than the tokens it was made for."""
-        if max_tokens and self.max_tokens not in (None, max_tokens):
-            raise UsageError(f"{self.name}: made for max_tokens={self.max_tokens}, asked for {max_tokens}")
-        return self.base.model.encode(rendered, max_tokens)
-
-    def history(self, rendered: str) -> Sequence[int]:
-        """See `Remembering.history`: what stands before the base's draws."""
-        return history_of(self.base.model, rendered)
-
-    def decode(self, rendered: str, tokens: Sequence[Array]) -> list[str]:
-        """See `Model.decode`."""
-        return self.base.model.decode(rendered, tokens)
-
-    def _base_state(self, rendered: Sequence[str], max_tokens: int) -> LawState:
-        for prompt in set(rendered):
-            self.encode(prompt, max_tokens)
-        return self.base.begun(rendered, max_tokens=max_tokens)
-
-
-@dataclass(frozen=True, eq=False)
-class Constrained(_Steered):
-    """See `masked`."""
-
-    masks: Masks
-    _begins: dict[str, int] = field(default_factory=dict, init=False, repr=False)
-    truncates = True
-    kind = "constrained"
-
-    @property
-    def _reads(self) -> Vocab:
-        return self.masks.vocab
-
-    @property
     def masked_base(self) -> Law:
         """The law whose tokens are masked: log a − log q <= 0 wherever this one, q, says anything."""
         return self.base
 
     def identity(self) -> Mapping[str, Any]:
         """The base, the masks and the tokens they look ahead to."""
-        return {**super().identity(), "masks": dict(self.masks.identity())}
+        return {
+            "kind": "constrained", "base": self.base.identity(), "max_tokens": self.max_tokens,
+            "masks": dict(self.masks.identity()),
+        }  # fmt: skip
 
     def render(self, prompt: str) -> str:
         """See `Model.render`; raises UsageError where nothing can be said, or two prompts become one with two masks."""
@@ -162,6 +92,20 @@ class Constrained(_Steered):
             raise UsageError(
                 f"{self.name}: no draw of {self.max_tokens} tokens after the prompt {brief(prompt)} keeps what is asked"
             )
+
+    def encode(self, rendered: str, max_tokens: int) -> Sequence[int]:
+        """See `Model.encode`; raises UsageError where a draw is to have other than the tokens it was made for."""
+        if max_tokens and self.max_tokens not in (None, max_tokens):
+            raise UsageError(f"{self.name}: made for max_tokens={self.max_tokens}, asked for {max_tokens}")
+        return self.base.model.encode(rendered, max_tokens)
+
+    def history(self, rendered: str) -> Sequence[int]:
+        """See `Remembering.history`: what stands before the base's draws."""
+        return history_of(self.base.model, rendered)
+
+    def decode(self, rendered: str, tokens: Sequence[Array]) -> list[str]:
+        """See `Model.decode`."""
+        return self.base.model.decode(rendered, tokens)
 
     def begun(self, rendered: Sequence[str]) -> Array:
         """(R,) states of the masks before the first token."""
@@ -188,7 +132,9 @@ class Constrained(_Steered):
 
     def start(self, rendered: Sequence[str], *, max_tokens: int) -> ConstrainedState:
         """See `Model.start`."""
-        return ConstrainedState(self, self._base_state(rendered, max_tokens), self.begun(rendered), 0)
+        for prompt in set(rendered):
+            self.encode(prompt, max_tokens)
+        return ConstrainedState(self, self.base.begun(rendered, max_tokens=max_tokens), self.begun(rendered), 0)
 
     def forced(self, rendered: Sequence[str], draws: Draws) -> Positions:
         """See `Model.forced`; one teacher-forced pass of the base, masked as it is cut."""
@@ -330,85 +276,3 @@ class ConstrainedDecoder:
         at = rows.cpu().numpy()
         self.states, self.said = self.states[at], self.said[at]
         self.seen = None if self.seen is None else self.seen[rows]
-
-
-@dataclass(frozen=True, eq=False)
-class Twisted(_Steered):
-    """See `twisted`."""
-
-    max_tokens: int
-    automaton: Automaton
-    kind = "twisted"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        dynamic.chain_of(self.base)  # raises UsageError where the base cannot be summed
-
-    @property
-    def _reads(self) -> Vocab:
-        return self.automaton.vocab
-
-    def identity(self) -> Mapping[str, Any]:
-        """The base, the automaton and the tokens that the sums run over."""
-        return {**super().identity(), "automaton": self.automaton.identity}
-
-    @property
-    def truncates(self) -> bool:
-        """Whether p rules something out."""
-        return bool(np.isneginf(self.automaton.values).any())
-
-    @property
-    def _after(self) -> torch.Tensor:
-        return torch.as_tensor(self.automaton.after, device=self.device)
-
-    @cached_property
-    def _tables(self) -> list[torch.Tensor]:
-        """By tokens left, (S, H, V): P(say the word | hidden state) · V after it."""
-        chain = dynamic.chain_of(self.base)
-        return [torch.as_tensor(t, device=self.device) for t in dynamic.twists(chain, self.automaton, self.max_tokens)]
-
-    def encode(self, rendered: str, max_tokens: int) -> Sequence[int]:
-        """See `Model.encode`; raises UsageError where p does not exist."""
-        ids = super().encode(rendered, max_tokens)
-        belief = self.base.model.belief(rendered)  # type: ignore[attr-defined]
-        if not (belief @ self._tables[self.max_tokens][0].numpy()).sum() > 0:
-            raise UsageError(f"prompt '{rendered}': nothing that the base says in {max_tokens} tokens has P > 0")
-        return ids
-
-    def start(self, rendered: Sequence[str], *, max_tokens: int) -> TwistedState:
-        """See `Model.start`."""
-        zeros = torch.zeros(len(rendered), dtype=torch.long, device=self.device)
-        return TwistedState(self, self._base_state(rendered, max_tokens), zeros, max_tokens)
-
-    def forced(self, rendered: Sequence[str], draws: Draws) -> torch.Tensor:
-        """See `Model.forced`."""
-        return walked(self.start(rendered, max_tokens=self.max_tokens), draws)
-
-
-@dataclass(frozen=True)
-class TwistedState:
-    """R prefixes of the base, the automaton's state after each, and how many tokens are left."""
-
-    model: Twisted
-    base: LawState
-    state: torch.Tensor
-    left: int
-
-    @property
-    def log_probs(self) -> torch.Tensor:
-        """See `State.log_probs`; the base's own where P is 0 whatever follows (nothing that was drawn leads there)."""
-        table = self.model._tables[max(self.left, 1)]
-        mass = torch.zeros((len(self.state), table.shape[-1]), dtype=table.dtype)
-        for state in np.unique(self.state.cpu().numpy()).tolist():
-            rows = (self.state == state).nonzero()[:, 0]
-            mass[rows] = self.base.select(rows).state.averaged(table[state])  # type: ignore[attr-defined]
-        lost = mass.sum(-1, keepdim=True) == 0
-        return torch.where(lost, self.base.log_probs, mass.log()).log_softmax(-1)
-
-    def extend(self, tokens: torch.Tensor) -> TwistedState:
-        """See `State.extend`."""
-        return TwistedState(self.model, self.base.extend(tokens), self.model._after[self.state, tokens], self.left - 1)
-
-    def select(self, rows: torch.Tensor) -> TwistedState:
-        """See `State.select`."""
-        return replace(self, base=self.base.select(rows), state=self.state[rows])

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from aligner_worlds import PROMPTS as WORLD_PROMPTS
 from aligner_worlds import keys
+from exact_decoders import constrained
+from exact_worlds import grammar, grammar_truth
 from models import tiny_gpt2, tiny_llama, tiny_t5
 
 from alignbench.aligners.guidance.constrained import Constrained
@@ -21,7 +23,6 @@ from alignbench.generators.hf.factory import hf
 from alignbench.generators.law import Law
 from alignbench.generators.masked import steered
 from alignbench.generators.masked.lexical import Lexical
-from alignbench.generators.worlds import grammar, grammar_truth
 from alignbench.registry import aligner
 from alignbench.seeds import Seed
 from alignbench.stats import discrete
@@ -63,11 +64,11 @@ def test_the_numbers_of_the_grammar_of_issue_b():
 @pytest.mark.parametrize("lookahead", [True, False])
 def test_words_are_kept_as_the_automaton_over_words_keeps_them(lookahead):
     """In an exact world a word is a token: the same law, draw by draw, as that of the automaton of words."""
-    from alignbench.generators.pattern import contains_any as says
+    from exact_patterns import contains_any as says
 
     base = exact(words=WORDS, order=2, seed=1)
     law = align(base, any_of=["sun rain", "wind"], lookahead=lookahead)
-    known = steered.constrained(base, says(base.vocab, ["sun rain", "wind"]), lookahead=LENGTH if lookahead else None)
+    known = constrained(base, says(base.vocab, ["sun rain", "wind"]), lookahead=LENGTH if lookahead else None)
     every = enumerate_draws(base, PROMPTS, max_tokens=LENGTH)
     np.testing.assert_allclose(np.exp(law.log_prob(PROMPTS, every)), np.exp(known.log_prob(PROMPTS, every)), atol=1e-12)
     kept = contains_any(PROMPTS, every, words=["sun rain", "wind"]) == 1

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from aligner_worlds import LENGTH, PROMPTS, keys, make_world
+from exact_decoders import constrained
 from scipy.stats import chi2
 
 from alignbench.aligners.base import Setting
@@ -19,7 +20,6 @@ from alignbench.aligners.selection.sir import SIR
 from alignbench.errors import Unsupported, UsageError
 from alignbench.generators.exact.automaton import counts
 from alignbench.generators.exact.world import exact
-from alignbench.generators.masked.steered import constrained
 from alignbench.scoring.evidence import identity_of
 from alignbench.seeds import Seed
 from alignbench.target import Constraint

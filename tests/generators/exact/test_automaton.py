@@ -7,6 +7,7 @@ from itertools import product
 
 import numpy as np
 import pytest
+from exact_patterns import contains_any, matches
 
 from alignbench.errors import UsageError
 from alignbench.features.words import contains_any as contains_any_text
@@ -14,7 +15,6 @@ from alignbench.generators.base import Vocab
 from alignbench.generators.exact.automaton import Automaton, always, counts
 from alignbench.generators.exact.words import vocab_of
 from alignbench.generators.exact.world import enumerate_draws, exact
-from alignbench.generators.pattern import contains_any, matches
 
 WORDS = ("a", "b", "c")
 VOCAB = vocab_of(WORDS)

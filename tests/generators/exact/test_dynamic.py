@@ -7,14 +7,14 @@ from itertools import combinations, product
 
 import numpy as np
 import pytest
+from exact_decoders import constrained, masking, quasi_rejected, twisted, twisting, warping
+from exact_patterns import contains_any, matches
 
 from alignbench.errors import UsageError
 from alignbench.generators.exact import dynamic
 from alignbench.generators.exact.automaton import always, counts
 from alignbench.generators.exact.world import enumerate_draws, exact
 from alignbench.generators.law import Warp
-from alignbench.generators.masked.steered import constrained, twisted
-from alignbench.generators.pattern import contains_any, matches
 from alignbench.stats import discrete
 from alignbench.stats.selection import selected
 from alignbench.types import Selection
@@ -102,8 +102,8 @@ def steered(world, ratio):
         constrained(base, keeps, lookahead=LENGTH), twisted(base, r, max_tokens=LENGTH),
     ]  # fmt: skip
     rules = [
-        dynamic.warping(Warp(temperature=0.6)), dynamic.warping(Warp(top_p=0.8)), dynamic.masking(keeps),
-        dynamic.masking(keeps, LENGTH), dynamic.twisting(base, r, LENGTH),
+        warping(Warp(temperature=0.6)), warping(Warp(top_p=0.8)), masking(keeps),
+        masking(keeps, LENGTH), twisting(base, r, LENGTH),
     ]  # fmt: skip
     return r, laws, rules
 
@@ -226,7 +226,7 @@ def test_quasi_rejection(world, ratio, proposal, beta):
     found = []
     for laws, r in both(world, ratio, 0):
         q, target = laws[LAWS.index(proposal)], laws[0] * np.exp(r)
-        pi, rate = dynamic.quasi_rejected(q, target, beta)
+        pi, rate = quasi_rejected(q, target, beta)
         accept = np.array([min(1.0, t / (beta * m)) if m > 0 else 0.0 for t, m in zip(target, q, strict=True)])
         np.testing.assert_allclose(pi, q * accept / (q @ accept), **near)
         np.testing.assert_allclose(rate, q @ accept, **near)
@@ -234,7 +234,7 @@ def test_quasi_rejection(world, ratio, proposal, beta):
         found.append([rate, discrete.kl(p, pi), discrete.kl(pi, p), discrete.tv(p, pi)])
         assert discrete.tv(p, pi) <= 1 - rate * beta / target.sum() + 1e-12
         if proposal == "base":
-            exactly, _ = dynamic.quasi_rejected(q, target, np.exp(r.max()))
+            exactly, _ = quasi_rejected(q, target, np.exp(r.max()))
             np.testing.assert_allclose(exactly, p, **near)
     np.testing.assert_allclose(*found, **near)
 
@@ -302,7 +302,7 @@ def test_prefixes_are_summed_not_listed():
     """Kinds of draws at 40 tokens of a world that has 10^24 of them."""
     base = exact(words=WORDS, order=1, seed=1)
     keeps = contains_any(base.vocab, ["sun"])
-    found = dynamic.kinds(base, keeps, [dynamic.masking(keeps)], "sun", max_tokens=40)
+    found = dynamic.kinds(base, keeps, [masking(keeps)], "sun", max_tokens=40)
     assert found.masses.shape[1] < 5000
     np.testing.assert_allclose(found.masses.sum(1), 1, atol=1e-11)
 

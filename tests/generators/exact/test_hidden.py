@@ -55,7 +55,7 @@ def test_planted_move_before_the_first_word_and_forgotten_prompt_are_seen(monkey
     every = enumerate_draws(law, ["sun"], max_tokens=3)
     expected = truth(law.model, "sun", every)
     assert np.abs(np.exp(every.log_prob) - truth(law.model, "", every)).max() > 1e-3
-    monkeypatch.setattr(HiddenState, "log_probs", property(lambda s: s.averaged(s.moves @ s.says).log()))
+    monkeypatch.setattr(HiddenState, "log_probs", property(lambda s: (s.belief @ s.moves @ s.says).log()))
     assert np.abs(np.exp(enumerate_draws(law, ["sun"], max_tokens=3).log_prob) - expected).max() > 1e-3
 
 

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import exact_worlds
 import numpy as np
 import pytest
+from exact_decoders import masking, twisting
+from exact_patterns import contains_any, matches
+from exact_worlds import from_table, grammar, grammar_truth, hard, two_rates
 from scipy.optimize import brentq
 from scipy.special import expit, logit
 from task_on_base import TaskOnBase
 
 from alignbench import metrics
 from alignbench.errors import UsageError
-from alignbench.generators import worlds
 from alignbench.generators.exact import dynamic
 from alignbench.generators.exact.automaton import always
 from alignbench.generators.exact.world import enumerate_draws
-from alignbench.generators.pattern import contains_any, matches
-from alignbench.generators.worlds import from_table, grammar, grammar_truth, hard, two_rates
 from alignbench.registry import load_plugins
 from alignbench.scoring.bench import silent
 from alignbench.seeds import Seed
@@ -34,8 +35,8 @@ load_plugins()
 def laws_of(world, lookahead=None):
     """(p, π) of the first prompt by kinds of draws, π the locally constrained decoder, and which kinds are kept."""
     rules = [
-        dynamic.masking(world.keeps, lookahead),
-        dynamic.twisting(world.base, world.keeps.log(), world.max_tokens),
+        masking(world.keeps, lookahead),
+        twisting(world.base, world.keeps.log(), world.max_tokens),
     ]
     found = dynamic.kinds(world.base, world.keeps, rules, world.prompts[0], max_tokens=world.max_tokens)
     return found.masses[2], found.masses[1], found.value == 1
@@ -205,7 +206,7 @@ def test_a_top_p_law_that_loses_nothing_of_p_is_finite():
     words = ("sun", "rain", "fog")
     row = {"sun": 0.45, "rain": 0.3, "fog": 0.05}
     base = from_table(words, dict.fromkeys(words, row))
-    clear = worlds.World(base, ~contains_any(base.vocab, ["fog"]), ("sun",), 4)
+    clear = exact_worlds.World(base, ~contains_any(base.vocab, ["fog"]), ("sun",), 4)
     law = base.warped(top_p=0.9)
     ((p, pi, covered),) = top_p_parts(clear, law)
     assert covered == pytest.approx(1, abs=1e-12)
@@ -216,7 +217,7 @@ def test_a_top_p_law_that_loses_nothing_of_p_is_finite():
         near = found[part]
         assert abs(near.value - truth[f"divergence.{part}"]) <= 4 * (near.stderr or 0.0) + 1e-9, part
     assert "uncovered ≤" in found["kl_target"].note
-    free = worlds.World(base, always(base.vocab), ("sun",), 4)
+    free = exact_worlds.World(base, always(base.vocab), ("sun",), 4)
     assert harness(free, law, 2000)[0]["kl_target"].value == np.inf
 
 
@@ -312,4 +313,4 @@ def test_refused_worlds():
         grammar(a=0.5, b=0.5)
     with pytest.raises(UsageError, match="the row of 'x' has no probabilities"):
         from_table(("x", "y"), {"x": {"x": 0.7, "y": 0.7}})
-    assert worlds.from_table(("x", "y"), {"x": {"y": 1.0}}).model.order == 2
+    assert exact_worlds.from_table(("x", "y"), {"x": {"y": 1.0}}).model.order == 2

@@ -7,6 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from exact_decoders import Twisted, constrained, twisted
+from exact_patterns import contains_any, matches
+from exact_worlds import from_table
 from models import tiny_gpt2
 
 from alignbench.errors import UsageError
@@ -16,9 +19,6 @@ from alignbench.generators.exact.world import enumerate_draws, exact
 from alignbench.generators.hf.factory import hf
 from alignbench.generators.law import Law, compare
 from alignbench.generators.masked import steered
-from alignbench.generators.masked.steered import Twisted, constrained, twisted
-from alignbench.generators.pattern import contains_any, matches
-from alignbench.generators.worlds import from_table
 from alignbench.seeds import Seed
 from alignbench.stats import discrete
 from alignbench.testing import LAWS, LawBroken, check
@@ -232,7 +232,6 @@ def test_a_steered_law_says_what_it_is():
     assert found["constrained"].truncates
     assert not base.truncates
     assert not twisted(base, counts(base.vocab, "sun", 2), max_tokens=2).truncates
-    assert found["twisted"].model.enumerable
 
 
 def test_steered_laws_are_asked_for_the_length_they_were_made_for():

@@ -1,7 +1,7 @@
 """Worlds made for a purpose, whose numbers are known in closed form: what estimators must find.
 
 A world is a base, a constraint as an automaton, prompts and a length; sums over it are in `dynamic`, decoders in
-`steered`, its target for the harness in `World.target`.
+`exact_decoders`, its target for the harness in `World.target`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from math import ceil, log
 
 import numpy as np
+from exact_decoders import constrained, twisted
+from exact_patterns import contains_any, matches
 
 from alignbench.errors import UsageError
 from alignbench.generators.exact import dynamic
@@ -18,8 +20,6 @@ from alignbench.generators.exact.automaton import Automaton
 from alignbench.generators.exact.words import vocab_of
 from alignbench.generators.exact.world import NGram, exact
 from alignbench.generators.law import Law
-from alignbench.generators.masked.steered import constrained, twisted
-from alignbench.generators.pattern import contains_any, matches
 from alignbench.target import Constraint, Target
 from alignbench.types import Array
 
