@@ -12,6 +12,9 @@ import yaml
 from alignbench.errors import UsageError
 from alignbench.registry import Registry
 
+STEP = re.compile(r"(?<![a-z])(?:step|checkpoint|ckpt|iter)s?[-_=]?(\d+)(?![a-z\d]|\.\d)", re.IGNORECASE)
+"""Where the name of a checkpoint tells its training step."""
+
 
 class Loader(yaml.SafeLoader):
     """Safe YAML in which 1e-3 is a number, as in YAML 1.2 and on the command line (YAML 1.1 wants 1.0e-3)."""
@@ -145,3 +148,17 @@ def _plain(value: Any) -> bool:
 
 def _typed(value: Any) -> str:
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def family_of(label: str, step: int) -> str:
+    """The label of a checkpoint with * for its step: the number after a word such as "step", else the last that it is.
+
+    Digits elsewhere stay: smollm2/step-2 and smollm2/step-4 are of one family.
+    """
+    digits = str(step).lstrip("0")
+    for pattern in (STEP, re.compile(r"(\d+)")):
+        spans = [m.span(1) for m in pattern.finditer(label) if m[1].lstrip("0") == digits]
+        if spans:
+            start, end = spans[-1]
+            return f"{label[:start]}*{label[end:]}"
+    return f"{label}*"

@@ -247,15 +247,6 @@ class Sampler(Protocol):
 
 
 @runtime_checkable
-class Scorer(Protocol):
-    """Anything that scores draws up to a constant per prompt."""
-
-    def log_score(self, prompts: Sequence[str], draws: Draws) -> Array:
-        """(B,) nats up to a constant per prompt."""
-        ...
-
-
-@runtime_checkable
 class Distribution(Sampler, Protocol):
     """A sampler that knows its own normalised density."""
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from alignbench.errors import UnknownName, UsageError
 from alignbench.registry import Registry
-from alignbench.spec import Spec, parse_arguments, parse_spec
+from alignbench.spec import Spec, family_of, parse_arguments, parse_spec
 
 
 @pytest.mark.parametrize(
@@ -88,3 +88,11 @@ def test_build_supplies_what_is_taken_and_not_given():
         Spec("made", {"m": 2}).build(things, "model")
     with pytest.raises(UnknownName, match=r"^model: unknown thing 'maid'\. Did you mean 'made'\? Known: made\.$"):
         Spec("maid").build(things, "model")
+
+
+@pytest.mark.parametrize(("label", "step", "family"), [
+    ("lm2/step-2", 2, "lm2/step-*"), ("step-0002/run-2", 2, "step-*/run-2"), ("ft_2/4 sir:n=2", 2, "ft_2/4 sir:n=*"),
+    ("iter0", 0, "iter*"), ("last", 7, "last*"),
+])  # fmt: skip
+def test_the_family_of_a_checkpoint(label, step, family):
+    assert family_of(label, step) == family

@@ -5,7 +5,7 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 
-from alignbench.types import Distribution, Draws, Estimate, Sampler, Scorer, collect, rows_of
+from alignbench.types import Distribution, Draws, Estimate, Sampler, collect, rows_of
 
 
 def draws(prompt, index, tokens, **more):
@@ -97,10 +97,6 @@ def test_capabilities_are_told_apart():
     class Density(Draw):
         def log_prob(self, prompts, draws): ...
 
-    class Score:
-        def log_score(self, prompts, draws): ...
-
-    kinds = (Sampler, Distribution, Scorer)
-    assert [isinstance(Draw(), k) for k in kinds] == [True, False, False]
-    assert [isinstance(Density(), k) for k in kinds] == [True, True, False]
-    assert [isinstance(Score(), k) for k in kinds] == [False, False, True]
+    kinds = (Sampler, Distribution)
+    assert [isinstance(Draw(), k) for k in kinds] == [True, False]
+    assert [isinstance(Density(), k) for k in kinds] == [True, True]

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from alignbench.errors import StoreError
-from alignbench.reports.rows import AT_ONCE, COLUMNS, LATER, NUMERIC, tidy
+from alignbench.reports.rows import AT_ONCE, NEEDED, NUMERIC, tidy
 from alignbench.run.rows import safe_name
 
 TABLE = "leaderboard.csv"
@@ -74,9 +74,8 @@ def _rows(path: Path) -> Sequence[Mapping[str, Any]]:
     rows = read_json(path).get("rows")
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise StoreError(f"{path}: has no rows of alignbench")
-    needed = set(COLUMNS) - set(LATER)
     for row in rows:
-        if absent := sorted(needed - row.keys()):
+        if absent := sorted(set(NEEDED) - row.keys()):
             raise StoreError(f"{path}: a row lacks {', '.join(absent)}")
         for name in NUMERIC:
             if isinstance(word := row.get(name), (str, bool, list, dict)):

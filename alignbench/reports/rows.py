@@ -32,8 +32,11 @@ row has none; what sorts the tables of a task of the user's own, as `gather` lea
 DIGEST = "digest"
 """The column of a CSV file that knows its rows; rows in memory have none."""
 EDITED = "is not what was written: its digest is another"
-LATER = ("generator_id", "base_id", "target_id", "draws", "judge", "measured", "exact", "ci_over")
-"""Columns that older files lack."""
+NEEDED = (
+    "run_id", "task", "task_version", "task_hash", "generator", "aligner", "base", "metric", "part", "value", "stderr",
+    "ci_low", "ci_high", "n", "note",
+)  # fmt: skip
+"""What makes a table one of results: whose number it is, the number and how well it is known."""
 NUMBERS = ("value", "stderr", "ci_low", "ci_high", "ess", "seconds", "exact")
 COUNTS = ("n", "seed", "draws")
 NUMERIC = (*NUMBERS, *COUNTS, *(name for name, kind in RARE.items() if kind != "object"))
@@ -43,11 +46,11 @@ WORDS = tuple(name for name in COLUMNS if name not in NUMBERS + COUNTS)
 def tidy(rows: pd.DataFrame) -> pd.DataFrame:
     """`rows` with the columns of `COLUMNS` first and their types settled: floats, nullable integers, else text.
 
-    A missing number is NaN, a missing word is empty; so are all of a column of `LATER` that is absent. A column of
-    `RARE` without a number is left out. A lone surrogate, which no file can hold, becomes its escape. Raises
-    StoreError on other absent columns.
+    A missing number is NaN, a missing word is empty; so are all of a column that is absent. A column of `RARE` without
+    a number is left out. A lone surrogate, which no file can hold, becomes its escape. Raises StoreError where one of
+    `NEEDED` is absent.
     """
-    absent = [name for name in COLUMNS if name not in rows and name not in LATER]
+    absent = [name for name in NEEDED if name not in rows]
     if absent:
         raise StoreError(f"not a results table: it lacks the columns {', '.join(absent)}")
     rare = {name: kind for name, kind in RARE.items() if name in rows and _says_something(rows[_witness(name)])}

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from alignbench.errors import StoreError
-from alignbench.reports.rows import COLUMNS, DIGEST, LATER, NUMBERS, read_rows, tidy, write_rows
+from alignbench.reports.rows import COLUMNS, DIGEST, NEEDED, NUMBERS, read_rows, tidy, write_rows
 
 
 def test_rows_round_trip(rows: pd.DataFrame, tmp_path: Path) -> None:
@@ -76,11 +76,22 @@ def test_tidy_settles_types_and_order(rows: pd.DataFrame) -> None:
 
 
 def test_older_files_lack_some_columns(rows: pd.DataFrame, tmp_path: Path) -> None:
-    (tmp_path / "a.csv").write_text(rows.drop(columns=list(LATER)).to_csv(index=False), encoding="utf-8")
+    later = ["generator_id", "base_id", "target_id", "draws", "judge", "measured", "exact", "ci_over"]
+    (tmp_path / "a.csv").write_text(rows.drop(columns=later).to_csv(index=False), encoding="utf-8")
     table = read_rows(tmp_path / "a.csv")
     assert list(table.columns) == list(COLUMNS)
     assert table["draws"].isna().all() and str(table["draws"].dtype) == "Int64"
     assert set(table["base_id"]) == set(table["judge"]) == set(table["measured"]) == {""}
+
+
+@pytest.mark.parametrize("column", COLUMNS)
+def test_a_column_that_is_absent_is_missing_or_needed(rows: pd.DataFrame, column: str) -> None:
+    if column in NEEDED:
+        with pytest.raises(StoreError, match=f"it lacks the columns {column}$"):
+            tidy(rows.drop(columns=column))
+        return
+    found = tidy(rows.drop(columns=column))
+    assert list(found.columns) == list(COLUMNS) and (found[column].isna() | (found[column].astype(object) == "")).all()
 
 
 def test_tidy_keeps_what_is_attached(rows: pd.DataFrame) -> None:

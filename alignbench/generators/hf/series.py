@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TypeGuard
 
 from alignbench.errors import UsageError
+from alignbench.spec import STEP as STEP
 from alignbench.spec import Spec
 
 _LOG = logging.getLogger(__name__)
@@ -18,7 +19,6 @@ _LOG = logging.getLogger(__name__)
 MARKS = {"pretrained": "config.json", "peft": "adapter_config.json"}
 """Arguments that may be a glob, and the file by which a folder is what they ask for."""
 SHOWN = 5  # names in a message
-STEP = re.compile(r"(?<![a-z])(?:step|checkpoint|ckpt|iter)s?[-_=]?(\d+)(?![a-z\d]|\.\d)", re.IGNORECASE)
 TRAILING = re.compile(r"[-_](\d+)/?(?:-int8)?$")
 
 

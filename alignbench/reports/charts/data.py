@@ -6,7 +6,6 @@ is asked of a chart and cannot be drawn is in its `left_out`, with the reason.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import isfinite, nan
@@ -19,6 +18,7 @@ from alignbench.reports.table.board import Arrangement, Cell, Leaderboard, Row, 
 from alignbench.reports.table.families import families_of
 from alignbench.reports.table.leaderboards import arranged
 from alignbench.reports.table.lines import HASH
+from alignbench.spec import family_of
 from alignbench.stats.ranks import pareto
 
 CHARTED = ("satisfaction", "moment_error", "divergence", "cost")
@@ -217,7 +217,8 @@ def series(table: Table, steps: Mapping[tuple[str, str], int], keys: Sequence[st
     for number, row in enumerate(table.rows, 1):
         step = steps.get((row.generator, row.aligner))
         if step is not None:
-            families.setdefault(_family(row, step), []).append((step, number))
+            name = " + ".join(filter(None, (family_of(row.generator, step), row.aligner)))
+            families.setdefault(name, []).append((step, number))
     return _curves(table, "training step", families, keys)
 
 
@@ -310,15 +311,6 @@ def _wanted(table: Table, key: str) -> float | None:
         if reached is not None and error is not None:
             return float(f"{reached - error:.6g}")
     return None
-
-
-def _family(row: Row, step: int) -> str:
-    """What checkpoints of one training have in common: the name, its last number that is the step an asterisk."""
-    name = row.generator
-    found = [m for m in re.finditer(r"\d+", name) if m[0].lstrip("0") == str(step).lstrip("0")]
-    if found:
-        name = f"{name[: found[-1].start()]}*{name[found[-1].end() :]}"
-    return " + ".join(filter(None, (name, row.aligner)))
 
 
 def _curves(table: Table, over: str, families: Families, keys: Sequence[str]) -> Curves | None:

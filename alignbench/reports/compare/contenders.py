@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from alignbench.errors import AlignbenchError, StoreError, UsageError, did_you_mean
-from alignbench.generators.hf.series import STEP
 from alignbench.reports.table.board import PINNED, plain_text
 from alignbench.reports.table.labels import aligner_name, short_labels
 from alignbench.run.rows import RowKey, read_evidence
+from alignbench.spec import family_of
 from alignbench.store import evidence_files
 from alignbench.types import CEILING, Evidence
 
@@ -262,20 +261,7 @@ def steps(found: Sequence[Measured]) -> Iterator[tuple[str, list[Measured]]]:
     for m in sorted(found, key=lambda m: m.key.measured):
         if m.key.step is not None:
             shared = tuple(str(getattr(m.key, name)) for name in SETTING)
-            who = (m.key.task, *shared, _family(m), str(m.key.seed), str(m.key.draws))
+            who = (family_of(m.label, m.key.step), m.key.task, *shared, str(m.key.seed), str(m.key.draws))
             families.setdefault(who, {})[m.key.step] = m
-    for series in families.values():
-        ordered = [series[step] for step in sorted(series)]
-        yield _family(ordered[0]), ordered
-
-
-def _family(measured: Measured) -> str:
-    """The label of a checkpoint with * for its step: the number after a word such as "step", else the last that it is.
-
-    Digits elsewhere stay: smollm2/step-2 and smollm2/step-4 are of one family.
-    """
-    step, label = int(measured.key.step or 0), measured.label
-    named = [m for m in STEP.finditer(label) if int(m[1]) == step]
-    spans = [m.span(1) for m in named] or [m.span() for m in re.finditer(r"\d+", label) if int(m[0]) == step]
-    start, end = spans[-1] if spans else (len(label), len(label))
-    return f"{label[:start]}*{label[end:]}"
+    for (name, *_), series in families.items():
+        yield name, [series[step] for step in sorted(series)]
