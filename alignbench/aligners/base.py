@@ -108,10 +108,10 @@ def need_law(base: Any, aligner: str) -> Law:
     return base
 
 
-def whole(name: str, value: Any, least: int = 1) -> None:
-    """Raise UsageError unless the hyper-parameter `name` is a whole number >= `least`."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise UsageError(f"{name}={value}: must be a whole number >= {least}")
+def whole(name: str, value: Any) -> None:
+    """Raise UsageError unless the hyper-parameter `name` is a whole number >= 1."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise UsageError(f"{name}={value}: must be a whole number >= 1")
 
 
 def told(recipe: Any, given: Mapping[str, Any]) -> Mapping[str, Any]:

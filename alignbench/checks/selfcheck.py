@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from math import inf, isfinite, isinf, isnan
@@ -24,7 +23,7 @@ from alignbench.errors import UsageError
 from alignbench.registry import aligner as aligners
 from alignbench.registry import generator as generators
 from alignbench.registry import load_plugins
-from alignbench.scoring.bench import Bench, Progress
+from alignbench.scoring.bench import Bench, Progress, silent
 from alignbench.scoring.evidence import measure
 from alignbench.scoring.references import References
 from alignbench.seeds import Seed
@@ -292,7 +291,7 @@ def _begin(include_path: tuple[Path, ...]) -> None:
 def observe(task: Task, seed: int) -> list[Seen]:
     """Every quantity with a truth, of the base and of each of `LAWS`, in one world with one seed."""
     base = parse_spec(task.base or "", task.name).build(generators, "base")
-    references = References(Bench(task, base, base.name, DrawStore(None), task.draws, Seed(seed), _quiet))
+    references = References(Bench(task, base, base.name, DrawStore(None), task.draws, Seed(seed), silent))
     return [s for label, law in _laws(references) for s in _seen(references, label, law)]
 
 
@@ -328,11 +327,6 @@ def _measured(evidence: Evidence) -> Mapping[str, Estimate]:
         for name in MEASURED
         for part, estimate in metrics.measure(name, evidence).items()
     }
-
-
-@contextmanager
-def _quiet(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    yield lambda count: None
 
 
 def _grouped(things: Iterable[T], key: Callable[[T], Any]) -> dict[Any, list[T]]:

@@ -38,11 +38,6 @@ class LawState:
     seen: torch.Tensor | None = None  # (R, V) bool: the tokens said before, where the settings remember
 
     @property
-    def model_log_probs(self) -> torch.Tensor:
-        """(R, V) nats of the model before the law."""
-        return self.state.log_probs
-
-    @property
     def log_probs(self) -> torch.Tensor:
         """(R, V) nats under the law."""
         if self.seen is None:

@@ -6,19 +6,12 @@ the second largest: two numbers an n-gram stand for all N leave-one-out sets of 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
-from alignbench.metrics.ngrams import NGrams, ngrams
+from alignbench.metrics.ngrams import NGrams
 from alignbench.types import Array
 
 ORDERS = (1, 2, 3, 4)
-
-
-def self_bleu_of(texts: Sequence[Sequence[str]]) -> Array:
-    """(N,) sentence BLEU, 0 to 100, of each text in words against all the others; see `leave_one_out`."""
-    return leave_one_out(ngrams(texts, longest=ORDERS[-1]))
 
 
 def leave_one_out(table: NGrams) -> Array:

@@ -1,20 +1,17 @@
 """Which of several generators is better, from what each draw contributes on draws that they share: paired differences.
 
-A row of values (B,) is one generator's: their mean over prompts is its number, and value i is what draw i adds to it
-(the value itself for a mean, a jackknife pseudo-value for anything else). Two generators are paired when value i of
-both belongs to one shared reference draw, or to one (prompt, index). What both share (Ẑ, easy prompts) then cancels;
-overlap of their own intervals says nothing of it.
+A row of values (B,) is one generator's: their mean over prompts is its number, and value i is what draw i adds to it.
+Two generators are paired when value i of both belongs to one shared reference draw, or to one (prompt, index). What
+both share (Ẑ, easy prompts) then cancels; overlap of their own intervals says nothing of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import stdtr
 
-from alignbench.stats.flips import Alternative, sign_flips
+from alignbench.stats.flips import sign_flips
 from alignbench.stats.intervals import mean_over_prompts, normal, spread_or_none
 from alignbench.stats.jackknife import strata, unit_sums
 from alignbench.types import Array, CiOver, Estimate
@@ -50,32 +47,12 @@ def paired(first: Array, second: Array, pairing: Pairing) -> Estimate:
     return spread_or_none(found)
 
 
-def p_value(difference: Estimate, df: float, alternative: Alternative = "two-sided") -> float:
-    """Probability, were the true difference 0, of one at least so far to the side of `alternative`; Student's t.
-
-    A difference without a known error is never told from 0.
-    """
-    if difference.value is None or not difference.stderr:
-        return 1.0
-    below = float(stdtr(df, difference.value / difference.stderr))
-    return {"less": below, "greater": 1 - below, "two-sided": 2 * min(below, 1 - below)}[alternative]
-
-
-def degrees(pairing: Pairing) -> float:
-    """Degrees of freedom of `paired`: independent units less strata, or prompts less one; at least 1."""
-    units = [int(unit.max()) + 1 for _, unit in strata(pairing.prompt, pairing.group)]
-    given = pairing.over == "prompts_given" and min(units) > 1
-    return float(max(sum(units) - len(units) if given else len(units) - 1, 1))
-
-
-def permuted(
-    first: Array, second: Array, pairing: Pairing, rng: np.random.Generator, alternative: Alternative = "two-sided"
-) -> float:
+def permuted(first: Array, second: Array, pairing: Pairing, rng: np.random.Generator) -> float:
     """Sign-flip p-value of first − second (B,): exact where both are one law, whatever its shape.
 
     Each independent unit (draw, group or prompt) swaps its two values with probability ½; see `flips.sign_flips`.
     """
-    return sign_flips(_shares(np.asarray(first, float) - np.asarray(second, float), pairing), rng, alternative)
+    return sign_flips(_shares(np.asarray(first, float) - np.asarray(second, float), pairing), rng)
 
 
 def holm(p_values: Array) -> Array:
@@ -89,17 +66,6 @@ def holm(p_values: Array) -> Array:
     adjusted = np.empty(p.size)
     adjusted[order] = np.minimum(stepped, 1.0)
     return adjusted
-
-
-def pseudo_values(sums: Array, theta: Callable[[Array], Array]) -> Array:
-    """(U,) jackknife pseudo-values of θ of the column totals of `sums` (U, K): their mean is the jackknife's estimate.
-
-    What each unit adds to a number that is no mean, so that two such numbers on the same units can be paired.
-    Source: Tukey, Bias and confidence in not quite large samples (1958).
-    """
-    units = len(sums)
-    total = sums.sum(axis=0)
-    return np.asarray(units * theta(total) - (units - 1) * theta(total - sums))
 
 
 def _prompt_means(values: Array, pairing: Pairing) -> Array:

@@ -122,12 +122,12 @@ REPEATS = 40
 """Pairs of samples of one law: a fresh pair scores outside of all of them once in 20 times."""
 
 
-def of_one_law(p: Binned, q: Binned, c: float = SCALING, seed: int = 0) -> tuple[float, float]:
+def of_one_law(p: Binned, q: Binned, c: float = SCALING) -> tuple[float, float]:
     """Lowest and highest score of `REPEATS` pairs of samples of one law, each worth as many draws as the two sets.
 
     The law is the mean of both histograms, in the first way; the samples are multinomial, whatever the prompts.
     """
-    size, rng = int(max(p.bucket.max(), q.bucket.max())) + 1, np.random.default_rng(seed)
+    size, rng = int(max(p.bucket.max(), q.bucket.max())) + 1, np.random.default_rng(0)
     law = (p.histogram(0, size) + q.histogram(0, size)) / 2
     law /= law.sum()  # rounding alone can make it more than 1, which numpy refuses
     of_p, of_q = (rng.multinomial(n, law, REPEATS) / n for n in (max(1, round(x.worth.sum())) for x in (p, q)))

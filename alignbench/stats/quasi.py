@@ -52,31 +52,29 @@ def exact(weights: Array, beta: float, masses: Array | None = None, log_base: Ar
 
 
 def quasi_rejection(
-    prompt: Array, r: Array, beta: float, *, normalised: bool = False, group: Array | None = None,
-    log_base: Array | None = None,
-) -> dict[str, Estimate]:  # fmt: skip
+    prompt: Array, r: Array, beta: float, *, group: Array | None = None, log_base: Array | None = None
+) -> dict[str, Estimate]:
     """`PARTS` of π_β from r = log P − log q (B,) on draws of q, mean over prompts; divergences in nats, others 0 to 1.
 
     acceptance: Z_β/β with Z_β = E_q min(P/q, β). tv = TV(p, π_β) ≤ tv_bound = 1 − Z_β/Z. kl_target = KL(p‖π_β),
     kl_reverse = KL(π_β‖p), js theirs. kl_base = KL(π_β‖a), with `log_base` (B,) = log a − log q, 0 by default. β is in
-    units of P/q, or of P/(Zq), prompt by prompt, where `normalised`; a β for each prompt is r − log β_c and a β of 1.
-    Jackknifed, Ẑ with the rest. Raises UsageError unless β is above 0.
+    units of P/q; a β for each prompt is r − log β_c and a β of 1. Jackknifed, Ẑ with the rest. Raises UsageError unless
+    β is above 0.
     """
     if not 0 < beta < np.inf:
         raise UsageError(f"beta must be above 0, not {beta!r}")
     r, n = np.asarray(r, float), np.size(r)
     refused = {part: refusal(prompt, r, SHARES if part in BY_SHARES else LOGS) for part in PARTS}
-    refused["kl_base"] = refused["kl_base"] if normalised else refusal(prompt, np.minimum(r, np.log(beta)), LOGS)
-    carried = _carried(prompt, r, beta, normalised)
-    needed = CARRIED if _rare(prompt, r, beta, normalised) else TIED
+    refused["kl_base"] = refusal(prompt, np.minimum(r, np.log(beta)), LOGS)
+    carried = _carried(prompt, r, beta)
+    needed = CARRIED if _rare(prompt, r, beta) else TIED
     if carried < needed:  # 0: that P/q never goes above β is not shown by draws that do not
         few = f"{carried:.3g} draws of q above β carry the distance, {needed:g} are needed"
-        of_capped = () if normalised else ("acceptance", "kl_base")
-        refused |= {part: refused[part] or few for part in PARTS if part not in of_capped}
+        refused |= {part: refused[part] or few for part in PARTS if part not in ("acceptance", "kl_base")}
     if all(refused.values()):
         return {part: Estimate.missing(why, n=n) for part, why in refused.items()}
     offset = np.zeros(n) if log_base is None else np.asarray(log_base, float)
-    table = [_of_prompt(r[rows], offset[rows], unit, beta, normalised) for rows, unit in strata(prompt, group)]
+    table = [_of_prompt(r[rows], offset[rows], unit, beta) for rows, unit in strata(prompt, group)]
     values, variances = (np.array(x) for x in zip(*table, strict=True))
     worth = p_draws(prompt, r)
     means, errors = values.mean(axis=0), variances.sum(axis=0) / len(table) ** 2
@@ -89,37 +87,37 @@ def quasi_rejection(
     return answer
 
 
-def _carried(prompt: Array, r: Array, beta: float, normalised: bool) -> float:
+def _carried(prompt: Array, r: Array, beta: float) -> float:
     """How many draws carry Σ w·log(w/m), over all prompts; 0 where none is above β."""
     count = 0.0
     for rows, _ in strata(prompt):
-        w, limit = _weights(r[rows], beta, normalised)
+        w, limit = _weights(r[rows], beta)
         part = w * np.log(np.maximum(w / limit, 1.0))
         count += float(part.sum() ** 2 / (part**2).sum()) if part.any() else 0.0
     return count
 
 
-def _rare(prompt: Array, r: Array, beta: float, normalised: bool) -> bool:
+def _rare(prompt: Array, r: Array, beta: float) -> bool:
     """Whether some value of P/q above β has been drawn fewer than `OFTEN` times, in some prompt."""
     for rows, _ in strata(prompt):
-        w, limit = _weights(r[rows], beta, normalised)
+        w, limit = _weights(r[rows], beta)
         drawn = np.bincount(cells(r[rows])[1][w > limit])
         if (drawn[drawn > 0] < OFTEN).any():
             return True
     return False
 
 
-def _weights(r: Array, beta: float, normalised: bool) -> tuple[Array, float]:
+def _weights(r: Array, beta: float) -> tuple[Array, float]:
     """Weights in a unit of their own, and β in it."""
     w, shift = scaled(r)
-    return w, beta * max(float(w.mean()), 1e-300) if normalised else float(np.exp(np.log(beta) - shift))
+    return w, float(np.exp(np.log(beta) - shift))
 
 
-def _of_prompt(r: Array, log_base: Array, unit: Array, beta: float, normalised: bool) -> tuple[Array, Array]:
-    w, limit = _weights(r, beta, normalised)
+def _of_prompt(r: Array, log_base: Array, unit: Array, beta: float) -> tuple[Array, Array]:
+    w, limit = _weights(r, beta)
 
     def parts(kept: Array) -> Array:
-        return exact(w[kept], beta * float(w[kept].mean()) if normalised else limit, log_base=log_base[kept])
+        return exact(w[kept], limit, log_base=log_base[kept])
 
     return leave_out(parts, unit)
 

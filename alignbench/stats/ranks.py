@@ -99,15 +99,15 @@ def _signed(values: Array, better: str) -> Array:
     return np.asarray(values, float) * (1.0 if better == "lower" else -1.0)
 
 
-def tied(numbers: Numbers, level: float = LEVEL) -> Array:
-    """(m,) bool: rows that no other row is surely better than; the truly best is one of them with 1 − `level`.
+def tied(numbers: Numbers) -> Array:
+    """(m,) bool: rows that no other row is surely better than; the truly best is one of them with 1 − `LEVEL`.
 
-    Each of the m − 1 one-sided tests of a row is at `level`/(m − 1): whichever row is truly the best, one of the
+    Each of the m − 1 one-sided tests of a row is at `LEVEL`/(m − 1): whichever row is truly the best, one of the
     others may look better by chance. Source: Hsu, Multiple Comparisons: Theory and Methods (1996), §4.
     """
     known = ~np.isnan(numbers.values)
     others = max(int(known.sum()) - 1, 1)
-    return np.asarray(known & ~(ahead(numbers) * others <= level).any(axis=0))
+    return np.asarray(known & ~(ahead(numbers) * others <= LEVEL).any(axis=0))
 
 
 def ranks(numbers: Numbers, level: float = LEVEL) -> Ranks:

@@ -27,7 +27,7 @@ from alignbench.stats.intervals import (
     wilson,
 )
 from alignbench.stats.jackknife import jackknife, strata, unit_sums
-from alignbench.stats.weights import LOGS, SHARES, TIE, UNDERFLOW, cells, is_boolean, p_draws, refusal
+from alignbench.stats.weights import LOGS, SHARES, UNDERFLOW, cells, is_boolean, p_draws, refusal
 from alignbench.types import Array, Estimate, Selection
 
 PER_N = 32
@@ -62,7 +62,7 @@ FORMS: Mapping[str, Callable[[Laws], Array]] = {
 PARTS = tuple(FORMS)
 
 
-def selected(masses: Array, values: Array, selection: Selection, tie: float = TIE) -> Array:
+def selected(masses: Array, values: Array, selection: Selection) -> Array:
     """(…, K) probabilities under π of atoms with base masses (…, K) and ratios r = log P − log a `values` (K,).
 
     Masses need not be normalised; ties share in proportion to their mass. "first" gives p itself; for "best", `values`
@@ -72,7 +72,7 @@ def selected(masses: Array, values: Array, selection: Selection, tie: float = TI
     if selection.kind == "first":
         weighted = masses * np.exp(values - np.max(values))
         return np.asarray(weighted / weighted.sum(axis=-1, keepdims=True))
-    code = cells(values, tie)[1]
+    code = cells(values)[1]
     order = np.argsort(code, kind="stable")
     starts = np.flatnonzero(np.diff(code[order], prepend=-1))
     cell = np.add.reduceat(masses[..., order], starts, axis=-1)

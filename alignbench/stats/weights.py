@@ -31,12 +31,12 @@ effective size does not tell: 175 of 300 where 4 carry the error."""
 FEWEST = 2.0  # p-draws without which the spread of a prompt's weights is not known; one does where all are equal
 
 
-def cells(values: Array, tie: float = TIE) -> tuple[Array, Array]:
-    """Distinct values (K,) ascending, and the cell (B,) of each; −inf is a cell, gaps up to `tie` are none."""
+def cells(values: Array) -> tuple[Array, Array]:
+    """Distinct values (K,) ascending, and the cell (B,) of each; −inf is a cell, gaps up to `TIE` are none."""
     values = np.asarray(values, float)
     order = np.argsort(values, kind="stable")
     ranked = values[order]
-    new = np.concatenate([[0], (ranked[1:] > ranked[:-1] + tie).astype(int)]) if values.size else np.zeros(0, int)
+    new = np.concatenate([[0], (ranked[1:] > ranked[:-1] + TIE).astype(int)]) if values.size else np.zeros(0, int)
     code = np.empty(values.size, int)
     code[order] = np.cumsum(new)
     return ranked[np.flatnonzero(np.concatenate([[1], new[1:]]))] if values.size else ranked, code

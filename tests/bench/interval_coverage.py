@@ -138,7 +138,7 @@ class Ranked:
 
 
 class Quasi:
-    """Quasi-rejection from Poisson(10) towards Poisson(11), times 3: β = 1 in units of P/(Zq)."""
+    """Quasi-rejection from Poisson(10) towards Poisson(11), times 3: β = 3."""
 
     def __init__(self):
         x = np.arange(60)
@@ -147,7 +147,7 @@ class Quasi:
 
     def measure(self, seed):
         x = np.random.default_rng(seed).choice(60, 8 * EACH, p=self.q / self.q.sum())
-        found = quasi.quasi_rejection(np.zeros(8 * EACH, int), np.log(3 * self.w[x]), 1.0, normalised=True)
+        found = quasi.quasi_rejection(np.zeros(8 * EACH, int), np.log(3 * self.w[x]), 3.0)
         return {f"quasi {k}": v for k, v in found.items()}
 
 

@@ -19,7 +19,8 @@ import numpy as np
 from pairs import Ratio, clock, last_line
 from sacrebleu.metrics.bleu import BLEU
 
-from alignbench.metrics.self_bleu import self_bleu_of
+from alignbench.metrics.ngrams import ngrams
+from alignbench.metrics.self_bleu import leave_one_out
 
 WORDS, VOCABULARY, ZIPF = 40, 20_000, 1.3
 TARGET, STEEPEST, MOST_SECONDS = 500, 1.15, 5.0
@@ -34,7 +35,7 @@ def corpus(count, seed):
 
 def ours(texts):
     """(N,) scores of all texts."""
-    return self_bleu_of([text.split() for text in texts])
+    return leave_one_out(ngrams([text.split() for text in texts]))
 
 
 def sacrebleu(texts, i):

@@ -535,7 +535,7 @@ def test_a_state_under_a_law_keeps_the_model_s_own_numbers(worlds):
     state = worlds["exact"].warped(top_k=2).start(["rain"], max_tokens=3)
     assert isinstance(state, LawState)
     assert (state.log_probs > -torch.inf).sum() == 2
-    assert (state.model_log_probs > -torch.inf).all()
+    assert (state.state.log_probs > -torch.inf).all()
     assert state.select(torch.tensor([0, 0])).extend(torch.tensor([1, 2])).log_probs.shape == (2, 7)
 
 

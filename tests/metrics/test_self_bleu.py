@@ -8,10 +8,14 @@ from sacrebleu.metrics.bleu import BLEU
 
 from alignbench.metrics import self_bleu
 from alignbench.metrics.ngrams import ngrams
-from alignbench.metrics.self_bleu import leave_one_out, self_bleu_of
+from alignbench.metrics.self_bleu import leave_one_out
 
 PEER = BLEU(tokenize="none", smooth_method="exp", effective_order=True, force=True)
 CLOSE = 1e-9
+
+
+def self_bleu_of(texts):
+    return leave_one_out(ngrams(texts))
 
 
 def peer(texts):

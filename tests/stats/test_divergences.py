@@ -16,7 +16,7 @@ from alignbench.stats import divergences as d
 from alignbench.stats import overlap as o
 from alignbench.stats.intervals import FLAT, mean_over_prompts
 from alignbench.stats.normaliser import log_z, log_z_by_prompt
-from alignbench.stats.quasi import quasi_rejection
+from alignbench.stats.quasi import log_beta_for_tv, quasi_rejection
 from alignbench.stats.weights import p_draws, pareto_k, refusal
 from alignbench.types import Selection
 
@@ -339,7 +339,8 @@ def everything(own, ref):
         "kl_target_within": d.kl_target_within(own, ref), "kl_reverse_within": d.kl_reverse_within(own, ref),
     }  # fmt: skip
     best = selection.divergences(ref.prompt, ref.ratio, Selection("best", 3))
-    kept = quasi_rejection(ref.prompt, ref.ratio, 1.2, normalised=True)
+    log_beta = np.array([log_beta_for_tv(ref.ratio[ref.prompt == c], 0.05) for c in np.unique(ref.prompt)])
+    kept = quasi_rejection(ref.prompt, ref.ratio - log_beta[ref.prompt], 1.0)
     return answer | {f"best {k}": v for k, v in best.items()} | {f"quasi {k}": v for k, v in kept.items()}
 
 

@@ -20,7 +20,16 @@ from transformers.cache_utils import DynamicCache
 from alignbench.errors import UsageError
 from alignbench.generators.base import Decoder, Positions
 from alignbench.generators.budget import bucket
-from alignbench.generators.hf.pretrained import CHUNK_BYTES, TOGETHER, Pretrained, Whole, fork, normalised, shown
+from alignbench.generators.hf.pretrained import (
+    CHUNK_BYTES,
+    TOGETHER,
+    LogitsState,
+    Pretrained,
+    Whole,
+    fork,
+    normalised,
+    shown,
+)
 from alignbench.generators.hf.slots import Logits, Slots, Trial, apart, forced
 from alignbench.generators.sampling import Stepwise, cached_rows
 from alignbench.generators.window import Window, as_mask, seen
@@ -227,7 +236,7 @@ class _Forced:
 
 
 @dataclass(frozen=True)
-class HFState:
+class HFState(LogitsState):
     """R prefixes with their key-value cache; a new state shares the tensors of the old one and never writes to them."""
 
     model: HFModel
@@ -235,11 +244,6 @@ class HFState:
     mask: torch.Tensor  # (R, L) 1 where a real token stands
     position: torch.Tensor  # (R,) position of the next token
     logits: torch.Tensor  # (R, V) float32
-
-    @cached_property
-    def log_probs(self) -> torch.Tensor:
-        """See `State.log_probs`."""
-        return normalised(self.logits)
 
     def extend(self, tokens: torch.Tensor) -> HFState:
         """See `State.extend`."""

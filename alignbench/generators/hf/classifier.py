@@ -18,7 +18,7 @@ import torch
 
 from alignbench.errors import RunError, UsageError
 from alignbench.generators.budget import ran_out
-from alignbench.generators.hf.factory import _device, _first_line, tokenizer_of
+from alignbench.generators.hf.factory import device_of, first_line, tokenizer_of
 from alignbench.generators.law import whole_rows
 from alignbench.types import Array
 
@@ -116,7 +116,7 @@ class TextModel:
         try:
             return str(self.tokenizer.apply_chat_template(turns, tokenize=False))
         except Exception as error:  # a template is a program of its own
-            raise UsageError(f"{self.name}: its chat template refuses a conversation: {_first_line(error)}") from error
+            raise UsageError(f"{self.name}: its chat template refuses a conversation: {first_line(error)}") from error
 
     def _parts(self, items: list[Item]) -> Iterator[Array]:
         """Scores of `items`, longest first, a part at a time; a part that memory does not hold is tried in halves."""
@@ -215,7 +215,7 @@ def _mask(lengths: torch.Tensor) -> torch.Tensor:
 def _loaded(
     checkpoint: Checkpoint, kind: Any, read: Callable[[Any, torch.Tensor], torch.Tensor], window: int | None = None
 ) -> TextModel:
-    device = _device(checkpoint.device)
+    device = device_of(checkpoint.device)
     auto = checkpoint.batch_size == "auto"
     options = {"revision": checkpoint.revision} if checkpoint.revision else {}
     with _plain_errors(checkpoint.name, kind.__name__):
@@ -272,7 +272,7 @@ def _plain_errors(name: str, kind: str) -> Iterator[None]:
     except UsageError:
         raise
     except Exception as error:
-        raise UsageError(f"{name}: cannot be loaded by {kind}: {_first_line(error)}") from error
+        raise UsageError(f"{name}: cannot be loaded by {kind}: {first_line(error)}") from error
     finally:
         if bars:
             logging.enable_progress_bar()

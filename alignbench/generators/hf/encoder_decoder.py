@@ -20,7 +20,16 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from alignbench.errors import UsageError
 from alignbench.generators.base import Decoder
-from alignbench.generators.hf.pretrained import CHUNK_BYTES, TOGETHER, Pretrained, Whole, fork, normalised, shown
+from alignbench.generators.hf.pretrained import (
+    CHUNK_BYTES,
+    TOGETHER,
+    LogitsState,
+    Pretrained,
+    Whole,
+    fork,
+    normalised,
+    shown,
+)
 from alignbench.generators.hf.slots import CLOSE, apart
 from alignbench.generators.sampling import Stepwise
 from alignbench.generators.window import Window, as_mask, seen
@@ -242,7 +251,7 @@ class HFEncoderDecoder(Pretrained):
 
 
 @dataclass(frozen=True)
-class HFEncoderDecoderState:
+class HFEncoderDecoderState(LogitsState):
     """R prefixes with the keys and values of decoder and encoder; a new state writes nothing of the old one's."""
 
     model: HFEncoderDecoder
@@ -250,11 +259,6 @@ class HFEncoderDecoderState:
     hidden: torch.Tensor  # (R, L, H) what the encoder made of each prompt
     mask: torch.Tensor  # (R, L) 1 where a real token stands
     logits: torch.Tensor  # (R, V) float32
-
-    @cached_property
-    def log_probs(self) -> torch.Tensor:
-        """See `State.log_probs`."""
-        return normalised(self.logits)
 
     def after(self, said: torch.Tensor) -> Any:
         """The network's output on more decoder ids (R, T), for which the encoder does not run again."""

@@ -110,7 +110,7 @@ class _Found:
 
 def _found(asked: _Asked) -> _Found:
     """Files and tokenizer of a model; raises UsageError on all that can be wrong without its weights."""
-    pretrained, where = asked.pretrained, _device(asked.device)
+    pretrained, where = asked.pretrained, device_of(asked.device)
     refuse_scheme(asked.quantize, where)
     others = _other_gpus(where, asked.data_parallel_size)
     if asked.dtype != "auto":
@@ -321,7 +321,7 @@ def _plain_errors(what: str) -> Iterator[None]:
         yield
     except ImportError as error:
         package = f"; pip install {error.name}" if isinstance(error, ModuleNotFoundError) and error.name else ""
-        raise UsageError(f"{what}: {_first_line(error)}{package}") from error
+        raise UsageError(f"{what}: {first_line(error)}{package}") from error
     except Exception as error:
         raise UsageError(f"{what}: cannot be loaded as a language model: {_reason(error)}") from error
     finally:
@@ -339,10 +339,11 @@ def _reason(error: Exception) -> str:
             "HF_HOME to a folder that already has it, or give a local folder"
         )
     code = "; it brings code of its own, which runs only with --trust_remote_code"
-    return _first_line(error) + (code if "trust_remote_code" in str(error) else "")
+    return first_line(error) + (code if "trust_remote_code" in str(error) else "")
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """The first line of an error that says anything, else its kind."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0] if lines else type(error).__name__
 
@@ -364,7 +365,8 @@ def _weights(folder: str, commit: str | None, use_safetensors: bool) -> str:
     return sources.fingerprint_folder(Path(folder), (*sources.WEIGHTS, *(() if use_safetensors else sources.PICKLES)))
 
 
-def _device(device: str) -> torch.device:
+def device_of(device: str) -> torch.device:
+    """The device of this name, "auto" the best there is; raises UsageError on one that is not there."""
     if device == "auto":
         mps = torch.backends.mps.is_available()
         return torch.device("cuda" if torch.cuda.is_available() else "mps" if mps else "cpu")

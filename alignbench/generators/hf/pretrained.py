@@ -216,6 +216,17 @@ def normalised(logits: torch.Tensor) -> torch.Tensor:
     return logits.float().log_softmax(-1)
 
 
+class LogitsState:
+    """What states of networks share: nats from logits, made once."""
+
+    logits: torch.Tensor  # (R, V)
+
+    @cached_property
+    def log_probs(self) -> torch.Tensor:
+        """See `State.log_probs`."""
+        return normalised(self.logits)
+
+
 @dataclass(frozen=True)
 class Whole:
     """Nats at P places whose logits (P, V) were made at once."""

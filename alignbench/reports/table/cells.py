@@ -9,8 +9,8 @@ from typing import Any
 
 from alignbench.reports.table.board import Cell, Column, plain_text
 from alignbench.reports.table.numbers import plain, spell
+from alignbench.stats.intervals import Z95
 
-NORMAL_95 = 1.959963984540054
 RESIDUE = 1e-12  # what summing in float64 leaves of an exact 0
 
 Record = Mapping[str, Any]
@@ -62,7 +62,7 @@ def shared_notes(measured: Sequence[Record]) -> tuple[str, ...]:
 def _from_stderr(value: float | None, stderr: float | None) -> tuple[float | None, float | None]:
     if value is None or stderr is None or isinf(value):
         return None, None
-    return value - NORMAL_95 * stderr, value + NORMAL_95 * stderr
+    return value - Z95 * stderr, value + Z95 * stderr
 
 
 def _unexplained(value: float | None, low: float | None, high: float | None) -> str:

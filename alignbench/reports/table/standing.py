@@ -69,7 +69,7 @@ def standing_of(lines: Sequence[Line], primary: str, better: Mapping[str, str]) 
     legend = [
         *([RANKS.format(_arrow(primary, better[primary]), sum(c.value is not None for c in found))] if found else []),
         *([UNRANKED.format(_arrow(primary, better[primary]))] if infinite else []),
-        BOLD, *_not_compared(some, best), *_unpaired(some, [*better]),
+        BOLD, *_not_compared(best), *_unpaired(some, [*better]),
         *([_front_legend(objectives, some, judged)] if len(objectives) > 1 else []),
         *([APART] if len(some) < len(lines) else []),
     ]  # fmt: skip
@@ -111,7 +111,7 @@ def _best(found: Numbers) -> list[int] | None:
     return [int(i) for i in rows[tied(found.take(rows))] if finite[i]]
 
 
-def _not_compared(lines: Sequence[Line], best: Mapping[str, list[int] | None]) -> list[str]:
+def _not_compared(best: Mapping[str, list[int] | None]) -> list[str]:
     columns = [label_of(key) for key, rows in best.items() if rows is None]
     return [f"Nothing is bold in {', '.join(columns)}: the best has no interval to compare with."] if columns else []
 

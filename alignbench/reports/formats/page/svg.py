@@ -181,12 +181,12 @@ def _line(frame: Frame, i: int, curve: Curve) -> Markup:
     line = curve.lines[i]
     spots = [(frame.across(s.x), frame.down(s.cell.value or 0)) for s in line.stops]
     path = " ".join(f"{_at(x)},{_at(y)}" for x, y in spots)
-    dots = Markup("").join(_stop(frame, curve, stop, spot) for stop, spot in zip(line.stops, spots, strict=True))
+    dots = Markup("").join(_stop(frame, stop, spot) for stop, spot in zip(line.stops, spots, strict=True))
     number = _text(spots[-1][0] + 6, spots[-1][1] + 4, str(i + 1), "start") if spots and len(curve.lines) > 1 else ""
     return Markup('<g class="line line-{}"><polyline points="{}"/>{}{}</g>').format(i % 4 + 1, path, dots, number)
 
 
-def _stop(frame: Frame, curve: Curve, stop: Stop, spot: tuple[float, float]) -> Markup:
+def _stop(frame: Frame, stop: Stop, spot: tuple[float, float]) -> Markup:
     x, y = (_at(v) for v in spot)
     told = f"{stop.label}: {stop.cell.text}"
     low, high = (_at(frame.down(v)) for v in (_low(stop.cell), _high(stop.cell)))
