@@ -4,3 +4,6 @@
 `words` is what they share. `automaton` computes a feature in one pass over the tokens, and `dynamic` sums over all
 continuations where they are too many to list.
 """
+
+from alignbench.generators.exact.world import enumerate_draws as enumerate_draws
+from alignbench.generators.exact.world import exact as exact

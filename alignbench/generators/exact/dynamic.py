@@ -41,6 +41,7 @@ class Chain:
     """A law as numbers: `steps` (H, V, H), and which tokens end a draw (V,)."""
 
     law: Law
+    model: Summable
     steps: Array
     ends: Array
 
@@ -51,14 +52,14 @@ class Chain:
 
     def belief(self, prompt: str) -> Array:
         """(H,) P(hidden state | prompt)."""
-        return np.asarray(self.law.model.belief(self.law.render(prompt)))  # type: ignore[attr-defined]
+        return np.asarray(self.model.belief(self.law.render(prompt)))
 
 
 def chain_of(law: Law) -> Chain:
     """The law as numbers; raises UsageError where its model has no finitely many hidden states."""
     if not isinstance(law, Law) or not isinstance(law.model, Summable):
         raise UsageError(f"{getattr(law, 'name', law)}: only n-gram and hidden Markov models can be summed")
-    return Chain(law, law.model.steps(law.warp), np.isin(np.arange(len(law.vocab)), list(law.vocab.eos)))
+    return Chain(law, law.model, law.model.steps(law.warp), np.isin(np.arange(len(law.vocab)), list(law.vocab.eos)))
 
 
 def twists(chain: Chain, log_ratio: Automaton, max_tokens: int) -> list[Array]:

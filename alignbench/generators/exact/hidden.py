@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from hashlib import sha256
 from typing import Any
 
@@ -12,14 +11,13 @@ import numpy as np
 import torch
 
 from alignbench.errors import UsageError
-from alignbench.generators.base import Vocab
-from alignbench.generators.exact.words import ids_of, text_of, vocab_of, walked
+from alignbench.generators.exact.words import WordModel, ids_of
 from alignbench.generators.warp import PLAIN, Warp
-from alignbench.types import Array, Draws
+from alignbench.types import Array
 
 
 @dataclass(frozen=True, eq=False)
-class HiddenMarkov:
+class HiddenMarkov(WordModel):
     """P(x) = Σ over hidden paths of Π P(word | state) · P(next state | state), in float64 (Rabiner 1989).
 
     `first` (H,) is the law of the state that says the prompt's first word, `moves` (H, H) that of the next state,
@@ -43,16 +41,6 @@ class HiddenMarkov:
             if (table < 0).any() or not np.allclose(table.sum(-1), 1, atol=1e-12):
                 raise UsageError(f"{self.name}: each row of `{what}` must be probabilities that sum to 1")
 
-    @cached_property
-    def vocab(self) -> Vocab:
-        """The words and one EOS."""
-        return vocab_of(self.words)
-
-    @property
-    def device(self) -> torch.device:
-        """The CPU: worlds are small."""
-        return torch.device("cpu")
-
     def identity(self) -> Mapping[str, Any]:
         """The words and the tables."""
         digest = sha256()
@@ -61,23 +49,11 @@ class HiddenMarkov:
         return {"kind": "hidden", "words": list(self.words), "hidden": len(self.first),
                 "tables": digest.hexdigest()[:16]}  # fmt: skip
 
-    def render(self, prompt: str) -> str:
-        """The prompt as it is."""
-        return prompt
-
-    def spell(self, text: str) -> list[int]:
-        """See `Spelling.spell`."""
-        return ids_of(self.words, text, "text")
-
     def encode(self, rendered: str, max_tokens: int) -> list[int]:
         """The words' ids; raises UsageError on a word that the world does not know, or a prompt it never says."""
         ids = ids_of(self.words, rendered)
         self._forward(rendered, ids)
         return ids
-
-    def decode(self, rendered: str, tokens: Sequence[Array]) -> list[str]:
-        """The words, a space before each; EOS leaves no text."""
-        return [text_of(self.words, ids) for ids in tokens]
 
     def belief(self, rendered: str) -> Array:
         """(H,) P(state | the prompt's words)."""
@@ -107,10 +83,6 @@ class HiddenMarkov:
         known = {prompt: self.belief(prompt) for prompt in set(rendered)}
         belief = torch.as_tensor(np.stack([known[prompt] for prompt in rendered]))
         return HiddenState(torch.as_tensor(self.moves), torch.as_tensor(self.says), belief)
-
-    def forced(self, rendered: Sequence[str], draws: Draws) -> torch.Tensor:
-        """See `Model.forced`."""
-        return walked(self.start(rendered, max_tokens=int(draws.length.max())), draws)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -34,6 +35,46 @@ def ids_of(words: Sequence[str], text: str, what: str = "prompt") -> list[int]:
 def text_of(words: Sequence[str], ids: Array) -> str:
     """The words, a space before each; EOS leaves no text."""
     return "".join(" " + words[i] for i in ids if i < len(words))
+
+
+class WordModel:
+    """What a model whose tokens are words says of them; each brings `words`, its EOS comes last."""
+
+    words: tuple[str, ...]
+
+    @cached_property
+    def vocab(self) -> Vocab:
+        """The words and one EOS."""
+        return vocab_of(self.words)
+
+    @property
+    def device(self) -> torch.device:
+        """The CPU: worlds are small."""
+        return torch.device("cpu")
+
+    def render(self, prompt: str) -> str:
+        """The prompt as it is."""
+        return prompt
+
+    def spell(self, text: str) -> list[int]:
+        """See `Spelling.spell`."""
+        return ids_of(self.words, text, "text")
+
+    def encode(self, rendered: str, max_tokens: int) -> list[int]:
+        """The words' ids; raises UsageError on a word that the world does not know."""
+        return ids_of(self.words, rendered)
+
+    def decode(self, rendered: str, tokens: Sequence[Array]) -> list[str]:
+        """The words, a space before each; EOS leaves no text."""
+        return [text_of(self.words, ids) for ids in tokens]
+
+    def start(self, rendered: Sequence[str], *, max_tokens: int) -> State:
+        """See `Model.start`."""
+        raise NotImplementedError
+
+    def forced(self, rendered: Sequence[str], draws: Draws) -> torch.Tensor:
+        """See `Model.forced`."""
+        return walked(self.start(rendered, max_tokens=int(draws.length.max())), draws)
 
 
 def walked(state: State, draws: Draws) -> torch.Tensor:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from hashlib import sha256
 from typing import Any
 
@@ -12,9 +11,9 @@ import numpy as np
 import torch
 
 from alignbench.errors import UsageError
-from alignbench.generators.base import Autoregressive, State, Vocab
+from alignbench.generators.base import Autoregressive, State
 from alignbench.generators.exact.hidden import HiddenMarkov
-from alignbench.generators.exact.words import EOS, ids_of, text_of, vocab_of, walked
+from alignbench.generators.exact.words import EOS, WordModel
 from alignbench.generators.law import Law, check_max_tokens, whole_rows
 from alignbench.generators.warp import Warp
 from alignbench.generators.window import Window
@@ -29,7 +28,7 @@ MOST_CELLS = 10_000_000
 
 
 @dataclass(frozen=True, eq=False)
-class NGram:
+class NGram(WordModel):
     """A word-level n-gram model: log P(next | last order − 1 words), all in one table of float64 nats.
 
     `table` is ((V + 1)^(order − 1), V) with V = words + EOS; a context's row is its ids read as a number in base
@@ -52,16 +51,6 @@ class NGram:
         if not np.allclose(np.exp(self.table).sum(1), 1, atol=1e-12):
             raise UsageError(f"{self.name}: each row of the table must sum to 1")
 
-    @cached_property
-    def vocab(self) -> Vocab:
-        """The words and one EOS."""
-        return vocab_of(self.words)
-
-    @property
-    def device(self) -> torch.device:
-        """The CPU: worlds are small."""
-        return torch.device("cpu")
-
     def identity(self) -> Mapping[str, Any]:
         """The words and the table, and the attention window where there is one."""
         digest = sha256(np.ascontiguousarray(self.table).tobytes()).hexdigest()[:16]
@@ -78,31 +67,11 @@ class NGram:
         recent = (len(self.words) + 2) ** min(window.k, self.order - 1)
         return replace(self, table=self.table[np.arange(contexts) % recent + contexts - recent], window=window)
 
-    def render(self, prompt: str) -> str:
-        """The prompt as it is."""
-        return prompt
-
-    def spell(self, text: str) -> list[int]:
-        """See `Spelling.spell`."""
-        return ids_of(self.words, text, "text")
-
     def start(self, rendered: Sequence[str], *, max_tokens: int) -> NGramState:
         """See `Model.start`."""
         known = {prompt: self._context(self.encode(prompt, max_tokens)) for prompt in set(rendered)}
         contexts = torch.as_tensor([known[prompt] for prompt in rendered])
         return NGramState(torch.as_tensor(self.table), contexts.long())
-
-    def forced(self, rendered: Sequence[str], draws: Draws) -> torch.Tensor:
-        """See `Model.forced`."""
-        return walked(self.start(rendered, max_tokens=int(draws.length.max())), draws)
-
-    def decode(self, rendered: str, tokens: Sequence[Array]) -> list[str]:
-        """The words, a space before each; EOS leaves no text."""
-        return [text_of(self.words, ids) for ids in tokens]
-
-    def encode(self, rendered: str, max_tokens: int) -> list[int]:
-        """The words' ids; raises UsageError on a word that the world does not know."""
-        return ids_of(self.words, rendered)
 
     def belief(self, rendered: str) -> Array:
         """(contexts,) 1 at the prompt's context: an n-gram model hides nothing of its state."""
