@@ -1,12 +1,13 @@
 """The laws that generators keep, as checks that a plug-in's author can run: `check(generator, prompts, max_tokens=5)`.
 
 Each law is a function that raises `LawBroken` with what was found; those that need more than a generator can do
-(a density, next-token states) are left out and not in the list that `check` returns.
+(a density, next-token states) are left out and not in the list that `check` returns. How far apart two outcomes are is
+measured by `gap`, `differing` and `goes_on`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -66,14 +67,9 @@ def delivers_the_rows(case: Case) -> None:
     _require(bool((cut == case.max_tokens).all()), "a draw without EOS is shorter than max_tokens")
     eos = getattr(getattr(case.generator, "vocab", None), "eos", None)
     if eos is not None:
-        _eos_is_last(draws, np.isin(draws.tokens, list(eos)))
-
-
-def _eos_is_last(draws: Draws, eos: Array) -> None:
-    """Raise unless each draw's EOS (B, T) stands at its end and nowhere else."""
-    last = np.arange(eos.shape[1]) == draws.length[:, None] - 1
-    _require(not (eos & ~last).any(), "a draw goes on after an EOS")
-    _require(np.array_equal((eos & last).any(1), draws.finished), "finished is not whether a draw ended in an EOS")
+        _require(not goes_on(draws, eos).any(), "a draw goes on after an EOS")
+        ended = (_is_in(draws, eos) & _is_last(draws)).any(axis=1)
+        _require(np.array_equal(ended, draws.finished), "finished is not whether a draw ended in an EOS")
 
 
 def draws_depend_on_their_row_alone(case: Case) -> None:
@@ -109,7 +105,7 @@ def probabilities_sum_to_one(case: Case) -> None:
     """Over all continuations of a prompt, EOS and cut ones included, probabilities sum to 1 and agree with log_prob."""
     every = case.every
     for number, prompt in enumerate(case.prompts):
-        total = float(np.exp(every.log_prob[every.prompt == number]).sum())  # type: ignore[index]
+        total = float(np.exp(nats(every)[every.prompt == number]).sum())
         _require(abs(total - 1) < TOLERANCE, f"probabilities of the continuations of '{prompt}' sum to {total:.6f}")
     _close(case.generator.log_prob(case.prompts, every), every.log_prob, "log_prob and a walk through the states")
 
@@ -123,7 +119,7 @@ def frequencies_are_probabilities(case: Case) -> None:
     for number in range(len(case.prompts)):
         mine, truth = draws.take(draws.prompt == number), every.take(every.prompt == number)
         for what, seen, event in _events(mine, truth):
-            p = min(float(np.exp(truth.log_prob[event]).sum()), 1.0)  # type: ignore[index] # rounding: 1 + 1e-16
+            p = min(float(np.exp(nats(truth)[event]).sum()), 1.0)  # rounding: 1 + 1e-16
             off = abs(seen.mean() - p) / max(np.sqrt(p * (1 - p) / len(mine)), 1e-9)
             _require(off < 5 or abs(seen.mean() - p) < 1e-6, f"{what}: share {seen.mean():.4f}, probability {p:.4f}")
 
@@ -166,6 +162,54 @@ def check(generator: Any, prompts: Sequence[str], *, max_tokens: int = 5, draws:
     return [law.__name__ for law in laws]
 
 
+def gap(left: Array, right: Array) -> float:
+    """The largest |left − right|, such as nats; equal infinities differ by 0, no pairs by 0."""
+    return float(_gaps(left, right).max(initial=0.0))
+
+
+def differing(left: Draws, right: Draws) -> Array:
+    """(B,) whether two draws of one row are other ids."""
+    width = int(max(left.length.max(), right.length.max()))
+    return np.asarray((_ids(left, width) != _ids(right, width)).any(axis=1))
+
+
+def goes_on(draws: Draws, eos: Collection[int]) -> Array:
+    """(B,) whether a draw goes on after an EOS id."""
+    return np.asarray((_is_in(draws, eos) & ~_is_last(draws)).any(axis=1))
+
+
+def nats(draws: Draws) -> Array:
+    """(B,) the log-probabilities of draws that have them."""
+    assert draws.log_prob is not None
+    return draws.log_prob
+
+
+def _tokens(draws: Draws) -> Array:
+    assert draws.tokens is not None
+    return draws.tokens
+
+
+def _ids(draws: Draws, width: int) -> Array:
+    """(B, width) ids, −1 after a draw's end."""
+    tokens = _tokens(draws)[:, :width]
+    tokens = np.pad(tokens, ((0, 0), (0, width - tokens.shape[1])), constant_values=-1)
+    return np.where(np.arange(width) < draws.length[:, None], tokens, -1)
+
+
+def _is_in(draws: Draws, ids: Collection[int]) -> Array:
+    return np.isin(_tokens(draws), list(ids))
+
+
+def _is_last(draws: Draws) -> Array:
+    return np.asarray(np.arange(_tokens(draws).shape[1]) == draws.length[:, None] - 1)
+
+
+def _gaps(left: Array, right: Array) -> Array:
+    """|left − right| of each pair; 0 where equal, infinities too."""
+    with np.errstate(invalid="ignore"):
+        return np.where(left == right, 0.0, np.abs(left - right))
+
+
 def _require(holds: bool, otherwise: str) -> None:
     if not holds:
         raise LawBroken(otherwise)
@@ -174,19 +218,16 @@ def _require(holds: bool, otherwise: str) -> None:
 def _close(left: Any, right: Any, what: str) -> None:
     """Raise unless equal within the tolerance; −inf equals −inf."""
     a, b = (np.asarray(x.cpu() if isinstance(x, torch.Tensor) else x, dtype=float) for x in (left, right))
-    same = (a == b) | (np.abs(np.where(np.isfinite(a), a, 0) - np.where(np.isfinite(b), b, 0)) <= TOLERANCE)
-    same &= np.isfinite(a) == np.isfinite(b)
-    if not same.all():
-        i = tuple(int(k) for k in np.argwhere(~same)[0])
-        raise LawBroken(f"{what} differ: {a[i]:.6f} and {b[i]:.6f} at {i} ({int((~same).sum())} of {a.size})")
+    apart = ~(_gaps(a, b) <= TOLERANCE)  # NaN is further off than any tolerance
+    if apart.any():
+        i = tuple(int(k) for k in np.argwhere(apart)[0])
+        raise LawBroken(f"{what} differ: {a[i]:.6f} and {b[i]:.6f} at {i} ({int(apart.sum())} of {a.size})")
 
 
 def _same_draws(left: Draws, right: Draws, when: str) -> None:
     _require(left.texts == right.texts, f"other draws {when}")
     if left.tokens is not None and right.tokens is not None:
-        width = int(max(left.length.max(), right.length.max()))
-        ids = [np.where(np.arange(width) < d.length[:, None], d.tokens[:, :width], -1) for d in (left, right)]  # type: ignore[index]
-        _require(np.array_equal(ids[0], ids[1]), f"other token ids {when}")
+        _require(not differing(left, right).any(), f"other token ids {when}")
     if left.log_prob is not None:
         _close(left.log_prob, right.log_prob, f"log-probabilities of the same draws {when}")
 

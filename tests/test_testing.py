@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from alignbench.generators.exact.world import exact
-from alignbench.testing import LawBroken, check
-from alignbench.types import Draws
+from alignbench.seeds import Seed
+from alignbench.testing import LawBroken, check, differing, gap, goes_on
+from alignbench.types import Draws, rows_of
 
 PROMPTS = ("rain", "sun wind")
 SAMPLING = ["delivers_the_rows", "draws_depend_on_their_row_alone", "batch_size_changes_nothing"]
@@ -108,6 +109,32 @@ def test_planted_density():
     said = broken(Scored(off=1e-3))
     assert said.startswith("rescoring_is_sampling: log_prob and the sampling log-probability differ: ")
     assert said.endswith("of 32)")
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
+def test_planted_numbers_that_are_none(wrong):
+    assert broken(Scored(off=wrong)).startswith("rescoring_is_sampling: log_prob and the sampling log-probability")
+
+
+def test_planted_numbers_that_are_never_known():
+    """NaN beside NaN was taken for agreement."""
+
+    class Unknown(Scored):
+        def sample(self, prompts, rows, **asked):
+            for draws in exact().sample(prompts, rows, **asked):
+                yield replace(draws, log_prob=np.full(len(draws), np.nan))
+
+    assert broken(Unknown()).startswith("draws_depend_on_their_row_alone: log-probabilities of the same draws")
+
+
+def test_what_is_measured():
+    left, right = np.array([1.0, np.inf, -np.inf]), np.array([1.5, np.inf, -np.inf])
+    assert gap(left, right) == 0.5 and gap(left[:0], right[:0]) == 0.0
+    assert gap(left, -left) == np.inf and np.isnan(gap(left, np.full(3, np.nan)))
+    (draws,) = exact().sample(PROMPTS, rows_of(2, 8), max_tokens=5, seed=Seed(0))
+    assert not differing(draws, draws.take(np.arange(16))).any() and not goes_on(draws, exact().vocab.eos).any()
+    assert differing(draws, replace(draws, tokens=draws.tokens[:, ::-1])).any()
+    assert goes_on(draws, set(draws.tokens[:, 0].tolist())).sum() == (draws.length > 1).sum()
 
 
 def test_planted_length():

@@ -20,6 +20,7 @@ from alignbench.scoring.bench import Progress
 from alignbench.scoring.trust import EDGE, HALF
 from alignbench.seeds import Seed
 from alignbench.spec import Spec
+from alignbench.testing import differing, gap, goes_on, nats
 from alignbench.types import Array, Draws, collect, rows_of
 
 PROMPTS = (
@@ -111,7 +112,7 @@ def check(trial: Trial, progress: Progress) -> list[Finding]:
 
 def rescoring(trial: Trial) -> Iterator[Finding]:
     """Whether `log_prob` of its own draws is what sampling said."""
-    again, drawn = trial.law.log_prob(trial.prompts, trial.drawn), _log_prob(trial.drawn)
+    again, drawn = trial.law.log_prob(trial.prompts, trial.drawn), nats(trial.drawn)
     impossible = float(np.mean(again == -np.inf))
     off = gap(again[again != -np.inf], drawn[again != -np.inf])  # NaN is further off than any limit
     found = f"{len(drawn)} draws, max |Δ log-prob| {off:.1e} nats"
@@ -158,12 +159,8 @@ def endings(trial: Trial) -> Iterator[Finding]:
     yield _known(trial.law)
     if not eos:
         return
-    tokens, length = trial.drawn.tokens, trial.drawn.length
-    assert tokens is not None
-    at = np.isin(tokens, list(eos))
-    last = np.arange(at.shape[1]) == length[:, None] - 1
-    ended, beyond = int(trial.drawn.finished.sum()), int((at & ~last).any(axis=1).sum())
-    yield _judged("after EOS", beyond == 0, f"{ended} of {len(length)} draws ended, {beyond} go on after an EOS",
+    ended, beyond = int(trial.drawn.finished.sum()), int(goes_on(trial.drawn, eos).sum())
+    yield _judged("after EOS", beyond == 0, f"{ended} of {len(trial.drawn)} draws ended, {beyond} go on after an EOS",
                   "a draw ends at its first EOS", "draws go on after an EOS")  # fmt: skip
     off = max(abs(_charged(trial, prompt, i) - _costs(trial, prompt, i))
               for prompt in range(len(trial.prompts)) for i in sorted(eos)[:4])  # fmt: skip
@@ -197,31 +194,6 @@ def with_batches_of(law: Law, rows: int) -> Law | None:
         return None
 
 
-def gap(left: Array, right: Array) -> float:
-    """The largest |left − right|; equal infinities differ by 0, no pairs by 0."""
-    apart = left != right
-    return float(np.abs(left[apart] - right[apart]).max(initial=0.0))
-
-
-def differing(left: Draws, right: Draws) -> Array:
-    """(B,) whether two draws of one row are other ids."""
-    width = int(max(left.length.max(), right.length.max()))
-    a, b = (_ids(d, width) for d in (left, right))
-    return np.asarray((a != b).any(axis=1))
-
-
-def _ids(draws: Draws, width: int) -> Array:
-    assert draws.tokens is not None
-    tokens = draws.tokens[:, :width]
-    tokens = np.pad(tokens, ((0, 0), (0, width - tokens.shape[1])), constant_values=-1)
-    return np.where(np.arange(width) < draws.length[:, None], tokens, -1)
-
-
-def _log_prob(draws: Draws) -> Array:
-    assert draws.log_prob is not None
-    return draws.log_prob
-
-
 def _judged(check: str, fine: bool, found: str, good: str, bad: str, trial: Trial | None = None) -> Finding:
     more = trial.half if trial else ""
     return Finding(check, "ok" if fine else "FAIL", found, good if fine else bad + more)
@@ -230,7 +202,7 @@ def _judged(check: str, fine: bool, found: str, good: str, bad: str, trial: Tria
 def _same(check: str, trial: Trial, one: Draws, other: Draws, what: str) -> Finding:
     """The finding on draws of the same rows, drawn under two circumstances."""
     moved = differing(one, other)
-    off = gap(_log_prob(one)[~moved], _log_prob(other)[~moved])
+    off = gap(nats(one)[~moved], nats(other)[~moved])
     found = f"{int(moved.sum())} of {len(moved)} draws differ, max |Δ log-prob| {off:.1e} nats"
     if moved.any() and off <= trial.limit and trial.half:
         return Finding(check, "said", found, f"{what} changes draws{trial.half}")
@@ -270,8 +242,8 @@ def _as_set(ids: Any) -> set[int]:
 def _prefix(trial: Trial, prompt: int) -> Array:
     """The ids before the end of a prompt's first draw, with room for one more."""
     first = trial.drawn.take(np.flatnonzero(trial.drawn.prompt == prompt)[:1])
-    ids = _ids(first, int(first.length[0]))[0]
-    return np.asarray(ids[: min(len(ids) - int(first.finished[0]), trial.max_tokens - 1)])
+    assert first.tokens is not None
+    return np.asarray(first.tokens[0, : min(int(first.length[0] - first.finished[0]), trial.max_tokens - 1)])
 
 
 def _charged(trial: Trial, prompt: int, eos: int) -> float:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from alignbench.errors import RunError, UsageError
-from alignbench.generators.base import Autoregressive, Vocab
+from alignbench.generators.base import Autoregressive, Spelling, Vocab
 from alignbench.generators.budget import ran_out
 from alignbench.generators.law import Law, check_max_tokens
 from alignbench.generators.sampling import NO_NUMBER
@@ -91,8 +91,8 @@ class Said:
     def find(self, law: Autoregressive, prompts: Sequence[str], max_tokens: int) -> list[Found]:
         """The ids of the text and an EOS, cut at `max_tokens`; raises UsageError where the model cannot say them."""
         end = min(law.vocab.eos)
-        spell = law.spell  # type: ignore[attr-defined]
-        spelled = ([*spell(self.text.replace("{prompt}", prompt)), end] for prompt in prompts)
+        assert isinstance(law, Spelling)
+        spelled = ([*law.spell(self.text.replace("{prompt}", prompt)), end] for prompt in prompts)
         return [Found(np.array(ids[:max_tokens], dtype=np.int64), 0) for ids in spelled]
 
 

@@ -239,8 +239,9 @@ def _numbers(name: str, words: Sequence[str]) -> tuple[pd.Series, dict[int, str]
     wrong: dict[int, str] = {}
     for i, word in enumerate(words):
         try:
-            values.append(read(word) if word else None)
-            if word and isnan(values[-1]):  # type: ignore[arg-type]
+            value = read(word) if word else None
+            values.append(value)
+            if value is not None and isnan(value):
                 wrong[i] = f"'{word}' is no number; leave the cell empty and say why in the note"
         except ValueError:
             values.append(None)

@@ -14,7 +14,7 @@ import numpy as np
 import pairs
 from tabulate import tabulate
 
-from alignbench.checks.modelcheck import differing
+from alignbench.testing import differing
 from alignbench.types import Draws
 
 

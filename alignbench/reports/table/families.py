@@ -19,11 +19,12 @@ def families_of(rows: Sequence[Row], base: str) -> Families:
     """
     found: Families = {}
     for place, row in enumerate(rows, 1):
-        spec = _spec(row.aligner)
-        for path, value in _numbers(spec.arguments) if spec else ():
-            rest = Spec(spec.name, _without(spec.arguments, path)).label  # type: ignore[union-attr]
+        if (spec := _spec(row.aligner)) is None:
+            continue
+        for path, value in _numbers(spec.arguments):
+            rest = Spec(spec.name, _without(spec.arguments, path)).label
             name = rest if row.generator == base else f"{row.generator} + {rest}"
-            lines = found.setdefault((spec.name, ".".join(path)), {})  # type: ignore[union-attr]
+            lines = found.setdefault((spec.name, ".".join(path)), {})
             lines.setdefault(name, []).append((value, place))
     kept = {who: {n: s for n, s in lines.items() if len({x for x, _ in s}) > 1} for who, lines in found.items()}
     return {who: lines for who, lines in kept.items() if lines}
