@@ -23,7 +23,7 @@ from alignbench.seeds import Seed
 from alignbench.stats import discrete
 from alignbench.stats.intervals import mean_over_prompts
 from alignbench.store import DrawStore
-from alignbench.task import find_task, load_task
+from alignbench.task import find_tasks, load_task
 from alignbench.types import Draws, rows_of
 
 load_plugins()
@@ -560,7 +560,7 @@ def test_draws_of_a_proposal_equal_to_the_base_are_other_draws(bench):
 
 
 def test_a_rare_target_is_measured_with_proposals_and_refused_without():
-    task, base = find_task("exact_proposals"), exact(words="sun rain wind snow hail", seed=279)
+    (task,), base = find_tasks("exact_proposals"), exact(words="sun rain wind snow hail", seed=279)
     found = {}
     for proposals in ((), task.proposals):
         made = TaskOnBase(replace(task, proposals=proposals), base, "exact", DrawStore(None), 64, Seed(1), silent)

@@ -13,7 +13,7 @@ from alignbench import metrics
 from alignbench.registry import load_plugins
 from alignbench.run import rows as room
 from alignbench.target import truth
-from alignbench.task import find_task
+from alignbench.task import find_tasks
 
 SEEDS = 20
 BASE = "exact:order=2,seed=1"
@@ -59,9 +59,9 @@ def coverage(rows):
 
 
 def test_the_task_brings_the_base_that_it_is_asked_on():
-    task = find_task("exact_ngram")
+    (task,) = find_tasks("exact_ngram")
     assert task.base == {"name": "exact", "order": 2, "seed": 1}
-    assert task.hash == find_task("exact_ngram").hash
+    assert task.hash == find_tasks("exact_ngram")[0].hash
 
 
 def test_every_row_of_every_run_is_there(rows):
@@ -131,5 +131,5 @@ def test_planted_errors_are_seen(rows):
 def test_the_whole_task_as_shipped():
     """One run with every metric of the task, its truth beside it."""
     table = alignbench.evaluate(BASE, "exact_ngram", aligners=["temperature:t=0.7"], seed=0, draws=128)
-    assert {name for name, _ in find_task("exact_ngram").metrics} == set(table.metric)
+    assert {name for name, _ in find_tasks("exact_ngram")[0].metrics} == set(table.metric)
     assert table[(table.metric == "divergence") & (table.generator != "draws of p")].exact.notna().all()
