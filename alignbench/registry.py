@@ -22,6 +22,21 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 BUILT_INS = ("alignbench.features", "alignbench.metrics", "alignbench.generators", "alignbench.aligners")
 """The rooms; each one's `__init__` imports its own files."""
+FLAG = "trust_remote_code"
+"""What only the command line's flag, or Python, may hand to a loader of models: no spec, task or run file."""
+
+
+def refuse_code(arguments: Any, where: str) -> None:
+    """Raise UsageError where arguments, or mappings inside them, ask to run the code that a repository ships."""
+    seen, left = set(), [arguments]
+    while left:
+        value = left.pop()
+        if not isinstance(value, (Mapping, list, tuple)) or id(value) in seen:
+            continue
+        seen.add(id(value))  # each once: the aliases of YAML may make a loop, or a tree too large to walk
+        if isinstance(value, Mapping) and FLAG in value:
+            raise UsageError(f"{where}: {FLAG} is not an argument; give the flag --{FLAG}")
+        left += value.values() if isinstance(value, Mapping) else value
 
 
 @dataclass(frozen=True)
@@ -69,6 +84,7 @@ class Entry:
         with the defaults filled in. `supplied` names what will be given besides.
         """
         place = where or self.name
+        refuse_code(arguments, place)
         open_ended = any(p.kind is p.VAR_KEYWORD for p in inspect.signature(self.thing).parameters.values())
         for name in arguments:
             if name not in self.parameters and not open_ended:

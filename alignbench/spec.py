@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from alignbench.errors import UsageError
-from alignbench.registry import Registry
+from alignbench.registry import Registry, refuse_code
 
 STEP = re.compile(r"(?<![a-z])(?:step|checkpoint|ckpt|iter)s?[-_=]?(\d+)(?![a-z\d]|\.\d)", re.IGNORECASE)
 """Where the name of a checkpoint tells its training step."""
@@ -51,7 +51,7 @@ class Spec:
     def build(self, registry: Registry, where: str, **supplied: Any) -> Any:
         """Call the registered thing with these arguments, and with those `supplied` that it takes and are not given.
 
-        Raises UsageError on an unknown name or argument.
+        Raises UsageError on an unknown name or argument, and on `trust_remote_code` unless it is `supplied`.
         """
         entry = registry.find(self.name, where)
         entry.check(self.arguments, f"{where} '{self.name}'" if where else self.name, supplied=tuple(supplied))
@@ -60,9 +60,13 @@ class Spec:
 
 
 def parse_spec(given: str | Mapping[str, Any], where: str) -> Spec:
-    """A spec from what a user typed or a file says; raises UsageError."""
-    if isinstance(given, Mapping):
-        return _from_mapping(given, where)
+    """A spec from what a user typed or a file says, without leave to run a repository's code; raises UsageError."""
+    spec = _from_mapping(given, where) if isinstance(given, Mapping) else _from_text(given, where)
+    refuse_code(spec.arguments, where)
+    return spec
+
+
+def _from_text(given: str, where: str) -> Spec:
     text = given.strip()
     if text.startswith("{"):
         return _from_mapping(_yaml(text, where), where)
@@ -92,9 +96,8 @@ def parse_arguments(text: str, where: str) -> dict[str, Any]:
 
 
 def no_code(spec: Spec, where: str) -> Spec:
-    """The spec, unless it asks to run a repository's code, which only the command line's own flag may allow."""
-    if "trust_remote_code" in spec.arguments:
-        raise UsageError(f"{where}: trust_remote_code is not an argument; give the flag --trust_remote_code")
+    """The spec: `parse_spec` and `Entry.check` have the guard; this goes with its last two callers, in `run.plan`."""
+    refuse_code(spec.arguments, where)
     return spec
 
 

@@ -51,7 +51,10 @@ class Page:
         except TaskError:
             raise
         except UsageError as error:
-            raise TaskError(f"{where}: {str(error).removeprefix(f'{where}: ')}") from error
+            told = str(error)
+            for known in (f"{where}: ", f"{where} "):  # a spec's own errors begin "where 'name': "
+                told = told.removeprefix(known)
+            raise TaskError(f"{where}: {told}") from error
 
     def refuse(self, key: Key, what: str) -> TaskError:
         """The error that says `what` of a key."""

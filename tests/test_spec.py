@@ -36,6 +36,9 @@ def test_a_spec_means_its_name_and_arguments(text, name, arguments):
     assert all(type(spec.arguments[k]) is type(v) for k, v in arguments.items())
 
 
+CODE = "--aligner: trust_remote_code is not an argument; give the flag --trust_remote_code"
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -49,6 +52,12 @@ def test_a_spec_means_its_name_and_arguments(text, name, arguments):
         ("{n: 1}", "--aligner: a spec in YAML is a mapping with a 'name', such as {name: best_of_n, n: 16}"),
         ("{name: !!python/name:os.system x}", "--aligner: not valid YAML: could not determine a constructor"),
         ({"name": 3}, "--aligner: a spec in YAML is a mapping with a 'name'"),
+        ("hf:pretrained=evil,trust_remote_code=true", CODE),
+        ("hf:trust_remote_code=false", CODE),
+        ("{name: hf, trust_remote_code: true}", CODE),
+        ({"name": "hf", "trust_remote_code": True}, CODE),
+        ("{name: sir, proposal: {name: hf, trust_remote_code: true}}", CODE),
+        ({"name": "chain", "steps": ["top_k", {"name": "a", "of": [{"name": "hf", "trust_remote_code": True}]}]}, CODE),
     ],
 )  # fmt: skip
 def test_what_means_nothing_is_one_line(text, message):
@@ -96,3 +105,28 @@ def test_build_supplies_what_is_taken_and_not_given():
 ])  # fmt: skip
 def test_the_family_of_a_checkpoint(label, step, family):
     assert family_of(label, step) == family
+
+
+def test_only_the_flag_lets_a_repository_s_code_run():
+    """Planted bugs: the guard forgotten for specs made in Python, or the flag itself refused."""
+    things = Registry("thing")
+    things("hf")(lambda *, pretrained="", trust_remote_code=False: trust_remote_code)
+    things("over")(lambda *, base=None: base)
+    assert Spec("hf").build(things, "model", trust_remote_code=True) is True
+    asking = {"pretrained": "evil", "trust_remote_code": True}
+    for spec in (
+        Spec("hf", asking),
+        Spec("over", {"base": {"name": "hf", **asking}}),
+        Spec("over", {"base": [asking]}),
+    ):
+        with pytest.raises(
+            UsageError, match=r"^model '(hf|over)': trust_remote_code is not an argument; give the flag"
+        ):
+            spec.build(things, "model", trust_remote_code=True)
+
+
+def test_the_guard_ends_where_aliases_make_a_loop_or_a_thicket():
+    loop = parse_spec("{name: a, x: &x [1, *x]}", "")
+    assert loop.arguments["x"][1] is loop.arguments["x"]
+    rows = ", ".join(f"x{i}: &x{i} [{', '.join([f'*x{i - 1}'] * 9)}]" for i in range(1, 40))
+    assert parse_spec(f"{{name: a, x0: &x0 [1], {rows}}}", "").name == "a"

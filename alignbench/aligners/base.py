@@ -13,7 +13,7 @@ from alignbench.registry import Registry
 from alignbench.registry import aligner as aligners
 from alignbench.registry import generator as generators
 from alignbench.seeds import Seed
-from alignbench.spec import Spec, no_code, parse_spec
+from alignbench.spec import Spec, parse_spec
 from alignbench.target import Target
 from alignbench.types import Sampler
 
@@ -90,7 +90,7 @@ def kind_of(spec: Spec) -> Registry:
 
 def checked(given: Named, where: str) -> Spec:
     """The spec of an aligner or a generator, its name and arguments checked; raises UsageError, which names `where`."""
-    spec = no_code(parse_spec(given, where), where)
+    spec = parse_spec(given, where)
     if spec.name in aligners:
         spec.build(aligners, where)  # a recipe refuses what is wrong with it when it is made
     else:

@@ -218,11 +218,13 @@ def _has_part(meta: Mapping[str, Any], part: str) -> bool:
 
 def _base(page: Page, raw: Any) -> str | Mapping[str, Any] | None:
     """A generator spec: ``name``, ``name:key=value,…`` or ``{name: …, key: value}``."""
-    if raw is None or (isinstance(raw, str) and raw):
-        return raw
-    if isinstance(raw, dict) and isinstance(raw.get("name"), str):
-        return raw
-    raise page.refuse(("base",), f"base is a generator's name or {{name: NAME, …}}, not {brief(raw)}")
+    if raw is None:
+        return None
+    if not (isinstance(raw, str) and raw) and not (isinstance(raw, dict) and isinstance(raw.get("name"), str)):
+        raise page.refuse(("base",), f"base is a generator's name or {{name: NAME, …}}, not {brief(raw)}")
+    with page.at(("base",)) as where:
+        parse_spec(raw, where)
+    return raw
 
 
 def _check_together(page: Page, raw: _TaskFile) -> None:

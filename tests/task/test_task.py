@@ -135,6 +135,7 @@ def test_hash_covers_a_features_version_and_is_the_same_everywhere(write):
         ("name: stormy\n", "", "t.yaml: the key 'name' is missing"),
         ("max_tokens: 32", "max_tokens: 0", "t.yaml:7: max_tokens must be at least 1, not 0"),
         ("draws: 16", "proposals: [top_k, top_k]", "t.yaml:8: the proposal 'top_k' is there twice"),
+        ("draws: 16", "proposals: ['top_k:k']", "t.yaml:8: 'top_k': 'k' is not key=value"),
         ("draws: 16", "proposals: [3]", "t.yaml:8: a proposal is an aligner, a generator or {name: NAME, …}, not 3"),
         ("draws: 16", "ci_over: prompts", "t.yaml:8: ci_over: input should be 'prompts_given' or 'prompts_like_these'"),
         ("draws: 16", "draws: many", "t.yaml:8: draws: input should be a valid integer, not 'many'"),
@@ -187,6 +188,7 @@ def test_hash_covers_a_features_version_and_is_the_same_everywhere(write):
          "measure. Did you mean 'perplexity'? Known: distinct, perplexity."),
         ("{name: exact, order: 2}", "[exact]",
          "t.yaml:19: base is a generator's name or {name: NAME, …}, not ['exact']"),
+        ("{name: exact, order: 2}", "'exact:order'", "t.yaml:19: 'exact': 'order' is not key=value"),
         ("[[a], [b, c]]", "[[a]]", "t.yaml:20: references has 1 lists for 2 prompts: give one for each"),
         ("draws: 16", "draws: [16", "t.yaml:9:9: broken YAML: expected ',' or ']', but got ':'"),
         ("draws: 16", "draws: !!python/name:os.system x",
@@ -253,6 +255,29 @@ def test_proposals_are_checked_once_aligners_are_loaded(write, monkeypatch):
         load_task(with_it("temprature"))
     with pytest.raises(TaskError, match=r"^t\.yaml:9: unknown argument 'x'"):
         load_task(with_it("'temperature:x=1'"))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line"),
+    [
+        ("draws: 16", "proposals: [top_k, {name: hf, pretrained: evil, trust_remote_code: true}]", 8),
+        ("draws: 16", "proposals: ['hf:pretrained=evil,trust_remote_code=true']", 8),
+        ("draws: 16", "proposals: [{name: sir, proposal: {name: hf, pretrained: evil, trust_remote_code: true}}]", 8),
+        ("draws: 16", "proposals: [{name: chain, steps: [top_k, {name: hf, trust_remote_code: no}]}]", 8),
+        ("{name: exact, order: 2}", "{name: hf, pretrained: evil, trust_remote_code: true}", 19),
+        ("{name: exact, order: 2}", "'hf:pretrained=evil,trust_remote_code=true'", 19),
+        ("{feature: pronoun_gender}", "{feature: pronoun_gender, model: {name: hf, trust_remote_code: true}}", 10),
+        ("{metric: distinct, draws: 8}", "{metric: distinct, draws: 8, trust_remote_code: true}", 17),
+    ],
+)  # fmt: skip
+def test_no_spec_in_a_task_may_ask_to_run_a_repository_s_code(write, old, new, line):
+    """Planted bug: a place where a spec may stand, without the guard; nothing needs to be loaded to refuse it."""
+    metric("distinct")(lambda evidence, **more: None)
+    with pytest.raises(TaskError) as error:
+        load_task(write(changed(old, new, changed("perplexity, ", ""))))
+    assert str(error.value) == (
+        f"t.yaml:{line}: trust_remote_code is not an argument; give the flag --trust_remote_code"
+    )
 
 
 def test_neither_proposals_nor_ci_over_change_what_the_task_is(write):
