@@ -8,13 +8,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
-
 from alignbench import sources
 from alignbench.errors import SourceError, UsageError, brief
 from alignbench.task import records
+from alignbench.task.keys import DatasetFile
 from alignbench.task.records import Record
-from alignbench.yamlfile import Key, Page, Strict
+from alignbench.yamlfile import Key, Page
 
 _LOG = logging.getLogger(__name__)
 
@@ -33,29 +32,14 @@ class Prompts:
         return dict(zip(self.texts, records.values(self.records, field), strict=True))
 
 
-class _Dataset(Strict):
-    """The keys of prompts or references that are not written out as a list."""
-
-    source: str | list[str] | None = None
-    file: str | None = None
-    records: list[dict[str, Any]] | None = None
-    field: str | None = None
-    template: str | None = None
-    skip: int = Field(default=0, ge=0)
-    take: int | None = Field(default=None, ge=1)
-    without: dict[str, list[str | int | bool]] = Field(default_factory=dict)
-
-
 def read_prompts(page: Page, key: str, raw: Any) -> Prompts:
     """The prompts at `key` of a task file.
 
-    A list of texts, or {source: SPEC or a list of them, field: NAME} or {…, template: "… {NAME} …"}, with `skip` and
-    `take` counted in each source; `file: PATH` is a source beside the task, `records` a list in the file itself;
-    `without: {NAME: [value, …]}` leaves out records whose field is, or holds, one of the values. A record that repeats
-    an earlier one's prompt is left out, which is said. Raises TaskError and SourceError.
+    A list of texts, or a dataset with the keys of `DatasetFile`. A record that repeats an earlier one's prompt is left
+    out, which is said. Raises TaskError and SourceError.
     """
     if isinstance(raw, Mapping):
-        return _of_dataset(page, key, page.checked(_Dataset, raw, (key,)))
+        return _of_dataset(page, key, page.checked(DatasetFile, raw, (key,)))
     if not isinstance(raw, list):
         raise page.refuse((key,), f"{key} must be a list of texts or {{source: …, field: …}}, not {brief(raw)}")
     if not raw:
@@ -82,7 +66,7 @@ def read_references(page: Page, raw: Any, prompts: Prompts) -> tuple[tuple[str, 
         return _listed(page, raw, len(prompts.texts))
     if not isinstance(raw, Mapping):
         raise page.refuse((key,), f"{key} must be a list of texts for each prompt or {{field: NAME}}, not {brief(raw)}")
-    asked = page.checked(_Dataset, raw, (key,))
+    asked = page.checked(DatasetFile, raw, (key,))
     with page.at((key,)):
         if asked.source is None and asked.file is None and asked.records is None:
             column = prompts.column(asked.field or "")
@@ -101,7 +85,7 @@ def with_fields(page: Page, key: Key, spec: Mapping[str, Any], prompts: Prompts)
     return filled
 
 
-def _of_dataset(page: Page, key: str, asked: _Dataset) -> Prompts:
+def _of_dataset(page: Page, key: str, asked: DatasetFile) -> Prompts:
     given = [name for name in ("source", "file", "records") if getattr(asked, name) is not None]
     if len(given) != 1:
         got = " and ".join(given) or "none"
@@ -117,7 +101,7 @@ def _of_dataset(page: Page, key: str, asked: _Dataset) -> Prompts:
         return _distinct(f"{where}: {key}", _prompt_texts(found, asked), found)
 
 
-def _records(folder: Path, asked: _Dataset) -> Iterable[Record]:
+def _records(folder: Path, asked: DatasetFile) -> Iterable[Record]:
     """The records of every source asked for, one after the other; raises SourceError and UsageError."""
     if asked.records is not None:
         if not asked.records[asked.skip :]:
@@ -143,7 +127,7 @@ def _without(found: tuple[Record, ...], unwanted: Mapping[str, list[Any]]) -> tu
     return found
 
 
-def _prompt_texts(found: tuple[Record, ...], asked: _Dataset) -> list[str]:
+def _prompt_texts(found: tuple[Record, ...], asked: DatasetFile) -> list[str]:
     if asked.template is not None and asked.field is not None:
         raise UsageError("field and template: give one of them")
     if asked.template is not None:

@@ -4,59 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
-
-from pydantic import Field
+from typing import Any
 
 from alignbench.errors import UsageError, brief, did_you_mean, unknown
 from alignbench.features import BoundFeature, bind
 from alignbench.registry import aligner, generator, metric
 from alignbench.spec import Spec, parse_spec
 from alignbench.target import Constraint, Kind, Target
+from alignbench.task.keys import ConstraintFile, TaskFile, schema
 from alignbench.task.prompts import Prompts, read_prompts, read_references, with_fields
 from alignbench.task.task import Task
-from alignbench.types import CiOver
-from alignbench.yamlfile import Page, Strict, read
+from alignbench.yamlfile import Page, read
 
-Name = Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
-
-
-class _TaskFile(Strict):
-    """The keys of a task file."""
-
-    name: Name
-    version: int = Field(ge=1)
-    summary: str = Field(min_length=1)
-    prompts: Any
-    train: Any = None
-    max_tokens: int = Field(ge=1)
-    draws: int = Field(default=128, ge=1)
-    features: dict[Name, dict[str, Any]] = Field(default_factory=dict)
-    target: list[dict[str, Any]]
-    metrics: list[Any] | None = None
-    primary: str | None = None
-    base: Any = None
-    proposals: list[Any] = Field(default_factory=list)
-    references: Any = None
-    ci_over: CiOver = "prompts_given"
-
-
-class _ConstraintFile(Strict):
-    """The keys of one item of `target`."""
-
-    feature: str
-    always: Literal[True] | None = None
-    moment: float | None = None
-    distribution: dict[str, float] | None = None
-    reward: Literal[True] | None = None
-    beta: float | None = None
-    per: Literal["task", "prompt"] | None = None
+__all__ = ["load_task", "schema"]
 
 
 def load_task(path: str | Path) -> Task:
     """The task in a YAML file. Raises TaskError, with the line, on anything that is wrong with it."""
     page = read(Path(path))
-    raw = page.checked(_TaskFile, page.data, ())
+    raw = page.checked(TaskFile, page.data, ())
     _check_together(page, raw)
     prompts = read_prompts(page, "prompts", raw.prompts)
     features = _features(page, raw.features, prompts)
@@ -106,7 +72,7 @@ def _target(page: Page, items: list[dict[str, Any]], features: Mapping[str, Boun
     ranges = {name: f.range for name, f in features.items() if not f.categories}
     constraints = []
     for i, item in enumerate(items):
-        raw = page.checked(_ConstraintFile, item, ("target", i))
+        raw = page.checked(ConstraintFile, item, ("target", i))
         with page.at(("target", i)):
             constraints.append(_constraint(raw))
             Target(tuple(constraints[-1:]), categories, ranges)  # checks this one alone
@@ -114,7 +80,7 @@ def _target(page: Page, items: list[dict[str, Any]], features: Mapping[str, Boun
         return Target(tuple(constraints), categories, ranges)
 
 
-def _constraint(raw: _ConstraintFile) -> Constraint:
+def _constraint(raw: ConstraintFile) -> Constraint:
     """What one item of `target` asks; raises UsageError when it asks nothing, two things, or half of one."""
     kinds: tuple[Kind, ...] = ("always", "moment", "distribution", "reward")
     asked = [kind for kind in kinds if getattr(raw, kind) is not None]
@@ -227,7 +193,7 @@ def _base(page: Page, raw: Any) -> str | Mapping[str, Any] | None:
     return raw
 
 
-def _check_together(page: Page, raw: _TaskFile) -> None:
+def _check_together(page: Page, raw: TaskFile) -> None:
     """Refuse λ's own error where intervals are over prompts: λ would have to be fitted anew without each of them."""
     asked = [m for m in raw.metrics or () if isinstance(m, Mapping) and m.get("at") == "asked"]
     if asked and raw.ci_over == "prompts_like_these":
