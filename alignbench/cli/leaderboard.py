@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -90,27 +92,58 @@ def leaderboard(
     ] = False,
 ) -> None:
     """Merge the results of runs into leaderboards: one table for each task, target, base and judge."""
-    kinds = _extensions(formats)
-    _check_usage(kinds, out, readme, check=check, formats=formats)
-    from alignbench.reports.gather import gather
+    asked = _Asked.of(formats, out, readme, check=check)
     from alignbench.reports.table.leaderboards import leaderboard as tables_of
 
-    found = gather(folders)
-    failures = list(found.failures)
-    rows = _of_tasks(found.rows, tasks, failures)
-    for line in (*found.remarks, *(() if sort else found.assumption), *failures):
-        say(line)
-    if not len(rows):
-        raise typer.Exit(1)
+    rows, primary, failures = _read(folders, tasks, sort)
     board = tables_of(
-        rows, metrics=_words(metrics) or None, primary=_primary(rows, sort) or found.primary, baseline=baseline or "",
-        allow_mixed=allow_mixed,
-    )  # fmt: skip
-    kinds = kinds if formats or out else []
-    draws = _draws(folders) if "html" in kinds else []
-    agree = _deliver(board, kinds, out, readme, draws, check=check)
-    if failures or not agree:
+        rows, metrics=_words(metrics) or None, primary=primary, baseline=baseline or "", allow_mixed=allow_mixed
+    )
+    if not asked.delivered(board, folders) or failures:
         raise typer.Exit(1)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """Where the tables go, and as what."""
+
+    extensions: tuple[str, ...]  # of the files to write, or of the one format to print
+    out: Path | None
+    readme: Path | None
+    check: bool  # compare with what is there, and write nothing
+
+    @classmethod
+    def of(cls, formats: str | None, out: Path | None, readme: Path | None, *, check: bool) -> _Asked:
+        """The options, which go together; raises UsageError."""
+        names = _words(formats)
+        for name in names:
+            if name not in EXTENSIONS:
+                raise unknown("format", name, EXTENSIONS, "--format")
+        if check and out is None and readme is None:
+            raise UsageError("--check: says whether files are as they should be: give --out DIR or --readme FILE too")
+        found = tuple(dict.fromkeys(EXTENSIONS[name] for name in names or EXTENSIONS))
+        if formats and out is None and (len(found) > 1 or readme is not None):
+            raise UsageError("--format: without --out one format alone can be printed: give --out DIR, or one format")
+        return cls(found if formats or out else (), out, readme, check)
+
+    def delivered(self, board: Leaderboard, folders: list[Path]) -> bool:
+        """Print, write or check; False where a checked file is not as it should be."""
+        from alignbench.reports.formats import render
+
+        draws = _draws(folders) if "html" in self.extensions else []
+        files = render.leaderboard_files(board, self.out, self.extensions, self.readme, draws)
+        if self.check:
+            stale = list(render.differences(files))
+            for line in stale:
+                say(line)
+            return not stale
+        if self.out is None and self.extensions:
+            sys.stdout.write(render.rendered(board, self.extensions[0], draws).decode("utf-8"))
+        else:
+            show(board)
+        if files:
+            print("wrote " + ", ".join(str(path) for path in render.write_files(files)))
+        return True
 
 
 def show(board: Leaderboard) -> None:
@@ -128,20 +161,20 @@ def _words(given: str | None) -> list[str]:
     return [word.strip() for word in (given or "").split(",") if word.strip()]
 
 
-def _extensions(formats: str | None) -> list[str]:
-    """The extensions of the formats asked for, all of them by default; raises UnknownName."""
-    for name in _words(formats):
-        if name not in EXTENSIONS:
-            raise unknown("format", name, EXTENSIONS, "--format")
-    return list(dict.fromkeys(EXTENSIONS[name] for name in _words(formats) or EXTENSIONS))
+def _read(
+    folders: list[Path], tasks: str | None, sort: str | None
+) -> tuple[pd.DataFrame, Mapping[str, str | None], list[str]]:
+    """The rows asked for, what sorts each task's tables, and what is missing, which is told; exit 1 without rows."""
+    from alignbench.reports.gather import gather
 
-
-def _check_usage(kinds: list[str], out: Path | None, readme: Path | None, *, check: bool, formats: str | None) -> None:
-    """Raise UsageError where options do not go together."""
-    if check and out is None and readme is None:
-        raise UsageError("--check: says whether files are as they should be: give --out DIR or --readme FILE too")
-    if formats and out is None and (len(kinds) > 1 or readme is not None):
-        raise UsageError("--format: without --out one format alone can be printed: give --out DIR, or one format")
+    found = gather(folders)
+    failures = list(found.failures)
+    rows = _of_tasks(found.rows, tasks, failures)
+    for line in (*found.remarks, *(() if sort else found.assumption), *failures):
+        say(line)
+    if not len(rows):
+        raise typer.Exit(1)
+    return rows, _primary(rows, sort) or found.primary, failures
 
 
 def _of_tasks(rows: pd.DataFrame, tasks: str | None, failures: list[str]) -> pd.DataFrame:
@@ -173,24 +206,3 @@ def _draws(folders: list[Path]) -> list[Shown]:
     for line in failures:
         say(line)
     return found
-
-
-def _deliver(
-    board: Leaderboard, kinds: list[str], out: Path | None, readme: Path | None, draws: list[Shown], *, check: bool
-) -> bool:
-    """Print, write or check; False where a checked file is not as it should be."""
-    from alignbench.reports.formats import render
-
-    files = render.leaderboard_files(board, out, kinds, readme, draws)
-    if check:
-        stale = list(render.differences(files))
-        for line in stale:
-            say(line)
-        return not stale
-    if out is None and kinds:
-        sys.stdout.write(render.rendered(board, kinds[0], draws).decode("utf-8"))
-    else:
-        show(board)
-    if files:
-        print("wrote " + ", ".join(str(path) for path in render.write_files(files)))
-    return True
