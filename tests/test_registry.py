@@ -1,5 +1,6 @@
 """Names to things: what the decorator takes, what a wrong name gets, and the three doors that plug-ins come through."""
 
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -211,6 +212,15 @@ def test_built_ins_are_all_there_and_loading_again_changes_nothing():
     load_plugins()
     assert before == {kind: dict(registry.entries) for kind, registry in KINDS.items()}
     assert all(entry.summary for registry in KINDS.values() for entry in registry.values())
+
+
+def test_every_file_that_registers_something_is_imported_by_its_door():
+    load_plugins()
+    root = Path(module.__file__).parent
+    for path in root.rglob("*.py"):
+        name = ".".join((root.name, *path.relative_to(root).with_suffix("").parts))
+        if re.search(r"^@(aligner|feature|generator|metric)\b", path.read_text(encoding="utf-8"), re.MULTILINE):
+            assert name in sys.modules, f"{name} is imported by no `__init__`"
 
 
 @pytest.fixture

@@ -1,16 +1,34 @@
 """Aligners: recipes that turn a base and a target into a generator. Floor 2; torch may live here.
 
-An aligner is one file with a frozen dataclass of hyper-parameters, registered by `@aligner("name")`, whose
-`align(base, target, prompts, *, max_tokens, seed, workdir)` returns a `Sampler`. It may import floors 0 and 1, and
-never `features` or `metrics`: the target measures features (`target.log_ratio_of(prompts, draws)`). Give the sampler
-an `identity()` of plain data, so that its draws can be found again on disk. If it only picks among draws of a proposal,
+    prompting/   what the model reads: `prompt`, `few_shot`
+    decoding/    how the next token is chosen, whatever the target: `settings`, `search`, `attention_window`
+    guidance/    next-token probabilities under a rule: `constrained`
+    selection/   draws of a proposal, of which some are kept: `best_of_n`, `rejection`, `quasi_rejection`, `sir`
+    chain.py     several, one after another;  null.py  those that say the same whatever they are asked
+    base.py      what an aligner is and is given, and what those that put others to work share
+
+To add one, write a file in the folder whose line says what it does, and import it in that folder's `__init__`:
+
+    @aligner("warmer", target_driven=False, density="exact")
+    @dataclass(frozen=True)
+    class Warmer:
+        "The base at a temperature above 1. Never reads the target."
+
+        by: float = 0.5
+
+        def align(self, base, target, prompts, *, max_tokens, seed, workdir=None) -> Law:
+            return need_law(base, "warmer").warped(temperature=1 + self.by)
+
+`tests/test_laws.py` then runs it like all others. An aligner may import floors 0 and 1, and never `features` or
+`metrics`: the target measures features (`target.log_ratio_of(prompts, draws)`). `align` returns a `Sampler`; give it an
+`identity()` of plain data, so that its draws can be found again on disk. If it only picks among draws of a proposal,
 say how by `selection` (and what by `proposal`, where that is not the base), and its divergences are computed from their
 weights.
 
 `@aligner` declares `target_driven`, whether the recipe reads the target (so that without constraints it gives the base
 back), `density`: "exact" (the sampler has `log_prob`), "closed form" (it has a `selection`) or "bounds", and `trains`,
 whether it is to have the task's `train` prompts as its `prompts`. One that puts others to work has `within`: see
-`Nesting`.
+`base.Nesting`.
 """
 
 from alignbench.aligners import chain as chain

@@ -1,8 +1,15 @@
 """Features: what is measured of one draw, as a number or a category.
 
 Lives here: functions (prompts, draws) → (B,) array, registered with `@feature`, and their binding to parameters.
+
+    words groups pattern names      what is said: words, groups of them, regular expressions, names
+    shape repetition readability    how: lengths, repetitions, how hard it is to read
+    structure instructions          rules that are kept: JSON and Python, IFEval's checks
+    sentiment language models       what a lexicon, byte n-grams or a network says of it
+    binding checkpoints             a feature with its parameters; where networks lie, and what identifies them
+
 May import: floors 0 and 1 (never metrics or aligners, never torch; a feature that needs a model asks
-`generators/classifier.py` for it at its first value, as `models.py` does, so that tasks are read without torch).
+`generators/hf/classifier.py` for it at its first value, as `models.py` does, so that tasks are read without torch).
 
 To add one, write a function in a file of this folder and import the file below:
 

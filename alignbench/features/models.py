@@ -1,8 +1,8 @@
 """Features that a model measures: a classifier's label or probability, a reward, the similarity of sentences.
 
-The model is loaded at the first value, in `generators/classifier.py`, and kept for the process; to check a task only
-its config.json is read. Values are computed in float32; `device` and `batch_size` are not part of a task's hash, and
-change values by rounding alone (1e-6 or so).
+The model is loaded at the first value, in `generators/hf/classifier.py`, and kept for the process; to check a task
+only its config.json is read. Values are computed in float32; `device` and `batch_size` are not part of a task's hash,
+and change values by rounding alone (1e-6 or so).
 """
 
 from __future__ import annotations

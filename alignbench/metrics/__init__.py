@@ -1,12 +1,20 @@
 """Metrics: `Evidence` in, one `Estimate` or a mapping part → `Estimate` out.
 
-Lives here: one file per family of metrics, and `measure`, which asks a metric only what the evidence can answer;
-`prompts.py` gives any metric intervals over prompts, `black_box.py` bounds where there is no density; `ngrams.py` is
-the table of n-grams that `diversity.py` and `self_bleu.py` count, built once for a set of texts; `evaluate_module.py`
-is the bridge from `evaluate`, whose way back is in `alignbench/integrations/`.
+Lives here: one file per family of metrics, and `measure`, which asks a metric only what the evidence can answer.
+
+    distance weighed black_box          how far π is from p and from a: by densities, weights, or features alone
+    satisfaction means winning labels   what the target asks, what else the task measures, wins over the base, accuracy
+    fluency entropy length cost         perplexity under a judge, entropy, lengths, tokens and calls
+    diversity self_bleu mauve           many texts at once; `ngrams` is the table that the first two count
+    references evaluate_module          closeness to texts of people; any module of `evaluate` (its way back is in
+                                        `alignbench/integrations/`)
+    fitted                              the target itself
+    prompts replicates parameters       for any metric: intervals over prompts, jackknife replicates, checks
+
 May import: floors 0 and 1 (`stats`, `types`, `errors`, `registry`), numpy, scipy and, inside a function, scikit-learn,
 sacrebleu, rouge-score and evaluate; never torch, pandas, a feature or an aligner. A metric is pure: it reruns for ever
 from stored draws.
+
 To add one: a function ``(evidence, *, …)`` with ``@metric(needs={"log_gen"}, better="lower")`` in a file of its own,
 imported below (a plug-in's file is found by `--include_path`). `needs` names entries of `CAPABILITIES`; `better` is
 "lower", "higher" or "", or a mapping from parts (or the beginnings of parts) to these; `parts` names the parts of a

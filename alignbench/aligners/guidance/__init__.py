@@ -1,3 +1,6 @@
-"""Aligners that reweight next-token probabilities by a rule, step by step. Part of `aligners`, one file an aligner."""
+"""Aligners that put next-token probabilities under a rule, step by step. Part of `aligners`, one file an aligner.
+
+`constrained` masks tokens by words, regular expressions and grammars; the masks are in `generators/masked/`.
+"""
 
 from alignbench.aligners.guidance import constrained as constrained

@@ -1,6 +1,8 @@
 """Aligners that draw from a proposal and keep some of the draws. Part of `aligners`, one file an aligner.
 
-`proposal` and `rounds` are what they share: the weights log P − log q, and drawing until each wanted draw has one kept.
+`best_of_n` keeps the draw of n that ranks highest, `sir` one of n by its weight; `rejection` goes on until a draw is
+one of p, `quasi_rejection` until it is one of min(P, βq). They share `proposal`, which says what draws weigh
+(log P − log q), and `rounds`, which draws until each wanted draw has one that is kept.
 """
 
 from alignbench.aligners.selection import best_of_n as best_of_n

@@ -124,7 +124,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Arrangement:
-    """What was asked of a leaderboard beside its columns: see `table.leaderboard`."""
+    """What was asked of a leaderboard beside its columns: see `leaderboards.leaderboard`."""
 
     primary: Mapping[str, str | None] = field(default_factory=dict)
     baseline: str = ""

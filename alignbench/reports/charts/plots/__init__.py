@@ -1,7 +1,7 @@
 """Charts drawn for papers with altair, and saved without a browser by vl-convert (the extra `plots`).
 
-`draw` takes what `reports.charts` makes and gives an altair chart, which a user may go on with; `save` writes it. A
-kind of chart has a file here; what they share is in `style` and `labels`.
+`draw` takes what `charts.data` makes and gives an altair chart, which a user may go on with; `save` writes it by
+`files`. A kind of chart has a file: `scatter`, `bars`, `curves`; what they share is in `style` and `labels`.
 """
 
 from __future__ import annotations
