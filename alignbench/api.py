@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from alignbench.errors import RunError, unknown
 from alignbench.run.runner import Outcome, Watch, run
-from alignbench.run.settings import OPTIONS, Said, checked
+from alignbench.run.settings import OPTIONS, Origin, checked
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,7 +34,7 @@ def evaluate(
             raise unknown("option", name, known, "evaluate")
     watch = Watch(**{name: options.pop(name) for name in WATCH if name in options})
     given = {"model": generator, "tasks": tasks, "base": base, "aligner": aligners, **options}
-    return _frame(run(checked(given, Said(objects=True)), watch))
+    return _frame(run(checked(given, Origin(objects=True)), watch))
 
 
 def _frame(outcome: Outcome) -> pd.DataFrame:

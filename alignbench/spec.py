@@ -95,12 +95,6 @@ def parse_arguments(text: str, where: str) -> dict[str, Any]:
     return found
 
 
-def no_code(spec: Spec, where: str) -> Spec:
-    """The spec: `parse_spec` and `Entry.check` have the guard; this goes with its last two callers, in `run.plan`."""
-    refuse_code(spec.arguments, where)
-    return spec
-
-
 def _from_mapping(given: Any, where: str) -> Spec:
     if not isinstance(given, Mapping) or not isinstance(given.get("name"), str):
         raise UsageError(f"{where}: a spec in YAML is a mapping with a 'name', such as {{name: best_of_n, n: 16}}")

@@ -135,6 +135,10 @@ def test_the_top_of_the_package_is_short():
     assert len(list(ROOT.glob("*.py"))) <= MOST_FILES
 
 
+def test_functions_are_short():
+    assert long_functions(modules(ROOT)) == []
+
+
 def test_a_long_function_is_caught():
     body = "\n".join(["        x = 1"] * (MOST_LINES - 1))
     fits = f"class A:\n    def f(self):\n{body}"

@@ -52,7 +52,7 @@ class Option:
 
 
 @dataclass(frozen=True)
-class Said:
+class Origin:
     """Where values come from, for messages: what a field is called there, and whether it may hold objects."""
 
     name: Callable[[str], str] = str
@@ -63,15 +63,15 @@ def _checked(check: Callable[[Any, str], Any]) -> BeforeValidator:
     """A validator of `check(value, name)`, which raises UsageError with what is wrong."""
 
     def validate(value: Any, info: ValidationInfo) -> Any:
-        said = info.context if isinstance(info.context, Said) else Said()
-        with _told():
-            return check(value, said.name(str(info.field_name)))
+        origin = info.context if isinstance(info.context, Origin) else Origin()
+        with _collected():
+            return check(value, origin.name(str(info.field_name)))
 
     return BeforeValidator(validate)
 
 
 @contextmanager
-def _told() -> Iterator[None]:
+def _collected() -> Iterator[None]:
     """A usage error as one that pydantic collects with its place."""
     try:
         yield
@@ -156,11 +156,11 @@ def _gen_kwargs(value: Any, name: str) -> dict[str, Any]:
 
 def _thing(value: Any, info: ValidationInfo) -> Any:
     """A spec; in Python it may be an object too, which stands for itself."""
-    said = info.context if isinstance(info.context, Said) else Said(objects=True)
-    if isinstance(value, Spec) or (said.objects and not isinstance(value, (str, Mapping))):
+    origin = info.context if isinstance(info.context, Origin) else Origin(objects=True)
+    if isinstance(value, Spec) or (origin.objects and not isinstance(value, (str, Mapping))):
         return value
-    name = said.name(str(info.field_name))
-    with _told():
+    name = origin.name(str(info.field_name))
+    with _collected():
         if not isinstance(value, (str, Mapping)):
             raise wrong(name, value, "a spec such as hf:pretrained=gpt2 or {name: NAME, …}")
         return parse_spec(value, name)
@@ -286,21 +286,21 @@ def help_of(name: str) -> str:
     return str(Settings.model_fields[name].description)
 
 
-def checked(values: Mapping[str, Any], said: Said) -> Settings:
+def checked(values: Mapping[str, Any], origin: Origin) -> Settings:
     """The settings of these values; raises UsageError on the first that is wrong."""
     try:
-        return Settings.model_validate(dict(values), context=said)
+        return Settings.model_validate(dict(values), context=origin)
     except ValidationError as error:
-        raise UsageError(first_wrong(error, said)[1]) from error
+        raise UsageError(first_wrong(error)[1]) from error
 
 
-def first_wrong(error: ValidationError, said: Said) -> tuple[tuple[str | int, ...], str]:
+def first_wrong(error: ValidationError) -> tuple[tuple[str | int, ...], str]:
     """Where the first thing is that is wrong, and what is wrong with it."""
     first = error.errors()[0]
-    loc = tuple(part for part in first["loc"] if isinstance(part, int) or part in OPTIONS or first["type"] != "usage")
     if first["type"] == "extra_forbidden":
-        return loc, f"unknown option '{loc[0]}'.{did_you_mean(str(loc[0]), OPTIONS)}"
-    return loc, str(first["msg"])
+        name = str(first["loc"][0])
+        return first["loc"], f"unknown option '{name}'.{did_you_mean(name, OPTIONS)}"
+    return first["loc"], str(first["msg"])
 
 
 def schema() -> dict[str, Any]:

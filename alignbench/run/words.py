@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from alignbench import yamlfile
 from alignbench.errors import UsageError, did_you_mean
-from alignbench.run.settings import OPTIONS, QUICKSTART, Said, Settings, checked, first_wrong
+from alignbench.run.settings import OPTIONS, QUICKSTART, Origin, Settings, checked, first_wrong
 from alignbench.spec import Dumper, Spec, parse_arguments, parse_spec
 from alignbench.store import digest, write_atomic
 from alignbench.yamlfile import Page
@@ -35,7 +35,7 @@ def settings_of(given: Mapping[str, Any], environment: Mapping[str, Any]) -> Set
     `given` and `environment` are as typed (`config` and `model_args` among them). The quickstart where they name
     neither model, task nor aligner. Raises UsageError, or TaskError on the run file.
     """
-    typed = values_of(typed_values(_paired(given)), Said(lambda name: f"--{name}"))
+    typed = values_of(typed_values(_paired(given)), Origin(lambda name: f"--{name}"))
     path = given.get("config", environment.get("config"))
     of_file = {} if path is None else read(Path(path), trusted=bool(given.get("trust_remote_code")))
     words = {**{name: value for name, value in environment.items() if name != "config"}, **of_file, **typed}
@@ -51,9 +51,9 @@ def typed_values(given: Mapping[str, Any]) -> Words:
             for name, value in given.items() if name in OPTIONS}  # fmt: skip
 
 
-def values_of(words: Mapping[str, Any], said: Said) -> Words:
+def values_of(words: Mapping[str, Any], origin: Origin) -> Words:
     """The checked values of these words alone; raises UsageError on the first that is wrong."""
-    settings = checked(words, said)
+    settings = checked(words, origin)
     return {name: getattr(settings, name) for name in words}
 
 
@@ -88,11 +88,10 @@ def read(path: Path, *, trusted: bool = False) -> Words:
     if "include_path" in page.data and not trusted:
         raise page.refuse(("include_path",), "include_path runs the Python files of a folder: give --include_path, "
                                              "or --trust_remote_code with this file")  # fmt: skip
-    said = Said()
     try:
-        settings = Settings.model_validate(page.data, context=said)
+        settings = Settings.model_validate(page.data, context=Origin())
     except ValidationError as error:
-        raise page.refuse(*first_wrong(error, said)) from error
+        raise page.refuse(*first_wrong(error)) from error
     return {name: getattr(settings, name) for name in page.data if page.data[name] is not None}
 
 
@@ -117,7 +116,7 @@ def from_environment(variables: Mapping[str, str]) -> tuple[Words, list[str]]:
     strays = [f"{name} is not read.{did_you_mean(name, known)}"
               for name in variables if name.startswith(PREFIX) and name not in known]  # fmt: skip
     config = {"config": given.pop("config")} if "config" in given else {}
-    return values_of(typed_values(given), Said(lambda name: f"{PREFIX}{name.upper()}")) | config, strays
+    return values_of(typed_values(given), Origin(lambda name: f"{PREFIX}{name.upper()}")) | config, strays
 
 
 def words_of(settings: Settings) -> Words | None:

@@ -717,3 +717,15 @@ def _rows(folder):
     from alignbench.reports.rows import read_rows
 
     return read_rows(Path(folder) / "leaderboard.csv")
+
+
+@pytest.mark.parametrize(("what", "key"), [("run", "seed"), ("task", "prompts")])
+def test_schema_prints_a_json_schema(command, what, key):
+    said = command("schema", what)
+    found = json.loads(said.out)
+    assert said.code == 0 and key in found["properties"] and found["additionalProperties"] is False
+    assert all(told.get("description") for told in found["properties"].values())
+
+
+def test_schema_of_something_else(command):
+    refused(command("schema", "tsk"), "unknown kind of file 'tsk'. Did you mean 'task'?")

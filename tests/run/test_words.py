@@ -13,7 +13,7 @@ import alignbench
 from alignbench.cli.app import app
 from alignbench.errors import TaskError, UsageError
 from alignbench.generators.exact.world import exact
-from alignbench.run.settings import OPTIONS, QUICKSTART, Said, Settings, checked, schema
+from alignbench.run.settings import OPTIONS, QUICKSTART, Origin, Settings, checked, schema
 from alignbench.run.words import OTHERS, VARIABLES, from_environment, page_of, read, settings_of, words_of
 from alignbench.spec import Spec
 
@@ -114,6 +114,7 @@ def test_command_line_over_file_over_environment_over_default(monkeypatch):
         ("gen_kwargs: warm", "run.yaml:1: gen_kwargs: 'warm' is not key=value"),
         ("seed: 1\nseeds: [2]", "run.yaml:2: 'seeds' and 'seed' are one key: give one of them"),
         ("tasks: [a]\ntrust_remote_code: true", "run.yaml:2: trust_remote_code is not for files: give the flag"),
+        ("model: {name: hf, trust_remote_code: true}", "run.yaml:1: model: trust_remote_code is not an argument"),
         ("- tasks", "run.yaml:1: a run file"), ("tasks: [", "run.yaml:1:9: broken YAML: "),
     ],
 )  # fmt: skip
@@ -158,7 +159,7 @@ def test_seeds_as_typed():
     with pytest.raises(UsageError, match="--seed: 1 is there twice"):
         job(model=["exact"], tasks=["a"], seed="1,1")
     with pytest.raises(UsageError, match=r"^seed: none is given"):
-        checked({"seed": ()}, Said())
+        checked({"seed": ()}, Origin())
     assert Settings(seed=4).seed == (4,)
 
 
@@ -231,7 +232,7 @@ def test_python_says_what_the_command_line_says(tmp_path):
 
 def test_objects_are_for_python_alone():
     law = exact(seed=4)
-    assert checked({"model": law, "aligner": [law]}, Said(objects=True)).model == (law,)
+    assert checked({"model": law, "aligner": [law]}, Origin(objects=True)).model == (law,)
     with pytest.raises(UsageError, match="must be a spec"):
-        checked({"model": law}, Said())
+        checked({"model": law}, Origin())
     assert Settings(model=[Spec("exact"), "exact:seed=1"]).model == (Spec("exact"), Spec("exact", {"seed": 1}))
