@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from alignbench.errors import RunError, unknown
-from alignbench.run.runner import Outcome, Watch, run
+from alignbench.run.outcome import Outcome, Watch
+from alignbench.run.runner import run
 from alignbench.run.settings import OPTIONS, Origin, checked
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from alignbench.cli.leaderboard import show as print_tables
 from alignbench.cli.words import IncludePath, progress, say, takes_settings
 
 if TYPE_CHECKING:
-    from alignbench.run.runner import Outcome
+    from alignbench.run.outcome import Outcome
     from alignbench.run.settings import Settings
 
 EXAMPLES = """
@@ -75,7 +75,7 @@ def run(
     if dry_run:
         _show_plan(settings)
         return
-    from alignbench.run.runner import Watch
+    from alignbench.run.outcome import Watch
     from alignbench.run.runner import run as carry_out
 
     watch = Watch(tuple(sys.argv[1:]), progress, *_trackers(settings))

@@ -2,8 +2,9 @@
 
 In the order in which a run uses them: `settings` is all that a user may say (`words` reads it from a command line, a
 file and the environment), `plan` looks it up without loading a model, `models` loads generators, `runner` carries it
-out, `measured` makes the rows of one generator on one task, `rows` is what a row is, `writer` the files of a row and
-`rescore` makes rows again from stored evidence. `provenance` says which versions and which machine.
+out. `task_run` is one task with one seed, `measured` makes the rows of one generator on it, `rows` says what a row is,
+`writer` writes its files, `outcome` collects all rows and failures. `rescore` makes rows again from stored evidence;
+`provenance` says which versions and which machine.
 
 To add an option, add a field to `settings.Settings`.
 """

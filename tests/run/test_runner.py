@@ -10,7 +10,8 @@ from models import tiny_gpt2 as save_gpt2
 
 from alignbench.generators.hf import factory
 from alignbench.generators.law import Law
-from alignbench.run.runner import ALIGNER, BASE, DRAWS_OF_P, MODEL, Place, run
+from alignbench.run.outcome import ALIGNER, BASE, DRAWS_OF_P, MODEL, Place
+from alignbench.run.runner import run
 from alignbench.run.settings import Settings
 from alignbench.spec import Spec
 

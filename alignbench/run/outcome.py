@@ -1,0 +1,77 @@
+"""What a run comes to: rows in their order, failures told once, how many draws were new; and who looks on meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from alignbench.errors import AlignbenchError
+from alignbench.run.rows import Row, frame
+from alignbench.scoring.bench import Progress, silent
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+BASE, MODEL, ALIGNER, DRAWS_OF_P = range(4)
+"""The rows of a task in the order in which they are listed."""
+
+
+@dataclass(frozen=True, order=True)
+class Place:
+    """Where rows stand among those of the run: sorted by these fields, in this order."""
+
+    task: int
+    seed: int
+    part: int = BASE  # or MODEL, ALIGNER, DRAWS_OF_P
+    number: int = 0  # as they were asked for
+
+
+@dataclass
+class Outcome:
+    """The rows of a run, what failed, and how many draws were new."""
+
+    placed: list[tuple[Place, list[Row]]] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+    errors: list[AlignbenchError] = field(default_factory=list)  # one for each of `failures`
+    fresh: int = 0
+    primary: dict[str, str] = field(default_factory=dict)  # task → what sorts its leaderboard
+    exit_code: int = 0
+
+    @property
+    def rows(self) -> list[Row]:
+        """All rows, in order of their places."""
+        return [row for _, rows in sorted(self.placed, key=lambda found: found[0]) for row in rows]
+
+    def frame(self) -> pd.DataFrame:
+        """The tidy rows."""
+        return frame(self.rows, self.primary)
+
+    def fail(self, line: str, error: AlignbenchError) -> None:
+        """Note a failure, once."""
+        if line not in self.failures:
+            self.failures.append(line)
+            self.errors.append(error)
+            self.exit_code = max(self.exit_code, error.exit_code)
+
+    def failed(self, who: str, error: AlignbenchError) -> None:
+        """Note whose failure it is."""
+        self.fail(f"{who}: {error}", error)
+
+    @contextmanager
+    def failing(self, who: str) -> Iterator[None]:
+        """A failure inside is noted with `who` before it, and the run goes on."""
+        try:
+            yield
+        except AlignbenchError as error:
+            self.failed(who, error)
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Who looks on: what was typed, who shows progress, who is told of each generator's rows as they finish."""
+
+    argv: tuple[str, ...] = ()
+    progress: Progress = silent
+    on_rows: Callable[[Sequence[Row]], None] = lambda rows: None

@@ -1,0 +1,119 @@
+"""One task with one seed under way: its target is fitted, and the rows of each generator are made and placed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from alignbench.errors import RunError, UsageError
+from alignbench.generators.law import Law
+from alignbench.generators.token_bytes import token_bytes
+from alignbench.run.measured import rows_of, rows_of_p
+from alignbench.run.outcome import ALIGNER, DRAWS_OF_P, MODEL, Outcome, Place
+from alignbench.run.rows import Candidate, Row
+from alignbench.run.writer import Writer
+from alignbench.scoring.bench import Bench
+from alignbench.scoring.references import References
+from alignbench.types import CEILING, PRIMARY
+
+
+@dataclass
+class TaskRun:
+    """What the generators of one task with one seed share, and where their rows go."""
+
+    references: References
+    place: Place  # of the base's rows
+    several: bool  # seeds
+    outcome: Outcome
+    writer: Callable[[References, Candidate], Writer]
+    on_rows: Callable[[Sequence[Row]], None]
+
+    @property
+    def bench(self) -> Bench:
+        """The task on its base."""
+        return self.references.bench
+
+    def readable(self) -> bool:
+        """Whether base and judge can read the prompts; a failure is told before anything is drawn."""
+        bench = self.bench
+        with self.outcome.failing(f"{bench.task.name}: {bench.base_name}"):
+            bench.check()
+            if bench.judge is not None:
+                bench.check(bench.judge, "judging draws of one by the other")
+            return True
+        return False
+
+    def prepared(self) -> bool:
+        """Whether λ was fitted and reference draws made; a failure, or that no draw is one of p, is told."""
+        bench, task = self.bench, self.bench.task
+        self.outcome.primary[task.name] = task.primary or PRIMARY
+        with self._counted(), self.outcome.failing(self._who(bench.base_name)):
+            _keep_vocab(bench)
+            _ = self.references.target  # fitted first, so that a moment that cannot be reached is told at once
+            if line := self.references.none_of_p:
+                self.outcome.fail(line, RunError(line))
+            return True
+        return False
+
+    def base(self, candidate: Candidate) -> None:
+        """The rows of the base itself."""
+        self._row(self.place, candidate, self.bench.base)
+
+    def model(self, number: int, candidate: Candidate, generator: Any) -> None:
+        """The rows of another model, the `number`th."""
+        self._row(replace(self.place, part=MODEL, number=number), candidate, generator)
+
+    def aligner(self, number: int, candidate: Candidate, recipe: Any) -> None:
+        """The rows of an aligner on the base, the `number`th."""
+        with self._placing(replace(self.place, part=ALIGNER, number=number), candidate) as rows:
+            generator = self.references.setting.aligned(recipe)
+            rows += rows_of(self.writer(self.references, candidate), generator, self._failed(candidate))
+
+    def draws_of_p(self) -> None:
+        """The rows of draws of p, which any generator could at best be like."""
+        candidate = Candidate(CEILING)
+        with self._placing(replace(self.place, part=DRAWS_OF_P), candidate) as rows:
+            rows += rows_of_p(self.writer(self.references, candidate), self._failed(candidate))
+
+    def _row(self, place: Place, candidate: Candidate, generator: Any) -> None:
+        with self._placing(place, candidate) as rows:
+            rows += rows_of(self.writer(self.references, candidate), generator, self._failed(candidate))
+
+    @contextmanager
+    def _placing(self, place: Place, candidate: Candidate) -> Iterator[list[Row]]:
+        """A list for the rows of a candidate, which are put in their `place` and told; a failure is its own."""
+        rows: list[Row] = []
+        with self._counted(), self.outcome.failing(self._who(candidate.label)):
+            yield rows
+        self.outcome.placed.append((place, rows))
+        if rows:
+            self.on_rows(rows)
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        """Draws that are made inside are counted as new."""
+        before = self.bench.fresh
+        try:
+            yield
+        finally:
+            self.outcome.fresh += self.bench.fresh - before
+
+    def _who(self, label: str) -> str:
+        """Whose failure it is: the task, the seed where there are several, the generator."""
+        seed = f" (seed {self.bench.seed.entropy})" if self.several else ""
+        return f"{self.bench.task.name}{seed}: {label}"
+
+    def _failed(self, candidate: Candidate) -> Any:
+        """What is told of a metric that fails."""
+        return partial(self.outcome.failed, f"{self.bench.task.name}: {candidate.label}")
+
+
+def _keep_vocab(bench: Bench) -> None:
+    """Store what each token spells, where the tokenizer says it: reports show draws by token."""
+    law = bench.base
+    if isinstance(law, Law):
+        with suppress(UsageError):
+            bench.store.keep_vocab(law.vocab.fingerprint, lambda: token_bytes(law.model))
