@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 from alignbench.scoring import evidence
 from alignbench.scoring.bench import Bench
 from alignbench.scoring.references import References
@@ -15,6 +17,11 @@ class TaskOnBase(References):
 
     def __getattr__(self, name):
         return getattr(self.bench, name)
+
+    def anew(self, **changes):
+        """The same with some fields of the bench changed, and nothing fitted or drawn yet."""
+        given = {f.name: getattr(self.bench, f.name) for f in fields(Bench) if f.init}
+        return TaskOnBase(**given | changes)
 
     def measure(self, label, generator):
         return evidence.measure(self, label, generator)

@@ -49,6 +49,7 @@ class Option:
     handed: bool = False  # given to the factory of each generator that takes it
     flag: bool = False
     typed_only: bool = False  # for a command line or Python alone: it lets code of others run
+    plural: str = ""  # what a run file may call it too
 
 
 @dataclass(frozen=True)
@@ -207,13 +208,13 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, arbitrary_types_allowed=True)
 
-    model: Annotated[Things, Option("NAME", many=True)] = Field(
+    model: Annotated[Things, Option("NAME", many=True, plural="models")] = Field(
         (), description="A generator, such as hf; repeat for more rows."
     )
     base: Annotated[Thing | None, Option("SPEC")] = Field(
         None, description="What divergences are measured from. (default: the model)"
     )
-    aligner: Annotated[Things, Option("SPEC", many=True)] = Field(
+    aligner: Annotated[Things, Option("SPEC", many=True, plural="aligners")] = Field(
         (), description="An aligner on the base, such as best_of_n:n=16; repeatable."
     )
     tasks: Annotated[Names, Option("A,B", many=True)] = Field(
@@ -244,7 +245,7 @@ class Settings(BaseModel):
     judge: Annotated[Thing | None, Option("SPEC")] = Field(
         None, description="Who measures fluency. (default: the base)"
     )
-    seed: Annotated[Seeds, Option("N,…", _typed_seeds)] = Field(
+    seed: Annotated[Seeds, Option("N,…", _typed_seeds, plural="seeds")] = Field(
         (0,), description="Root of all random numbers; several give means over seeds. (default: 0)"
     )
     output_path: Annotated[Folder | None, Option("DIR")] = Field(
@@ -253,7 +254,7 @@ class Settings(BaseModel):
     log_samples: Annotated[Flag, Option(parse=parse_scalar, flag=True)] = Field(
         False, description="Write every draw as JSON lines."
     )
-    tracker: Annotated[Things, Option("SPEC", many=True)] = Field(
+    tracker: Annotated[Things, Option("SPEC", many=True, plural="trackers")] = Field(
         (), description="Tell trackio, wandb or mlflow of each row as it finishes, such as wandb:project=mine; "
         "repeatable.",
     )  # fmt: skip
@@ -306,7 +307,10 @@ def first_wrong(error: ValidationError) -> tuple[tuple[str | int, ...], str]:
 def schema() -> dict[str, Any]:
     """The JSON schema of a run file (draft 2020-12), for editors."""
     found = Settings.model_json_schema()
+    keys = found["properties"]
     for name, option in OPTIONS.items():
+        if option.plural:
+            keys[option.plural] = {**keys[name], "description": f"See {name}, of which it is another word."}
         if option.typed_only:
-            del found["properties"][name]
+            del keys[name]
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **found, "title": "alignbench run file"}

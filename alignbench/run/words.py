@@ -22,8 +22,8 @@ OTHERS = ("ALIGNBENCH_CACHE", "ALIGNBENCH_REGENERATE")
 Words = dict[str, Any]
 """Field of the settings → its value, of those that are given."""
 
-PLURALS = {"models": "model", "aligners": "aligner", "seeds": "seed", "trackers": "tracker"}
-"""What a run file may call a key too."""
+PLURALS = {option.plural: name for name, option in OPTIONS.items() if option.plural}
+"""What a run file may call a key too → the key."""
 VARIABLES = {f"{PREFIX}{name.upper()}": name
              for name in ("config", *(n for n, o in OPTIONS.items() if not (o.many or o.typed_only)))}  # fmt: skip
 """Variable → the option that it stands for: those of one value."""

@@ -166,7 +166,7 @@ def test_memory_kept_for_the_next_batch_is_let_go(benches):
         def __init__(self, name, proposal=None):
             self.model, self.proposal, self.sample = Model(name), proposal, BASE.sample
 
-    benches["hard"]._draw("x", Draws("outer", Draws("inner", Draws("innermost"))), "own")
+    benches["hard"].draw("x", Draws("outer", Draws("inner", Draws("innermost"))), "own")
     assert let_go == ["outer", "inner", "innermost"]
 
 
@@ -187,11 +187,11 @@ def test_the_shift_of_lambda_moves_the_proposal(benches):
 
 def test_a_finished_run_needs_no_pilot(tmp_path, benches, monkeypatch):
     """Identity does not ask for β, so that stored draws are found without it."""
-    bench = replace(benches["soft"], store=DrawStore(tmp_path))
+    bench = benches["soft"].anew(store=DrawStore(tmp_path))
     recipe = QuasiRejection(acceptance=0.05, pilot=30)
     first = evidence(bench, recipe)
-    again = replace(bench)
+    again = bench.anew()
     setting = Setting(again.base, again.target, again.prompts, 3, again.seed.on("train"))
     sampler = setting.aligned(recipe)
-    assert again._draw("x", sampler, "own").fresh == 0 and "log_beta" not in vars(sampler)
+    assert again.draw("x", sampler, "own").fresh == 0 and "log_beta" not in vars(sampler)
     assert first.selection.log_beta == sampler.selection.log_beta

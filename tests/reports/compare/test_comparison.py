@@ -17,6 +17,7 @@ from alignbench.reports.compare.checkpoints import sparkline
 from alignbench.reports.compare.compared import Compared, Comparison, Difference, compare, differences
 from alignbench.reports.compare.contenders import Contender, Measured
 from alignbench.reports.compare.text import grilles, to_html, to_json, to_markdown, to_terminal
+from alignbench.run.rescore import Remembered
 from alignbench.run.rows import Row, RowKey, measure
 from alignbench.stats.compare import holm
 from alignbench.types import Draws, Estimate, Evidence, Fit, Scored, Wanted
@@ -151,7 +152,7 @@ def contender(name, e, **key):
 @pytest.fixture
 def cheap(monkeypatch):
     """Only the means of features are measured."""
-    monkeypatch.setattr(module, "remembered", lambda folder, task: ([("features", {})], "features.x"))
+    monkeypatch.setattr(module, "remembered", lambda folder, task: Remembered([("features", {})], "features.x"))
 
 
 def many(seed, shift=0.0):
