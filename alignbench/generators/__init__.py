@@ -10,8 +10,10 @@ scores the same draws. `history` is what a repetition penalty remembers, `point_
     exact/   worlds so small that every continuation can be listed
 
 To add a generator, write a file with a factory `@generator def mine(*, batch_size, device, dtype, **model_args)` that
-returns anything with the `Sampler` protocol (`alignbench.types`); with `log_prob` too its divergences are measured. A
-file of your own is found by `--include_path`, a package by the entry-point group `alignbench`.
+returns anything with the `Sampler` protocol (`alignbench.types`); with `log_prob` too its divergences are measured.
+Where weights take long to load, `@generator(outline=f)` names a function of the same arguments that makes the law
+without them, or None: by it a run checks prompts and tokenizers before it draws. A file of your own is found by
+`--include_path`, a package by the entry-point group `alignbench`.
 """
 
 from alignbench.generators.exact import world as world

@@ -144,9 +144,12 @@ def _weightless(folder: str, **options: Any) -> Any:
     from transformers import AutoConfig, GenerationConfig
 
     kind, config = _auto_class(folder, **options), AutoConfig.from_pretrained(folder, **options)
+    more = {"trust_remote_code": options["trust_remote_code"]}
+    if more["trust_remote_code"] and kind.__name__ in (getattr(config, "auto_map", None) or {}):
+        more["code_revision"] = options.get("revision")  # else its code of today would be run, not that of the commit
     try:
         with torch.device("meta"):
-            network = kind.from_config(config, trust_remote_code=options["trust_remote_code"])
+            network = kind.from_config(config, **more)
     except Exception as error:  # a class may look at its numbers while it is made
         _LOG.debug(f"{folder}: no network without weights: {error}")
         return None

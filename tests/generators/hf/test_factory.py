@@ -539,7 +539,11 @@ def test_remote_code_runs_only_when_asked(folder, tmp_path):
     code = {"AutoConfig": "mine.MyConfig", "AutoModelForCausalLM": "mine.MyModel"}
     edit(folder / "config.json", model_type="mine", auto_map=code, architectures=["MyModel"])
     assert "--trust_remote_code" in refused(pretrained=folder)
+    with pytest.raises(UsageError, match="--trust_remote_code"):
+        hf_module.outline(pretrained=str(folder))
     assert not marker.exists()
+    outline = hf_module.outline(pretrained=str(folder), trust_remote_code=True)
+    assert marker.exists() and outline.vocab == hf(pretrained=str(folder), trust_remote_code=True).vocab
 
 
 @pytest.mark.parametrize(
@@ -816,6 +820,21 @@ def test_an_outline_refuses_what_the_law_refuses(tmp_path, wrong):
             made(pretrained=folder, **wrong)
         said.append(str(caught.value))
     assert said[0] == said[1]
+
+
+def test_an_outline_runs_the_code_of_the_commit_that_was_asked_for(tmp_path, monkeypatch):
+    """Planted bug: transformers' `from_config` takes the code of today, whatever commit the configuration is of."""
+    from transformers import AutoModelForCausalLM
+
+    given, right = [], AutoModelForCausalLM.from_config
+    monkeypatch.setattr(AutoModelForCausalLM, "from_config", lambda c, **more: given.append(more) or right(c))
+    folder, code = tiny_gpt2(tmp_path / "tiny"), {"AutoModelForCausalLM": "mine.MyModel"}
+    for trusted in (True, False):
+        for found in ({}, code):
+            edit(folder / "config.json", auto_map=found)
+            assert hf_module._weightless(str(folder), trust_remote_code=trusted, revision="abc") is not None
+    assert given == [{"trust_remote_code": True}, {"trust_remote_code": True, "code_revision": "abc"},
+                     {"trust_remote_code": False}, {"trust_remote_code": False}]  # fmt: skip
 
 
 def test_a_class_that_cannot_be_made_without_numbers_has_no_outline(tmp_path, monkeypatch):
