@@ -72,13 +72,14 @@ def run(
     The same command again goes on where an earlier one stopped, or says that there is nothing left to do.
     """
     settings = _settings({"model_args": model_args or [], "config": config, **options})
+    trackers = _trackers(settings)  # under --dry_run too, which says what is wrong with them
     if dry_run:
         _show_plan(settings)
         return
     from alignbench.run.outcome import Watch
     from alignbench.run.runner import run as carry_out
 
-    watch = Watch(tuple(sys.argv[1:]), progress, *_trackers(settings))
+    watch = Watch(tuple(sys.argv[1:]), progress, *trackers)
     try:
         outcome = carry_out(settings, watch)
     except KeyboardInterrupt:

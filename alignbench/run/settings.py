@@ -7,7 +7,7 @@ annotation holds its check and how it is typed, its description is its help. `wo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,8 +86,9 @@ def wrong(name: str, value: Any, what: str) -> UsageError:
 
 
 def _listed(value: Any) -> tuple[Any, ...]:
-    """One thing or several, as several."""
-    return tuple(value) if isinstance(value, (list, tuple)) else () if value is None else (value,)
+    """One thing or several, as several; in Python several may be a set or an iterator too."""
+    several = isinstance(value, (Sequence, Set, Iterator)) and not isinstance(value, (str, bytes))
+    return tuple(value) if several else () if value is None else (value,)
 
 
 def _names(value: Any, name: str) -> tuple[Any, ...]:
@@ -105,6 +106,14 @@ def _text(value: Any, name: str) -> str:
     return value
 
 
+def _torch_word(value: Any, name: str) -> str:
+    """A text, or a dtype or device of torch by its name."""
+    kind = type(value)
+    if kind.__module__ == "torch" and kind.__name__ in ("dtype", "device"):
+        return str(value).removeprefix("torch.")
+    return _text(value, name)
+
+
 def _path(value: Any, name: str) -> Path:
     return value if isinstance(value, Path) else Path(_text(value, name))
 
@@ -118,6 +127,12 @@ def _count(value: Any, name: str) -> int:
 def _flag(value: Any, name: str) -> bool:
     if type(value) is not bool:
         raise wrong(name, value, "true or false")
+    return value
+
+
+def _template(value: Any, name: str) -> bool | str:
+    if not isinstance(value, (bool, str)):
+        raise wrong(name, value, "true, false or the name of a template")
     return value
 
 
@@ -181,11 +196,13 @@ def _several(item: Mapping[str, Any]) -> dict[str, Any]:
 Thing = Annotated[Any, BeforeValidator(_thing), WithJsonSchema(SPEC)]
 Things = Annotated[tuple[Thing, ...], BeforeValidator(_listed), WithJsonSchema(_several(SPEC))]
 Text = Annotated[str, _checked(_text)]
+TorchWord = Annotated[str, _checked(_torch_word)]
 Names = Annotated[tuple[Text, ...], _checked(_names), WithJsonSchema(_several({"type": "string"}))]
 Folder = Annotated[Path, _checked(_path), WithJsonSchema({"type": "string"})]
 Folders = Annotated[tuple[Folder, ...], BeforeValidator(_listed), WithJsonSchema(_several({"type": "string"}))]
 Count = Annotated[int, _checked(_count), WithJsonSchema(COUNT)]
 Flag = Annotated[bool, _checked(_flag)]
+Template = Annotated[bool | str, _checked(_template)]
 Draws = Annotated[
     int | dict[str, int], _checked(_draws),
     WithJsonSchema({"anyOf": [COUNT, {"type": "object", "additionalProperties": COUNT}]}),
@@ -232,10 +249,10 @@ class Settings(BaseModel):
     batch_size: Annotated[BatchSize, Option("auto|N", parse_scalar, handed=True)] = Field(
         "auto", description="Most rows decoded at once. (default: auto, as many as memory holds)"
     )
-    device: Annotated[Text, Option("DEVICE", handed=True)] = Field(
+    device: Annotated[TorchWord, Option("DEVICE", handed=True)] = Field(
         "auto", description="auto, cpu, cuda, cuda:1 or mps. (default: auto)"
     )
-    dtype: Annotated[Text | None, Option("DTYPE", handed=True)] = Field(
+    dtype: Annotated[TorchWord | None, Option("DTYPE", handed=True)] = Field(
         None, description="float32, bfloat16 or float16, of every model. (default: each model's)"
     )
     gen_kwargs: Annotated[Decoding, Option("K=V,…")] = Field(
@@ -258,7 +275,7 @@ class Settings(BaseModel):
         (), description="Tell trackio, wandb or mlflow of each row as it finishes, such as wandb:project=mine; "
         "repeatable.",
     )  # fmt: skip
-    apply_chat_template: Annotated[Flag, Option(parse=parse_scalar, flag=True, handed=True)] = Field(
+    apply_chat_template: Annotated[Template, Option(parse=parse_scalar, flag=True, handed=True)] = Field(
         False, description="Wrap prompts in the model's chat template."
     )
     system_instruction: Annotated[Text | None, Option("TEXT", handed=True)] = Field(
@@ -270,8 +287,9 @@ class Settings(BaseModel):
 
     @property
     def handed(self) -> dict[str, Any]:
-        """What every factory of a generator is given, where it takes it."""
-        return {name: value for name, option in OPTIONS.items() if option.handed and (value := getattr(self, name))}
+        """What every factory of a generator is given, where it takes it: what was said, so that its defaults stand."""
+        said = (name for name, option in OPTIONS.items() if option.handed and name in self.model_fields_set)
+        return {name: value for name in said if (value := getattr(self, name))}
 
 
 def _option_of(field: FieldInfo) -> Option:
@@ -301,6 +319,9 @@ def first_wrong(error: ValidationError) -> tuple[tuple[str | int, ...], str]:
     if first["type"] == "extra_forbidden":
         name = str(first["loc"][0])
         return first["loc"], f"unknown option '{name}'.{did_you_mean(name, OPTIONS)}"
+    if first["type"] == "invalid_key":
+        name = str(first["input"])
+        return (name,), f"unknown option {brief(first['input'])}.{did_you_mean(name, OPTIONS)}"
     return first["loc"], str(first["msg"])
 
 

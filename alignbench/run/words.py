@@ -35,14 +35,14 @@ def settings_of(given: Mapping[str, Any], environment: Mapping[str, Any]) -> Set
     `given` and `environment` are as typed (`config` and `model_args` among them). The quickstart where they name
     neither model, task nor aligner. Raises UsageError, or TaskError on the run file.
     """
-    typed = values_of(typed_values(_paired(given)), Origin(lambda name: f"--{name}"))
     path = given.get("config", environment.get("config"))
     of_file = {} if path is None else read(Path(path), trusted=bool(given.get("trust_remote_code")))
+    typed = values_of(typed_values(_paired(given, of_file)), Origin(lambda name: f"--{name}"))
     words = {**{name: value for name, value in environment.items() if name != "config"}, **of_file, **typed}
     start = {} if {"model", "base", "tasks", "aligner"} & words.keys() else QUICKSTART
     if not words.get("tasks") and not start:
         raise UsageError("no --tasks given; `alignbench ls tasks` lists them")
-    return Settings(**{"output_path": Path("results"), **start, **words})
+    return Settings(**{"output_path": Path("results"), "batch_size": "auto", "device": "auto", **start, **words})
 
 
 def typed_values(given: Mapping[str, Any]) -> Words:
@@ -57,13 +57,15 @@ def values_of(words: Mapping[str, Any], origin: Origin) -> Words:
     return {name: getattr(settings, name) for name in words}
 
 
-def _paired(given: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The options with each --model put together with its --model_args."""
-    models = models_of(given.get("model", []), given.get("model_args", []))
-    return {**given, "model": models} if models else given
+def _paired(given: Mapping[str, Any], of_file: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The options with each --model, or each model of the run file, put together with its --model_args."""
+    if not {"model", "model_args"} & given.keys():
+        return given
+    models = given.get("model") or of_file.get("model", ())
+    return {**given, "model": models_of(models, given.get("model_args", ()))}
 
 
-def models_of(names: Sequence[str], arguments: Sequence[str]) -> list[Spec]:
+def models_of(names: Sequence[str | Spec], arguments: Sequence[str]) -> list[Spec]:
     """Pair each --model with its --model_args; one --model may go with several --model_args."""
     if arguments and not names:
         raise UsageError("--model_args without --model; did you mean --model hf?")
@@ -71,7 +73,7 @@ def models_of(names: Sequence[str], arguments: Sequence[str]) -> list[Spec]:
         names = [*names] * len(arguments)
     if arguments and len(names) != len(arguments):
         raise UsageError(f"{len(names)} --model but {len(arguments)} --model_args: give one for each, in order")
-    specs = [parse_spec(name, "--model") for name in names]
+    specs = [name if isinstance(name, Spec) else parse_spec(name, "--model") for name in names]
     more = [parse_arguments(text, "--model_args") for text in arguments] or [{} for _ in specs]
     return [Spec(spec.name, {**spec.arguments, **one}) for spec, one in zip(specs, more, strict=True)]
 
@@ -88,11 +90,12 @@ def read(path: Path, *, trusted: bool = False) -> Words:
     if "include_path" in page.data and not trusted:
         raise page.refuse(("include_path",), "include_path runs the Python files of a folder: give --include_path, "
                                              "or --trust_remote_code with this file")  # fmt: skip
+    said = {name: value for name, value in page.data.items() if value is not None}  # a key alone says nothing
     try:
-        settings = Settings.model_validate(page.data, context=Origin())
+        settings = Settings.model_validate(said, context=Origin())
     except ValidationError as error:
         raise page.refuse(*first_wrong(error)) from error
-    return {name: getattr(settings, name) for name in page.data if page.data[name] is not None}
+    return {name: getattr(settings, name) for name in said}
 
 
 def _singular(page: Page) -> Page:

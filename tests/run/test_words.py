@@ -96,9 +96,35 @@ def test_command_line_over_file_over_environment_over_default(monkeypatch):
     assert job().seed == (1,)
 
 
+def test_a_dry_run_tells_a_tracker_that_does_not_exist(command):
+    said = command("run", "--model", "exact", "--tasks", "exact_ngram", "--tracker", "wand", "--dry_run")
+    assert said.code == 2 and "--tracker: unknown tracker 'wand'. Did you mean 'wandb'?" in said.err
+
+
+def test_model_args_are_of_the_models_of_the_file_where_none_is_typed():
+    page("model: [hf, 'hf:dtype=float32']\ntasks: [a]\n")
+    said = job(config=Path("run.yaml"), model_args=["pretrained=gpt2", "pretrained=b"])
+    assert said.model == (Spec("hf", {"pretrained": "gpt2"}), Spec("hf", {"dtype": "float32", "pretrained": "b"}))
+    with pytest.raises(UsageError, match="--model_args without --model"):
+        job(config=page("tasks: [a]"), model_args=["pretrained=gpt2"])
+
+
+def test_a_key_without_a_value_says_nothing():
+    empty = "".join(f"{name}:\n" for name in OPTIONS if name not in ("trust_remote_code", "include_path"))
+    assert read(page(empty)) == {} and job(config=page(empty)) == job()
+
+
+def test_a_chat_template_may_be_named():
+    template = {"apply_chat_template": "tool_use"}
+    assert read(page("apply_chat_template: tool_use")) == template
+    assert checked(template, Origin()).handed == template
+
+
 @pytest.mark.parametrize(
     ("text", "line"),
     [
+        ("3: x", "run.yaml:1: unknown option 3. Known: aligner, "),
+        ("apply_chat_template: 1", "run.yaml:1: apply_chat_template 1: must be true, false or the name of a template"),
         ("tasks: [a]\n\nmodle: exact\n", "run.yaml:3: unknown option 'modle'. Did you mean 'model'?"),
         ("limit: 0", "run.yaml:1: limit 0: must be a whole number >= 1"),
         ("tasks: [a]\nseed: [0, x]", "run.yaml:2: seed x: must be a whole number >= 0 and below 2^63, or several"),
