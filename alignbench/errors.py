@@ -13,11 +13,13 @@ AlignbenchError
 
 from __future__ import annotations
 
+import sys
 import traceback
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from difflib import get_close_matches
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 
@@ -80,6 +82,22 @@ def brief(value: Any) -> str:
     """A value as Python writes it, on one line of at most 60 characters."""
     text = " ".join(repr(value).split())
     return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def let_go(error: BaseException | None) -> None:
+    """Free what a kept error holds on to: variables of the functions, all below the caller's, that it came through.
+
+    Its traceback can still be read.
+    """
+    caller = sys._getframe(1)
+    while error is not None:
+        for found, _ in traceback.walk_tb(error.__traceback__):
+            frame: FrameType | None = found
+            while frame is not None and frame is not caller:
+                with suppress(RuntimeError):  # it runs
+                    frame.clear()
+                frame = frame.f_back
+        error = error.__cause__ or error.__context__
 
 
 @contextmanager

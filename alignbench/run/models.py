@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from alignbench.aligners.base import told
-from alignbench.errors import AlignbenchError, Unsupported
+from alignbench.errors import AlignbenchError, Unsupported, let_go
 from alignbench.generators.law import Law
 from alignbench.registry import aligner as aligners
 from alignbench.registry import generator as generators
@@ -73,6 +73,7 @@ class Models:
                 self.loaded[label] = _sampler(made, f"generator '{given.name}' made a {type(made).__name__}, which")
             except AlignbenchError as error:
                 self.broken[label] = error
+                let_go(error)  # a network that was refused is in memory while it holds on to it
                 raise
         if keep:
             self.kept.add(label)

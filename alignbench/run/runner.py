@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from alignbench.errors import AlignbenchError
+from alignbench.errors import AlignbenchError, let_go
 from alignbench.generators.hf.series import STEP, step_of
 from alignbench.run import words
 from alignbench.run.models import Models, label_of, name_of
@@ -152,6 +152,8 @@ class _Run:
             with self.outcome.failing(label_of(other.given)):
                 if able:
                     self._other_model(able, other, names)
+            for error in self.outcome.errors:  # one that the model raised would keep it in memory
+                let_go(error)
 
     def _other_model(self, tasks: Sequence[TaskRun], other: _Other, names: set[str]) -> None:
         """Load a model, once, and measure it; when this returns nothing but `models` holds on to it."""
@@ -166,9 +168,10 @@ class _Run:
             task_run.model(other.number, candidate, generator)
 
     def _writer(self, references: References, candidate: Candidate) -> Writer:
+        job = words.words_of(self.settings) or {"batch_size": "auto", **self.settings.handed}
         return Writer(
-            self.settings.output_path, references, candidate, self.watch.argv,
-            words.words_of(self.settings) or self.settings.handed, log_samples=self.settings.log_samples,
+            self.settings.output_path, references, candidate, self.watch.argv, job,
+            log_samples=self.settings.log_samples,
         )  # fmt: skip
 
     def _step(self, given: Any, model: Any) -> int | None:

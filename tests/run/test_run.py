@@ -198,9 +198,26 @@ def test_wrong_options_are_usage_errors(options, message):
         evaluate("exact", "little.yaml", **options)
 
 
-def test_an_unknown_option_gets_the_nearest():
-    with pytest.raises((TypeError, UsageError), match="drws"):
-        evaluate("exact", "little.yaml", drws=3)
+def test_several_may_be_any_iterable():
+    rows = evaluate("exact", {"little.yaml": 1}.keys(), aligners=(f"best_of_n:n={n}" for n in (2, 3)))
+    assert set(rows.aligner) == {"", "best_of_n:n=2", "best_of_n:n=3"}
+
+
+def test_a_factory_keeps_its_own_defaults_where_nothing_is_said(registries):
+    """And what torch calls a dtype or a device may be given as such."""
+    import torch
+
+    given = []
+
+    @alignbench.generator
+    def mine(*, batch_size: int = 3, device: str = "here", dtype: str = "fine"):
+        """A law that notes what it was given."""
+        given.append((batch_size, device, dtype))
+        return exact()
+
+    evaluate("mine", "little.yaml")
+    evaluate("mine", "little.yaml", batch_size=7, device=torch.device("cpu"), dtype=torch.bfloat16)
+    assert given == [(3, "here", "fine"), (7, "cpu", "bfloat16")]
 
 
 def test_a_thing_that_cannot_be_sampled_is_refused_at_once():
@@ -298,6 +315,30 @@ def test_a_series_has_a_row_and_a_step_for_each_checkpoint_loaded_one_at_a_time(
     assert outcome.failures == [] and max(most) == 2  # the base and one other
     steps = outcome.frame()[["generator", "step"]].drop_duplicates().values.tolist()
     assert steps[:4] == [["tiny-gpt2", pd.NA], ["step-3", 3], ["step-20", 20], ["step-100", 100]]
+
+
+def test_a_model_whose_row_fails_is_let_go_too(task, checkpoints, tiny_gpt2, monkeypatch):
+    """Planted bug: an error that is kept keeps the frames that it came through, and their model."""
+    alive, most, right, draw = weakref.WeakSet(), [], hf_module._network, Law.sample
+
+    def network(folder, **more):
+        made = right(folder, **more)
+        alive.add(made)
+        most.append(len(alive))
+        return made
+
+    def sample(self, *given, **more):
+        if self.name.startswith("step-"):
+            raise RunError(f"{self.name} is too large")
+        return draw(self, *given, **more)
+
+    text = TASK[: TASK.index("target:")] + "target: [{feature: windy, moment: 0.1}]\nmetrics: [perplexity]\n"
+    task.write_text(text.replace("draws: 60", "draws: 30"))
+    monkeypatch.setattr(hf_module, "_network", network)
+    monkeypatch.setattr(Law, "sample", sample)
+    outcome = run(asked(("little.yaml",), (checkpoints,), base=Spec("hf", {"pretrained": str(tiny_gpt2)})))
+    assert len(outcome.failures) == 3 and len(most) == 4 and max(most) == 2
+    assert outcome.errors[0].__traceback__ is not None, "where it failed can still be read"
 
 
 def test_the_first_checkpoint_of_a_series_is_the_default_base(checkpoints):
