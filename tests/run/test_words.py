@@ -226,7 +226,7 @@ def test_the_schema_refuses_what_the_reader_refuses(text):
     assert list(jsonschema.Draft202012Validator(schema()).iter_errors(yaml.safe_load(text)))
 
 
-def test_a_file_that_would_run_python_is_refused_unless_trusted(command):
+def test_a_file_that_would_run_python_is_refused_unless_trusted(command, monkeypatch):
     """Planted bug: the folder of a stranger's run file was imported, under --dry_run too."""
     Path("plugins").mkdir()
     Path("plugins/mine.py").write_text("open('pwned', 'w').close()")
@@ -234,6 +234,11 @@ def test_a_file_that_would_run_python_is_refused_unless_trusted(command):
     said = command("run", "--config", "run.yaml", "--dry_run")
     assert said.code == 2 and said.out == "" and len(said.err.splitlines()) == 1 and not Path("pwned").exists()
     assert "run.yaml:3: include_path runs the Python files of a folder: give --include_path, or " in said.err
+    monkeypatch.setenv("ALIGNBENCH_CONFIG", "run.yaml")
+    assert (
+        command("run", "--dry_run").code == 2 and command("run", "--include_path", "plugins", "--limit", "0").code == 2
+    )
+    assert not Path("pwned").exists()
     assert command("run", "--config", "run.yaml", "--trust_remote_code", "--dry_run").code == 0
     assert Path("pwned").exists()
 
