@@ -24,7 +24,7 @@ class TaskOnBase(References):
         return TaskOnBase(**given | changes)
 
     def measure(self, label, generator):
-        return evidence.measure(self, label, generator)
+        return evidence.evidence_of(self, label, generator)
 
     def ceiling(self):
-        return evidence.ceiling(self)
+        return evidence.evidence_of_p(self)

@@ -96,11 +96,8 @@ def wrongs(trees: Mapping[str, ast.Module], package: str = "alignbench") -> list
 
 
 def cycles(graph: Mapping[str, set[str]]) -> list[str]:
-    """The first cycle of imports among the modules; a package and its own files are one another's door and room."""
-    inner = {
-        module: {t for t in targets if t in graph and not module.startswith(f"{t}.")}
-        for module, targets in graph.items()
-    }
+    """The first cycle of imports among the modules; a package's `__init__` is a module like others."""
+    inner = {module: {t for t in targets if t in graph} for module, targets in graph.items()}
     try:
         TopologicalSorter(inner).prepare()
     except CycleError as error:

@@ -24,7 +24,7 @@ from alignbench.registry import aligner as aligners
 from alignbench.registry import generator as generators
 from alignbench.registry import load_plugins
 from alignbench.scoring.bench import Bench, Progress, silent
-from alignbench.scoring.evidence import measure
+from alignbench.scoring.evidence import evidence_of
 from alignbench.scoring.references import References
 from alignbench.seeds import Seed
 from alignbench.spec import parse_spec
@@ -304,7 +304,7 @@ def _laws(references: References) -> Iterator[tuple[str, Any]]:
 
 
 def _seen(references: References, label: str, law: Any) -> Iterator[Seen]:
-    bench, evidence = references.bench, measure(references, label, law)
+    bench, evidence = references.bench, evidence_of(references, label, law)
     if evidence.truth is None and law is bench.base:
         raise UsageError(f"--worlds {bench.task.name}: the truth of its base, {bench.base_name}, is not known")
     again = _said_before(evidence, label)

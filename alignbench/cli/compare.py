@@ -61,6 +61,9 @@ def compare(
     ] = None,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Write comparison.{md,html,json} there.")] = None,
     include_path: IncludePath = None,
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust_remote_code", help="Run the scripts of metrics that the folders name.")
+    ] = False,
 ) -> None:
     """Compare generators by paired differences on the draws that they share.
 
@@ -75,7 +78,7 @@ def compare(
     load_plugins(tuple(include_path or ()))
     gates = [gate_of(words) for words in fail_on_regression or ()]
     if series is None:
-        _compare(generators, gates, _Where(format, out))
+        _compare(generators, gates, _Where(format, out), trusted=trust_remote_code)
     elif series != "step":
         raise unknown("series", series, ["step"], "--series")
     elif gates:
@@ -102,7 +105,7 @@ class _Where:
         return names
 
 
-def _compare(generators: Sequence[str], gates: Sequence[Gate], where: _Where) -> None:
+def _compare(generators: Sequence[str], gates: Sequence[Gate], where: _Where, *, trusted: bool) -> None:
     from alignbench.reports.compare import text
     from alignbench.reports.compare.compared import compare as compared
     from alignbench.reports.compare.contenders import contenders
@@ -111,7 +114,7 @@ def _compare(generators: Sequence[str], gates: Sequence[Gate], where: _Where) ->
     where.formats(text.FORMATS)
     found, damaged = contenders(generators)
     with waiting("comparing") as told:
-        comparison = compared(found, told)
+        comparison = compared(found, told, trusted=trusted)
     if not comparison.tables:
         for line in (*damaged, *comparison.failures):
             say(line)

@@ -6,5 +6,6 @@ out. `task_run` is one task with one seed, `measured` makes the rows of one gene
 `writer` writes its files, `outcome` collects all rows and failures. `rescore` makes rows again from stored evidence;
 `provenance` says which versions and which machine.
 
-To add an option, add a field to `settings.Settings`.
+May import: floors 0 to 4, and of `reports` the columns of the tidy table. `settings` and `words` load neither torch nor
+pandas, so that `--help` is quick. To add an option, add a field to `settings.Settings`.
 """

@@ -8,8 +8,8 @@ from typing import Any
 from alignbench.errors import AlignbenchError, Unsupported
 from alignbench.run.rows import Row, RowKey, measure
 from alignbench.run.writer import Writer, restate
-from alignbench.scoring import evidence as scoring
 from alignbench.scoring.bench import identity_of
+from alignbench.scoring.evidence import evidence_of, evidence_of_p
 from alignbench.scoring.references import depends_on
 from alignbench.store import digest
 from alignbench.types import CEILING, Evidence
@@ -18,7 +18,7 @@ Failed = Callable[[AlignbenchError], None]
 """What is told of a metric that fails; the others go on."""
 
 
-def rows_of(writer: Writer, generator: Any, failed: Failed) -> list[Row]:
+def rows_of_generator(writer: Writer, generator: Any, failed: Failed) -> list[Row]:
     """The rows of `generator`, whose files `writer` writes; `failed` is told of metrics that fail."""
     evidence, key = _evidence(writer, generator, identity_of(generator))
     rows = measure(writer.bench.task.metrics, key, evidence, failed)
@@ -42,7 +42,7 @@ def _evidence(writer: Writer, generator: Any, identity: Any) -> tuple[Evidence, 
         return evidence, key
     with writer.running():
         bench.check(generator)
-        evidence = scoring.measure(references, writer.candidate.label, generator)
+        evidence = evidence_of(references, writer.candidate.label, generator)
         key = writer.key(identity)
         writer.store(wanted, evidence, key)
     return evidence, key
@@ -51,7 +51,7 @@ def _evidence(writer: Writer, generator: Any, identity: Any) -> tuple[Evidence, 
 def rows_of_p(writer: Writer, failed: Failed) -> list[Row]:
     """The rows of draws of p: what a perfect generator would score; none where such draws cannot be had."""
     try:
-        evidence = scoring.ceiling(writer.references)
+        evidence = evidence_of_p(writer.references)
     except Unsupported:
         return []
     wanted = digest(depends_on(writer.references, CEILING))

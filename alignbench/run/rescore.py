@@ -47,7 +47,7 @@ def remembered(folder: Path, task: str, *, trusted: bool = False) -> Remembered:
         return Remembered(asked, primary)
     refused = [name for name, _ in asked if name in registry and registry[name].runs_code]
     lines = tuple(f"{path}: the metric '{name}' is left out: it runs code that this file names; "
-                  "`alignbench score` runs it with --trust_remote_code" for name in refused)  # fmt: skip
+                  "--trust_remote_code runs it" for name in refused)  # fmt: skip
     return Remembered([one for one in asked if one[0] not in refused], primary, lines)
 
 

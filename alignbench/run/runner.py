@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from alignbench.errors import AlignbenchError, let_go
-from alignbench.generators.hf.series import STEP, step_of
+from alignbench.generators.hf.series import step_of
 from alignbench.run import words
 from alignbench.run.models import Models, label_of, name_of
 from alignbench.run.outcome import Outcome, Place, Watch
@@ -23,6 +23,7 @@ from alignbench.run.writer import Writer
 from alignbench.scoring.bench import Bench, identity_of
 from alignbench.scoring.references import References
 from alignbench.seeds import Seed
+from alignbench.spec import STEP
 from alignbench.store import DrawStore, check_writable, digest
 from alignbench.task import Task
 
@@ -50,7 +51,7 @@ class _Other:
 
     number: int
     given: Any
-    barred: frozenset[str]  # names of the tasks that it cannot do
+    cannot_do: frozenset[str]  # names of the tasks that it cannot do
 
 
 @dataclass
@@ -105,21 +106,21 @@ class _Run:
             except AlignbenchError as error:
                 self.outcome.failed(label_of(given), error)
             else:
-                found.append(_Other(number, given, self._barred(given, outline, benches)))
+                found.append(_Other(number, given, self._cannot_do(given, outline, benches)))
         return found
 
-    def _barred(self, given: Any, outline: Any, benches: Sequence[Bench]) -> frozenset[str]:
+    def _cannot_do(self, given: Any, outline: Any, benches: Sequence[Bench]) -> frozenset[str]:
         """Names of the tasks whose prompts a model cannot read, or whose base it cannot be compared with."""
         if outline is None:
             return frozenset()
-        generator, name, barred = self.models.warped(given, outline), name_of(outline, given), set()
+        generator, name, cannot_do = self.models.warped(given, outline), name_of(outline, given), set()
         for bench in benches:
             try:
                 bench.check(generator)
             except AlignbenchError as error:
                 self.outcome.failed(f"{bench.task.name}: {name}", error)
-                barred.add(bench.task.name)
-        return frozenset(barred)
+                cannot_do.add(bench.task.name)
+        return frozenset(cannot_do)
 
     def base_and_aligners(self, tasks: list[TaskRun], *, keep: bool) -> list[TaskRun]:
         """Measure base, aligners and draws of p of every task; the tasks that were, where other models follow.
@@ -148,7 +149,7 @@ class _Run:
         tasks = [task_run for task_run in tasks if not task_run.bench.task.base]
         names = {task_run.bench.base_name for task_run in tasks[:1]}
         for other in others:
-            able = [task_run for task_run in tasks if task_run.bench.task.name not in other.barred]
+            able = [task_run for task_run in tasks if task_run.bench.task.name not in other.cannot_do]
             with self.outcome.failing(label_of(other.given)):
                 if able:
                     self._other_model(able, other, names)
@@ -159,7 +160,7 @@ class _Run:
         """Load a model, once, and measure it; when this returns nothing but `models` holds on to it."""
         model = self.models.load(other.given)
         generator = self.models.warped(other.given, model)
-        name = _told_apart(self.models.named(other.given, model), generator, names)
+        name = _unique_name(self.models.named(other.given, model), generator, names)
         if name in names:
             return
         names.add(name)
@@ -182,7 +183,7 @@ class _Run:
         return step_of(name) if STEP.search(name) else None
 
 
-def _told_apart(name: str, generator: Any, taken: set[str]) -> str:
+def _unique_name(name: str, generator: Any, taken: set[str]) -> str:
     """The name, with a few digits of the generator's identity after it where another has it already.
 
     Two checkpoints may both lie in a folder called `final`; were they one name, they would be one row.

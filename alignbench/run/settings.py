@@ -81,8 +81,9 @@ def _collected() -> Iterator[None]:
 
 
 def wrong(name: str, value: Any, what: str) -> UsageError:
-    """The error that says what a value must be."""
-    return UsageError(f"{name} {value if isinstance(value, str) else brief(value)}: must be {what}")
+    """The error that says what a value must be; a text that would read as a number or a word is shown as a text."""
+    typed = isinstance(value, str) and parse_scalar(value) == value
+    return UsageError(f"{name} {value if typed else brief(value)}: must be {what}")
 
 
 def _listed(value: Any) -> tuple[Any, ...]:
@@ -137,10 +138,11 @@ def _template(value: Any, name: str) -> bool | str:
 
 
 def _draws(value: Any, name: str) -> int | dict[str, int]:
-    sizes = value.values() if isinstance(value, Mapping) else [value]
-    if any(type(size) is not int or size < 1 for size in sizes):
-        raise wrong(name, value, "a whole number >= 1, or {TASK: N, …}")
-    return {_text(task, name): size for task, size in value.items()} if isinstance(value, Mapping) else int(value)
+    if not isinstance(value, Mapping):
+        return _count(value, name)
+    if any(type(size) is not int or size < 1 for size in value.values()):
+        raise wrong(name, value, "{TASK: N, …} with whole numbers >= 1")
+    return {_text(task, name): size for task, size in value.items()}
 
 
 def _batch_size(value: Any, name: str) -> int | str:
@@ -313,9 +315,11 @@ def checked(values: Mapping[str, Any], origin: Origin) -> Settings:
         raise UsageError(first_wrong(error)[1]) from error
 
 
-def first_wrong(error: ValidationError) -> tuple[tuple[str | int, ...], str]:
-    """Where the first thing is that is wrong, and what is wrong with it."""
-    first = error.errors()[0]
+def first_wrong(
+    error: ValidationError, line: Callable[[str | int], int] = lambda key: 0
+) -> tuple[tuple[str | int, ...], str]:
+    """Where the first thing is that is wrong, by the `line` of its key, and what is wrong with it."""
+    first = min(error.errors(), key=lambda one: line(one["loc"][0]))
     if first["type"] == "extra_forbidden":
         name = str(first["loc"][0])
         return first["loc"], f"unknown option '{name}'.{did_you_mean(name, OPTIONS)}"

@@ -11,7 +11,7 @@ from typing import Any
 from alignbench.errors import RunError, UsageError
 from alignbench.generators.law import Law
 from alignbench.generators.token_bytes import token_bytes
-from alignbench.run.measured import rows_of, rows_of_p
+from alignbench.run.measured import rows_of_generator, rows_of_p
 from alignbench.run.outcome import ALIGNER, DRAWS_OF_P, MODEL, Outcome, Place
 from alignbench.run.rows import Candidate, Row
 from alignbench.run.writer import Writer
@@ -70,7 +70,7 @@ class TaskRun:
         """The rows of an aligner on the base, the `number`th."""
         with self._placing(replace(self.place, part=ALIGNER, number=number), candidate) as rows:
             generator = self.references.setting.aligned(recipe)
-            rows += rows_of(self.writer(self.references, candidate), generator, self._failed(candidate))
+            rows += rows_of_generator(self.writer(self.references, candidate), generator, self._failed(candidate))
 
     def draws_of_p(self) -> None:
         """The rows of draws of p, which any generator could at best be like."""
@@ -80,7 +80,7 @@ class TaskRun:
 
     def _row(self, place: Place, candidate: Candidate, generator: Any) -> None:
         with self._placing(place, candidate) as rows:
-            rows += rows_of(self.writer(self.references, candidate), generator, self._failed(candidate))
+            rows += rows_of_generator(self.writer(self.references, candidate), generator, self._failed(candidate))
 
     @contextmanager
     def _placing(self, place: Place, candidate: Candidate) -> Iterator[list[Row]]:

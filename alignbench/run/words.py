@@ -94,7 +94,7 @@ def read(path: Path, *, trusted: bool = False) -> Words:
     try:
         settings = Settings.model_validate(said, context=Origin())
     except ValidationError as error:
-        raise page.refuse(*first_wrong(error)) from error
+        raise page.refuse(*first_wrong(error, lambda key: page.lines.get((key,), 0))) from error
     return {name: getattr(settings, name) for name in said}
 
 

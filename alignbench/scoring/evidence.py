@@ -23,7 +23,7 @@ WEIGHED = 1000 * APART
 UNKNOWN_STEPS = {"kl_base": "the generator's next-token distributions are not known"}
 
 
-def measure(references: References, label: str, generator: Any) -> Evidence:
+def evidence_of(references: References, label: str, generator: Any) -> Evidence:
     """Everything that is measured about `generator`; raises RunError when it kept no draw of some prompt."""
     bench, ref = references.bench, references.ref
     reset_peak()
@@ -46,7 +46,7 @@ def measure(references: References, label: str, generator: Any) -> Evidence:
     )  # fmt: skip
 
 
-def ceiling(references: References) -> Evidence:
+def evidence_of_p(references: References) -> Evidence:
     """Draws of p itself: what a perfect generator would score. Raises Unsupported where they cannot be had."""
     own = references.draws_of_p()
     reasons = {"log_gen": "draws of p itself"}

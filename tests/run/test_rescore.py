@@ -42,12 +42,17 @@ def test_score_runs_no_script_that_the_folder_names(command, folder):
     assert not Path("pwned").exists() and said.code == 1 and "Traceback" not in said.err
     [line] = said.err.splitlines()
     assert line == ("alignbench: out/task_little.json: the metric 'evaluate' is left out: it runs code that this file "
-                    "names; `alignbench score` runs it with --trust_remote_code")  # fmt: skip
+                    "names; --trust_remote_code runs it")  # fmt: skip
     assert "exact (base)" in said.out, "the other metrics are there"
 
 
 def test_score_runs_it_where_it_is_trusted(command, folder):
     command("score", "out", "--trust_remote_code")
+    assert Path("pwned").exists()
+
+
+def test_compare_runs_it_where_it_is_trusted(command, folder):
+    command("compare", "out", "base", "rejection:cap=256", "--trust_remote_code")
     assert Path("pwned").exists()
 
 

@@ -119,7 +119,12 @@ class NGramState:
         return NGramState(self.table, self.contexts[rows])
 
 
-@generator
+def outline(**given: Any) -> Law:
+    """The law that `exact` makes of these arguments: a world has no weights, and is all there at once."""
+    return exact(**given)
+
+
+@generator(outline=outline)
 def exact(
     *, words: str | Sequence[str] = WORDS, order: int = 2, hidden: int = 0, seed: int = 0, concentration: float = 1.0,
     batch_size: int | str = "auto", device: str = "auto", dtype: str = "auto",

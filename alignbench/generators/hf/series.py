@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import TypeGuard
 
 from alignbench.errors import UsageError
-from alignbench.spec import STEP as STEP
-from alignbench.spec import Spec
+from alignbench.spec import STEP, Spec
 
 _LOG = logging.getLogger(__name__)
 

@@ -100,13 +100,14 @@ class Numbers:
     """Every metric that the runs asked for, of each evidence once; `failed` is told of those that fail."""
 
     failed: Callable[[str], None]
+    trusted: bool = False  # whether metrics may run code that a folder names
     known: dict[tuple[int, int], tuple[Evidence, dict[str, Row]]] = field(default_factory=dict)
 
     def of(self, measured: Measured, evidence: Evidence, draws: int) -> dict[str, Row]:
         """Name → row, on `draws` of each prompt."""
         place = (id(evidence), draws)
         if place not in self.known:  # the evidence is kept too, so that no other gets its id
-            told = remembered(measured.path.parent.parent, measured.key.task)
+            told = remembered(measured.path.parent.parent, measured.key.task, trusted=self.trusted)
             for line in told.refused:
                 self.failed(line)
             key = replace(measured.key, draws=draws)
@@ -115,14 +116,15 @@ class Numbers:
         return self.known[place][1]
 
 
-def compare(found: Sequence[Contender], told: Progress = lambda what: None) -> Comparison:
+def compare(found: Sequence[Contender], told: Progress = lambda what: None, *, trusted: bool = False) -> Comparison:
     """Each of `found` but the first beside the first, on every task that both were measured on.
 
-    The p-values of all numbers shown of a task, those of all candidates, are one family for Holm's adjustment.
+    The p-values of all numbers shown of a task, those of all candidates, are one family for Holm's adjustment. Metrics
+    that run code which a folder names are left out unless it is `trusted`.
     """
     tables: list[Compared] = []
     failures: list[str] = []
-    measured = Numbers(failures.append)
+    measured = Numbers(failures.append, trusted)
     for other in found[1:]:
         fitting, skipped = pairs(found[0], other)
         failures += skipped
