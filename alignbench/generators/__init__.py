@@ -13,7 +13,7 @@ To add a generator, write a file with a factory `@generator def mine(*, batch_si
 returns anything with the `Sampler` protocol (`alignbench.types`); with `log_prob` too its divergences are measured.
 Where weights take long to load, `@generator(outline=f)` names a function of the same arguments that makes the law
 without them, or None: by it a run checks prompts and tokenizers before it draws. A file of your own is found by
-`--include_path`, a package by the entry-point group `alignbench`. May import: floor 0, `sources` and `target`.
+`--include_path`, a package by the entry-point group `alignbench`. May import: floor 0 and `sources`.
 """
 
 from alignbench.generators.exact import world as world

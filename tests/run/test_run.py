@@ -187,7 +187,7 @@ def test_a_black_box_can_be_tested_but_not_be_a_base():
     ("options", "message"),
     [
         ({"draws": 0}, "draws 0: must be a whole number >= 1"),
-        ({"draws": "8"}, "draws 8: must be a whole number >= 1"), ({"seed": 1.5}, "seed 1.5: must be a whole"),
+        ({"draws": "8"}, "draws '8': must be a whole number >= 1"), ({"seed": 1.5}, "seed 1.5: must be a whole"),
         ({"limit": 0}, "limit 0: must be a whole number >= 1"),
         ({"seed": -1}, "seed -1: must be a whole number >= 0"), ({"aligners": ["bst_of_n"]}, "unknown aligner"),
         ({"judge": "exat"}, "unknown generator 'exat'"), ({"include_path": ["nowhere"]}, "no such file or folder"),

@@ -133,7 +133,7 @@ def test_a_chat_template_may_be_named():
         ("model: {pretrained: a}", "run.yaml:1: model: a spec in YAML is a mapping with a 'name'"),
         ("aligner:\n  - best_of_n\n  - 'best_of_n:4'", "run.yaml:3: aligner 'best_of_n': '4' is not key=value"),
         ("base: [a, b]", "run.yaml:1: base ['a', 'b']: must be a spec"),
-        ("draws: {a: 0}", "run.yaml:1: draws {'a': 0}: must be a whole number >= 1, or {TASK: N, …}"),
+        ("draws: {a: 0}", "run.yaml:1: draws {'a': 0}: must be {TASK: N, …} with whole numbers >= 1"),
         ("batch_size: many", "run.yaml:1: batch_size many: must be auto or a whole number >= 1"),
         ("tasks: [3]", "run.yaml:1: tasks 3: must be a text"),
         ("log_samples: 1", "run.yaml:1: log_samples 1: must be true or false"),
