@@ -1,7 +1,7 @@
 """The command line: words to calls. The only place that prints and chooses exit codes. Floor 7.
 
 `app` is the typer app, `words` what commands share; each other file holds a command or two. A command reads its
-options, calls the floor that does the work, and shows what came of it. May import: every floor, but what is heavy (torch,
+options, calls the floor that does the work, and shows what came of it. May import: every floor; what is heavy (torch,
 transformers, pandas) only inside a command. To add a command, write a file, import it below and name it in `ORDER`.
 """
 
