@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from alignbench.errors import RunError, unknown
+from alignbench.errors import RunError, UsageError, brief, unknown
 from alignbench.run.outcome import Outcome, Watch
 from alignbench.run.runner import run
-from alignbench.run.settings import OPTIONS, Origin, checked
+from alignbench.run.settings import OPTIONS, checked
+from alignbench.run.values import Origin
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,9 +31,11 @@ def evaluate(
     UsageError on a wrong name.
     """
     known = OPTIONS.keys() - {"model", "aligner", "tracker"} | {*WATCH}
-    for name in options:
+    for name, value in options.items():
         if name not in known:
-            raise unknown("option", name, known, "evaluate")
+            raise unknown("option", name, {*known, "aligners"}, "evaluate")
+        if name in WATCH and not callable(value):
+            raise UsageError(f"{name} {brief(value)}: must be a function")
     watch = Watch(**{name: options.pop(name) for name in WATCH if name in options})
     given = {"model": generator, "tasks": tasks, "base": base, "aligner": aligners, **options}
     return _frame(run(checked(given, Origin(objects=True)), watch))

@@ -51,6 +51,8 @@ def write_atomic(path: Path, content: bytes | str) -> None:
 
 def check_writable(folder: Path) -> None:
     """Raise StoreError unless files can be made in `folder` (made if missing); called before anything is drawn."""
+    if folder.exists() and not folder.is_dir():
+        raise StoreError(f"{folder}: cannot be written: it is a file, not a folder")
     probe = folder / f".probe-{os.getpid()}"
     write_atomic(probe, "")
     probe.unlink()

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from alignbench.aligners.base import told
-from alignbench.errors import AlignbenchError, Unsupported, let_go
+from alignbench.errors import AlignbenchError, Unsupported, UsageError, brief, let_go
 from alignbench.generators.law import Law
 from alignbench.registry import aligner as aligners
 from alignbench.registry import generator as generators
@@ -41,6 +41,8 @@ def recipe_of(given: Any) -> tuple[str, Any]:
     choice that is left at its default is the plain recipe, and is not said.
     """
     recipe = given.build(aligners, "aligner") if isinstance(given, Spec) else given
+    if not hasattr(recipe, "align"):
+        raise UsageError(f"aligner {brief(recipe)}: must be a spec such as best_of_n:n=4, or an object with 'align'")
     known = (name for name, entry in aligners.items() if entry.thing is type(recipe))
     name = given.name if isinstance(given, Spec) else next(known, type(recipe).__name__)
     return Spec(name, told(recipe, given.arguments if isinstance(given, Spec) else {})).label, recipe

@@ -9,9 +9,8 @@ from typing import Any
 
 from alignbench.errors import AlignbenchError, UsageError, unknown
 from alignbench.generators.hf.series import expand, step_in
-from alignbench.generators.warp import Warp
-from alignbench.registry import Entry, load_plugins
 from alignbench.registry import generator as generators
+from alignbench.registry import load_plugins
 from alignbench.run.models import name_of, recipe_of, same
 from alignbench.run.settings import Settings
 from alignbench.spec import Spec, parse_spec
@@ -114,11 +113,9 @@ def _of_task(plan: Plan, task: Task) -> Iterator[str]:
 
 
 def _check_arguments(settings: Settings) -> None:
-    """Raise UsageError where a model is given an argument, or all of them a decoding setting, that does not exist."""
+    """Raise UsageError where a model is given an argument that does not exist."""
     for spec in _specs(settings):
         generators.find(spec.name).check(spec.arguments, f"model '{spec.name}'", tuple(settings.handed))
-    Entry("--gen_kwargs", Warp, {}).check(settings.gen_kwargs, "--gen_kwargs")
-    Warp(**settings.gen_kwargs)
 
 
 def _specs(settings: Settings) -> list[Spec]:

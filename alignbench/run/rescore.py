@@ -28,7 +28,7 @@ class Remembered:
 
     asked: Asked = None  # metrics; None for all that apply
     primary: str = PRIMARY
-    refused: tuple[str, ...] = ()  # a line for each metric that would run code which the folder names
+    refused: tuple[str, ...] = ()  # a line for each metric that is left out, or that the file cannot be read
 
 
 def remembered(folder: Path, task: str, *, trusted: bool = False) -> Remembered:
@@ -41,8 +41,10 @@ def remembered(folder: Path, task: str, *, trusted: bool = False) -> Remembered:
         content = json.loads(path.read_text(encoding="utf-8"))
         listed, primary = content["metrics"], str(content["primary"])
         asked = None if listed is None else [(str(metric), dict(params)) for metric, params in listed]
-    except (OSError, ValueError, KeyError, TypeError):
+    except FileNotFoundError:
         return Remembered()
+    except (OSError, ValueError, KeyError, TypeError):
+        return Remembered(refused=(f"{path}: is not what a run writes: all metrics that apply are measured",))
     if trusted or asked is None:
         return Remembered(asked, primary)
     refused = [name for name, _ in asked if name in registry and registry[name].runs_code]

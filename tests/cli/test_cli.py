@@ -358,7 +358,7 @@ def test_a_glob_without_a_match_beside_a_good_model(command):
         (("--gen_kwargs", "temperature=0"), "temperature=0: must be above 0"),
         (("--gen_kwargs", "top_p=2"), "top_p=2: must be in (0, 1]"),
         (("--seed", "9" * 20), "must be a whole number >= 0 and below 2^63"),
-        (("--seed", "0,x"), "--seed x: must be a whole number >= 0"),
+        (("--seed", "0,x"), "--seed 0,x: must be a whole number >= 0"),
         (("--config", "nowhere.yaml"), "nowhere.yaml: cannot be read: No such file or directory"),
         (("--include_path", "nowhere"), "nowhere: no such file or folder"),
         (("--batch_size", "many"), "--batch_size many: must be auto or a whole number >= 1"),

@@ -60,3 +60,13 @@ def test_compare_runs_no_script_that_the_folder_names(command, folder):
     said = command("compare", "out", "base", "rejection:cap=256")
     assert not Path("pwned").exists() and "Traceback" not in said.err
     assert "the metric 'evaluate' is left out" in said.err and "always" in said.out
+
+
+@pytest.mark.parametrize("text", ["[", "[]", '{"metrics": ["perplexity", 3], "primary": ""}', '{"metrics": 5}'])
+def test_a_memory_that_cannot_be_read_is_told(command, folder, text):
+    (folder / "task_little.json").write_text(text)
+    said = command("score", "out")
+    assert said.code == 1 and "exact (base)" in said.out and not Path("pwned").exists()
+    assert (
+        said.err == "alignbench: out/task_little.json: is not what a run writes: all metrics that apply are measured\n"
+    )

@@ -13,7 +13,8 @@ import alignbench
 from alignbench.cli.app import app
 from alignbench.errors import TaskError, UsageError
 from alignbench.generators.exact.world import exact
-from alignbench.run.settings import OPTIONS, QUICKSTART, Origin, Settings, checked, schema
+from alignbench.run.settings import OPTIONS, QUICKSTART, Settings, checked, schema
+from alignbench.run.values import Origin
 from alignbench.run.words import OTHERS, VARIABLES, from_environment, page_of, read, settings_of, words_of
 from alignbench.spec import Spec
 
@@ -127,14 +128,14 @@ def test_a_chat_template_may_be_named():
         ("apply_chat_template: 1", "run.yaml:1: apply_chat_template 1: must be true, false or the name of a template"),
         ("tasks: [a]\n\nmodle: exact\n", "run.yaml:3: unknown option 'modle'. Did you mean 'model'?"),
         ("limit: 0", "run.yaml:1: limit 0: must be a whole number >= 1"),
-        ("tasks: [a]\nseed: [0, x]", "run.yaml:2: seed x: must be a whole number >= 0 and below 2^63, or several"),
+        ("tasks: [a]\nseed: [0, x]", "run.yaml:2: seed 'x': must be a whole number >= 0 and below 2^63, or several"),
         ("seed: true", "run.yaml:1: seed True: must be a whole number"),
         ("model: [exact, 3]", "run.yaml:1: model 3: must be a spec such as hf:pretrained=gpt2"),
         ("model: {pretrained: a}", "run.yaml:1: model: a spec in YAML is a mapping with a 'name'"),
         ("aligner:\n  - best_of_n\n  - 'best_of_n:4'", "run.yaml:3: aligner 'best_of_n': '4' is not key=value"),
         ("base: [a, b]", "run.yaml:1: base ['a', 'b']: must be a spec"),
         ("draws: {a: 0}", "run.yaml:1: draws {'a': 0}: must be {TASK: N, …} with whole numbers >= 1"),
-        ("batch_size: many", "run.yaml:1: batch_size many: must be auto or a whole number >= 1"),
+        ("batch_size: many", "run.yaml:1: batch_size 'many': must be auto or a whole number >= 1"),
         ("tasks: [3]", "run.yaml:1: tasks 3: must be a text"),
         ("log_samples: 1", "run.yaml:1: log_samples 1: must be true or false"),
         ("gen_kwargs: warm", "run.yaml:1: gen_kwargs: 'warm' is not key=value"),
@@ -168,9 +169,11 @@ def test_a_variable_that_is_no_option_is_told():
 
 @pytest.mark.parametrize(
     ("name", "text", "line"),
-    [("LIMIT", "0", "ALIGNBENCH_LIMIT 0: must be a whole number >= 1"),
-     ("DRAWS", "x", "ALIGNBENCH_DRAWS x: must be a whole number >= 1"),
-     ("LOG_SAMPLES", "2", "ALIGNBENCH_LOG_SAMPLES 2: must be true or false")],
+    [("GEN_KWARGS", "temperature=hot", "ALIGNBENCH_GEN_KWARGS argument 'temperature': input should be a valid number"),
+     ("DRAWS", "9" * 30, "ALIGNBENCH_DRAWS=9{30}: must be a whole number of at most 1,000,000,000"),
+     ("LIMIT", "0", "ALIGNBENCH_LIMIT=0: must be a whole number >= 1"),
+     ("DRAWS", "x", "ALIGNBENCH_DRAWS=x: must be a whole number >= 1"),
+     ("LOG_SAMPLES", "2", "ALIGNBENCH_LOG_SAMPLES=2: must be true or false")],
 )  # fmt: skip
 def test_a_wrong_value_in_a_variable(name, text, line):
     with pytest.raises(UsageError, match=line):
@@ -179,7 +182,14 @@ def test_a_wrong_value_in_a_variable(name, text, line):
 
 def test_seeds_as_typed():
     assert job(model=["exact"], tasks=["a"], seed="0, 1,2").seed == (0, 1, 2)
-    for wrong, told in (("0,x", "x"), ("", ""), ("0,", ""), ("-1", "-1"), ("1.5", "1.5"), (str(2**63), str(2**63))):
+    for wrong, told in (
+        ("0,x", "0,x"),
+        ("", "''"),
+        ("0,", "0,"),
+        ("-1", "-1"),
+        ("1.5", "1.5"),
+        (str(2**63), str(2**63)),
+    ):
         with pytest.raises(UsageError, match=f"--seed {told}: must be a whole number >= 0 and below 2"):
             job(model=["exact"], tasks=["a"], seed=wrong)
     with pytest.raises(UsageError, match="--seed: 1 is there twice"):
@@ -243,6 +253,17 @@ def test_a_file_that_would_run_python_is_refused_unless_trusted(command, monkeyp
     assert Path("pwned").exists()
 
 
+def test_a_typed_include_path_stands_in_for_that_of_the_file(command):
+    """Its value is replaced, as every typed option replaces the file's; nothing of the file's is run."""
+    Path("mine").mkdir()
+    Path("evil.py").write_text("open('pwned', 'w').close()")
+    page("model: exact\ntasks: exact_ngram\ninclude_path: evil.py\n")
+    assert command("run", "--config", "run.yaml", "--include_path", "mine", "--dry_run").code == 0
+    assert not Path("pwned").exists()
+    page("model: exact\ntasks: exact_ngram\ninclude_path: []\n")
+    assert command("run", "--config", "run.yaml", "--dry_run").code == 0
+
+
 def test_the_file_that_a_run_with_plug_ins_leaves_says_what_it_needs():
     first = job(model=["exact"], tasks=["a"], include_path=["mine"])
     text = page_of(first)
@@ -256,6 +277,14 @@ def test_python_says_what_the_command_line_says(tmp_path):
         alignbench.evaluate("exact", "exact_ngram", draws=0)
     with pytest.raises(UsageError, match=r"^evaluate: unknown option 'lmit'\. Did you mean 'limit'\?"):
         alignbench.evaluate("exact", "exact_ngram", lmit=0)
+    with pytest.raises(UsageError, match=r"unknown option 'aligner'\. Did you mean 'aligners'\?"):
+        alignbench.evaluate("exact", "exact_ngram", aligner="greedy")
+    with pytest.raises(
+        UsageError, match=r"^aligner 5: must be a spec such as best_of_n:n=4, or "
+    ):
+        alignbench.evaluate("exact", "exact_ngram", aligners=[5])
+    with pytest.raises(UsageError, match=r"^on_rows 5: must be a function"):
+        alignbench.evaluate("exact", "exact_ngram", on_rows=5)
     rows = alignbench.evaluate("exact", "exact_reward", limit=1, draws=8, output_path=tmp_path / "out")
     [saved] = (tmp_path / "out").glob("config_*.yaml")
     assert {"limit": 1, "draws": 8, "seed": (0,)}.items() <= read(saved).items() and len(rows)
