@@ -279,9 +279,7 @@ def test_python_says_what_the_command_line_says(tmp_path):
         alignbench.evaluate("exact", "exact_ngram", lmit=0)
     with pytest.raises(UsageError, match=r"unknown option 'aligner'\. Did you mean 'aligners'\?"):
         alignbench.evaluate("exact", "exact_ngram", aligner="greedy")
-    with pytest.raises(
-        UsageError, match=r"^aligner 5: must be a spec such as best_of_n:n=4, or "
-    ):
+    with pytest.raises(UsageError, match=r"^aligner 5: must be a spec such as best_of_n:n=4, or "):
         alignbench.evaluate("exact", "exact_ngram", aligners=[5])
     with pytest.raises(UsageError, match=r"^on_rows 5: must be a function"):
         alignbench.evaluate("exact", "exact_ngram", on_rows=5)
