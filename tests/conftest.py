@@ -117,7 +117,7 @@ def evaluate_here(monkeypatch, tmp_path):
     monkeypatch.setattr(evaluate.config, "HF_EVALUATE_OFFLINE", True)
     monkeypatch.setattr(evaluate.config, "HF_MODULES_CACHE", tmp_path / "modules")
     monkeypatch.setattr(evaluate.config, "HF_METRICS_CACHE", tmp_path / "metrics")
-    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(sys, "path", [str(tmp_path / "modules"), *sys.path])  # before what a user's own cache holds
 
     def forget():
         for name in [n for n in sys.modules if n.partition(".")[0] == "evaluate_modules"]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from dataclasses import replace
 from functools import partial
 
@@ -528,7 +529,11 @@ def test_weights_missing_from_the_file_are_refused(folder):
     assert "transformer.h.1.mlp.c_fc.weight" in refused(pretrained=folder)
 
 
-def test_remote_code_runs_only_when_asked(folder, tmp_path):
+def test_remote_code_runs_only_when_asked(folder, tmp_path, monkeypatch):
+    from transformers import dynamic_module_utils
+
+    monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))  # not the user's
+    monkeypatch.setattr("sys.path", list(sys.path))
     marker = tmp_path / "code was run"
     (folder / "mine.py").write_text(
         f"open({str(marker)!r}, 'w').close()\n"
