@@ -15,14 +15,14 @@ from models import tiny_llama as save_llama
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _one_thread_in_float32():
-    """float32 by default, whatever this CPU likes better: there laws hold to the last draw."""
+def _one_thread():
+    """One thread, and nothing said of what bfloat16 would gain on this CPU."""
     import torch
 
     from alignbench.generators.hf import precision
 
     torch.set_num_threads(1)
-    precision.cpu_likes_bfloat16 = lambda: False
+    precision.multiplies_bfloat16 = lambda: False
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -345,7 +345,7 @@ def test_registered_aligners_give_samplers_that_keep_the_laws(name, worlds):
     target = WINDY
     recipe = aligner[name].thing(**NEEDED.get(name, {}))
     base = worlds["exact"]
-    aligned = recipe.align(base, target, PROMPTS, max_tokens=4, seed=testing.Seed(0, "train"))
+    aligned = recipe.align(Setting(base, target, PROMPTS, 4, testing.Seed(0, "train")))
     names = check(aligned, PROMPTS, max_tokens=4)
     assert set(EVERY_LAW[:3]) <= set(names)
     assert aligned.identity() != base.identity()
@@ -364,7 +364,7 @@ def _keeps_its_word(name, aligned):
 def test_registered_aligners_on_a_network(name, worlds):
     """Rows as asked, draws that depend on their row alone, for several prompts; the sampler says what it is."""
     setting = Setting(worlds["gpt2"], WINDY, PROMPTS[:2], 3, testing.Seed(0, "train"))
-    aligned = setting.aligned(aligner[name].thing(**NEEDED.get(name, {})))
+    aligned = aligner[name].thing(**NEEDED.get(name, {})).align(setting)
     for law in testing.LAWS[Sampler]:
         law(Case(aligned, PROMPTS[:2], 3, draws=2))
     _keeps_its_word(name, aligned)
@@ -380,7 +380,7 @@ def test_a_target_driven_aligner_without_constraints_gives_the_base(name, worlds
 
 def returns_the_base(recipe, base, length=3):
     """KL 0 where the law is known, else the frequencies of all continuations within 5 standard errors."""
-    aligned = Setting(base, FREE, PROMPTS, length, testing.Seed(0, "train")).aligned(recipe)
+    aligned = recipe.align(Setting(base, FREE, PROMPTS, length, testing.Seed(0, "train")))
     truth = exact_values(base, aligned, FREE, PROMPTS, length)
     if truth is not None:
         for part in ("kl_target", "kl_reverse", "kl_base"):
@@ -415,8 +415,8 @@ class Sharper:
 
     known: bool
 
-    def align(self, base, target, prompts, *, max_tokens, seed, workdir=None):
-        law = base.warped(temperature=0.8)
+    def align(self, setting):
+        law = setting.base.warped(temperature=0.8)
         return law if self.known else SimpleNamespace(sample=law.sample)
 
 
@@ -424,7 +424,7 @@ class Sharper:
 def test_planted_an_aligner_that_moves_the_base_for_nothing(worlds, known):
     with pytest.raises(AssertionError):
         returns_the_base(Sharper(known), worlds["exact"])
-    plain = SimpleNamespace(align=lambda base, *_, **__: SimpleNamespace(sample=base.sample))
+    plain = SimpleNamespace(align=lambda setting: SimpleNamespace(sample=setting.base.sample))
     returns_the_base(plain, worlds["exact"])  # a black box that is the base passes by its frequencies
 
 

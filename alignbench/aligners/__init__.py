@@ -16,8 +16,8 @@ To add one, write a file in the folder whose line says what it does, and import 
 
         by: float = 0.5
 
-        def align(self, base, target, prompts, *, max_tokens, seed, workdir=None) -> Law:
-            return need_law(base, "warmer").warped(temperature=1 + self.by)
+        def align(self, setting: Setting) -> Law:
+            return need_law(setting.base, "warmer").warped(temperature=1 + self.by)
 
 `tests/test_laws.py` then runs it like all others. An aligner may import floors 0 and 1, and never `features` or
 `metrics`: the target measures features (`target.log_ratio_of(prompts, draws)`). `align` returns a `Sampler`; give it an
@@ -25,10 +25,10 @@ To add one, write a file in the folder whose line says what it does, and import 
 say how by `selection` (and what by `proposal`, where that is not the base), and its divergences are computed from their
 weights.
 
+`align` is given a `base.Setting`: base, target, prompts, those to train on (`setting.train_prompts`), length and seed.
 `@aligner` declares `target_driven`, whether the recipe reads the target (so that without constraints it gives the base
-back), `density`: "exact" (the sampler has `log_prob`), "closed form" (it has a `selection`) or "bounds", and `trains`,
-whether it is to have the task's `train` prompts as its `prompts`. One that puts others to work has `within`: see
-`base.Nesting`.
+back), and `density`: "exact" (the sampler has `log_prob`), "closed form" (it has a `selection`) or "bounds". One that
+puts others to work aligns them by a setting of its own: `recipe.align(replace(setting, base=…))`.
 """
 
 from alignbench.aligners import chain as chain

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass
-from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from alignbench.errors import Unsupported, UsageError
@@ -25,62 +24,31 @@ Named = str | Mapping[str, Any]
 class Aligner(Protocol):
     """A frozen dataclass of hyper-parameters with one method."""
 
-    def align(
-        self, base: Any, target: Target, prompts: Sequence[str], *, max_tokens: int, seed: Seed,
-        workdir: Path | None = None,
-    ) -> Sampler:  # fmt: skip
-        """The aligned generator; training uses the stream `train` and writes only below `workdir`."""
+    def align(self, setting: Setting) -> Sampler:
+        """The generator that it makes of the setting's base."""
         ...
-
-
-@runtime_checkable
-class Nesting(Protocol):
-    """An aligner that puts others to work, on all that it was itself given; one that inherits this has `align` too."""
-
-    def within(self, setting: Setting) -> Sampler:
-        """As `align`, with the training prompts too."""
-        ...
-
-    def align(
-        self, base: Any, target: Target, prompts: Sequence[str], *, max_tokens: int, seed: Seed,
-        workdir: Path | None = None,
-    ) -> Sampler:  # fmt: skip
-        """See `Aligner.align`."""
-        return self.within(Setting(base, target, prompts, max_tokens, seed))
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What an aligner is put to work on; `seed` is of the stream `train`, and so are the prompts `train`, if any."""
+    """All that an aligner is put to work on: its draws, its training and what it looks up are on the stream `train`."""
 
     base: Any
     target: Target
     prompts: Sequence[str]
     max_tokens: int
-    seed: Seed
-    train: Sequence[str] = ()
-
-    def aligned(self, recipe: Any) -> Any:
-        """The generator that a recipe makes of the base."""
-        if isinstance(recipe, Nesting):
-            return recipe.within(self)
-        prompts = self._seen if _trains(recipe) else self.prompts
-        return recipe.align(self.base, self.target, prompts, max_tokens=self.max_tokens, seed=self.seed)
+    seed: Seed  # of the stream `train`
+    train: Sequence[str] = ()  # the task's training prompts, if it has any
 
     @property
-    def _seen(self) -> Sequence[str]:
+    def train_prompts(self) -> Sequence[str]:
         """The prompts to train on: the task's own where it has no others, or the target no λ for others."""
         return self.prompts if self.target.per_prompt or not self.train else self.train
 
     def built(self, spec: Spec, where: str) -> Any:
         """The generator that a spec stands for: that of an aligner on the base, or one of its own."""
         thing = spec.build(kind_of(spec), where)
-        return self.aligned(thing) if spec.name in aligners else thing
-
-
-def _trains(recipe: Any) -> bool:
-    """Whether an aligner is declared to be one that trains."""
-    return any(entry.thing is type(recipe) and entry.meta.get("trains", False) for entry in aligners.values())
+        return thing.align(self) if spec.name in aligners else thing
 
 
 def kind_of(spec: Spec) -> Registry:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from alignbench.aligners.base import Named, Nesting, Setting, checked, told
+from alignbench.aligners.base import Named, Setting, checked, told
 from alignbench.errors import UsageError, brief
 from alignbench.registry import aligner
 from alignbench.spec import Spec, parse_spec
@@ -15,7 +15,7 @@ from alignbench.types import Sampler
 
 @aligner("chain", target_driven=False, density="exact")
 @dataclass(frozen=True)
-class Chain(Nesting):
+class Chain:
     """The last law of several aligners, each put to work on the law that the one before it made, the first on the base.
 
     A step that is driven by the target would aim at it from the base, not from what the steps before it made: such an
@@ -40,11 +40,11 @@ class Chain(Nesting):
         """How many examples a prompt comes after."""
         return sum(getattr(recipe, "shots", 0) for recipe in self.recipes)
 
-    def within(self, setting: Setting) -> Sampler:
-        """See `Nesting.within`."""
+    def align(self, setting: Setting) -> Sampler:
+        """See `Aligner.align`."""
         law = setting.base
         for recipe in self.recipes:
-            law = replace(setting, base=law).aligned(recipe)
+            law = recipe.align(replace(setting, base=law))
         return law  # type: ignore[no-any-return]
 
 

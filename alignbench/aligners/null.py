@@ -5,17 +5,12 @@ Source: Zheng et al., Cheating Automatic LLM Benchmarks: Null Models Achieve Hig
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-from alignbench.aligners.base import need_law
+from alignbench.aligners.base import Setting, need_law
 from alignbench.errors import UsageError
 from alignbench.generators.point_mass import PointMass, Said
 from alignbench.registry import aligner
-from alignbench.seeds import Seed
-from alignbench.target import Target
 
 
 @aligner("constant", target_driven=False, density="exact")
@@ -29,12 +24,9 @@ class Constant:
         if not isinstance(self.text, str):
             raise UsageError(f"constant:text={self.text}: must be a text")
 
-    def align(
-        self, base: Any, target: Target, prompts: Sequence[str], *, max_tokens: int, seed: Seed,
-        workdir: Path | None = None,
-    ) -> PointMass:  # fmt: skip
+    def align(self, setting: Setting) -> PointMass:
         """See `Aligner.align`."""
-        return PointMass(need_law(base, "constant"), max_tokens, Said(self.text, "constant"))
+        return PointMass(need_law(setting.base, "constant"), setting.max_tokens, Said(self.text, "constant"))
 
 
 @aligner("copy", target_driven=False, density="exact")
@@ -42,9 +34,6 @@ class Constant:
 class Copy:
     """The prompt once more, after a space: a point mass that never reads the target."""
 
-    def align(
-        self, base: Any, target: Target, prompts: Sequence[str], *, max_tokens: int, seed: Seed,
-        workdir: Path | None = None,
-    ) -> PointMass:  # fmt: skip
+    def align(self, setting: Setting) -> PointMass:
         """See `Aligner.align`."""
-        return PointMass(need_law(base, "copy"), max_tokens, Said(" {prompt}", "copy"))
+        return PointMass(need_law(setting.base, "copy"), setting.max_tokens, Said(" {prompt}", "copy"))

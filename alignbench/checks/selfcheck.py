@@ -300,7 +300,7 @@ def _laws(references: References) -> Iterator[tuple[str, Any]]:
     yield "base", references.bench.base
     for text in LAWS:
         recipe = parse_spec(text, "selfcheck").build(aligners, "aligner")
-        yield text, references.setting.aligned(recipe)
+        yield text, recipe.align(references.setting)
 
 
 def _seen(references: References, label: str, law: Any) -> Iterator[Seen]:

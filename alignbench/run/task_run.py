@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from alignbench.errors import RunError, UsageError
+from alignbench.errors import RunError, UsageError, plain_failures
 from alignbench.generators.law import Law
 from alignbench.generators.token_bytes import token_bytes
 from alignbench.run.measured import rows_of_generator, rows_of_p
@@ -69,7 +69,8 @@ class TaskRun:
     def aligner(self, number: int, candidate: Candidate, recipe: Any) -> None:
         """The rows of an aligner on the base, the `number`th."""
         with self._placing(replace(self.place, part=ALIGNER, number=number), candidate) as rows:
-            generator = self.references.setting.aligned(recipe)
+            with plain_failures(f"align of {type(recipe).__name__}", RunError):
+                generator = recipe.align(self.references.setting)
             rows += rows_of_generator(self.writer(self.references, candidate), generator, self._failed(candidate))
 
     def draws_of_p(self) -> None:

@@ -21,7 +21,7 @@ BASE = exact(words="sun rain wind", order=3, seed=3)
 
 
 def align(steps, base=BASE, target=None):
-    return Chain(steps).align(base, target, PROMPTS, max_tokens=LENGTH, seed=Seed(0, "train"))
+    return Chain(steps).align(Setting(base, target, PROMPTS, LENGTH, Seed(0, "train")))
 
 
 def test_the_law_is_that_of_all_steps():
@@ -46,8 +46,8 @@ def test_the_identity_is_that_of_the_law_and_one_step_is_that_step():
 
 
 def test_steps_have_the_training_prompts(hard):
-    law = Setting(hard.base, hard.target, PROMPTS, LENGTH, Seed(0, "train"), ("wind",)).aligned(
-        Chain(["few_shot:k=2", "top_k:k=2"])
+    law = Chain(["few_shot:k=2", "top_k:k=2"]).align(
+        Setting(hard.base, hard.target, PROMPTS, LENGTH, Seed(0, "train"), ("wind",))
     )
     assert {prompt for prompt, _ in law.frame.drawn} == {"wind"} and law.warp.top_k == 2
     assert Chain(["few_shot:k=2", "top_k:k=2"]).shots == FewShot(2).shots == 2

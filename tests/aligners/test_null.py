@@ -7,6 +7,7 @@ import pytest
 import tiny_world
 
 from alignbench import evaluate
+from alignbench.aligners.base import Setting
 from alignbench.aligners.null import Constant, Copy
 from alignbench.errors import Unsupported, UsageError
 from alignbench.generators.hf.factory import hf
@@ -34,7 +35,7 @@ def model(tmp_path_factory):
 
 def test_a_constant_says_one_text_whatever_it_is_asked(model):
     """Its ids are the tokenizer's own, an EOS after them, and its log-probability is 0 there alone."""
-    law = Constant("rain snow").align(model, None, (), max_tokens=6, seed=Seed(0))
+    law = Constant("rain snow").align(Setting(model, None, (), 6, Seed(0)))
     draws = said(law, ["the nurse", "she"], 6)
     assert {text.strip() for text in draws.texts} == {"rain snow"}
     assert draws.finished.all()
@@ -46,7 +47,7 @@ def test_a_constant_says_one_text_whatever_it_is_asked(model):
 
 
 def test_a_copy_says_its_own_prompt_and_is_cut_where_it_must_be(model):
-    law = Copy().align(model, None, (), max_tokens=2, seed=Seed(0))
+    law = Copy().align(Setting(model, None, (), 2, Seed(0)))
     draws = said(law, ["the nurse said", "she"], 2)
     assert [text.strip() for text in draws.texts[::3]] == ["the nurse", "she"]
     assert draws.finished.tolist() == [False] * 3 + [True] * 3
@@ -68,9 +69,9 @@ def test_the_base_s_log_probability_of_it_is_its_kl_from_the_base(tmp_path):
 
 def test_what_cannot_be_said_is_one_line():
     with pytest.raises(UsageError, match="no word 'wnd'"):
-        law = Constant("wnd").align(tiny_world.BASE, None, (), max_tokens=3, seed=Seed(0))
+        law = Constant("wnd").align(Setting(tiny_world.BASE, None, (), 3, Seed(0)))
         said(law, ["rain"], 3)
     with pytest.raises(UsageError, match="must be a text"):
         Constant(3)
     with pytest.raises(Unsupported, match="constant"):
-        Constant().align(object(), None, (), max_tokens=3, seed=Seed(0))
+        Constant().align(Setting(object(), None, (), 3, Seed(0)))

@@ -26,7 +26,7 @@ def measured(tmp_path):
     def make(aligner, target="", base=BASE):
         (tmp_path / "tiny.yaml").write_text(TASK + target)
         bench = TaskOnBase(load_task(tmp_path / "tiny.yaml"), base, "exact", DrawStore(None), 200, Seed(7), silent)
-        return bench.measure("own", bench.setting.aligned(aligner))
+        return bench.measure("own", aligner.align(bench.setting))
 
     return make
 

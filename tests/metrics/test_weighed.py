@@ -46,7 +46,7 @@ def benches(tmp_path_factory):
 
 
 def evidence(bench, recipe):
-    return bench.measure("x", bench.setting.aligned(recipe))
+    return bench.measure("x", recipe.align(bench.setting))
 
 
 def near(found, truth, parts, errors=4.5):
@@ -91,7 +91,7 @@ def test_a_masking_proposal_under_rejection_is_p(benches, lookahead):
 def test_a_proposal_that_lacks_some_of_p(benches, recipe):
     """The masks rule wind out: KL(p‖π) is infinite, and the rest is of p on what is left."""
     calm = counts(BASE.vocab, "wind", 1).mapped(lambda v: (v == 0).astype(float))
-    sampler = benches["hard"].setting.aligned(recipe(proposal=constrained(BASE, calm)))
+    sampler = recipe(proposal=constrained(BASE, calm)).align(benches["hard"].setting)
     e = benches["hard"].measure("x", sampler)
     found = measure("divergence", e)
     assert found["kl_target"].value == found["kl_target_within"].value == e.truth["divergence.kl_target"] == np.inf
@@ -192,6 +192,6 @@ def test_a_finished_run_needs_no_pilot(tmp_path, benches, monkeypatch):
     first = evidence(bench, recipe)
     again = bench.anew()
     setting = Setting(again.base, again.target, again.prompts, 3, again.seed.on("train"))
-    sampler = setting.aligned(recipe)
+    sampler = recipe.align(setting)
     assert again.draw("x", sampler, "own").fresh == 0 and "log_beta" not in vars(sampler)
     assert first.selection.log_beta == sampler.selection.log_beta

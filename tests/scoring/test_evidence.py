@@ -11,6 +11,7 @@ from task_on_base import TaskOnBase
 from tiny_world import BASE, BRIGHT, PROMPTS, TASK
 
 from alignbench import metrics
+from alignbench.aligners.base import Setting
 from alignbench.errors import RunError, Unsupported, UsageError
 from alignbench.generators.exact.world import enumerate_draws, exact
 from alignbench.generators.hf.factory import hf
@@ -53,7 +54,7 @@ def ratio_by_hand(draws, lam=0.0):
 
 def align(bench, name, **settings):
     recipe = aligner[name].thing(**settings)
-    return recipe.align(bench.base, bench.target, bench.prompts, max_tokens=3, seed=bench.seed.on("train"))
+    return recipe.align(Setting(bench.base, bench.target, bench.prompts, 3, bench.seed.on("train")))
 
 
 # --- which draws

@@ -8,6 +8,7 @@ from math import exp, inf, log
 import numpy as np
 import pytest
 
+from alignbench.aligners.base import Setting
 from alignbench.generators.exact.world import exact
 from alignbench.registry import aligner, load_plugins
 from alignbench.seeds import Seed
@@ -162,7 +163,7 @@ GENERATORS = {
     "temperature": (lambda target: BASE.warped(temperature=0.6), tempered),
     "top-k": (lambda target: BASE.warped(top_k=2), truncated),
     "best_of_n": (
-        lambda target: aligner["best_of_n"].thing(n=3).align(BASE, target, PROMPTS, max_tokens=LENGTH, seed=Seed()),
+        lambda target: aligner["best_of_n"].thing(n=3).align(Setting(BASE, target, PROMPTS, LENGTH, Seed())),
         lambda prompt, a, ratio: best_of(3, a, ratio),
     ),
     "rejection": (

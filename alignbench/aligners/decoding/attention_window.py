@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
 
-from alignbench.aligners.base import need_law, whole
+from alignbench.aligners.base import Setting, need_law, whole
 from alignbench.errors import Unsupported, UsageError
 from alignbench.generators.law import Law
 from alignbench.generators.window import Window, Windowable
 from alignbench.registry import aligner
-from alignbench.seeds import Seed
-from alignbench.target import Target
 
 
 @aligner("attention_window", target_driven=False, density="exact")
@@ -40,12 +35,9 @@ class AttentionWindow:
         if end is not None and (end == 0 or ((begin < 0) == (end < 0) and begin >= end)):
             raise UsageError(f"attention_window:source_begin={begin},source_end={end}: an empty span of the source")
 
-    def align(
-        self, base: Any, target: Target, prompts: Sequence[str], *, max_tokens: int, seed: Seed,
-        workdir: Path | None = None,
-    ) -> Law:  # fmt: skip
+    def align(self, setting: Setting) -> Law:
         """See `Aligner.align`; raises Unsupported where the base has no attention that masks rule."""
-        law = need_law(base, "attention_window")
+        law = need_law(setting.base, "attention_window")
         if not isinstance(law.model, Windowable):
             raise Unsupported(
                 f"aligner 'attention_window' hides positions of a network or an n-gram model, not of a "
@@ -56,5 +48,5 @@ class AttentionWindow:
                 f"aligner 'attention_window': {law.name} is under a window of {law.model.window.k} already"
             )
         windowed = replace(law, model=law.model.windowed(Window(self.k, self.source_begin, self.source_end)))
-        windowed.check(prompts, max_tokens)
+        windowed.check(setting.prompts, setting.max_tokens)
         return windowed

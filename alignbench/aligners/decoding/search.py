@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from alignbench.aligners.base import whole
+from alignbench.aligners.base import Setting, whole
 from alignbench.errors import Unsupported, UsageError
 from alignbench.generators.base import Autoregressive
 from alignbench.generators.point_mass import Beams, PointMass
 from alignbench.registry import aligner
-from alignbench.seeds import Seed
-from alignbench.target import Target
 
 
 @aligner("greedy", target_driven=False, density="exact")
@@ -21,12 +17,9 @@ from alignbench.target import Target
 class Greedy:
     """The likeliest token at each step: a point mass, one continuation a prompt. Never reads the target."""
 
-    def align(
-        self, base: Any, target: Target, prompts: Sequence[str], *, max_tokens: int, seed: Seed,
-        workdir: Path | None = None,
-    ) -> PointMass:  # fmt: skip
+    def align(self, setting: Setting) -> PointMass:
         """See `Aligner.align`."""
-        return PointMass(_walked(base, "greedy"), max_tokens)
+        return PointMass(_walked(setting.base, "greedy"), setting.max_tokens)
 
 
 @aligner("beam", target_driven=False, density="exact")
@@ -48,12 +41,10 @@ class Beam:
                 f"beam:length_penalty={given}: must be a number from -10 to 10 (0 is the log-probability alone)"
             )
 
-    def align(
-        self, base: Any, target: Target, prompts: Sequence[str], *, max_tokens: int, seed: Seed,
-        workdir: Path | None = None,
-    ) -> PointMass:  # fmt: skip
+    def align(self, setting: Setting) -> PointMass:
         """See `Aligner.align`."""
-        return PointMass(_walked(base, "beam"), max_tokens, Beams(self.num_beams, self.length_penalty))
+        beams = Beams(self.num_beams, self.length_penalty)
+        return PointMass(_walked(setting.base, "beam"), setting.max_tokens, beams)
 
 
 def _walked(base: Any, aligner: str) -> Autoregressive:

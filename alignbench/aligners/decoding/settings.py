@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from alignbench.aligners.base import need_law
+from alignbench.aligners.base import Setting, need_law
 from alignbench.generators.law import Law
 from alignbench.generators.warp import Warp
 from alignbench.registry import aligner
-from alignbench.seeds import Seed
-from alignbench.target import Target
 
 
 @dataclass(frozen=True)
@@ -23,13 +19,10 @@ class _Decoding:
     def __post_init__(self) -> None:
         Warp(**self.settings())  # raises UsageError on a value out of range
 
-    def align(
-        self, base: Any, target: Target, prompts: Sequence[str], *, max_tokens: int, seed: Seed,
-        workdir: Path | None = None,
-    ) -> Law:  # fmt: skip
+    def align(self, setting: Setting) -> Law:
         """See `Aligner.align`."""
         name = next(name for name, entry in aligner.items() if entry.thing is type(self))
-        return need_law(base, name).warped(**self.settings())
+        return need_law(setting.base, name).warped(**self.settings())
 
 
 @aligner("temperature", target_driven=False, density="exact")

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from alignbench.aligners.base import need_law
+from alignbench.aligners.base import Setting, need_law
 from alignbench.errors import UsageError, brief
 from alignbench.generators.law import Law
 from alignbench.generators.masked import grammar, lexical
@@ -19,8 +19,6 @@ from alignbench.generators.masked.masks import Masks
 from alignbench.generators.masked.steered import masked
 from alignbench.generators.token_bytes import token_bytes
 from alignbench.registry import aligner
-from alignbench.seeds import Seed
-from alignbench.target import Target
 
 FAMILIES = ("regex", "json_schema", "lark")
 LEXICAL = ("must", "any_of", "never")
@@ -71,13 +69,10 @@ class Constrained:
             else:
                 grammar.check(**self._asked(), first=self.first, lookahead=self.lookahead)
 
-    def align(
-        self, base: Any, target: Target, prompts: Sequence[str], *, max_tokens: int, seed: Seed,
-        workdir: Path | None = None,
-    ) -> Law:  # fmt: skip
+    def align(self, setting: Setting) -> Law:
         """See `Aligner.align`; raises UsageError where nothing can be kept, or the tokenizer cannot spell it."""
-        law = need_law(base, "constrained")
-        ahead = max_tokens if self.lookahead else None
+        law, prompts = need_law(setting.base, "constrained"), setting.prompts
+        ahead = setting.max_tokens if self.lookahead else None
         with _named():
             aligned = masked(law, self._masks(law, prompts, ahead), max_tokens=ahead)
             for prompt in prompts:

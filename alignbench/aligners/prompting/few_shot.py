@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,8 +17,6 @@ from alignbench.errors import RunError, UsageError, brief
 from alignbench.generators.base import Turns
 from alignbench.generators.law import Law
 from alignbench.registry import aligner
-from alignbench.seeds import Seed
-from alignbench.target import Target
 from alignbench.types import Array, Draws, collect
 
 BLANK = "\n\n"
@@ -27,7 +24,7 @@ BLANK = "\n\n"
 PICK = 3  # salt of the order in which prompts are taken for examples
 
 
-@aligner("few_shot", target_driven=False, density="exact", trains=True)
+@aligner("few_shot", target_driven=False, density="exact")
 @dataclass(frozen=True)
 class FewShot:
     """π(·|prompt) = a(·|k examples, then the prompt), each example a prompt with a draw of p (Brown et al. 2020).
@@ -59,13 +56,11 @@ class FewShot:
         """How many examples a prompt comes after."""
         return self.k
 
-    def align(
-        self, base: Any, target: Target, prompts: Sequence[str], *, max_tokens: int, seed: Seed,
-        workdir: Path | None = None,
-    ) -> Law:  # fmt: skip
+    def align(self, setting: Setting) -> Law:
         """See `Aligner.align`; the examples are drawn when they are first needed."""
-        law = need_law(base, "few_shot")
-        return law.framed(Examples(self, Setting(law, target, tuple(prompts), max_tokens, seed)), chat=self.chat)
+        law = need_law(setting.base, "few_shot")
+        on = replace(setting, base=law, prompts=tuple(setting.train_prompts), train=())
+        return law.framed(Examples(self, on), chat=self.chat)
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,7 +126,7 @@ class Examples:
         """The draws at these rows, all of them with P > 0."""
         here = self.setting
         recipe: Any = Rejection(self.aligner.cap) if self.bounded else BestOfN()
-        sampler = here.aligned(recipe)
+        sampler = recipe.align(here)
         draws = collect(sampler.sample(here.prompts, rows, max_tokens=here.max_tokens, seed=here.seed))
         found = np.isfinite(here.target.log_ratio_of(here.prompts, draws))
         if draws.accepted is not None:

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from difflib import get_close_matches
-from pathlib import Path
 from typing import Any
 
-from alignbench.aligners.base import need_law
+from alignbench.aligners.base import Setting, need_law
 from alignbench.errors import UsageError
 from alignbench.generators.base import Turns
 from alignbench.generators.law import Law
 from alignbench.registry import aligner
-from alignbench.seeds import Seed
-from alignbench.target import Target
 
 
 @aligner("prompt", target_driven=False, density="exact")
@@ -41,12 +38,9 @@ class Prompt:
         if self.system is not None and not self.chat:
             raise UsageError("prompt: system=… needs chat=true, else nothing would say it")
 
-    def align(
-        self, base: Any, target: Target, prompts: Sequence[str], *, max_tokens: int, seed: Seed,
-        workdir: Path | None = None,
-    ) -> Law:  # fmt: skip
+    def align(self, setting: Setting) -> Law:
         """See `Aligner.align`."""
-        law = need_law(base, "prompt")
+        law = need_law(setting.base, "prompt")
         if not self.chat:
             return replace(law, template=law.template.replace("{prompt}", with_prompt(self.text)))
         if law.frame is None and getattr(law.model, "chat", False):

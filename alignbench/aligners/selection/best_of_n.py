@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from alignbench.aligners.base import Named, Nesting, Setting, checked, identity_of, whole
+from alignbench.aligners.base import Named, Setting, checked, identity_of, whole
 from alignbench.errors import Unsupported, UsageError, brief, did_you_mean
 from alignbench.generators.law import Law
 from alignbench.registry import aligner
@@ -24,7 +24,7 @@ RANKS = ("target", "likelihood")
 
 @aligner("best_of_n", target_driven=True, density="closed form")
 @dataclass(frozen=True)
-class BestOfN(Nesting):
+class BestOfN:
     """The best of n base draws by the target's ratio, by likelihood or by a feature of the task, ties broken at random.
 
     `rank`: "target", log P − log a; "likelihood", log a(x), summed over the draw; a feature's name, its value, the
@@ -44,8 +44,8 @@ class BestOfN(Nesting):
         if self.proposal is not None:
             checked(self.proposal, "best_of_n:proposal")
 
-    def within(self, setting: Setting) -> BestOfNSampler:
-        """See `Nesting.within`; raises UsageError where the task has no number called `rank`."""
+    def align(self, setting: Setting) -> BestOfNSampler:
+        """See `Aligner.align`; raises UsageError where the task has no number called `rank`."""
         _check_rank(self.rank, setting.target)
         where, proposal = "best_of_n:proposal", None
         if self.proposal is not None:

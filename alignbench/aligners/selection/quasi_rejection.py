@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from alignbench.aligners.base import Named, Nesting, Setting, whole
+from alignbench.aligners.base import Named, Setting, whole
 from alignbench.aligners.selection.proposal import Weighing, check_proposal, proposal_of
 from alignbench.aligners.selection.rounds import Rounds
 from alignbench.errors import UsageError, brief
@@ -21,7 +21,7 @@ from alignbench.types import Array, Draws, Selection, rows_of
 
 @aligner("quasi_rejection", target_driven=True, density="closed form")
 @dataclass(frozen=True)
-class QuasiRejection(Nesting):
+class QuasiRejection:
     """First of at most `cap` proposals accepted with min(1, P/(βq)): π ∝ min(P, βq) (Eikema et al. 2022).
 
     One of: `beta`, in units of P/q (default 1: exact where P ≤ q, as for hard constraints on the base, and needs no
@@ -51,8 +51,8 @@ class QuasiRejection(Nesting):
         """Whether β follows from a wish, by a pilot."""
         return self.acceptance is not None or self.tv is not None
 
-    def within(self, setting: Setting) -> QuasiRejectionSampler:
-        """See `Nesting.within`; β is chosen when the first draw is wanted."""
+    def align(self, setting: Setting) -> QuasiRejectionSampler:
+        """See `Aligner.align`; β is chosen when the first draw is wanted."""
         return QuasiRejectionSampler(self, proposal_of(self.proposal, setting, "quasi_rejection"), setting)
 
 

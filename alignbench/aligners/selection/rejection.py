@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from alignbench.aligners.base import Named, Nesting, Setting, whole
+from alignbench.aligners.base import Named, Setting, whole
 from alignbench.aligners.selection.proposal import Weighing, check_proposal, proposal_of
 from alignbench.aligners.selection.rounds import Rounds
 from alignbench.errors import Unsupported
@@ -16,7 +16,7 @@ from alignbench.types import Array, Draws, Selection
 
 @aligner("rejection", target_driven=True, density="closed form")
 @dataclass(frozen=True)
-class Rejection(Nesting):
+class Rejection:
     """Exact draws of p by rejection (von Neumann 1951) from the base, at most `cap` proposals each.
 
     `proposal`: another law that masks the base's tokens; then exactly p if that law says all that p says. A draw whose
@@ -30,8 +30,8 @@ class Rejection(Nesting):
         whole("rejection:cap", self.cap)
         check_proposal(self.proposal, "rejection: proposal")
 
-    def within(self, setting: Setting) -> RejectionSampler:
-        """See `Nesting.within`; raises Unsupported where log P − log q has no known bound."""
+    def align(self, setting: Setting) -> RejectionSampler:
+        """See `Aligner.align`; raises Unsupported where log P − log q has no known bound."""
         q, target, count = proposal_of(self.proposal, setting, "rejection"), setting.target, len(setting.prompts)
         bound = q.log_bound(count)
         if bound is not None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from alignbench.aligners.base import Named, Nesting, Setting, whole
+from alignbench.aligners.base import Named, Setting, whole
 from alignbench.aligners.selection.best_of_n import batch_rows
 from alignbench.aligners.selection.proposal import Weighing, check_proposal, proposal_of
 from alignbench.registry import aligner
@@ -20,7 +20,7 @@ RESAMPLE = 3  # salt of the uniforms that pick one of the n
 
 @aligner("sir", target_driven=True, density="bounds")
 @dataclass(frozen=True)
-class SIR(Nesting):
+class SIR:
     """One of n proposals, drawn with probability ∝ P/q (Rubin 1987): p as n grows, and exactly p for hard constraints.
 
     A draw all of whose proposals have P = 0 is marked, left out and reported, as in rejection. The law has no density;
@@ -34,8 +34,8 @@ class SIR(Nesting):
         whole("sir:n", self.n)
         check_proposal(self.proposal, "sir: proposal")
 
-    def within(self, setting: Setting) -> SIRSampler:
-        """See `Nesting.within`."""
+    def align(self, setting: Setting) -> SIRSampler:
+        """See `Aligner.align`."""
         return SIRSampler(self, proposal_of(self.proposal, setting, "sir"))
 
 

@@ -16,7 +16,7 @@ import torch
 from alignbench import sources
 from alignbench.errors import UsageError, did_you_mean
 from alignbench.generators.hf import adapters
-from alignbench.generators.hf.precision import best_dtype
+from alignbench.generators.hf.precision import default_dtype
 from alignbench.generators.hf.quantised import as_loaded, refuse_scheme, to_int8
 from alignbench.generators.law import Law, whole_rows
 from alignbench.generators.replicas import replicated
@@ -401,12 +401,9 @@ def _other_gpus(device: torch.device, count: int) -> list[torch.device]:
 
 
 def _dtype(dtype: str, device: torch.device) -> torch.dtype:
-    """A torch dtype by name; "auto" is `best_dtype`, and said where draws may then depend a little on their batch."""
+    """A torch dtype by name; "auto" is `default_dtype`."""
     if dtype == "auto":
-        best = best_dtype(device)
-        if best != torch.float32:
-            _LOG.info("dtype=auto: bfloat16, which is faster here; with dtype=float32 no batch size changes a draw")
-        return best
+        return default_dtype(device)
     name = str(dtype).removeprefix("torch.")
     if name not in DTYPES:
         raise UsageError(f"unknown dtype '{dtype}'.{did_you_mean(name, (*DTYPES, 'auto'))}")

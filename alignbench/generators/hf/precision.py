@@ -1,76 +1,37 @@
-"""Which dtype a model runs in when nobody says: bfloat16 where the hardware multiplies it faster, float32 otherwise."""
+"""Which dtype a model runs in when nobody says: bfloat16 on a GPU that has it, float32 on every CPU.
+
+A base in another dtype is another base. Were a CPU's dtype chosen by a stopwatch, two machines would make two bases of
+one checkpoint, and their rows could not share a table.
+"""
 
 from __future__ import annotations
 
 import logging
-import os
-import platform
-import statistics
-import time
 from functools import cache
-from hashlib import sha256
-from pathlib import Path
 
 import torch
 
-from alignbench import sources
-
 _LOG = logging.getLogger(__name__)
 
-FASTER = 1.5
-"""bfloat16 must be so many times as fast on a CPU: less is not worth draws that depend a little on their batch."""
 
-
-def best_dtype(device: torch.device) -> torch.dtype:
-    """bfloat16 on a GPU that has it and on a CPU where it is measured faster; float32 elsewhere."""
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
-    if device.type == "cpu" and cpu_likes_bfloat16():
+def default_dtype(device: torch.device) -> torch.dtype:
+    """bfloat16 on a GPU that has it, float32 elsewhere; what the other choice means is said once."""
+    if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
+        _say("dtype=auto: bfloat16, which this GPU has; with dtype=float32 no batch size changes a draw")
         return torch.bfloat16
+    if device.type == "cpu" and multiplies_bfloat16():
+        _say("dtype=auto: float32; this CPU multiplies bfloat16 in hardware: dtype=bfloat16 may draw faster, and is "
+             "another base, whose draws depend a little on their batch")  # fmt: skip
     return torch.float32
 
 
+def multiplies_bfloat16() -> bool:
+    """Whether the CPU has instructions that multiply bfloat16 matrices; False where torch does not know."""
+    known = (getattr(torch.cpu, f"_is_{what}_supported", None) for what in ("amx_tile", "avx512_bf16"))
+    return any(bool(asked()) for asked in known if asked is not None)
+
+
 @cache
-def cpu_likes_bfloat16() -> bool:
-    """Whether this CPU multiplies bfloat16 matrices `FASTER` times as fast as float32 ones.
-
-    Measured once and kept in the cache folder: the dtype belongs to a base's identity, and must not change from one run
-    to the next because another program was busy.
-    """
-    machine = sha256(f"{_cpu()}, torch {torch.__version__}".encode()).hexdigest()[:12]  # a home may be shared by many
-    known = sources.cache_folder() / f"bfloat16_speedup_{machine}.txt"
-    try:
-        return float(known.read_text()) >= FASTER
-    except (OSError, ValueError):
-        found = _speedup()
-    try:
-        known.parent.mkdir(parents=True, exist_ok=True)
-        scratch = known.with_suffix(f".{os.getpid()}.tmp")
-        scratch.write_text(f"{found:.3f}\n")
-        scratch.replace(known)
-    except OSError as error:  # a read-only cache: measured again next time
-        _LOG.debug(str(error))
-    return found >= FASTER
-
-
-def _cpu() -> str:
-    """The CPU's name; its kind where the system does not say."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    named = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    return next(named, platform.processor() or platform.machine())
-
-
-def _speedup(rows: int = 128, size: int = 1024) -> float:
-    """Seconds of a float32 product over those of a bfloat16 one, medians of 7 in turn."""
-    seconds: dict[torch.dtype, list[float]] = {torch.float32: [], torch.bfloat16: []}
-    data = {kind: (torch.ones(rows, size, dtype=kind), torch.ones(size, size, dtype=kind)) for kind in seconds}
-    for turn in range(8):
-        for kind, (x, weight) in data.items():
-            began = time.perf_counter()
-            torch.nn.functional.linear(x, weight)
-            if turn:  # the first call compiles
-                seconds[kind].append(time.perf_counter() - began)
-    return statistics.median(seconds[torch.float32]) / statistics.median(seconds[torch.bfloat16])
+def _say(line: str) -> None:
+    """Log a line, once a process: a run may load many models."""
+    _LOG.info(line)

@@ -5,6 +5,7 @@ import pytest
 from aligner_worlds import LENGTH, PROMPTS
 from models import tiny_gpt2, tiny_t5
 
+from alignbench.aligners.base import Setting
 from alignbench.aligners.decoding.attention_window import AttentionWindow
 from alignbench.aligners.decoding.settings import Temperature
 from alignbench.errors import Unsupported, UsageError
@@ -20,7 +21,7 @@ load_plugins()
 
 
 def align(recipe, base, prompts=PROMPTS):
-    return recipe.align(base, None, prompts, max_tokens=LENGTH, seed=Seed())
+    return recipe.align(Setting(base, None, prompts, LENGTH, Seed()))
 
 
 def named(text):

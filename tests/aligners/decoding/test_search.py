@@ -8,6 +8,7 @@ import torch
 from aligner_worlds import LENGTH, PROMPTS
 from models import tiny_gpt2, tiny_t5
 
+from alignbench.aligners.base import Setting
 from alignbench.aligners.decoding.search import Beam, Greedy
 from alignbench.aligners.decoding.settings import RepetitionPenalty, TopP
 from alignbench.aligners.guidance.constrained import Constrained
@@ -23,7 +24,7 @@ TEXTS = ("rain", "sun wind rain snow", "she he")
 
 
 def align(aligner, base, tokens=LENGTH):
-    return aligner.align(base, None, PROMPTS, max_tokens=tokens, seed=Seed())
+    return aligner.align(Setting(base, None, PROMPTS, tokens, Seed()))
 
 
 def drawn(generator, prompts, tokens, each=1):

@@ -5,6 +5,7 @@ import pytest
 import torch
 from aligner_worlds import LENGTH, PROMPTS
 
+from alignbench.aligners.base import Setting
 from alignbench.aligners.decoding.settings import MinP, RepetitionPenalty, Temperature, TopK, TopP, Typical
 from alignbench.errors import Unsupported, UsageError
 from alignbench.generators.exact.world import enumerate_draws
@@ -13,7 +14,7 @@ from alignbench.types import collect, rows_of
 
 
 def align(aligner, base):
-    return aligner.align(base, None, PROMPTS, max_tokens=LENGTH, seed=Seed())
+    return aligner.align(Setting(base, None, PROMPTS, LENGTH, Seed()))
 
 
 def by_hand(base, keep):

@@ -13,6 +13,7 @@ from exact_decoders import constrained
 from exact_worlds import grammar, grammar_truth
 from models import tiny_gpt2, tiny_llama, tiny_t5
 
+from alignbench.aligners.base import Setting
 from alignbench.aligners.guidance.constrained import Constrained
 from alignbench.aligners.selection.rejection import Rejection
 from alignbench.errors import UsageError
@@ -37,7 +38,7 @@ LENGTH = 4
 
 
 def align(base, prompts=PROMPTS, max_tokens=LENGTH, **recipe):
-    return Constrained(**recipe).align(base, Target(()), prompts, max_tokens=max_tokens, seed=Seed(0, "train"))
+    return Constrained(**recipe).align(Setting(base, Target(()), prompts, max_tokens, Seed(0, "train")))
 
 
 # --- exact truth

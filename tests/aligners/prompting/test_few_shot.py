@@ -21,7 +21,7 @@ SEED = Seed(0, "train")
 
 def align(world, recipe, base=None, seed=SEED, train=()):
     base = world.base if base is None else base
-    return Setting(base, world.target, PROMPTS, LENGTH, seed, train).aligned(recipe)
+    return recipe.align(Setting(base, world.target, PROMPTS, LENGTH, seed, train))
 
 
 def test_the_law_is_the_bases_after_the_examples(hard):
@@ -82,7 +82,7 @@ def test_examples_are_of_the_training_prompts(hard):
 
 def test_a_target_with_a_lambda_for_each_prompt_has_none_for_others(hard):
     each = replace(hard.target, constraints=(Constraint("winds", "moment", 1.0, per="prompt"),))
-    law = Setting(hard.base, each, PROMPTS, LENGTH, SEED, ("wind",)).aligned(FewShot())
+    law = FewShot().align(Setting(hard.base, each, PROMPTS, LENGTH, SEED, ("wind",)))
     assert law.frame.setting.prompts == PROMPTS
 
 
@@ -91,7 +91,7 @@ def test_an_instruction_comes_first_and_a_template_is_in_each_example(hard):
     text = align(hard, FewShot(k=2, text="rain"), base).render("sun")
     first, *examples, last = text.split("\n\n")
     assert first == "rain" and last == "wind sun" and all(e.startswith("wind ") for e in examples)
-    assert Prompt("rain").align(align(hard, FewShot(k=1)), None, PROMPTS, max_tokens=1, seed=SEED).render("sun") == (
+    assert Prompt("rain").align(Setting(align(hard, FewShot(k=1)), None, PROMPTS, 1, SEED)).render("sun") == (
         align(hard, FewShot(k=1)).render("rain sun").replace("\n\nsun", "\n\nrain sun")
     ).replace(*_example(hard))
 
@@ -110,7 +110,7 @@ def test_a_blank_line_within_an_example_is_none_between_two(hard):
 
 def test_no_draw_of_p_is_one_line(hard):
     nothing = replace(hard.target, measures={"sun": lambda prompts, draws: np.zeros(len(draws))})
-    law = Setting(hard.base, nothing, ("sun",), LENGTH, SEED).aligned(FewShot(cap=20))
+    law = FewShot(cap=20).align(Setting(hard.base, nothing, ("sun",), LENGTH, SEED))
     with pytest.raises(
         RunError, match=r"^few_shot: none of 20 draws of the base after 'sun' is one of p.*; raise cap$"
     ):

@@ -7,6 +7,7 @@ import pytest
 from aligner_worlds import LENGTH, PROMPTS
 from models import chatty_llama
 
+from alignbench.aligners.base import Setting
 from alignbench.aligners.prompting.prompt import Prompt
 from alignbench.errors import Unsupported, UsageError
 from alignbench.generators.exact.world import enumerate_draws, exact
@@ -19,7 +20,7 @@ BASE = exact(words="sun rain wind", order=3, seed=3)
 
 
 def align(text, base=BASE):
-    return Prompt(text).align(base, None, PROMPTS, max_tokens=LENGTH, seed=Seed())
+    return Prompt(text).align(Setting(base, None, PROMPTS, LENGTH, Seed()))
 
 
 @pytest.mark.parametrize(
@@ -65,7 +66,7 @@ def test_a_black_box_cannot_be_prompted():
 
 
 def chat(law, **given):
-    return Prompt("wind", chat=True, **given).align(law, None, PROMPTS, max_tokens=LENGTH, seed=Seed())
+    return Prompt("wind", chat=True, **given).align(Setting(law, None, PROMPTS, LENGTH, Seed()))
 
 
 def test_the_prompt_begins_the_assistants_turn(tmp_path):
@@ -73,7 +74,7 @@ def test_the_prompt_begins_the_assistants_turn(tmp_path):
     law = chat(base)
     assert law.render("sun") == "</s> user wind </s> assistant sun"
     assert chat(base, system="rain").render("sun") == "</s> system rain </s> user wind </s> assistant sun"
-    told = Prompt("wind {prompt}", chat=True).align(base, None, PROMPTS, max_tokens=LENGTH, seed=Seed())
+    told = Prompt("wind {prompt}", chat=True).align(Setting(base, None, PROMPTS, LENGTH, Seed()))
     assert told.render("sun") == "</s> user wind sun </s> assistant sun"
     assert chat(align("rain", base)).render("sun") == "</s> user wind </s> assistant rain sun"  # they compose
     assert align("rain", law).render("sun") == "</s> user wind </s> assistant rain sun"

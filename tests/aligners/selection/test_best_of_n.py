@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from aligner_worlds import LENGTH, PROMPTS, best, make_world, within
 
+from alignbench.aligners.base import Setting
 from alignbench.aligners.selection import best_of_n as module
 from alignbench.aligners.selection.best_of_n import BestOfN
 from alignbench.errors import Unsupported, UsageError
@@ -21,7 +22,7 @@ load_plugins()
 
 
 def draw(world, n=4, rows=None, each=1500, **more):
-    sampler = BestOfN(n, **more).align(world.base, world.target, PROMPTS, max_tokens=LENGTH, seed=Seed(0, "train"))
+    sampler = BestOfN(n, **more).align(Setting(world.base, world.target, PROMPTS, LENGTH, Seed(0, "train")))
     rows = rows_of(len(PROMPTS), each) if rows is None else np.array(rows)
     return collect(sampler.sample(PROMPTS, rows, max_tokens=LENGTH, seed=Seed(1)))
 
@@ -76,8 +77,8 @@ def test_one_of_one_is_the_base(hard):
 
 
 def test_identity_and_selection(hard, soft):
-    sampler = BestOfN(4).align(hard.base, hard.target, PROMPTS, max_tokens=LENGTH, seed=Seed())
-    other = BestOfN(4).align(soft.base, soft.target, PROMPTS, max_tokens=LENGTH, seed=Seed())
+    sampler = BestOfN(4).align(Setting(hard.base, hard.target, PROMPTS, LENGTH, Seed()))
+    other = BestOfN(4).align(Setting(soft.base, soft.target, PROMPTS, LENGTH, Seed()))
     assert sampler.selection == Selection("best", 4)
     assert (
         sampler.identity() != other.identity() and sampler.identity() != replace(sampler, aligner=BestOfN(5)).identity()
@@ -100,15 +101,13 @@ def test_what_rounding_tells_apart_is_a_tie(hard):
         def log_ratio_of(self, prompts, draws):
             return 1e-9 * np.array([" sun" in text for text in draws.texts])
 
-    drawn = replace(
-        BestOfN(4).align(hard.base, hard.target, PROMPTS, max_tokens=LENGTH, seed=Seed()), target=Rounding()
-    )
+    drawn = replace(BestOfN(4).align(Setting(hard.base, hard.target, PROMPTS, LENGTH, Seed())), target=Rounding())
     best = collect(drawn.sample(PROMPTS, rows_of(2, 2000), max_tokens=LENGTH, seed=Seed(1)))
     assert within(best, [hard.law(c) for c in range(2)])
 
 
 def aligned(world, n=4, **more):
-    return BestOfN(n, **more).align(world.base, world.target, PROMPTS, max_tokens=LENGTH, seed=Seed(0, "train"))
+    return BestOfN(n, **more).align(Setting(world.base, world.target, PROMPTS, LENGTH, Seed(0, "train")))
 
 
 def ranked(world, rank, n):

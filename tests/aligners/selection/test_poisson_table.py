@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import poisson
 
+from alignbench.aligners.base import Setting
 from alignbench.aligners.selection.quasi_rejection import QuasiRejection
 from alignbench.generators.exact.world import NGram
 from alignbench.generators.law import Law
@@ -38,7 +39,7 @@ def world():
 )
 def test_the_table(beta, acceptance, tv):
     base, target = world()
-    sampler = QuasiRejection(beta=beta).align(base, target, ("w0",), max_tokens=1, seed=Seed(0, "train"))
+    sampler = QuasiRejection(beta=beta).align(Setting(base, target, ("w0",), 1, Seed(0, "train")))
     assert exact_values(base, sampler, target, ("w0",), 1)["divergence.tv"] == pytest.approx(tv, abs=5e-5)
     drawn = collect(sampler.sample(("w0",), rows_of(1, EACH), max_tokens=1, seed=Seed(0)))
     tried = drawn.proposals.sum()

@@ -37,7 +37,7 @@ def masking(base, lookahead=LENGTH):
 
 
 def align(world, recipe):
-    return recipe.align(world.base, world.target, PROMPTS, max_tokens=LENGTH, seed=Seed(0, "train"))
+    return recipe.align(Setting(world.base, world.target, PROMPTS, LENGTH, Seed(0, "train")))
 
 
 def draw(sampler, each=500, rows=None):
@@ -197,15 +197,13 @@ def test_the_pilot_is_drawn_when_it_is_needed_and_once(steep, monkeypatch):
         Proposal, "draw", lambda self, p, rows, **k: asked.append(k["seed"].stream) or right(self, p, rows, **k)
     )
     sampler = align(steep, QuasiRejection(tv=0.1, pilot=50))
-    other = QuasiRejection(tv=0.1, pilot=50).align(
-        steep.base, steep.target, PROMPTS, max_tokens=LENGTH, seed=Seed(7, "train")
-    )
+    elsewhere = Setting(steep.base, steep.target, PROMPTS, LENGTH, Seed(7, "train"))
+    other = QuasiRejection(tv=0.1, pilot=50).align(elsewhere)
     assert sampler.identity() != other.identity() and not asked
     draw(sampler, 5), draw(sampler, 6)
     assert asked.count("train") == 1 and set(asked) == {"train", "own"}
     assert len(sampler.selection.log_beta) == 2
-    assert align(steep, QuasiRejection()).identity() == QuasiRejection().align(
-        steep.base, steep.target, PROMPTS, max_tokens=LENGTH, seed=Seed(7, "train")).identity()  # fmt: skip
+    assert align(steep, QuasiRejection()).identity() == QuasiRejection().align(elsewhere).identity()
 
 
 def test_what_cannot_be_had_is_one_line(steep):
@@ -302,7 +300,7 @@ def test_the_bill_counts_what_is_scored(steep, cold, recipe):
 def test_a_proposal_has_the_training_prompts(hard, kind):
     """few_shot takes its examples from them, also where it is what an aligner selects from."""
     setting = Setting(hard.base, hard.target, PROMPTS, LENGTH, Seed(0, "train"), ("wind",))
-    sampler = setting.aligned(kind(proposal="few_shot:k=2"))
+    sampler = kind(proposal="few_shot:k=2").align(setting)
     assert {prompt for prompt, _ in sampler.proposal.frame.drawn} == {"wind"}
     assert sampler.proposal.uncounted == "the draws of which its 2 examples are"
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from aligner_worlds import LENGTH, PROMPTS, within
 
+from alignbench.aligners.base import Setting
 from alignbench.aligners.selection.rejection import Rejection
 from alignbench.aligners.selection.rounds import Rounds
 from alignbench.errors import Unsupported, UsageError
@@ -14,7 +15,7 @@ from alignbench.types import Selection, collect, rows_of
 
 
 def align(world, cap=256):
-    return Rejection(cap).align(world.base, world.target, PROMPTS, max_tokens=LENGTH, seed=Seed(0, "train"))
+    return Rejection(cap).align(Setting(world.base, world.target, PROMPTS, LENGTH, Seed(0, "train")))
 
 
 def draw(sampler, rows=None, each=1500):
