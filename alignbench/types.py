@@ -255,6 +255,66 @@ class Distribution(Sampler, Protocol):
         ...
 
 
+class Described(Protocol):
+    """What a run asks of any generator besides draws; each attribute may be missing, see `generators.described`."""
+
+    name: str
+    truncates: bool
+    remark: str
+    uncounted: str
+    selection: Selection | None
+    proposal: Sampler | None
+
+    def identity(self) -> Mapping[str, Any] | None:
+        """Plain data that its draws depend on; None: they are not stored."""
+        ...
+
+
+@runtime_checkable
+class Checked(Protocol):
+    """A generator that can tell before a draw whether it can read prompts."""
+
+    def check(self, prompts: Sequence[str], max_tokens: int) -> None:
+        """Raise UsageError where a prompt is unknown to it, or does not fit with so many tokens."""
+        ...
+
+
+@runtime_checkable
+class Warpable(Protocol):
+    """A generator with decoding settings."""
+
+    def warped(self, **settings: Any) -> Sampler:
+        """The same with some settings changed; raises UsageError on one that means nothing."""
+        ...
+
+
+@runtime_checkable
+class Stepwise(Protocol):
+    """A distribution whose next-token probabilities can be laid beside those of a base of its kind."""
+
+    def beside(self, base: Any, prompts: Sequence[str], draws: Draws) -> tuple[Array, Array, Array] | None:
+        """(log π, log a, Σ_t KL(π(·|x_<t) ‖ a(·|x_<t))) of each draw, nats; None where the base is of another kind."""
+        ...
+
+
+@runtime_checkable
+class Spelled(Protocol):
+    """A generator that knows what each of its tokens adds to a text."""
+
+    def token_bytes(self) -> Sequence[bytes]:
+        """(V,) the bytes; raises UsageError where its tokenizer does not say them."""
+        ...
+
+
+@runtime_checkable
+class Forgetful(Protocol):
+    """A generator that keeps memory only to be faster."""
+
+    def forget(self) -> None:
+        """Let go of it."""
+        ...
+
+
 Feature = Callable[[Sequence[str], Draws], Array]
 Metric = Callable[[Evidence], "Estimate | Mapping[str, Estimate]"]
 

@@ -17,7 +17,7 @@ To add one, write a file in the folder whose line says what it does, and import 
         by: float = 0.5
 
         def align(self, setting: Setting) -> Law:
-            return need_law(setting.base, "warmer").warped(temperature=1 + self.by)
+            return law_of(setting.base, "warmer").warped(temperature=1 + self.by)
 
 `tests/test_laws.py` then runs it like all others. An aligner may import floors 0 and 1, and never `features` or
 `metrics`: the target measures features (`target.log_ratio_of(prompts, draws)`). `align` returns a `Sampler`; give it an

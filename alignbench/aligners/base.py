@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from typing import Any, Protocol, runtime_checkable
 
-from alignbench.errors import Unsupported, UsageError
-from alignbench.generators.law import Law
+from alignbench.errors import UsageError
 from alignbench.registry import Registry
 from alignbench.registry import aligner as aligners
 from alignbench.registry import generator as generators
@@ -66,16 +65,6 @@ def checked(given: Named, where: str) -> Spec:
     return spec
 
 
-def need_law(base: Any, aligner: str) -> Law:
-    """`base` as a law whose decoding settings can change; raises Unsupported for a black box."""
-    if not isinstance(base, Law):
-        raise Unsupported(
-            f"aligner '{aligner}' changes next-token probabilities, and {type(base).__name__} has none to change "
-            "(a point mass, as of greedy and beam, can only be the last step of a chain)"
-        )
-    return base
-
-
 def whole(name: str, value: Any) -> None:
     """Raise UsageError unless the hyper-parameter `name` is a whole number >= 1."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
@@ -97,7 +86,7 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def identity_of(aligner: Any, base: Any, target: Target | None = None) -> Mapping[str, Any]:
+def recipe_identity(aligner: Any, base: Any, target: Target | None = None) -> Mapping[str, Any]:
     """Plain data that the aligned generator's draws depend on."""
     mine = asdict(aligner) if is_dataclass(aligner) and not isinstance(aligner, type) else {}
     parts: dict[str, Any] = {"aligner": type(aligner).__name__, **mine, "base": base.identity()}

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from alignbench.aligners.base import Setting, need_law
+from alignbench.aligners.base import Setting
 from alignbench.errors import UsageError
+from alignbench.generators.law import law_of
 from alignbench.generators.point_mass import PointMass, Said
 from alignbench.registry import aligner
 
@@ -26,7 +27,7 @@ class Constant:
 
     def align(self, setting: Setting) -> PointMass:
         """See `Aligner.align`."""
-        return PointMass(need_law(setting.base, "constant"), setting.max_tokens, Said(self.text, "constant"))
+        return PointMass(law_of(setting.base, "constant"), setting.max_tokens, Said(self.text, "constant"))
 
 
 @aligner("copy", target_driven=False, density="exact")
@@ -36,4 +37,4 @@ class Copy:
 
     def align(self, setting: Setting) -> PointMass:
         """See `Aligner.align`."""
-        return PointMass(need_law(setting.base, "copy"), setting.max_tokens, Said(" {prompt}", "copy"))
+        return PointMass(law_of(setting.base, "copy"), setting.max_tokens, Said(" {prompt}", "copy"))

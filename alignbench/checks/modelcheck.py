@@ -1,7 +1,8 @@
 """Does a user's own model keep the laws that the numbers stand on? Each check is one line: what was found, and why.
 
 Sampling and scoring must agree with each other, with themselves in other batches and beside longer prompts, and an EOS
-must cost what it costs. Works on any `Law`; what only transformers knows is read where it is there.
+must cost what it costs. Works on any distribution over tokens; what only a law over a network knows is read where it is
+there, and what cannot be tried is said.
 """
 
 from __future__ import annotations
@@ -14,14 +15,15 @@ from typing import Any, Literal
 import numpy as np
 
 from alignbench.errors import Unsupported
-from alignbench.generators.law import Law
+from alignbench.generators.base import Autoregressive, Modelled
+from alignbench.generators.described import called, described, identity_of
 from alignbench.registry import generator as generators
 from alignbench.scoring.bench import Progress
 from alignbench.scoring.trust import EDGE, HALF
 from alignbench.seeds import Seed
 from alignbench.spec import Spec
 from alignbench.testing import differing, gap, goes_on, nats
-from alignbench.types import Array, Draws, collect, rows_of
+from alignbench.types import Array, Checked, Distribution, Draws, Sampler, collect, rows_of
 
 PROMPTS = (
     "It rained",
@@ -49,19 +51,19 @@ class Finding:
 class Trial:
     """A law, what it is asked for, and how to load it in float32 (None: it is, or cannot be)."""
 
-    law: Law
+    law: Any  # a `Distribution` with tokens
     prompts: Sequence[str] = PROMPTS
     draws: int = 4  # per prompt
     max_tokens: int = 24
     seed: Seed = field(default_factory=Seed)
-    in_float32: Callable[[], Law] | None = None
+    in_float32: Callable[[], Any] | None = None
 
     @cached_property
     def drawn(self) -> Draws:
         """Draws in the law's own batch size."""
         return self.sample(self.law)
 
-    def sample(self, law: Law, prompts: Sequence[str] | None = None) -> Draws:
+    def sample(self, law: Sampler, prompts: Sequence[str] | None = None) -> Draws:
         """`draws` draws of each prompt."""
         wanted = self.prompts if prompts is None else prompts
         rows = rows_of(len(wanted), self.draws)
@@ -70,7 +72,8 @@ class Trial:
     @property
     def dtype(self) -> str:
         """The dtype that the law computes in; empty where it does not say."""
-        return str(self.law.model.identity().get("dtype", ""))
+        found = identity_of(self.law) or {}
+        return str(found.get("model", found).get("dtype", ""))
 
     @property
     def limit(self) -> float:
@@ -89,9 +92,9 @@ class Trial:
 
 
 def load(spec: Spec, **supplied: Any) -> Trial:
-    """The model of a spec, ready to be tried; raises UsageError where it cannot be loaded, is no `Law` or no model."""
+    """The model of a spec, ready to be tried; raises UsageError where it has no density or no tokens."""
     law = spec.build(generators, "--model", **supplied)
-    if not isinstance(law, Law):
+    if not isinstance(law, Distribution) or described(law).vocab is None:
         raise Unsupported(f"selfcheck: '{spec.name}' makes no law that both samples and scores; --model hf does")
     trial = Trial(law)
     again = Spec(spec.name, {**spec.arguments, "dtype": "float32"})
@@ -101,9 +104,9 @@ def load(spec: Spec, **supplied: Any) -> Trial:
 
 def check(trial: Trial, progress: Progress) -> list[Finding]:
     """All findings on a model, in order; raises UsageError where a prompt does not fit."""
-    trial.law.check(trial.prompts, trial.max_tokens)
+    _check(trial, trial.prompts)
     found = []
-    with progress(f"checking {trial.law.name}", len(CHECKS)) as advance:
+    with progress(f"checking {called(trial.law)}", len(CHECKS)) as advance:
         for one in CHECKS:
             found += list(one(trial))
             advance(1)
@@ -137,10 +140,10 @@ def batches(trial: Trial) -> Iterator[Finding]:
 def padding(trial: Trial) -> Iterator[Finding]:
     """Whether the shortest prompt's draws and scores are the same alone and beside a longer prompt, in float32."""
     trial = trial.exact
-    size = {p: len(trial.law.model.encode(trial.law.render(p), trial.max_tokens)) for p in trial.prompts}
+    size = {prompt: _length(trial.law, prompt) for prompt in trial.prompts}
     short, long = min(size, key=size.__getitem__), max(size, key=size.__getitem__)
     pair = [short, long if size[long] > size[short] else f"{long} {long}"]
-    trial.law.check(pair, trial.max_tokens)
+    _check(trial, pair)
     law = with_batches_of(trial.law, 2 * trial.draws) or trial.law  # both prompts in one batch
     alone, both = trial.sample(law, pair[:1]), trial.sample(law, pair)
     beside = both.take(both.prompt == 0)
@@ -162,6 +165,9 @@ def endings(trial: Trial) -> Iterator[Finding]:
     ended, beyond = int(trial.drawn.finished.sum()), int(goes_on(trial.drawn, eos).sum())
     yield _judged("after EOS", beyond == 0, f"{ended} of {len(trial.drawn)} draws ended, {beyond} go on after an EOS",
                   "a draw ends at its first EOS", "draws go on after an EOS")  # fmt: skip
+    if not isinstance(trial.law, Autoregressive):
+        yield Finding("EOS term", "said", "not tried", "it gives no next-token probabilities")
+        return
     off = max(abs(_charged(trial, prompt, i) - _costs(trial, prompt, i))
               for prompt in range(len(trial.prompts)) for i in sorted(eos)[:4])  # fmt: skip
     yield _judged("EOS term", off <= trial.limit, f"max |Δ| {off:.1e} nats", "scoring charges what an EOS costs",
@@ -185,11 +191,24 @@ def rounding(trial: Trial) -> Iterator[Finding]:
 CHECKS: tuple[Callable[[Trial], Iterator[Finding]], ...] = (rescoring, batches, padding, endings, rounding)
 
 
-def with_batches_of(law: Law, rows: int) -> Law | None:
+def _check(trial: Trial, prompts: Sequence[str]) -> None:
+    """Raise UsageError where a prompt does not fit, as far as the law can tell."""
+    if isinstance(trial.law, Checked):
+        trial.law.check(prompts, trial.max_tokens)
+
+
+def _length(law: Any, prompt: str) -> int:
+    """Of a prompt: in tokens where the law encodes prompts, else in characters."""
+    return len(law.model.encode(law.render(prompt), 0)) if isinstance(law, Modelled) else len(prompt)
+
+
+def with_batches_of(law: Any, rows: int) -> Any:
     """The same law in batches of `rows`, the weights shared; None where the model's batch size cannot be set."""
-    model: Any = law.model
+    if not isinstance(law, Modelled):
+        return None
+    made: Any = law
     try:
-        return replace(law, model=replace(model, batch_size=rows))
+        return replace(made, model=replace(made.model, batch_size=rows))
     except (TypeError, ValueError):  # no dataclass, or one that sets it itself
         return None
 
@@ -210,9 +229,9 @@ def _same(check: str, trial: Trial, one: Draws, other: Draws, what: str) -> Find
                    f"{what} changes draws or their log-probability")  # fmt: skip
 
 
-def _known(law: Law) -> Finding:
-    """The EOS ids beside those of the network's generation_config and of the tokenizer."""
-    model: Any = law.model
+def _known(law: Any) -> Finding:
+    """The EOS ids beside those of the network's generation_config and of the tokenizer, where there are such."""
+    model: Any = law.model if isinstance(law, Modelled) else None
     ids = {i: law.vocab.tokens[i] for i in sorted(law.vocab.eos)}
     found = ", ".join(f"{i} {token}" for i, token in ids.items()) or "none"
     if not ids:

@@ -97,6 +97,7 @@ def _check_model(given: dict[str, Any]) -> None:
     from rich.console import Console
 
     from alignbench.checks import modelcheck
+    from alignbench.generators.described import called
     from alignbench.registry import load_plugins
     from alignbench.reports.formats import checks
     from alignbench.run.words import models_of
@@ -106,6 +107,6 @@ def _check_model(given: dict[str, Any]) -> None:
     trial = modelcheck.load(spec, **{k: given[k] for k in ("device", "trust_remote_code") if k in given})
     trial = replace(trial, **{k: given[k] for k in ("prompts", "draws", "max_tokens") if k in given})
     findings = modelcheck.check(trial, progress)
-    Console().print(checks.of_model(trial.law.name, findings))
+    Console().print(checks.of_model(called(trial.law), findings))
     if any(f.verdict == "FAIL" for f in findings):
         raise typer.Exit(1)

@@ -65,6 +65,20 @@ class Autoregressive(Distribution, Protocol):
 
 
 @runtime_checkable
+class Modelled(Protocol):
+    """A law over a model: its prompts are rendered and encoded by it."""
+
+    @property
+    def model(self) -> Model:
+        """The raw next-token distributions."""
+        ...
+
+    def render(self, prompt: str) -> str:
+        """The text that conditions the model."""
+        ...
+
+
+@runtime_checkable
 class Slotted(Protocol):
     """A model with decoders of its own; any other is sampled by its states."""
 

@@ -11,11 +11,12 @@ import numpy as np
 import torch
 
 from alignbench.errors import RunError, Unsupported, UsageError
-from alignbench.generators.base import Conversing, Grouped, Model, Spelling, State, Turns, Vocab
+from alignbench.generators.base import Conversing, Grouped, Model, Slotted, Spelling, State, Turns, Vocab
 from alignbench.generators.budget import ran_out
 from alignbench.generators.history import Before, after, logits_of, seen_of
 from alignbench.generators.replicas import at_once, replicas_of, shares
 from alignbench.generators.sampling import Order, sample
+from alignbench.generators.token_bytes import token_bytes
 from alignbench.generators.warp import PLAIN, Warp
 from alignbench.seeds import Seed
 from alignbench.types import Array, Draws
@@ -103,6 +104,44 @@ class Law:
     def device(self) -> torch.device:
         """Where the model's tensors live."""
         return self.model.device
+
+    @property
+    def rows_at_once(self) -> int:
+        """Rows that the model decodes side by side."""
+        return self.model.batch_size
+
+    @property
+    def plain(self) -> bool:
+        """Whether nothing is changed about the model's next-token probabilities."""
+        return self.warp == PLAIN
+
+    @property
+    def half(self) -> bool:
+        """Whether the model's network, or that of what it steers, computes in half precision."""
+        return half_precision(self.model)
+
+    @property
+    def chats(self) -> bool:
+        """Whether the model renders its prompts in a chat template."""
+        return bool(getattr(self.model, "chat", False))
+
+    @property
+    def enumerable(self) -> bool:
+        """Whether every continuation of the model can be listed."""
+        return bool(getattr(self.model, "enumerable", False))
+
+    def token_bytes(self) -> tuple[bytes, ...]:
+        """See `Spelled.token_bytes`."""
+        return token_bytes(self.model)
+
+    def forget(self) -> None:
+        """See `Forgetful.forget`."""
+        if isinstance(self.model, Slotted):
+            self.model.forget()
+
+    def beside(self, base: Any, prompts: Sequence[str], draws: Draws) -> tuple[Array, Array, Array] | None:
+        """See `Stepwise.beside`; raises UsageError where the two have different tokenizers."""
+        return compare(self, base, prompts, draws) if isinstance(base, Law) else None
 
     def spell(self, text: str) -> list[int]:
         """See `Spelling.spell`; raises Unsupported where the model cannot be told what to say."""
@@ -223,6 +262,25 @@ class Law:
 
     def _before(self, prompts: Sequence[str], draws: Draws, remembers: bool) -> Before:
         return Before.of(self.model, [self.render(prompts[i]) for i in draws.prompt], draws, remembers=remembers)
+
+
+def law_of(base: Any, aligner: str) -> Law:
+    """`base` as a law whose decoding settings can change; raises Unsupported for a black box."""
+    if not isinstance(base, Law):
+        raise Unsupported(
+            f"aligner '{aligner}' changes next-token probabilities, and {type(base).__name__} has none to change "
+            "(a point mass, as of greedy and beam, can only be the last step of a chain)"
+        )
+    return base
+
+
+def half_precision(model: Any) -> bool:
+    """Whether the network of a model, or of what it steers or searches, computes in half precision."""
+    network = None
+    while network is None and model is not None:
+        network = getattr(model, "network", None)
+        model = getattr(model, "model", getattr(model, "base", None))
+    return str(getattr(network, "dtype", "")).endswith(("bfloat16", "float16"))
 
 
 def _conversing(model: Any) -> Conversing:

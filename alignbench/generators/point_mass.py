@@ -12,6 +12,7 @@ import torch
 from alignbench.errors import RunError, UsageError
 from alignbench.generators.base import Autoregressive, Spelling, Vocab
 from alignbench.generators.budget import ran_out
+from alignbench.generators.described import described
 from alignbench.generators.law import Law, check_max_tokens
 from alignbench.generators.sampling import NO_NUMBER
 from alignbench.seeds import Seed
@@ -117,17 +118,17 @@ class PointMass:
     @property
     def remark(self) -> str:
         """See `Evidence.remark`: what it is, and what its base says of itself."""
-        return "; ".join(filter(None, (POINT, getattr(self.base, "remark", ""))))
+        return "; ".join(filter(None, (POINT, described(self.base).remark)))
 
     @property
     def uncounted(self) -> str:
         """See `Cost.uncounted`."""
-        return str(getattr(self.base, "uncounted", ""))
+        return described(self.base).uncounted
 
     @property
     def name(self) -> str:
         """The base's name and how it is searched."""
-        return f"{getattr(self.base, 'name', '')} {self.search.name}"
+        return f"{described(self.base).name} {self.search.name}"
 
     @property
     def vocab(self) -> Vocab:
@@ -184,7 +185,7 @@ class PointMass:
 
     def _found(self, prompts: Sequence[str]) -> Iterator[Found]:
         """What is found for each prompt, searched a batch at a time; what was found is remembered."""
-        step = max(1, getattr(getattr(self.base, "model", self.base), "batch_size", 64) // self.search.rows)
+        step = max(1, described(self.base).rows_at_once // self.search.rows)
         for begin in range(0, len(prompts), step):
             some = prompts[begin : begin + step]
             for prompt, one in zip(some, self._searched(some), strict=True):
@@ -226,7 +227,7 @@ class _Beams:
         self, law: Autoregressive, prompts: Sequence[str], max_tokens: int, num_beams: int, length_penalty: float
     ) -> None:
         self.max_tokens, self.length_penalty = max_tokens, length_penalty
-        self.name = getattr(law, "name", "")
+        self.name = described(law).name
         state = law.start(prompts, max_tokens=max_tokens)
         device, count = state.log_probs.device, len(prompts)
         self.eos = torch.as_tensor(sorted(law.vocab.eos), device=device, dtype=torch.long)

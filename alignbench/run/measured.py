@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 from alignbench.errors import AlignbenchError, Unsupported
+from alignbench.generators.described import identity_of
 from alignbench.run.rows import Row, RowKey, measure
 from alignbench.run.writer import Writer, restate
-from alignbench.scoring.bench import identity_of
 from alignbench.scoring.evidence import evidence_of, evidence_of_p
 from alignbench.scoring.references import depends_on
 from alignbench.store import digest

@@ -9,17 +9,16 @@ from typing import Any
 
 from alignbench.aligners.base import told
 from alignbench.errors import AlignbenchError, Unsupported, UsageError, brief, let_go
-from alignbench.generators.law import Law
+from alignbench.generators.described import described
 from alignbench.registry import aligner as aligners
 from alignbench.registry import generator as generators
 from alignbench.spec import Spec
-from alignbench.types import Sampler
+from alignbench.types import Sampler, Warpable
 
 
 def name_of(generator: Any, spec: Any) -> str:
     """What tables call a generator: its own name, else its spec, else its class."""
-    name = getattr(generator, "name", None)
-    if isinstance(name, str) and name:
+    if name := described(generator).name:
         return name
     return spec.label if isinstance(spec, Spec) else type(generator).__name__
 
@@ -104,7 +103,7 @@ class Models:
         """The model under the run's decoding settings; raises Unsupported where it has none."""
         if not self.gen_kwargs:
             return model
-        if not isinstance(model, Law):
+        if not isinstance(model, Warpable):
             raise Unsupported(f"--gen_kwargs: {name_of(model, given)} has no decoding settings")
         return model.warped(**self.gen_kwargs)
 

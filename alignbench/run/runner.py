@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from alignbench.errors import AlignbenchError, let_go
+from alignbench.generators.described import identity_of
 from alignbench.generators.hf.series import step_of
 from alignbench.run import words
 from alignbench.run.models import Models, label_of, name_of
@@ -20,7 +21,7 @@ from alignbench.run.rows import Candidate
 from alignbench.run.settings import Settings
 from alignbench.run.task_run import TaskRun
 from alignbench.run.writer import Writer
-from alignbench.scoring.bench import Bench, identity_of
+from alignbench.scoring.bench import Bench
 from alignbench.scoring.references import References
 from alignbench.seeds import Seed
 from alignbench.spec import STEP

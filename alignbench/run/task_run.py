@@ -9,15 +9,14 @@ from functools import partial
 from typing import Any
 
 from alignbench.errors import RunError, UsageError, plain_failures
-from alignbench.generators.law import Law
-from alignbench.generators.token_bytes import token_bytes
+from alignbench.generators.described import described
 from alignbench.run.measured import rows_of_generator, rows_of_p
 from alignbench.run.outcome import ALIGNER, DRAWS_OF_P, MODEL, Outcome, Place
 from alignbench.run.rows import Candidate, Row
 from alignbench.run.writer import Writer
 from alignbench.scoring.bench import Bench
 from alignbench.scoring.references import References
-from alignbench.types import CEILING, PRIMARY
+from alignbench.types import CEILING, PRIMARY, Spelled
 
 
 @dataclass
@@ -114,7 +113,7 @@ class TaskRun:
 
 def _keep_vocab(bench: Bench) -> None:
     """Store what each token spells, where the tokenizer says it: reports show draws by token."""
-    law = bench.base
-    if isinstance(law, Law):
+    base, fingerprint = bench.base, described(bench.base).fingerprint
+    if fingerprint is not None and isinstance(base, Spelled):
         with suppress(UsageError):
-            bench.store.keep_vocab(law.vocab.fingerprint, lambda: token_bytes(law.model))
+            bench.store.keep_vocab(fingerprint, base.token_bytes)

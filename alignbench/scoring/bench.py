@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
@@ -10,16 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from alignbench.errors import Unsupported, UsageError, plain_failures
-from alignbench.generators.base import Slotted
-from alignbench.generators.law import Law
-from alignbench.generators.warp import PLAIN
-from alignbench.scoring.trust import is_half
+from alignbench.errors import Unsupported, UsageError
+from alignbench.generators.described import called, described, drawn_on, identity_of, readable
 from alignbench.seeds import Seed
 from alignbench.store import DrawRequest, DrawStore, Stored
 from alignbench.target import Target
 from alignbench.task import Task
-from alignbench.types import Array, Distribution, Draws, Sampler, Scored, rows_of
+from alignbench.types import Array, Checked, Distribution, Draws, Forgetful, Sampler, Scored, rows_of
 
 Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 """progress(what, total) is a context that gives a function to call with the number of draws just done."""
@@ -67,12 +63,12 @@ class Bench:
     def check(self, generator: Any = None, what: str = "a KL divergence between them") -> None:
         """Raise UsageError before anything is drawn, where a prompt does not fit or tokenizers differ."""
         law = self.base if generator is None else generator
-        if not isinstance(law, Law):
-            return
-        law.check(self.prompts, self.task.max_tokens)
-        if isinstance(self.base, Law) and law.vocab.fingerprint != self.base.vocab.fingerprint:
+        if isinstance(law, Checked):
+            law.check(self.prompts, self.task.max_tokens)
+        mine, base = described(law).fingerprint, described(self.base).fingerprint
+        if mine is not None and base is not None and mine != base:
             raise UsageError(
-                f"{law.name} and {self.base.name} have different tokenizers: {what} is not "
+                f"{called(law)} and {called(self.base)} have different tokenizers: {what} is not "
                 "defined; run them apart, or give a --base that shares the tokenizer"
             )
 
@@ -84,20 +80,19 @@ class Bench:
             stored = self.store.sample(generator, identity_of(generator), request, advance)
         self.fresh += stored.fresh
         for law in (*drawn_on(generator), self.base):  # memory kept for the next batch
-            model = getattr(law, "model", None)
-            if isinstance(model, Slotted):
-                model.forget()
+            if isinstance(law, Forgetful):
+                law.forget()
         return stored
 
     def log_base(self, draws: Draws, drawn_from_base: bool = True) -> Array | None:
         """(B,) log a of draws; free where they were drawn from the base itself, None where it cannot read them."""
-        free = drawn_from_base and not is_half(self.base)
-        plain = isinstance(self.base, Law) and self.base.warp == PLAIN
-        if free and plain and draws.model_log_prob is not None:
+        base = described(self.base)
+        free = drawn_from_base and not base.half
+        if free and base.plain and draws.model_log_prob is not None:
             return draws.model_log_prob
         if free and draws.log_prob is not None:
             return draws.log_prob
-        if isinstance(self.base, Law) and (draws.tokens is None or draws.vocab != self.base.vocab.fingerprint):
+        if not readable(self.base, draws):
             return None
         return np.asarray(self.base.log_prob(self.prompts, draws))
 
@@ -112,20 +107,3 @@ class Bench:
             log_gen=scores.get("log_gen"), log_judge=log_judge, kl_base=scores.get("kl_base"),
             phi=target.moments(features) if target.needs_fit else None,
         )  # fmt: skip
-
-
-def identity_of(generator: Any) -> Mapping[str, Any] | None:
-    """Plain data that a generator's draws depend on; None (nothing is stored) where it does not say."""
-    identity = getattr(generator, "identity", None)
-    if identity is None:
-        return None
-    with plain_failures(f"identity() of {type(generator).__name__}", UsageError):
-        found = identity()
-        return None if found is None else dict(json.loads(json.dumps(found)))
-
-
-def drawn_on(generator: Any) -> Iterator[Any]:
-    """A generator, its proposal, if it draws from one, the proposal of that, and so on."""
-    while generator is not None:
-        yield generator
-        generator = getattr(generator, "proposal", None)

@@ -10,7 +10,7 @@ try:
 except ImportError:  # Windows does not say
     resource = None  # type: ignore[assignment]
 
-from alignbench.scoring.bench import drawn_on
+from alignbench.generators.described import described, drawn_on
 from alignbench.store import Stored
 from alignbench.types import Cost, Draws
 
@@ -23,8 +23,8 @@ def cost_of(stored: Stored, own: Draws, generator: Any) -> Cost:
         seconds=stored.seconds, tokens=int(spent.sum()), kept=len(own),
         calls=int((spent if drawn.calls is None else drawn.calls).sum()), exhausted=len(drawn) - len(own),
         proposals=len(drawn) if drawn.proposals is None else int(drawn.proposals.sum()), peak_bytes=_peak_bytes(),
-        device=str(getattr(getattr(generator, "model", None), "device", "")),
-        uncounted="; ".join(filter(None, (getattr(law, "uncounted", "") for law in drawn_on(generator)))),
+        device=described(generator).device,
+        uncounted="; ".join(filter(None, (described(law).uncounted for law in drawn_on(generator)))),
     )  # fmt: skip
 
 

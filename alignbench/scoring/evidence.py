@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 
 from alignbench.errors import RunError, UsageError, brief, plain_failures
-from alignbench.generators.law import Law, compare
+from alignbench.generators.described import described
 from alignbench.scoring.bench import Bench
 from alignbench.scoring.cost import cost_of, reset_peak
 from alignbench.scoring.references import References
-from alignbench.scoring.trust import is_half, rescored
+from alignbench.scoring.trust import rescored
 from alignbench.seeds import APART
 from alignbench.target.truth import exact_values
-from alignbench.types import Array, Distribution, Draws, Evidence, Scored, Selection
+from alignbench.types import Array, Distribution, Draws, Evidence, Scored, Selection, Stepwise
 
 WEIGHED = 1000 * APART
 """Sample numbers of the draws by which the proposal of a generator is weighed begin here."""
@@ -39,10 +39,10 @@ def evidence_of(references: References, label: str, generator: Any) -> Evidence:
     return _evidence(
         references, scores.own, ref, cost=cost_of(stored, own, generator),
         reasons=scores.reasons, rescoring=scores.rescoring,
-        selection=getattr(generator, "selection", None), is_base=generator is bench.base,
+        selection=described(generator).selection, is_base=generator is bench.base,
         proposed=_proposed(stored.draws), proposal=_weighed(references, proposal),
-        remark=getattr(generator, "remark", ""),
-        truncates=bool(getattr(generator, "truncates", False)), truth=_truth(references, generator),
+        remark=described(generator).remark,
+        truncates=described(generator).truncates, truth=_truth(references, generator),
     )  # fmt: skip
 
 
@@ -80,10 +80,11 @@ def _score(references: References, generator: Any, own: Draws) -> _Scores:
         log_base = bench.log_base(own)
         scored = bench.scored(target, own, log_base, log_gen=log_base, kl_base=np.zeros(len(own)))
         return _Scores(scored, references.ref.log_base)
-    if isinstance(generator, Law) and isinstance(bench.base, Law):
-        again, log_base, kl_base = compare(generator, bench.base, bench.prompts, own)
+    found = generator.beside(bench.base, bench.prompts, own) if isinstance(generator, Stepwise) else None
+    if found is not None:
+        again, log_base, kl_base = found
         return _trusted(references, generator, bench.scored(target, own, log_base, kl_base=kl_base), again)
-    selected = getattr(generator, "selection", None) is not None
+    selected = described(generator).selection is not None
     log_base = bench.log_base(own, drawn_from_base=selected and _proposal(generator, bench.base) is None)
     scored = bench.scored(target, own, log_base)
     if isinstance(generator, Distribution) and log_base is not None:
@@ -98,7 +99,7 @@ def _score(references: References, generator: Any, own: Draws) -> _Scores:
 
 def _trusted(references: References, generator: Any, scored: Scored, again: Array) -> _Scores:
     """The scores of a generator with a density, unless rescoring (`again`) contradicts what sampling said."""
-    own, half = scored.draws, is_half(generator)
+    own, half = scored.draws, described(generator).half
     gap, refused = rescored(own, again, half)
     if refused:
         return _Scores(replace(scored, kl_base=None), None, {"log_gen": refused}, gap)
@@ -123,14 +124,13 @@ def _check_kept(bench: Bench, own: Draws, drawn: Draws) -> None:
 
 def _rank(bench: Bench, generator: Any, ref: Scored) -> Array | None:
     """What `generator` ranks the reference draws by; None where that is log P − log a, or it does not rank."""
-    rank = getattr(generator, "rank", None)
+    rank = described(generator).rank
     return None if rank is None else np.asarray(rank(bench.prompts, ref.draws), dtype=float)
 
 
 def _proposal(generator: Any, base: Any) -> Any:
     """What `generator` selects from; None where that is the base, or it does not select."""
-    proposal = getattr(generator, "proposal", None)
-    selects = getattr(generator, "selection", None) is not None
+    proposal, selects = described(generator).proposal, described(generator).selection is not None
     return proposal if selects and proposal is not base else None
 
 

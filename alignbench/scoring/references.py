@@ -10,7 +10,8 @@ import numpy as np
 
 from alignbench.aligners.base import Setting
 from alignbench.errors import RunError, Unsupported, brief, plain_failures
-from alignbench.scoring.bench import Bench, identity_of
+from alignbench.generators.described import identity_of
+from alignbench.scoring.bench import Bench
 from alignbench.seeds import APART
 from alignbench.stats.mixture import joined_groups, log_proposal
 from alignbench.stats.normaliser import log_z_by_prompt

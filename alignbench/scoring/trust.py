@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from alignbench.types import Array, Draws
@@ -38,12 +36,3 @@ def rescored(own: Draws, again: Array, half: bool) -> tuple[float | None, str]:
     if cut > EDGE:
         return gap, f"rescoring calls {cut:.0%} of its own draws impossible (limit {EDGE:.0%})"
     return gap, ""
-
-
-def is_half(generator: Any) -> bool:
-    """Whether the network of a law, or of what it masks or searches, computes in half precision."""
-    network = None
-    while network is None and generator is not None:
-        network = getattr(generator, "network", None)
-        generator = getattr(generator, "model", getattr(generator, "base", None))
-    return str(getattr(network, "dtype", "")).endswith(("bfloat16", "float16"))

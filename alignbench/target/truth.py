@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from alignbench.generators.described import described
 from alignbench.generators.exact.world import enumerate_draws
 from alignbench.generators.law import Law
 from alignbench.stats import discrete, resampled
@@ -24,7 +25,7 @@ def exact_values(
     None unless the base is an exact world and the generator's law is known. λ is taken as fitted: these are the values
     for the target that the estimates are measured against, not for the one that infinitely many draws would give.
     """
-    if not (isinstance(base, Law) and getattr(base.model, "enumerable", False)):
+    if not described(base).enumerable:
         return None
     draws = enumerate_draws(base, prompts, max_tokens=max_tokens)
     features = target.measure(prompts, draws)
@@ -83,12 +84,12 @@ def _law_of(
     base: Law, generator: Any, prompts: Sequence[str], draws: Draws, ratio: Array
 ) -> Callable[[Array], Array] | None:
     """A function from the rows of one prompt to the generator's probabilities of them."""
-    selection: Selection | None = getattr(generator, "selection", None)
-    proposal = getattr(generator, "proposal", None) or base
+    selection = described(generator).selection
+    proposal = described(generator).proposal or base
     if selection is not None and (selection.kind in ("quasi", "resampled") or proposal is not base):
         return _weighing(selection, proposal, prompts, draws, ratio)
     if selection is not None and draws.log_prob is not None:
-        mass, rank = np.exp(draws.log_prob), getattr(generator, "rank", None)
+        mass, rank = np.exp(draws.log_prob), described(generator).rank
         by = ratio if rank is None else np.asarray(rank(prompts, draws), float)
         pi = np.zeros(mass.size)
         for here in (draws.prompt == number for number in range(len(prompts))):

@@ -106,16 +106,16 @@ class Recorder:
     @contextlib.contextmanager
     def installed(self) -> Iterator[None]:
         """Every timed function replaced by its timed twin."""
+        from alignbench.generators import law as law_module
         from alignbench.generators.law import Law
         from alignbench.registry import generator
-        from alignbench.scoring import evidence
 
         with contextlib.ExitStack() as stack:
             for part, names in FUNCTIONS.items():
                 for name in names:
                     twin = self.timed(part, resolve_name(name))
                     stack.enter_context(patch(name, twin))
-            stack.enter_context(patch.object(evidence, "compare", self.timed("scoring", evidence.compare)))
+            stack.enter_context(patch.object(law_module, "compare", self.timed("scoring", law_module.compare)))
             stack.enter_context(patch.object(Law, "sample", self.sampling(Law.sample)))
             hf = generator.entries["hf"]
             loading = replace(hf, thing=self.timed("loading", hf.thing))

@@ -13,13 +13,14 @@ from tiny_world import BASE, BRIGHT, PROMPTS, TASK
 from alignbench import metrics
 from alignbench.aligners.base import Setting
 from alignbench.errors import RunError, Unsupported, UsageError
+from alignbench.generators import law as law_module
+from alignbench.generators.described import identity_of
 from alignbench.generators.exact.world import enumerate_draws, exact
 from alignbench.generators.hf.factory import hf
 from alignbench.generators.law import Law
 from alignbench.registry import aligner, load_plugins
-from alignbench.scoring import evidence as evidence_module
 from alignbench.scoring import trust
-from alignbench.scoring.bench import identity_of, silent
+from alignbench.scoring.bench import silent
 from alignbench.seeds import Seed
 from alignbench.stats import discrete
 from alignbench.stats.intervals import mean_over_prompts
@@ -317,12 +318,12 @@ def test_a_base_that_knows_no_density_is_refused(bench):
 
 def test_planted_law_that_rescores_wrongly_is_not_trusted(bench, monkeypatch):
     made, law = bench(), BASE.warped(temperature=0.5)
-    right = evidence_module.compare
+    right = law_module.compare
 
     def forgot_the_temperature(gen, base, prompts, draws):
         return right(base, base, prompts, draws)
 
-    monkeypatch.setattr(evidence_module, "compare", forgot_the_temperature)
+    monkeypatch.setattr(law_module, "compare", forgot_the_temperature)
     got = made.measure("cold", law)
     assert got.own.log_gen is None
     assert got.ref.log_gen is None
@@ -334,13 +335,13 @@ def test_planted_law_that_rescores_wrongly_is_not_trusted(bench, monkeypatch):
 
 @pytest.mark.parametrize(("gap", "trusted"), [(0.05, True), (0.2, False)])
 def test_the_rescoring_gate_is_at_its_limit(bench, monkeypatch, gap, trusted):
-    right = evidence_module.compare
+    right = law_module.compare
 
     def off(gen, base, prompts, draws):
         log_gen, log_base, kl = right(gen, base, prompts, draws)
         return np.where(np.arange(len(draws)) == 3, log_gen + gap, log_gen), log_base, kl
 
-    monkeypatch.setattr(evidence_module, "compare", off)
+    monkeypatch.setattr(law_module, "compare", off)
     assert (bench().measure("cold", BASE.warped(temperature=0.5)).own.log_gen is not None) == trusted
 
 
@@ -372,13 +373,13 @@ def test_a_network_in_half_precision_is_known_under_masks_too(bench, tmp_path, m
 
 def test_planted_law_that_calls_half_of_its_own_draws_impossible_is_not_trusted(bench, monkeypatch):
     """One draw at the edge of a nucleus may be rescored as cut; many cannot be an accident of rounding."""
-    right = evidence_module.compare
+    right = law_module.compare
 
     def cut(gen, base, prompts, draws):
         log_gen, log_base, kl = right(gen, base, prompts, draws)
         return np.where(np.arange(len(draws)) % 2, log_gen, -np.inf), log_base, kl
 
-    monkeypatch.setattr(evidence_module, "compare", cut)
+    monkeypatch.setattr(law_module, "compare", cut)
     got = bench().measure("cold", BASE.warped(temperature=0.5))
     assert got.own.log_gen is None
     assert "impossible" in got.reasons["log_gen"]

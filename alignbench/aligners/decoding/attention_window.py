@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from alignbench.aligners.base import Setting, need_law, whole
+from alignbench.aligners.base import Setting, whole
 from alignbench.errors import Unsupported, UsageError
-from alignbench.generators.law import Law
+from alignbench.generators.law import Law, law_of
 from alignbench.generators.window import Window, Windowable
 from alignbench.registry import aligner
 
@@ -37,7 +37,7 @@ class AttentionWindow:
 
     def align(self, setting: Setting) -> Law:
         """See `Aligner.align`; raises Unsupported where the base has no attention that masks rule."""
-        law = need_law(setting.base, "attention_window")
+        law = law_of(setting.base, "attention_window")
         if not isinstance(law.model, Windowable):
             raise Unsupported(
                 f"aligner 'attention_window' hides positions of a network or an n-gram model, not of a "

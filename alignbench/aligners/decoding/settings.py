@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from alignbench.aligners.base import Setting, need_law
-from alignbench.generators.law import Law
+from alignbench.aligners.base import Setting
+from alignbench.generators.law import Law, law_of
 from alignbench.generators.warp import Warp
 from alignbench.registry import aligner
 
@@ -22,7 +22,7 @@ class _Decoding:
     def align(self, setting: Setting) -> Law:
         """See `Aligner.align`."""
         name = next(name for name, entry in aligner.items() if entry.thing is type(self))
-        return need_law(setting.base, name).warped(**self.settings())
+        return law_of(setting.base, name).warped(**self.settings())
 
 
 @aligner("temperature", target_driven=False, density="exact")

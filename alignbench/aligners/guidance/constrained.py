@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from alignbench.aligners.base import Setting, need_law
+from alignbench.aligners.base import Setting
 from alignbench.errors import UsageError, brief
-from alignbench.generators.law import Law
+from alignbench.generators.law import Law, law_of
 from alignbench.generators.masked import grammar, lexical
 from alignbench.generators.masked.masks import Masks
 from alignbench.generators.masked.steered import masked
@@ -71,7 +71,7 @@ class Constrained:
 
     def align(self, setting: Setting) -> Law:
         """See `Aligner.align`; raises UsageError where nothing can be kept, or the tokenizer cannot spell it."""
-        law, prompts = need_law(setting.base, "constrained"), setting.prompts
+        law, prompts = law_of(setting.base, "constrained"), setting.prompts
         ahead = setting.max_tokens if self.lookahead else None
         with _named():
             aligned = masked(law, self._masks(law, prompts, ahead), max_tokens=ahead)

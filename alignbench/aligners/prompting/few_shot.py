@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from alignbench.aligners.base import Setting, identity_of, need_law, whole
+from alignbench.aligners.base import Setting, recipe_identity, whole
 from alignbench.aligners.prompting.prompt import with_prompt
 from alignbench.aligners.selection.best_of_n import BestOfN
 from alignbench.aligners.selection.rejection import Rejection
 from alignbench.errors import RunError, UsageError, brief
 from alignbench.generators.base import Turns
-from alignbench.generators.law import Law
+from alignbench.generators.law import Law, law_of
 from alignbench.registry import aligner
 from alignbench.types import Array, Draws, collect
 
@@ -58,7 +58,7 @@ class FewShot:
 
     def align(self, setting: Setting) -> Law:
         """See `Aligner.align`; the examples are drawn when they are first needed."""
-        law = need_law(setting.base, "few_shot")
+        law = law_of(setting.base, "few_shot")
         on = replace(setting, base=law, prompts=tuple(setting.train_prompts), train=())
         return law.framed(Examples(self, on), chat=self.chat)
 
@@ -73,7 +73,7 @@ class Examples:
     def identity(self) -> Mapping[str, Any]:
         """See `Frame.identity`."""
         here = self.setting
-        return {**identity_of(self.aligner, here.base, here.target), "prompts": list(here.prompts),
+        return {**recipe_identity(self.aligner, here.base, here.target), "prompts": list(here.prompts),
                 "max_tokens": here.max_tokens, "seed": [here.seed.entropy, here.seed.stream]}  # fmt: skip
 
     @property
@@ -100,7 +100,7 @@ class Examples:
         if not self.aligner.chat:
             examples = ((one + said).replace(BLANK, " ") for one, said in shown)
             return BLANK.join([*filter(None, [self.aligner.text]), *examples, asked])
-        if getattr(self.setting.base.model, "chat", False):
+        if self.setting.base.chats:
             pairs = ((("user", self._as_base(one)), ("assistant", said.strip())) for one, said in shown)
             return [*(turn for pair in pairs for turn in pair), ("user", self._as_base(asked))]
         text = self.aligner.text or "{prompt}"

@@ -8,10 +8,10 @@ from dataclasses import asdict, dataclass, replace
 from difflib import get_close_matches
 from typing import Any
 
-from alignbench.aligners.base import Setting, need_law
+from alignbench.aligners.base import Setting
 from alignbench.errors import UsageError
 from alignbench.generators.base import Turns
-from alignbench.generators.law import Law
+from alignbench.generators.law import Law, law_of
 from alignbench.registry import aligner
 
 
@@ -40,10 +40,10 @@ class Prompt:
 
     def align(self, setting: Setting) -> Law:
         """See `Aligner.align`."""
-        law = need_law(setting.base, "prompt")
+        law = law_of(setting.base, "prompt")
         if not self.chat:
             return replace(law, template=law.template.replace("{prompt}", with_prompt(self.text)))
-        if law.frame is None and getattr(law.model, "chat", False):
+        if law.frame is None and law.chats:
             raise UsageError(
                 f"aligner 'prompt': {law.name} puts each prompt in the user's turn already: leave out chat=true"
             )

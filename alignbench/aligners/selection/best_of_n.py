@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from alignbench.aligners.base import Named, Setting, checked, identity_of, whole
+from alignbench.aligners.base import Named, Setting, checked, recipe_identity, whole
 from alignbench.errors import Unsupported, UsageError, brief, did_you_mean
-from alignbench.generators.law import Law
+from alignbench.generators.described import described, identity_of, readable
 from alignbench.registry import aligner
 from alignbench.seeds import Seed
 from alignbench.stats.weights import TIE
 from alignbench.target import Target
-from alignbench.types import Array, Draws, Selection, collect
+from alignbench.types import Array, Checked, Draws, Selection, collect
 
 TIES = 2  # salt of the uniforms that break ties
 RANKS = ("target", "likelihood")
@@ -50,7 +50,7 @@ class BestOfN:
         where, proposal = "best_of_n:proposal", None
         if self.proposal is not None:
             proposal = setting.built(checked(self.proposal, where), where)
-            if isinstance(proposal, Law):
+            if isinstance(proposal, Checked):
                 proposal.check(setting.prompts, setting.max_tokens)
         return BestOfNSampler(self, setting.base, setting.target, proposal)
 
@@ -87,18 +87,18 @@ class BestOfNSampler:
 
     def identity(self) -> Mapping[str, Any] | None:
         """All that a draw depends on besides prompt, length and seed; None where the proposal does not say."""
-        own = getattr(self.proposal, "identity", None)
+        own = identity_of(self.proposal)
         if self.proposal is not None and own is None:
             return None
         feature = getattr(self.target.measures.get(self._ranks_by), "identity", None)
-        parts = {"draws_of": None if own is None else own(), "ranks_by": feature}
-        return {**identity_of(self.aligner, self.base, self.target), **parts}
+        parts = {"draws_of": own, "ranks_by": feature}
+        return {**recipe_identity(self.aligner, self.base, self.target), **parts}
 
     def sample(self, prompts: Sequence[str], rows: Array, *, max_tokens: int, seed: Seed) -> Iterator[Draws]:
         """See `Sampler.sample`; yields after each full batch of proposals."""
         n, source = self.aligner.n, self.base if self.proposal is None else self.proposal
         rows = rows[np.lexsort((rows[:, 1], rows[:, 0]))]
-        step = max(1, batch_rows(source) // n)
+        step = max(1, described(source).rows_at_once // n)
         for begin in range(0, len(rows), step):
             part = rows[begin : begin + step]
             wanted = np.stack([np.repeat(part[:, 0], n), (part[:, 1:] * n + np.arange(n)).ravel()], axis=1)
@@ -145,7 +145,7 @@ class BestOfNSampler:
 
     def _log_base(self, prompts: Sequence[str], draws: Draws) -> Array:
         """(B,) log a in nats, the same for equal draws, which batches part by up to 1e-4."""
-        if isinstance(self.base, Law) and (draws.tokens is None or draws.vocab != self.base.vocab.fingerprint):
+        if not readable(self.base, draws):
             raise Unsupported("best_of_n:rank=likelihood: the base cannot read what is proposed; rank by a feature")
         values = np.asarray(self.base.log_prob(prompts, draws), dtype=float)
         if draws.tokens is None:
@@ -153,8 +153,3 @@ class BestOfNSampler:
         said = np.column_stack([draws.prompt, draws.tokens])
         first, back = np.unique(said, axis=0, return_index=True, return_inverse=True)[1:]
         return np.asarray(values[first][back])
-
-
-def batch_rows(base: Any) -> int:
-    """How many rows `base` likes to draw at once."""
-    return int(getattr(getattr(base, "model", None), "batch_size", 64))

@@ -8,12 +8,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from alignbench.aligners.base import Setting, checked, identity_of
+from alignbench.aligners.base import Setting, checked, recipe_identity
 from alignbench.errors import RunError, Unsupported, UsageError
-from alignbench.generators.law import Law
+from alignbench.generators.described import described, identity_of
+from alignbench.generators.masked.steered import masks
 from alignbench.seeds import Seed
 from alignbench.target import Target
-from alignbench.types import Array, Distribution, Draws, collect
+from alignbench.types import Array, Checked, Distribution, Draws, collect
 
 
 class Weighed(NamedTuple):
@@ -43,7 +44,7 @@ class Proposal:
 
         That of log P − log a serves where q masks tokens of the base and renormalises: there log a ≤ log q.
         """
-        return self.target.log_bound(n_prompts) if self.is_base or _masks(self.law, self.base) else None
+        return self.target.log_bound(n_prompts) if self.is_base or masks(self.law, self.base) else None
 
     def draw(self, prompts: Sequence[str], rows: Array, *, max_tokens: int, seed: Seed) -> Weighed:
         """The draws at `rows`, weighed; what P rules out is not scored. Raises RunError where q denies its own draw."""
@@ -84,23 +85,15 @@ def proposal_of(given: Any, setting: Setting, who: str) -> Proposal:
     law = setting.built(checked(given, where), where) if isinstance(given, (str, Mapping)) else given
     if not isinstance(law, Distribution):
         raise Unsupported(f"{where} {_named(given)} has no log_prob, by which its draws are weighed")
-    ours, theirs = (getattr(getattr(x, "vocab", None), "fingerprint", None) for x in (base, law))
-    if ours != theirs:
+    if described(base).fingerprint != described(law).fingerprint:
         raise UsageError(f"{where} {_named(given)} has other tokens than the base, which cannot score its draws")
-    if isinstance(law, Law):
+    if isinstance(law, Checked):
         law.check(setting.prompts, setting.max_tokens)
     return Proposal(law, base, setting.target)
 
 
 def _named(given: Any) -> str:
     return f"'{given}'" if isinstance(given, (str, Mapping)) else type(given).__name__
-
-
-def _masks(law: Any, base: Any) -> bool:
-    """Whether `law` is `base` with tokens masked, each step renormalised."""
-    masked = getattr(getattr(law, "model", None), "masked_base", None)
-    plain = isinstance(law, Law) and law == Law(law.model)
-    return masked is not None and plain and masked.identity() == base.identity()
 
 
 @dataclass(frozen=True)
@@ -123,13 +116,13 @@ class Weighing:
     @property
     def truncates(self) -> bool:
         """Whether the proposal may lack what the base can say."""
-        return not self.weighed.is_base and bool(getattr(self.proposal, "truncates", False))
+        return not self.weighed.is_base and described(self.proposal).truncates
 
     def identity(self) -> Mapping[str, Any] | None:
         """All that a draw depends on besides prompt, length and seed; None where the proposal does not say."""
         plain = replace(self.aligner, proposal=None)  # which may be a generator, and a model is no plain data
-        found = identity_of(plain, self.base, self.weighed.target)
+        found = recipe_identity(plain, self.base, self.weighed.target)
         if self.weighed.is_base:
             return found
-        own = getattr(self.proposal, "identity", None)
-        return None if own is None else {**found, "proposal": own()}
+        own = identity_of(self.proposal)
+        return None if own is None else {**found, "proposal": own}

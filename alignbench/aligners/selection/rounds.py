@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from alignbench.aligners.selection.best_of_n import batch_rows
 from alignbench.aligners.selection.proposal import Proposal, Weighed
+from alignbench.generators.described import described
 from alignbench.seeds import Seed
 from alignbench.types import Array, Draws
 
@@ -35,7 +35,7 @@ class Rounds:
         whatever the batch; `spent` counts every token decoded, `calls` those scored too.
         """
         every = [_Wanted(int(c), int(i)) for c, i in rows[np.lexsort((rows[:, 1], rows[:, 0]))]]
-        waiting, size = every, batch_rows(self.proposal.law)
+        waiting, size = every, described(self.proposal.law).rows_at_once
         while waiting:
             kept, tried = sum(w.accepted for w in every), sum(w.tried for w in every)
             needed = -(-(tried + 1) // (kept + 1))  # of one acceptance; 1 while nothing is known

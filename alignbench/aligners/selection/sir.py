@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from alignbench.aligners.base import Named, Setting, whole
-from alignbench.aligners.selection.best_of_n import batch_rows
 from alignbench.aligners.selection.proposal import Weighing, check_proposal, proposal_of
+from alignbench.generators.described import described
 from alignbench.registry import aligner
 from alignbench.seeds import Seed
 from alignbench.stats.normaliser import scaled
@@ -53,7 +53,7 @@ class SIRSampler(Weighing):
         """See `Sampler.sample`; yields after each full batch of proposals."""
         n = self.aligner.n
         rows = rows[np.lexsort((rows[:, 1], rows[:, 0]))]
-        step = max(1, batch_rows(self.proposal) // n)
+        step = max(1, described(self.proposal).rows_at_once // n)
         for begin in range(0, len(rows), step):
             yield self._kept(prompts, rows[begin : begin + step], max_tokens, seed)
 

@@ -30,6 +30,14 @@ def masked(base: Law, masks: Masks, *, max_tokens: int | None = None) -> Law:
     return Law(kind(base, max_tokens, masks))
 
 
+def masks(law: Any, base: Any) -> bool:
+    """Whether `law` is `base` with tokens masked, each step renormalised, and nothing else changed."""
+    if not isinstance(law, Law) or not isinstance(law.model, Constrained) or law != Law(law.model):
+        return False
+    masked_base = law.model.masked_base
+    return masked_base is not None and bool(masked_base.identity() == base.identity())
+
+
 @dataclass(frozen=True, eq=False)
 class Constrained:
     """See `masked`."""

@@ -18,9 +18,9 @@ from alignbench.aligners.selection.rejection import Rejection
 from alignbench.aligners.selection.rounds import Rounds
 from alignbench.aligners.selection.sir import SIR
 from alignbench.errors import Unsupported, UsageError
+from alignbench.generators.described import identity_of
 from alignbench.generators.exact.automaton import counts
 from alignbench.generators.exact.world import exact
-from alignbench.scoring.bench import identity_of
 from alignbench.seeds import Seed
 from alignbench.target import Constraint
 from alignbench.testing import check

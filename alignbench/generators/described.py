@@ -1,0 +1,140 @@
+"""What any generator says of itself, read in one place, and what stands where it says nothing.
+
+A generator need only draw. Whoever asks for more asks `described`, or for a capability of `types` (`Checked`,
+`Warpable`, …), never for a class.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from alignbench.errors import UsageError, plain_failures
+from alignbench.types import Array, Draws, Selection
+
+T = TypeVar("T")
+
+Rank = Callable[[Sequence[str], Draws], Array]
+"""(prompts, draws) → (B,) what a selection ranks draws by."""
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a generator says of itself, with what stands where it says nothing; asked for when it is needed.
+
+    Some of it may be costly: quasi-rejection chooses its β when its selection is asked for.
+    """
+
+    generator: Any
+
+    def _said(self, name: str, default: T) -> T:
+        said: T | None = getattr(self.generator, name, None)
+        return default if said is None else said
+
+    @property
+    def name(self) -> str:
+        """What tables call it; "" for its spec."""
+        return str(self._said("name", ""))
+
+    @property
+    def truncates(self) -> bool:
+        """Whether it may give probability 0 to what the base can say."""
+        return bool(self._said("truncates", False))
+
+    @property
+    def remark(self) -> str:
+        """See `Evidence.remark`."""
+        return self._said("remark", "")
+
+    @property
+    def uncounted(self) -> str:
+        """See `Cost.uncounted`."""
+        return self._said("uncounted", "")
+
+    @property
+    def selection(self) -> Selection | None:
+        """How it picks among a proposal's draws; None where it does not."""
+        none: Selection | None = None
+        return self._said("selection", none)
+
+    @property
+    def proposal(self) -> Any:
+        """What it draws from, where that is not the base."""
+        return self._said("proposal", None)
+
+    @property
+    def rank(self) -> Rank | None:
+        """What its selection ranks draws by; None: log P − log a."""
+        none: Rank | None = None
+        return self._said("rank", none)
+
+    @property
+    def vocab(self) -> Any:
+        """Its tokens; None where its draws have none."""
+        return self._said("vocab", None)
+
+    @property
+    def fingerprint(self) -> str | None:
+        """That of its tokens; None where it has none."""
+        return None if self.vocab is None else str(self.vocab.fingerprint)
+
+    @property
+    def device(self) -> str:
+        """Where it computes; "" where it does not say."""
+        return str(self._said("device", ""))
+
+    @property
+    def half(self) -> bool:
+        """Whether the network behind it computes in half precision."""
+        behind = self._said("base", None)
+        return bool(self._said("half", False if behind is None else described(behind).half))
+
+    @property
+    def rows_at_once(self) -> int:
+        """Rows that it likes to draw at once."""
+        return int(self._said("rows_at_once", 64))
+
+    @property
+    def plain(self) -> bool:
+        """Whether the `model_log_prob` of its draws is its own log-probability."""
+        return self._said("plain", False)
+
+    @property
+    def enumerable(self) -> bool:
+        """Whether every continuation can be listed."""
+        return self._said("enumerable", False)
+
+
+def described(generator: Any) -> Description:
+    """What a generator says of itself."""
+    return Description(generator)
+
+
+def identity_of(generator: Any) -> Mapping[str, Any] | None:
+    """Plain data that a generator's draws depend on; None (nothing is stored) where it does not say."""
+    identity = getattr(generator, "identity", None)
+    if identity is None:
+        return None
+    with plain_failures(f"identity() of {type(generator).__name__}", UsageError):
+        found = identity()
+        return None if found is None else dict(json.loads(json.dumps(found)))
+
+
+def drawn_on(generator: Any) -> Iterator[Any]:
+    """A generator, its proposal, if it draws from one, the proposal of that, and so on."""
+    while generator is not None:
+        yield generator
+        generator = described(generator).proposal
+
+
+def called(generator: Any) -> str:
+    """What errors call a generator: its name, else its class."""
+    return described(generator).name or type(generator).__name__
+
+
+def readable(base: Any, draws: Draws) -> bool:
+    """Whether `base` can score the draws: they are ids of its tokens, or it has none."""
+    fingerprint = described(base).fingerprint
+    return fingerprint is None or (draws.tokens is not None and draws.vocab == fingerprint)

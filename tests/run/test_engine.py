@@ -1,0 +1,133 @@
+"""An engine that answers with tokens and their log-probabilities, and is no `Law`: a citizen like any other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ENGINE = '''\
+from dataclasses import dataclass
+from alignbench import Draws, generator
+from alignbench.generators.exact import exact
+
+@dataclass
+class Engine:
+    """Stands for a server: it says tokens and log-probabilities, and nothing of how."""
+    seed: int
+    words: str
+    name: str = "engine"
+    def __post_init__(self):
+        self.law = exact(seed=self.seed, words=self.words)
+        self.vocab = self.law.vocab
+    def identity(self):
+        return {"engine": self.seed, "words": self.words}
+    def check(self, prompts, max_tokens):
+        self.law.check(prompts, max_tokens)
+    def sample(self, prompts, rows, *, max_tokens, seed):
+        yield from self.law.sample(prompts, rows, max_tokens=max_tokens, seed=seed)
+    def log_prob(self, prompts, draws):
+        return self.law.log_prob(prompts, draws)
+
+@generator
+def engine(*, seed: int = 0, words: str = "rain sun wind snow cloud fog"):
+    "A server that answers with tokens."
+    return Engine(seed, words)
+'''
+TASK = """\
+name: little
+version: 1
+summary: Sun always.
+prompts: [rain, sun]
+max_tokens: 3
+draws: 200
+features:
+  sunny: {feature: contains_any, words: [sun]}
+target:
+  - {feature: sunny, always: true}
+metrics: [perplexity, satisfaction, divergence]
+"""
+WORDS = ("run", "--tasks", "little.yaml", "--output_path", "out", "--include_path", "engine.py")
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, command):
+    Path("engine.py").write_text(ENGINE)
+    Path("little.yaml").write_text(TASK)
+
+
+def rows():
+    from alignbench.reports.rows import read_rows
+
+    return read_rows(Path("out/leaderboard.csv"))
+
+
+def number(found, metric, part="", **where):
+    for column, value in {"metric": metric, "part": part, **where}.items():
+        found = found[found[column].fillna("") == value]
+    assert len(found) == 1
+    return found.iloc[0]
+
+
+def test_an_engine_is_shorter_than_thirty_lines():
+    assert len(ENGINE.splitlines()) < 30
+
+
+def test_an_engine_can_be_the_base_with_aligners_on_it(command):
+    said = command(*WORDS, "--model", "engine", "--aligner", "rejection", "--aligner", "best_of_n:n=2",
+                   "--aligner", "sir:n=4")  # fmt: skip
+    assert said.code == 0, said.err
+    found = rows()
+    assert number(found, "satisfaction", "always", aligner="rejection:cap=256").value == 1.0
+    assert np.isfinite(number(found, "divergence", "kl_target", generator="engine", aligner="").value)
+
+
+def test_an_engine_beside_a_law_of_its_tokens_is_what_that_law_is(command):
+    """As a model and as the judge: the same numbers as the law that it stands for."""
+    models = ("--base", "exact:seed=5", "--model", "engine:seed=3", "--model", "exact:seed=3")
+    said = command(*WORDS, *models, "--judge", "engine:seed=7")
+    assert said.code == 0, said.err
+    found = rows()
+    others = [name for name in found.generator.unique() if name.startswith("exact#")]
+    for metric, part in (("divergence", "kl_target"), ("divergence", "tv"), ("perplexity", "")):
+        mine, law = (number(found, metric, part, generator=name, aligner="") for name in ("engine", *others))
+        assert mine.value == pytest.approx(law.value, abs=1e-9), (metric, part)
+
+
+def test_an_engine_can_be_a_proposal(command):
+    said = command(*WORDS, "--model", "exact:seed=5", "--aligner",
+                   "{name: sir, n: 4, proposal: {name: engine, seed: 9}}")  # fmt: skip
+    assert said.code == 0, said.err
+    found = rows()
+    [sir] = [name for name in found.aligner.dropna().unique() if "sir" in name]
+    assert number(found, "satisfaction", "always", aligner=sir).value == 1.0, "all its draws are of p, or left out"
+
+
+@pytest.mark.parametrize("word", ["--model", "--judge"])
+def test_an_engine_of_other_tokens_is_refused(command, word):
+    """Planted: were only laws asked for their tokens, its ids would be scored as if they were the base's."""
+    said = command(*WORDS, "--base", "exact:seed=5", "--model", "exact:seed=5", word, "engine:words=sun rain fog")
+    assert said.code == 2 and "engine and exact have different tokenizers" in said.err, said.err
+    assert "Traceback" not in said.err
+
+
+def test_prompts_that_an_engine_cannot_read_are_told_before_a_draw(command):
+    Path("little.yaml").write_text(TASK.replace("[rain, sun]", "[rain, zebra]"))
+    said = command(*WORDS, "--model", "engine")
+    assert said.code == 2 and "the world has no word 'zebra'" in said.err and not list(Path("out").glob("draws/*"))
+
+
+def test_an_engine_takes_part_in_selfcheck(command):
+    said = command("selfcheck", "--model", "engine", "--include_path", "engine.py", "--prompts", "rain", "--prompts",
+                   "sun wind", "--max_tokens", 4)  # fmt: skip
+    assert said.code == 0, said.err
+    for line in ("rescoring", "padding, sampling", "after EOS"):
+        assert line in said.out
+    assert "it gives no next-token probabilities" in " ".join(said.out.split())
+
+
+def test_a_planted_engine_that_contradicts_itself_is_found_by_selfcheck(command):
+    Path("engine.py").write_text(ENGINE.replace("return self.law.log_prob", "return 0.9 * self.law.log_prob"))
+    said = command("selfcheck", "--model", "engine", "--include_path", "engine.py", "--prompts", "rain")
+    assert said.code == 1 and "disagree" in " ".join(said.out.split())
