@@ -256,7 +256,10 @@ class Distribution(Sampler, Protocol):
 
 
 class Described(Protocol):
-    """What a run asks of any generator besides draws; each attribute may be missing, see `generators.described`."""
+    """What a run asks of any generator besides draws; each attribute may be missing, see `generators.described`.
+
+    There too: `rank` of a selection, `vocab` of a generator with tokens, `device`, and what only laws say.
+    """
 
     name: str
     truncates: bool

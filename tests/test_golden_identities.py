@@ -134,12 +134,9 @@ NOT_THERE = {"exact_reward": ["attention_window:k=1", OF_SHARES], "exact_ngram":
 class Probe:
     """An aligner that keeps the setting that a run puts it to work on, its target fitted, and gives the base."""
 
-    def within(self, setting):
+    def align(self, setting):
         self.setting = setting
         return setting.base
-
-    def align(self, setting, *_, **__):
-        return self.within(setting)
 
 
 def setting_of(base, task, draws):

@@ -25,7 +25,8 @@ To add one, write a file in the folder whose line says what it does, and import 
 say how by `selection` (and what by `proposal`, where that is not the base), and its divergences are computed from their
 weights.
 
-`align` is given a `base.Setting`: base, target, prompts, those to train on (`setting.train_prompts`), length and seed.
+`law_of` is in `generators.law`. `align` is given a `base.Setting`: base, target, prompts, those to train on
+(`setting.train_prompts`), length and seed.
 `@aligner` declares `target_driven`, whether the recipe reads the target (so that without constraints it gives the base
 back), and `density`: "exact" (the sampler has `log_prob`), "closed form" (it has a `selection`) or "bounds". One that
 puts others to work aligns them by a setting of its own: `recipe.align(replace(setting, base=…))`.

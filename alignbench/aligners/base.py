@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from typing import Any, Protocol, runtime_checkable
 
-from alignbench.errors import UsageError
+from alignbench.errors import RunError, UsageError, plain_failures
+from alignbench.generators.described import identity_of
 from alignbench.registry import Registry
 from alignbench.registry import aligner as aligners
 from alignbench.registry import generator as generators
@@ -47,7 +48,10 @@ class Setting:
     def built(self, spec: Spec, where: str) -> Any:
         """The generator that a spec stands for: that of an aligner on the base, or one of its own."""
         thing = spec.build(kind_of(spec), where)
-        return thing.align(self) if spec.name in aligners else thing
+        if spec.name not in aligners:
+            return thing
+        with plain_failures(f"{where}: align", RunError):
+            return thing.align(self)
 
 
 def kind_of(spec: Spec) -> Registry:
@@ -86,10 +90,13 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def recipe_identity(aligner: Any, base: Any, target: Target | None = None) -> Mapping[str, Any]:
-    """Plain data that the aligned generator's draws depend on."""
+def recipe_identity(aligner: Any, base: Any, target: Target | None = None) -> Mapping[str, Any] | None:
+    """Plain data that the aligned generator's draws depend on; None where the base does not say its own."""
+    own = identity_of(base)
+    if own is None:  # else draws on one base would be found for another
+        return None
     mine = asdict(aligner) if is_dataclass(aligner) and not isinstance(aligner, type) else {}
-    parts: dict[str, Any] = {"aligner": type(aligner).__name__, **mine, "base": base.identity()}
+    parts: dict[str, Any] = {"aligner": type(aligner).__name__, **mine, "base": own}
     if target is not None:
         fitted = [] if target.fit is None else target.fit.lam.tolist()
         measured = {name: getattr(target.measures.get(name), "identity", None) for name in target.feature_names}

@@ -7,7 +7,7 @@ there, and what cannot be tried is said.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
@@ -17,13 +17,14 @@ import numpy as np
 from alignbench.errors import Unsupported
 from alignbench.generators.base import Autoregressive, Modelled
 from alignbench.generators.described import called, described, identity_of
+from alignbench.generators.described import check as check_prompts
 from alignbench.registry import generator as generators
 from alignbench.scoring.bench import Progress
 from alignbench.scoring.trust import EDGE, HALF
 from alignbench.seeds import Seed
 from alignbench.spec import Spec
 from alignbench.testing import differing, gap, goes_on, nats
-from alignbench.types import Array, Checked, Distribution, Draws, Sampler, collect, rows_of
+from alignbench.types import Array, Distribution, Draws, Sampler, collect, rows_of
 
 PROMPTS = (
     "It rained",
@@ -73,7 +74,8 @@ class Trial:
     def dtype(self) -> str:
         """The dtype that the law computes in; empty where it does not say."""
         found = identity_of(self.law) or {}
-        return str(found.get("model", found).get("dtype", ""))
+        model = found.get("model")
+        return str((model if isinstance(model, Mapping) else found).get("dtype", ""))
 
     @property
     def limit(self) -> float:
@@ -94,7 +96,7 @@ class Trial:
 def load(spec: Spec, **supplied: Any) -> Trial:
     """The model of a spec, ready to be tried; raises UsageError where it has no density or no tokens."""
     law = spec.build(generators, "--model", **supplied)
-    if not isinstance(law, Distribution) or described(law).vocab is None:
+    if not isinstance(law, Distribution) or described(law).fingerprint is None:
         raise Unsupported(f"selfcheck: '{spec.name}' makes no law that both samples and scores; --model hf does")
     trial = Trial(law)
     again = Spec(spec.name, {**spec.arguments, "dtype": "float32"})
@@ -193,18 +195,22 @@ CHECKS: tuple[Callable[[Trial], Iterator[Finding]], ...] = (rescoring, batches, 
 
 def _check(trial: Trial, prompts: Sequence[str]) -> None:
     """Raise UsageError where a prompt does not fit, as far as the law can tell."""
-    if isinstance(trial.law, Checked):
-        trial.law.check(prompts, trial.max_tokens)
+    check_prompts(trial.law, prompts, trial.max_tokens)
+
+
+def _has_model(law: Any) -> bool:
+    """Whether a law is one over a model that can be asked; an engine may call a name its `model`."""
+    return isinstance(law, Modelled) and not isinstance(law.model, str)
 
 
 def _length(law: Any, prompt: str) -> int:
     """Of a prompt: in tokens where the law encodes prompts, else in characters."""
-    return len(law.model.encode(law.render(prompt), 0)) if isinstance(law, Modelled) else len(prompt)
+    return len(law.model.encode(law.render(prompt), 0)) if _has_model(law) else len(prompt)
 
 
 def with_batches_of(law: Any, rows: int) -> Any:
     """The same law in batches of `rows`, the weights shared; None where the model's batch size cannot be set."""
-    if not isinstance(law, Modelled):
+    if not _has_model(law):
         return None
     made: Any = law
     try:
@@ -231,7 +237,7 @@ def _same(check: str, trial: Trial, one: Draws, other: Draws, what: str) -> Find
 
 def _known(law: Any) -> Finding:
     """The EOS ids beside those of the network's generation_config and of the tokenizer, where there are such."""
-    model: Any = law.model if isinstance(law, Modelled) else None
+    model: Any = law.model if _has_model(law) else None
     ids = {i: law.vocab.tokens[i] for i in sorted(law.vocab.eos)}
     found = ", ".join(f"{i} {token}" for i, token in ids.items()) or "none"
     if not ids:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from alignbench.errors import UsageError, plain_failures
-from alignbench.types import Array, Draws, Selection
+from alignbench.types import Array, Checked, Draws, Selection
 
 T = TypeVar("T")
 
@@ -36,7 +36,8 @@ class Description:
     @property
     def name(self) -> str:
         """What tables call it; "" for its spec."""
-        return str(self._said("name", ""))
+        said: Any = self._said("name", "")
+        return said if isinstance(said, str) else ""
 
     @property
     def truncates(self) -> bool:
@@ -77,8 +78,9 @@ class Description:
 
     @property
     def fingerprint(self) -> str | None:
-        """That of its tokens; None where it has none."""
-        return None if self.vocab is None else str(self.vocab.fingerprint)
+        """That of its tokens; None where it has none, or says them in no way that is known here."""
+        said = getattr(self.vocab, "fingerprint", None)
+        return said if isinstance(said, str) else None
 
     @property
     def device(self) -> str:
@@ -88,23 +90,27 @@ class Description:
     @property
     def half(self) -> bool:
         """Whether the network behind it computes in half precision."""
-        behind = self._said("base", None)
-        return bool(self._said("half", False if behind is None else described(behind).half))
+        thing, network = self.generator, None
+        while network is None and thing is not None:
+            network = getattr(thing, "network", None)
+            thing = getattr(thing, "model", getattr(thing, "base", None))
+        return str(getattr(network, "dtype", "")).endswith(("bfloat16", "float16"))
 
     @property
     def rows_at_once(self) -> int:
         """Rows that it likes to draw at once."""
-        return int(self._said("rows_at_once", 64))
+        said: Any = self._said("rows_at_once", self._said("batch_size", 64))
+        return said if isinstance(said, int) else 64
 
     @property
     def plain(self) -> bool:
         """Whether the `model_log_prob` of its draws is its own log-probability."""
-        return self._said("plain", False)
+        return self._said("plain", False) is True
 
     @property
     def enumerable(self) -> bool:
         """Whether every continuation can be listed."""
-        return self._said("enumerable", False)
+        return self._said("enumerable", False) is True
 
 
 def described(generator: Any) -> Description:
@@ -138,3 +144,10 @@ def readable(base: Any, draws: Draws) -> bool:
     """Whether `base` can score the draws: they are ids of its tokens, or it has none."""
     fingerprint = described(base).fingerprint
     return fingerprint is None or (draws.tokens is not None and draws.vocab == fingerprint)
+
+
+def check(generator: Any, prompts: Sequence[str], max_tokens: int) -> None:
+    """Raise UsageError where a prompt does not fit, as far as the generator can tell before a draw."""
+    if isinstance(generator, Checked):
+        with plain_failures(f"check of {called(generator)}", UsageError):
+            generator.check(prompts, max_tokens)

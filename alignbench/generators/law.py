@@ -116,11 +116,6 @@ class Law:
         return self.warp == PLAIN
 
     @property
-    def half(self) -> bool:
-        """Whether the model's network, or that of what it steers, computes in half precision."""
-        return half_precision(self.model)
-
-    @property
     def chats(self) -> bool:
         """Whether the model renders its prompts in a chat template."""
         return bool(getattr(self.model, "chat", False))
@@ -272,15 +267,6 @@ def law_of(base: Any, aligner: str) -> Law:
             "(a point mass, as of greedy and beam, can only be the last step of a chain)"
         )
     return base
-
-
-def half_precision(model: Any) -> bool:
-    """Whether the network of a model, or of what it steers or searches, computes in half precision."""
-    network = None
-    while network is None and model is not None:
-        network = getattr(model, "network", None)
-        model = getattr(model, "model", getattr(model, "base", None))
-    return str(getattr(network, "dtype", "")).endswith(("bfloat16", "float16"))
 
 
 def _conversing(model: Any) -> Conversing:

@@ -12,7 +12,7 @@ import torch
 from alignbench.errors import RunError, UsageError
 from alignbench.generators.base import Autoregressive, Spelling, Vocab
 from alignbench.generators.budget import ran_out
-from alignbench.generators.described import described
+from alignbench.generators.described import described, identity_of
 from alignbench.generators.law import Law, check_max_tokens
 from alignbench.generators.sampling import NO_NUMBER
 from alignbench.seeds import Seed
@@ -135,12 +135,11 @@ class PointMass:
         """The base's."""
         return self.base.vocab
 
-    def identity(self) -> Mapping[str, Any]:
-        """All that a draw depends on besides its prompt."""
-        return {
-            "kind": "point mass", "base": self.base.identity(),  # type: ignore[attr-defined]
-            "max_tokens": self.max_tokens, **self.search.identity(),
-        }  # fmt: skip
+    def identity(self) -> Mapping[str, Any] | None:
+        """All that a draw depends on besides its prompt; None where the base does not say."""
+        base = identity_of(self.base)
+        told = {"max_tokens": self.max_tokens, **self.search.identity()}
+        return None if base is None else {"kind": "point mass", "base": base, **told}
 
     def sample(self, prompts: Sequence[str], rows: Array, *, max_tokens: int, seed: Seed) -> Iterator[Draws]:
         """See `Sampler.sample`; the seed has no part in it. Raises UsageError on another `max_tokens` than its own."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -42,6 +43,10 @@ def recipe_of(given: Any) -> tuple[str, Any]:
     recipe = given.build(aligners, "aligner") if isinstance(given, Spec) else given
     if not hasattr(recipe, "align"):
         raise UsageError(f"aligner {brief(recipe)}: must be a spec such as best_of_n:n=4, or an object with 'align'")
+    try:
+        inspect.signature(recipe.align).bind(None)
+    except (TypeError, ValueError):
+        raise UsageError(f"aligner {type(recipe).__name__}: its align must take one argument, the setting") from None
     known = (name for name, entry in aligners.items() if entry.thing is type(recipe))
     name = given.name if isinstance(given, Spec) else next(known, type(recipe).__name__)
     return Spec(name, told(recipe, given.arguments if isinstance(given, Spec) else {})).label, recipe

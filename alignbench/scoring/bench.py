@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from alignbench.errors import Unsupported, UsageError
-from alignbench.generators.described import called, described, drawn_on, identity_of, readable
+from alignbench.generators.described import called, check, described, drawn_on, identity_of, readable
 from alignbench.seeds import Seed
 from alignbench.store import DrawRequest, DrawStore, Stored
 from alignbench.target import Target
 from alignbench.task import Task
-from alignbench.types import Array, Checked, Distribution, Draws, Forgetful, Sampler, Scored, rows_of
+from alignbench.types import Array, Distribution, Draws, Forgetful, Sampler, Scored, rows_of
 
 Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 """progress(what, total) is a context that gives a function to call with the number of draws just done."""
@@ -63,8 +63,7 @@ class Bench:
     def check(self, generator: Any = None, what: str = "a KL divergence between them") -> None:
         """Raise UsageError before anything is drawn, where a prompt does not fit or tokenizers differ."""
         law = self.base if generator is None else generator
-        if isinstance(law, Checked):
-            law.check(self.prompts, self.task.max_tokens)
+        check(law, self.prompts, self.task.max_tokens)
         mine, base = described(law).fingerprint, described(self.base).fingerprint
         if mine is not None and base is not None and mine != base:
             raise UsageError(

@@ -63,7 +63,8 @@ class References:
         bench = self.bench
         draws = bench.draw("reference draws of the base", bench.base, "ref").draws
         log_base = bench.log_base(draws)
-        assert log_base is not None
+        if log_base is None:
+            raise RunError(f"{bench.base_name}: its own draws are not ids of its vocabulary, so it cannot score them")
         return self._mixed(draws, log_base) if bench.task.proposals else bench.scored(self.target, draws, log_base)
 
     def _mixed(self, draws: Draws, log_base: Array) -> Scored:

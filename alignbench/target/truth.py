@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
+from alignbench.generators.base import Autoregressive
 from alignbench.generators.described import described
 from alignbench.generators.exact.world import enumerate_draws
-from alignbench.generators.law import Law
 from alignbench.stats import discrete, resampled
 from alignbench.stats.selection import selected
 from alignbench.stats.weights import cells
 from alignbench.target import Target
-from alignbench.types import Array, Draws, Selection
+from alignbench.types import Array, Distribution, Draws, Selection
 
 
 def exact_values(
@@ -25,7 +25,7 @@ def exact_values(
     None unless the base is an exact world and the generator's law is known. λ is taken as fitted: these are the values
     for the target that the estimates are measured against, not for the one that infinitely many draws would give.
     """
-    if not described(base).enumerable:
+    if not (described(base).enumerable and isinstance(base, Autoregressive)):
         return None
     draws = enumerate_draws(base, prompts, max_tokens=max_tokens)
     features = target.measure(prompts, draws)
@@ -81,7 +81,7 @@ def _reached(target: Target, means: Mapping[str, float]) -> dict[str, float]:
 
 
 def _law_of(
-    base: Law, generator: Any, prompts: Sequence[str], draws: Draws, ratio: Array
+    base: Autoregressive, generator: Any, prompts: Sequence[str], draws: Draws, ratio: Array
 ) -> Callable[[Array], Array] | None:
     """A function from the rows of one prompt to the generator's probabilities of them."""
     selection = described(generator).selection
@@ -96,7 +96,7 @@ def _law_of(
             pi[here] = selected(mass[here], by[here], selection)
         lost = selection.kind == "best" and bool(((pi == 0) & (mass > 0)).any())  # F^n below what a float holds
         return None if lost else lambda rows: np.asarray(pi[rows])
-    if not hasattr(generator, "log_prob"):
+    if not isinstance(generator, Distribution):
         return None
     log_gen = generator.log_prob(prompts, draws)
     return lambda rows: np.asarray(np.exp(log_gen[rows]))

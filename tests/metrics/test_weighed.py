@@ -153,18 +153,12 @@ def test_the_bill_says_what_is_not_in_it(benches):
 
 
 def test_memory_kept_for_the_next_batch_is_let_go(benches):
-    """Also that of a proposal of a proposal, which may have a model of its own."""
+    """Also that of a proposal of a proposal."""
     let_go = []
-
-    class Model:
-        decoder = give_back = too_many = lambda *_: None
-
-        def __init__(self, name):
-            self.forget = lambda: let_go.append(name)
 
     class Draws:
         def __init__(self, name, proposal=None):
-            self.model, self.proposal, self.sample = Model(name), proposal, BASE.sample
+            self.proposal, self.sample, self.forget = proposal, BASE.sample, lambda: let_go.append(name)
 
     benches["hard"].draw("x", Draws("outer", Draws("inner", Draws("innermost"))), "own")
     assert let_go == ["outer", "inner", "innermost"]

@@ -131,3 +131,63 @@ def test_a_planted_engine_that_contradicts_itself_is_found_by_selfcheck(command)
     Path("engine.py").write_text(ENGINE.replace("return self.law.log_prob", "return 0.9 * self.law.log_prob"))
     said = command("selfcheck", "--model", "engine", "--include_path", "engine.py", "--prompts", "rain")
     assert said.code == 1 and "disagree" in " ".join(said.out.split())
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('{"engine": self.seed, "words": self.words}', '{"model": "llama-3", "seed": self.seed}'),
+        ("self.vocab = self.law.vocab", 'self.vocab, self.model = self.law.vocab, "llama-3"'),
+        ("self.vocab = self.law.vocab", 'self.vocab = {"sun": 1}'),  # no vocabulary that is known here: a black box
+    ],
+)
+def test_engines_may_say_what_they_like_of_themselves(command, old, new):
+    """Planted by a reviewer: each of these was a traceback."""
+    Path("engine.py").write_text(ENGINE.replace(old, new))
+    assert command(*WORDS, "--base", "exact:seed=5", "--model", "engine").code == 0
+    said = command("selfcheck", "--model", "engine", "--include_path", "engine.py", "--prompts", "rain")
+    assert said.code in (0, 2) and "Traceback" not in said.err
+
+
+def test_a_base_that_gives_no_identity_has_no_stored_draws_for_another_to_find(command):
+    """Planted: the draws of best-of-n on one such base were those of another in the same folder."""
+    Path("engine.py").write_text(ENGINE.replace('return {"engine": self.seed, "words": self.words}', "return None"))
+    means = []
+    for seed in (3, 11):
+        assert command(*WORDS, "--model", f"engine:seed={seed}", "--aligner", "best_of_n:n=2").code == 0
+        means.append(number(rows(), "satisfaction", "always", aligner="best_of_n:n=2").value)
+    apart = [word if word != "out" else "apart" for word in WORDS]
+    alone = command(*apart, "--model", "engine:seed=11", "--aligner", "best_of_n:n=2")
+    assert alone.code == 0
+    from alignbench.reports.rows import read_rows
+
+    own = number(read_rows(Path("apart/leaderboard.csv")), "satisfaction", "always", aligner="best_of_n:n=2").value
+    assert means[1] == own != means[0]
+
+
+def test_an_engine_whose_draws_are_of_no_vocabulary_is_one_line(command):
+    sample = "        yield from self.law.sample(prompts, rows, max_tokens=max_tokens, seed=seed)\n"
+    other = """\
+        from dataclasses import replace
+        for batch in self.law.sample(prompts, rows, max_tokens=max_tokens, seed=seed):
+            yield replace(batch, vocab="", log_prob=None, model_log_prob=None)
+"""
+    assert sample in ENGINE
+    Path("engine.py").write_text(ENGINE.replace(sample, other))
+    said = command(*WORDS, "--model", "engine")
+    assert said.code == 1 and len(said.err.splitlines()) == 1
+    assert "engine: its own draws are not ids of its vocabulary, so it cannot score them" in said.err
+
+
+def test_an_aligner_of_the_former_protocol_is_told_what_to_do(command):
+    old = """
+from alignbench import aligner
+
+@aligner("old")
+class Old:
+    def align(self, base, target, prompts, *, max_tokens, seed):
+        return base
+"""
+    Path("engine.py").write_text(ENGINE + old)
+    said = command(*WORDS, "--model", "exact", "--aligner", "old", "--dry_run")
+    assert said.code == 2 and said.err == "alignbench: aligner Old: its align must take one argument, the setting\n"

@@ -246,6 +246,9 @@ def brute_of(prompt):
 class Silent:
     """A law that says nothing: all mass on the empty continuation."""
 
+    def sample(self, *args, **more):
+        raise AssertionError("the truth draws nothing")
+
     def log_prob(self, prompts, draws):
         return np.where((draws.length == 1) & draws.finished, 0.0, -np.inf)
 

@@ -73,7 +73,7 @@ class Examples:
     def identity(self) -> Mapping[str, Any]:
         """See `Frame.identity`."""
         here = self.setting
-        return {**recipe_identity(self.aligner, here.base, here.target), "prompts": list(here.prompts),
+        return {**(recipe_identity(self.aligner, here.base, here.target) or {}), "prompts": list(here.prompts),
                 "max_tokens": here.max_tokens, "seed": [here.seed.entropy, here.seed.stream]}  # fmt: skip
 
     @property

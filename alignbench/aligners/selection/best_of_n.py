@@ -10,12 +10,12 @@ import numpy as np
 
 from alignbench.aligners.base import Named, Setting, checked, recipe_identity, whole
 from alignbench.errors import Unsupported, UsageError, brief, did_you_mean
-from alignbench.generators.described import described, identity_of, readable
+from alignbench.generators.described import check, described, identity_of, readable
 from alignbench.registry import aligner
 from alignbench.seeds import Seed
 from alignbench.stats.weights import TIE
 from alignbench.target import Target
-from alignbench.types import Array, Checked, Draws, Selection, collect
+from alignbench.types import Array, Draws, Selection, collect
 
 TIES = 2  # salt of the uniforms that break ties
 RANKS = ("target", "likelihood")
@@ -50,8 +50,7 @@ class BestOfN:
         where, proposal = "best_of_n:proposal", None
         if self.proposal is not None:
             proposal = setting.built(checked(self.proposal, where), where)
-            if isinstance(proposal, Checked):
-                proposal.check(setting.prompts, setting.max_tokens)
+            check(proposal, setting.prompts, setting.max_tokens)
         return BestOfNSampler(self, setting.base, setting.target, proposal)
 
 
@@ -92,7 +91,8 @@ class BestOfNSampler:
             return None
         feature = getattr(self.target.measures.get(self._ranks_by), "identity", None)
         parts = {"draws_of": own, "ranks_by": feature}
-        return {**recipe_identity(self.aligner, self.base, self.target), **parts}
+        found = recipe_identity(self.aligner, self.base, self.target)
+        return None if found is None else {**found, **parts}
 
     def sample(self, prompts: Sequence[str], rows: Array, *, max_tokens: int, seed: Seed) -> Iterator[Draws]:
         """See `Sampler.sample`; yields after each full batch of proposals."""

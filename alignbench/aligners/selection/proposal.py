@@ -10,11 +10,11 @@ import numpy as np
 
 from alignbench.aligners.base import Setting, checked, recipe_identity
 from alignbench.errors import RunError, Unsupported, UsageError
-from alignbench.generators.described import described, identity_of
+from alignbench.generators.described import check, described, identity_of
 from alignbench.generators.masked.steered import masks
 from alignbench.seeds import Seed
 from alignbench.target import Target
-from alignbench.types import Array, Checked, Distribution, Draws, collect
+from alignbench.types import Array, Distribution, Draws, Sampler, collect
 
 
 class Weighed(NamedTuple):
@@ -69,7 +69,7 @@ def check_proposal(given: Any, where: str) -> None:
     """Raise UsageError unless `given` is None, names an aligner or a generator, or is a generator."""
     if isinstance(given, (str, Mapping)):
         checked(given, where)
-    elif given is not None and not hasattr(given, "sample"):
+    elif given is not None and not isinstance(given, Sampler):
         raise UsageError(f"{where}: must name an aligner or a generator, not {given!r}")
 
 
@@ -87,8 +87,7 @@ def proposal_of(given: Any, setting: Setting, who: str) -> Proposal:
         raise Unsupported(f"{where} {_named(given)} has no log_prob, by which its draws are weighed")
     if described(base).fingerprint != described(law).fingerprint:
         raise UsageError(f"{where} {_named(given)} has other tokens than the base, which cannot score its draws")
-    if isinstance(law, Checked):
-        law.check(setting.prompts, setting.max_tokens)
+    check(law, setting.prompts, setting.max_tokens)
     return Proposal(law, base, setting.target)
 
 
@@ -122,7 +121,7 @@ class Weighing:
         """All that a draw depends on besides prompt, length and seed; None where the proposal does not say."""
         plain = replace(self.aligner, proposal=None)  # which may be a generator, and a model is no plain data
         found = recipe_identity(plain, self.base, self.weighed.target)
-        if self.weighed.is_base:
+        if found is None or self.weighed.is_base:
             return found
         own = identity_of(self.proposal)
         return None if own is None else {**found, "proposal": own}

@@ -14,6 +14,7 @@ import torch
 
 from alignbench.errors import UsageError, brief
 from alignbench.generators.base import Decoder, Positions, Slotted, Vocab
+from alignbench.generators.described import identity_of
 from alignbench.generators.history import Before, after, history_of, seen_of
 from alignbench.generators.law import Law, LawState, together
 from alignbench.generators.masked.masks import ANY_LEFT, Masks
@@ -34,8 +35,7 @@ def masks(law: Any, base: Any) -> bool:
     """Whether `law` is `base` with tokens masked, each step renormalised, and nothing else changed."""
     if not isinstance(law, Law) or not isinstance(law.model, Constrained) or law != Law(law.model):
         return False
-    masked_base = law.model.masked_base
-    return masked_base is not None and bool(masked_base.identity() == base.identity())
+    return law.model.masked_base.identity() == identity_of(base)
 
 
 @dataclass(frozen=True, eq=False)
