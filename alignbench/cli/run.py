@@ -132,9 +132,9 @@ def _trackers(settings: Settings) -> list[Any]:
 
 def _show_plan(settings: Settings) -> None:
     """What would be drawn."""
-    from alignbench.run.plan import described
+    from alignbench.run.plan import dry_run
 
-    for line in described(settings):
+    for line in dry_run(settings):
         print(line)
 
 

@@ -36,7 +36,7 @@ def is_generator(folder: Path) -> bool:
 
 
 def folder_of(generator: str, aligner: str) -> str:
-    """The name of a generator's folder, as `results.Writer` makes it."""
+    """The name of a generator's folder, as `run.writer.Writer` makes it."""
     return safe_name(f"{generator}+{aligner}" if aligner else generator)
 
 

@@ -82,7 +82,7 @@ def look_up(settings: Settings) -> Plan:
     return plan
 
 
-def described(settings: Settings) -> list[str]:
+def dry_run(settings: Settings) -> list[str]:
     """What would be drawn, a line for each row, with every name and argument checked; no model is loaded."""
     plan = look_up(settings)
     lines = [line for task in plan.tasks for line in _of_task(plan, task)]

@@ -10,7 +10,7 @@ from typing import Any
 
 from alignbench.errors import RunError, UsageError, plain_failures
 from alignbench.generators.described import described
-from alignbench.run.measured import rows_of_generator, rows_of_p
+from alignbench.run.measured import Failed, rows_of_generator, rows_of_p
 from alignbench.run.outcome import ALIGNER, DRAWS_OF_P, MODEL, Outcome, Place
 from alignbench.run.rows import Candidate, Row
 from alignbench.run.writer import Writer
@@ -106,7 +106,7 @@ class TaskRun:
         seed = f" (seed {self.bench.seed.entropy})" if self.several else ""
         return f"{self.bench.task.name}{seed}: {label}"
 
-    def _failed(self, candidate: Candidate) -> Any:
+    def _failed(self, candidate: Candidate) -> Failed:
         """What is told of a metric that fails."""
         return partial(self.outcome.failed, f"{self.bench.task.name}: {candidate.label}")
 

@@ -45,14 +45,14 @@ class Refused(ValueError):
         self.value, self.wanted = value, wanted
 
 
-def _checked(check: Callable[..., Any]) -> BeforeValidator:
-    """A validator of `check(value)`, which raises Refused, or of `check(value, name)`, which raises UsageError too."""
+def _checked(check: Callable[..., Any], *, named: bool = False) -> BeforeValidator:
+    """A validator of `check(value)`, which raises Refused; a `named` one is given the field's name for errors too."""
 
     def validate(value: Any, info: ValidationInfo) -> Any:
         origin, field = origin_of(info), str(info.field_name)
         with _collected():
             try:
-                return check(value, origin.name(field)) if check in NAMED else check(value)
+                return check(value, origin.name(field)) if named else check(value)
             except Refused as error:
                 raise origin.refused(field, error.value, error.wanted) from error
 
@@ -172,10 +172,6 @@ def _gen_kwargs(value: Any, name: str) -> dict[str, Any]:
     return found
 
 
-NAMED = (_seeds, _gen_kwargs)
-"""Checks that say themselves what the field is called."""
-
-
 def _thing(value: Any, info: ValidationInfo) -> Any:
     """A spec; in Python it may be an object too, which stands for itself."""
     origin, field = origin_of(info), str(info.field_name)
@@ -217,7 +213,9 @@ Draws = Annotated[
     WithJsonSchema({"anyOf": [_COUNT, {"type": "object", "additionalProperties": _COUNT}]}),
 ]  # fmt: skip
 BatchSize = Annotated[int | str, _checked(_batch_size), WithJsonSchema({"anyOf": [{"const": "auto"}, _COUNT]})]
-Seeds = Annotated[tuple[Annotated[int, _checked(_seed)], ...], _checked(_seeds), WithJsonSchema(_several(_SEED, 1))]
+Seeds = Annotated[
+    tuple[Annotated[int, _checked(_seed)], ...], _checked(_seeds, named=True), WithJsonSchema(_several(_SEED, 1))
+]
 Decoding = Annotated[
-    dict[str, Any], _checked(_gen_kwargs), WithJsonSchema({"anyOf": [_TEXT, {"type": "object"}]})
+    dict[str, Any], _checked(_gen_kwargs, named=True), WithJsonSchema({"anyOf": [_TEXT, {"type": "object"}]})
 ]  # fmt: skip
