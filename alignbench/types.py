@@ -310,6 +310,15 @@ class Spelled(Protocol):
 
 
 @runtime_checkable
+class Speaking(Protocol):
+    """A generator that can tell the texts of its draws from their ids alone."""
+
+    def texts_of(self, prompts: Sequence[str], draws: Draws) -> tuple[str, ...]:
+        """(B,) the texts, as `sample` gives them."""
+        ...
+
+
+@runtime_checkable
 class Forgetful(Protocol):
     """A generator that keeps memory only to be faster."""
 

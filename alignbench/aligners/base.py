@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from alignbench.errors import RunError, UsageError, plain_failures
 from alignbench.generators.described import identity_of
+from alignbench.generators.pool import NoPool, Pool
 from alignbench.registry import Registry
 from alignbench.registry import aligner as aligners
 from alignbench.registry import generator as generators
@@ -39,6 +40,7 @@ class Setting:
     max_tokens: int
     seed: Seed  # of the stream `train`
     train: Sequence[str] = ()  # the task's training prompts, if it has any
+    pool: Pool = field(default_factory=NoPool, compare=False)  # where draws that others may have made are had
 
     @property
     def train_prompts(self) -> Sequence[str]:

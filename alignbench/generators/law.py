@@ -214,6 +214,17 @@ class Law:
         rendered = [self.render(text) if i in used else "" for i, text in enumerate(prompts)]
         yield from sample(self.model, self.warp, Order(rendered, rows, max_tokens, seed))
 
+    def texts_of(self, prompts: Sequence[str], draws: Draws) -> tuple[str, ...]:
+        """See `Speaking.texts_of`."""
+        assert draws.tokens is not None
+        texts = [""] * len(draws)
+        for c in np.unique(draws.prompt):
+            mine = np.flatnonzero(draws.prompt == c)
+            said = [draws.tokens[k, : draws.length[k]] for k in mine]
+            for k, text in zip(mine, self.model.decode(self.render(prompts[c]), said), strict=True):
+                texts[k] = text
+        return tuple(texts)
+
     def log_prob(self, prompts: Sequence[str], draws: Draws) -> Array:
         """(B,) nats of the sampled ids under the law; −inf off its support. Raises UsageError on another tokenizer."""
         return np.asarray(self.token_log_prob(prompts, draws).sum(1))

@@ -16,6 +16,7 @@ from alignbench.run.rows import Candidate, Row
 from alignbench.run.writer import Writer
 from alignbench.scoring.bench import Bench
 from alignbench.scoring.references import References
+from alignbench.store import keep_vocab
 from alignbench.types import CEILING, PRIMARY, Spelled
 
 
@@ -116,4 +117,4 @@ def _keep_vocab(bench: Bench) -> None:
     base, fingerprint = bench.base, described(bench.base).fingerprint
     if fingerprint is not None and isinstance(base, Spelled):
         with suppress(UsageError):
-            bench.store.keep_vocab(fingerprint, base.token_bytes)
+            keep_vocab(bench.store.folder, fingerprint, base.token_bytes)

@@ -12,7 +12,7 @@ from alignbench.aligners.base import Setting
 from alignbench.errors import RunError, Unsupported, brief, plain_failures
 from alignbench.generators.described import identity_of
 from alignbench.scoring.bench import Bench
-from alignbench.seeds import APART
+from alignbench.seeds import ACCEPT, APART
 from alignbench.stats.mixture import joined_groups, log_proposal
 from alignbench.stats.normaliser import log_z_by_prompt
 from alignbench.store import digest
@@ -49,7 +49,9 @@ class References:
     def setting(self) -> Setting:
         """What aligners are put to work on."""
         bench, task = self.bench, self.bench.task
-        return Setting(bench.base, self.target, bench.prompts, task.max_tokens, bench.seed.on("train"), task.train)
+        return Setting(
+            bench.base, self.target, bench.prompts, task.max_tokens, bench.seed.on("train"), task.train, bench.store
+        )
 
     @cached_property
     def target_id(self) -> str:
@@ -128,7 +130,7 @@ class References:
         bound = self.target.log_bound(len(bench.prompts))
         if bound is None:
             raise Unsupported("draws of p: log P − log a has no known bound")
-        ratio, seed = self.target.log_ratio(ref.features, ref.draws.prompt), bench.seed.on("ref").salted(1)
+        ratio, seed = self.target.log_ratio(ref.features, ref.draws.prompt), bench.seed.on("ref").salted(ACCEPT)
         rows = zip(ref.draws.prompt, ref.draws.index, strict=True)
         coin = np.array([seed.rng(bench.prompts[c], i).random() for c, i in rows])
         kept = np.flatnonzero((coin < np.exp(ratio - bound[ref.draws.prompt])) & ref.of_base)  # not the proposals'

@@ -17,11 +17,13 @@ from alignbench.errors import RunError, UsageError, brief
 from alignbench.generators.base import Turns
 from alignbench.generators.law import Law, law_of
 from alignbench.registry import aligner
+from alignbench.seeds import EXAMPLES, PICK
 from alignbench.types import Array, Draws, collect
 
 BLANK = "\n\n"
 """Between examples; within one it becomes a space, so that each is seen to end where it does."""
-PICK = 3  # salt of the order in which prompts are taken for examples
+FORMAT = 2
+"""Raised when examples change; those of version 0.1 shared their draws with the pilot of quasi-rejection."""
 
 
 @aligner("few_shot", target_driven=False, density="exact")
@@ -74,7 +76,8 @@ class Examples:
         """See `Frame.identity`."""
         here = self.setting
         return {**(recipe_identity(self.aligner, here.base, here.target) or {}), "prompts": list(here.prompts),
-                "max_tokens": here.max_tokens, "seed": [here.seed.entropy, here.seed.stream]}  # fmt: skip
+                "max_tokens": here.max_tokens, "seed": [here.seed.entropy, here.seed.stream],
+                "format": FORMAT}  # fmt: skip
 
     @property
     def bounded(self) -> bool:
@@ -127,7 +130,8 @@ class Examples:
         here = self.setting
         recipe: Any = Rejection(self.aligner.cap) if self.bounded else BestOfN()
         sampler = recipe.align(here)
-        draws = collect(sampler.sample(here.prompts, rows, max_tokens=here.max_tokens, seed=here.seed))
+        seed = here.seed.salted(EXAMPLES)
+        draws = collect(sampler.sample(here.prompts, rows, max_tokens=here.max_tokens, seed=seed))
         found = np.isfinite(here.target.log_ratio_of(here.prompts, draws))
         if draws.accepted is not None:
             found &= draws.accepted

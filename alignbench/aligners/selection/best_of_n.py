@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from alignbench.aligners.base import Named, Setting, checked, recipe_identity, whole
+from alignbench.aligners.selection.proposal import FORMAT
 from alignbench.errors import Unsupported, UsageError, brief, did_you_mean
-from alignbench.generators.described import check, described, identity_of, readable
+from alignbench.generators.described import check, described, drawn_on, identity_of, readable
+from alignbench.generators.pool import NoPool, Pool
 from alignbench.registry import aligner
-from alignbench.seeds import Seed
+from alignbench.seeds import TIES, Seed, attempts
 from alignbench.stats.weights import TIE
 from alignbench.target import Target
-from alignbench.types import Array, Draws, Selection, collect
+from alignbench.types import Array, Draws, Selection
 
-TIES = 2  # salt of the uniforms that break ties
 RANKS = ("target", "likelihood")
 """What draws can be ranked by besides a feature of the task."""
 
@@ -51,7 +52,7 @@ class BestOfN:
         if self.proposal is not None:
             proposal = setting.built(checked(self.proposal, where), where)
             check(proposal, setting.prompts, setting.max_tokens)
-        return BestOfNSampler(self, setting.base, setting.target, proposal)
+        return BestOfNSampler(self, setting.base, setting.target, proposal, setting.pool)
 
 
 def _check_rank(rank: str, target: Target) -> None:
@@ -67,12 +68,13 @@ def _check_rank(rank: str, target: Target) -> None:
 
 @dataclass(frozen=True)
 class BestOfNSampler:
-    """Draw i is the best of the proposal's draws i·n … i·n + n − 1; `proposal` None: the base."""
+    """Draw i is the best of the attempts 0 … n − 1 at the proposal's draw i; `proposal` None: the base."""
 
     aligner: BestOfN
     base: Any
     target: Target
     proposal: Any = None
+    pool: Pool = field(default_factory=NoPool, compare=False)
 
     @property
     def selection(self) -> Selection | None:
@@ -90,7 +92,7 @@ class BestOfNSampler:
         if self.proposal is not None and own is None:
             return None
         feature = getattr(self.target.measures.get(self._ranks_by), "identity", None)
-        parts = {"draws_of": own, "ranks_by": feature}
+        parts = {"draws_of": own, "ranks_by": feature, "format": FORMAT}
         found = recipe_identity(self.aligner, self.base, self.target)
         return None if found is None else {**found, **parts}
 
@@ -101,15 +103,16 @@ class BestOfNSampler:
         step = max(1, described(source).rows_at_once // n)
         for begin in range(0, len(rows), step):
             part = rows[begin : begin + step]
-            wanted = np.stack([np.repeat(part[:, 0], n), (part[:, 1:] * n + np.arange(n)).ravel()], axis=1)
-            proposals = collect(source.sample(prompts, wanted, max_tokens=max_tokens, seed=seed))
+            wanted = np.stack([np.repeat(part[:, 0], n), attempts(part[:, 1], n).ravel()], axis=1)
+            proposals = self.pool.draws(source, prompts, wanted, max_tokens=max_tokens, seed=seed)
             yield self._best(prompts, part, proposals, seed)
 
     def _best(self, prompts: Sequence[str], rows: Array, proposals: Draws, seed: Seed) -> Draws:
         n = self.aligner.n
         log_base = proposals.log_prob if self.proposal is None else None
         score = self._rank_of(prompts, proposals, log_base).reshape(-1, n)
-        ties = np.stack([seed.salted(TIES).rng(prompts[c], i).random(n) for c, i in rows])
+        coins = seed.salted(TIES).salted(self._depth)
+        ties = np.stack([coins.rng(prompts[c], i).random(n) for c, i in rows])
         best = np.where(score >= score.max(1, keepdims=True) - TIE, ties, -1).argmax(1)  # what rounding parts is tied
         kept = proposals.take(np.arange(len(rows)) * n + best)
         return self._billed(replace(kept, index=rows[:, 1], log_prob=None, token_log_prob=None), proposals)
@@ -126,6 +129,11 @@ class BestOfNSampler:
         if proposals.accepted is not None:
             kept = replace(kept, accepted=np.asarray(proposals.accepted.reshape(each).all(axis=1)))
         return replace(kept, spent=spent, calls=calls, proposals=tried)
+
+    @property
+    def _depth(self) -> int:
+        """How many best-of-n it draws from, one in another; each breaks its ties by coins of its own."""
+        return sum(isinstance(law, BestOfNSampler) for law in drawn_on(self.proposal))
 
     @property
     def _ranks_by(self) -> str:

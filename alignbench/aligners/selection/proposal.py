@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,9 +12,13 @@ from alignbench.aligners.base import Setting, checked, recipe_identity
 from alignbench.errors import RunError, Unsupported, UsageError
 from alignbench.generators.described import check, described, identity_of
 from alignbench.generators.masked.steered import masks
+from alignbench.generators.pool import NoPool, Pool
 from alignbench.seeds import Seed
 from alignbench.target import Target
-from alignbench.types import Array, Distribution, Draws, Sampler, collect
+from alignbench.types import Array, Distribution, Draws, Sampler
+
+FORMAT = 2
+"""Raised when the draws of samplers that pick among a proposal's change; version 0.1 numbered what they tried i·n."""
 
 
 class Weighed(NamedTuple):
@@ -28,11 +32,12 @@ class Weighed(NamedTuple):
 
 @dataclass(frozen=True)
 class Proposal:
-    """A generator q, and what its draws weigh: P/q."""
+    """A generator q, and what its draws weigh: P/q; the draws are had from a pool."""
 
     law: Any
     base: Any
     target: Target
+    pool: Pool = field(default_factory=NoPool, compare=False)
 
     @property
     def is_base(self) -> bool:
@@ -47,8 +52,11 @@ class Proposal:
         return self.target.log_bound(n_prompts) if self.is_base or masks(self.law, self.base) else None
 
     def draw(self, prompts: Sequence[str], rows: Array, *, max_tokens: int, seed: Seed) -> Weighed:
-        """The draws at `rows`, weighed; what P rules out is not scored. Raises RunError where q denies its own draw."""
-        draws = collect(self.law.sample(prompts, rows, max_tokens=max_tokens, seed=seed))
+        """The draws at `rows`, in this order, weighed; what P rules out is not scored.
+
+        Raises RunError where q denies its own draw.
+        """
+        draws = self.pool.draws(self.law, prompts, rows, max_tokens=max_tokens, seed=seed)
         spent = draws.length if draws.spent is None else draws.spent
         calls = spent if draws.calls is None else draws.calls
         log_weight = self.target.log_ratio_of(prompts, draws)
@@ -80,7 +88,7 @@ def proposal_of(given: Any, setting: Setting, who: str) -> Proposal:
     """
     base = setting.base
     if given is None:
-        return Proposal(base, base, setting.target)
+        return Proposal(base, base, setting.target, setting.pool)
     where = f"{who}: proposal"
     law = setting.built(checked(given, where), where) if isinstance(given, (str, Mapping)) else given
     if not isinstance(law, Distribution):
@@ -88,7 +96,7 @@ def proposal_of(given: Any, setting: Setting, who: str) -> Proposal:
     if described(base).fingerprint != described(law).fingerprint:
         raise UsageError(f"{where} {_named(given)} has other tokens than the base, which cannot score its draws")
     check(law, setting.prompts, setting.max_tokens)
-    return Proposal(law, base, setting.target)
+    return Proposal(law, base, setting.target, setting.pool)
 
 
 def _named(given: Any) -> str:
@@ -121,7 +129,10 @@ class Weighing:
         """All that a draw depends on besides prompt, length and seed; None where the proposal does not say."""
         plain = replace(self.aligner, proposal=None)  # which may be a generator, and a model is no plain data
         found = recipe_identity(plain, self.base, self.weighed.target)
-        if found is None or self.weighed.is_base:
+        if found is None:
+            return None
+        found = {**found, "format": FORMAT}
+        if self.weighed.is_base:
             return found
         own = identity_of(self.proposal)
         return None if own is None else {**found, "proposal": own}

@@ -14,7 +14,7 @@ from alignbench.aligners.selection.proposal import Weighing, check_proposal, pro
 from alignbench.aligners.selection.rounds import Rounds
 from alignbench.errors import UsageError, brief
 from alignbench.registry import aligner
-from alignbench.seeds import Seed
+from alignbench.seeds import PILOT, Seed
 from alignbench.stats.quasi import log_beta_for_acceptance, log_beta_for_tv
 from alignbench.types import Array, Draws, Selection, rows_of
 
@@ -72,7 +72,7 @@ def _check(name: str, value: Any) -> None:
 
 @dataclass(frozen=True)
 class QuasiRejectionSampler(Weighing):
-    """Draw i is the first accepted of the proposal's draws i·cap + attempt, attempt = 0, 1, …, cap − 1."""
+    """Draw i is the first accepted of the attempts 0, 1, …, cap − 1 at the proposal's draw i."""
 
     setting: Setting
 
@@ -83,7 +83,8 @@ class QuasiRejectionSampler(Weighing):
         if not recipe.has_pilot:
             return (float(np.log(1.0 if recipe.beta is None else recipe.beta)),) * len(prompts)
         rows = rows_of(len(prompts), recipe.pilot)
-        pilot = self.weighed.draw(prompts, rows, max_tokens=self.setting.max_tokens, seed=self.setting.seed)
+        seed = self.setting.seed.salted(PILOT)
+        pilot = self.weighed.draw(prompts, rows, max_tokens=self.setting.max_tokens, seed=seed)
         return tuple(self._chosen(pilot.log_weight[pilot.draws.prompt == c], c) for c in range(len(prompts)))
 
     def _chosen(self, log_weight: Array, prompt: int) -> float:

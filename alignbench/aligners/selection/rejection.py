@@ -49,7 +49,7 @@ class Rejection:
 
 @dataclass(frozen=True)
 class RejectionSampler(Weighing):
-    """Draw i is the first accepted of the proposal's draws i·cap + attempt, attempt = 0, 1, …, cap − 1."""
+    """Draw i is the first accepted of the attempts 0, 1, …, cap − 1 at the proposal's draw i."""
 
     bound: tuple[float, ...]
 

@@ -9,15 +9,13 @@ import numpy as np
 
 from alignbench.aligners.selection.proposal import Proposal, Weighed
 from alignbench.generators.described import described
-from alignbench.seeds import Seed
+from alignbench.seeds import ACCEPT, Seed, attempts
 from alignbench.types import Array, Draws
-
-ACCEPT = 1  # salt of the uniforms that decide acceptance
 
 
 @dataclass(frozen=True)
 class Rounds:
-    """Draw i is the first accepted of q's draws i·cap + attempt, attempt = 0, 1, …, cap − 1.
+    """Draw i is the first accepted of the attempts 0, 1, …, cap − 1 at q's draw i.
 
     Each is accepted with probability min(1, P/(βq)), `log_beta` (C,) in nats by prompt. A draw whose proposals run out
     is marked.
@@ -48,18 +46,23 @@ class Rounds:
     def _round(
         self, prompts: Sequence[str], active: list[_Wanted], tries: int, max_tokens: int, seed: Seed
     ) -> list[Draws]:
-        attempts = [range(w.tried, min(w.tried + tries, self.cap)) for w in active]
-        pairs = [(w.prompt, w.index * self.cap + a) for w, span in zip(active, attempts, strict=True) for a in span]
-        proposed = self.proposal.draw(prompts, np.array(pairs), max_tokens=max_tokens, seed=seed)
+        spans = [range(w.tried, min(w.tried + tries, self.cap)) for w in active]
+        rows = np.concatenate([self._rows(w, span) for w, span in zip(active, spans, strict=True)])
+        proposed = self.proposal.draw(prompts, rows, max_tokens=max_tokens, seed=seed)
         accepted = self._accept(prompts, proposed, seed)
         begin, finished = 0, []
-        for wanted, span in zip(active, attempts, strict=True):
+        for wanted, span in zip(active, spans, strict=True):
             mine = np.arange(begin, begin + len(span))
             begin += len(span)
             kept = wanted.settle(accepted[mine], proposed, mine, self.cap)
             if kept is not None:
                 finished.append(wanted.draw(proposed.draws.take(mine[[kept]])))
         return finished
+
+    def _rows(self, wanted: _Wanted, span: range) -> Array:
+        """(n, 2) the attempts `span` at one draw."""
+        tried = attempts(np.array([wanted.index]), len(span), span.start, self.cap)[0]
+        return np.stack([np.full(len(span), wanted.prompt), tried], axis=1)
 
     def _accept(self, prompts: Sequence[str], proposed: Weighed, seed: Seed) -> Array:
         draws = proposed.draws

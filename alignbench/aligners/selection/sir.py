@@ -11,11 +11,9 @@ from alignbench.aligners.base import Named, Setting, whole
 from alignbench.aligners.selection.proposal import Weighing, check_proposal, proposal_of
 from alignbench.generators.described import described
 from alignbench.registry import aligner
-from alignbench.seeds import Seed
+from alignbench.seeds import RESAMPLE, Seed, attempts
 from alignbench.stats.normaliser import scaled
 from alignbench.types import Array, Draws, Selection
-
-RESAMPLE = 3  # salt of the uniforms that pick one of the n
 
 
 @aligner("sir", target_driven=True, density="bounds")
@@ -41,7 +39,7 @@ class SIR:
 
 @dataclass(frozen=True)
 class SIRSampler(Weighing):
-    """Draw i is one of the proposal's draws i·n … i·n + n − 1."""
+    """Draw i is one of the attempts 0 … n − 1 at the proposal's draw i."""
 
     @property
     def selection(self) -> Selection:
@@ -59,7 +57,7 @@ class SIRSampler(Weighing):
 
     def _kept(self, prompts: Sequence[str], rows: Array, max_tokens: int, seed: Seed) -> Draws:
         n, count = self.aligner.n, len(rows)
-        wanted = np.stack([np.repeat(rows[:, 0], n), (rows[:, 1:] * n + np.arange(n)).ravel()], axis=1)
+        wanted = np.stack([np.repeat(rows[:, 0], n), attempts(rows[:, 1], n).ravel()], axis=1)
         draws, log_weight, spent, calls = self.weighed.draw(prompts, wanted, max_tokens=max_tokens, seed=seed)
         coins = [seed.salted(RESAMPLE).rng(prompts[c], i).random() for c, i in rows]
         picked = np.array([_pick(w, u) for w, u in zip(log_weight.reshape(count, n), coins, strict=True)])
