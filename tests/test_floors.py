@@ -17,7 +17,7 @@ import alignbench
 
 ROOT = Path(alignbench.__file__).parent
 FLOORS = {
-    0: ("types", "errors", "registry", "spec", "yamlfile", "seeds", "stats"),
+    0: ("types", "errors", "files", "registry", "spec", "yamlfile", "seeds", "stats"),
     1: ("target", "sources", "generators"),
     2: ("features", "metrics", "aligners"),
     3: ("task", "testing"),

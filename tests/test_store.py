@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from alignbench.errors import StoreError
+from alignbench.files import check_writable, digest, write_atomic
 from alignbench.generators.exact.world import exact
 from alignbench.seeds import Seed
-from alignbench.store import DrawRequest, DrawStore, check_writable, digest, evidence_files, pack, unpack, write_atomic
+from alignbench.store import DrawRequest, DrawStore, evidence_files, pack, unpack
 from alignbench.types import Cost, Draws, Estimate, Evidence, Fit, Scored, Selection, Wanted, collect, rows_of
 
 PROMPTS = ("rain", "sun wind")

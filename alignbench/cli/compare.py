@@ -149,8 +149,8 @@ def _give(shown: Any, formats: Mapping[str, Callable[[Any], str]], grilles: Sequ
     """Write the files asked for, or print one format, or the terminal's tables."""
     from rich.console import Console
 
+    from alignbench.files import write_atomic
     from alignbench.reports.compare.text import to_terminal
-    from alignbench.store import write_atomic
 
     names = where.formats(formats)
     if where.out is not None:

@@ -119,8 +119,8 @@ def _csv(rows: Any, found: Gathered, out: Path, who: str, failures: list[str]) -
 def _eee(rows: Any, found: Gathered, out: Path, who: str, failures: list[str]) -> list[Path]:
     import time
 
+    from alignbench.files import dump
     from alignbench.integrations.every_eval_ever import records
-    from alignbench.store import dump
 
     made, absent = records(rows, who, time.time())
     failures += absent
@@ -143,7 +143,7 @@ FORMATS: dict[str, Callable[[Any, Gathered, Path, str, list[str]], list[Path]]] 
 
 
 def _written(out: Path, texts: dict[str, str]) -> list[Path]:
-    from alignbench.store import write_atomic
+    from alignbench.files import write_atomic
 
     for name, text in texts.items():
         write_atomic(out / name, text.encode("utf-8", "backslashreplace"))
@@ -152,7 +152,7 @@ def _written(out: Path, texts: dict[str, str]) -> list[Path]:
 
 def _samples(folders: Sequence[Path], out: Path, failures: list[str]) -> list[Path]:
     """Copies of samples_*.jsonl; a folder without any is told."""
-    from alignbench.store import write_atomic
+    from alignbench.files import write_atomic
 
     written = []
     for folder in folders:

@@ -15,8 +15,8 @@ import numpy as np
 import pandas as pd
 
 from alignbench.errors import StoreError, brief
+from alignbench.files import write_atomic
 from alignbench.reports.spreadsheet import guard, guarded, unguarded
-from alignbench.store import write_atomic
 
 COLUMNS = (
     "run_id", "task", "task_version", "task_hash", "generator", "aligner", "generator_id", "base", "base_id",

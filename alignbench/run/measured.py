@@ -6,12 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 from alignbench.errors import AlignbenchError, Unsupported
+from alignbench.files import digest
 from alignbench.generators.described import identity_of
 from alignbench.run.rows import Row, RowKey, measure
 from alignbench.run.writer import Writer, restate
 from alignbench.scoring.evidence import evidence_of, evidence_of_p
 from alignbench.scoring.references import depends_on
-from alignbench.store import digest
 from alignbench.types import CEILING, Evidence
 
 Failed = Callable[[AlignbenchError], None]

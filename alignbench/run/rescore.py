@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from alignbench.errors import AlignbenchError, StoreError, UsageError
+from alignbench.files import dump, write_atomic
 from alignbench.registry import metric as registry
 from alignbench.run.rows import Asked, Row, measure, read_evidence
 from alignbench.run.writer import restate
-from alignbench.store import dump, evidence_files, write_atomic
+from alignbench.store import evidence_files
 from alignbench.task import Task
 from alignbench.types import PRIMARY
 

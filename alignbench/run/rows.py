@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from alignbench import metrics
 from alignbench.errors import AlignbenchError, StoreError
+from alignbench.files import digest
 from alignbench.metrics.prompts import over_prompts
 from alignbench.metrics.replicates import Measured, replicates, spelled
 from alignbench.registry import metric as registry
-from alignbench.store import digest, unpack
+from alignbench.store import unpack
 from alignbench.types import Array, CiOver, Estimate, Evidence
 
 if TYPE_CHECKING:

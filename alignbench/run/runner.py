@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from alignbench.errors import AlignbenchError, let_go
+from alignbench.files import check_writable, digest
 from alignbench.generators.described import identity_of
 from alignbench.generators.hf.series import step_of
 from alignbench.run import words
@@ -25,7 +26,7 @@ from alignbench.scoring.bench import Bench
 from alignbench.scoring.references import References
 from alignbench.seeds import Seed
 from alignbench.spec import STEP
-from alignbench.store import DrawStore, check_writable, digest
+from alignbench.store import DrawStore
 from alignbench.task import Task
 
 

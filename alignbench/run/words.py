@@ -11,10 +11,10 @@ from pydantic import ValidationError
 
 from alignbench import yamlfile
 from alignbench.errors import UsageError, did_you_mean
+from alignbench.files import digest, write_atomic
 from alignbench.run.settings import OPTIONS, QUICKSTART, Settings, checked, first_wrong
 from alignbench.run.values import Origin, typed
 from alignbench.spec import Dumper, Spec, parse_arguments, parse_spec
-from alignbench.store import digest, write_atomic
 from alignbench.yamlfile import Page
 
 PREFIX = "ALIGNBENCH_"

@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alignbench.errors import StoreError
+from alignbench.files import dump, jsonable, write_atomic
 from alignbench.run.provenance import hardware, kept_from, made_on, own_version, versions
 from alignbench.run.rows import Candidate, Row, RowKey, read_evidence, safe_name, short
-from alignbench.store import dump, jsonable, pack, write_atomic
+from alignbench.store import pack
 from alignbench.types import Evidence
 
 if TYPE_CHECKING:

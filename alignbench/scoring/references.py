@@ -10,12 +10,12 @@ import numpy as np
 
 from alignbench.aligners.base import Setting
 from alignbench.errors import RunError, Unsupported, brief, plain_failures
+from alignbench.files import digest
 from alignbench.generators.described import identity_of
 from alignbench.scoring.bench import Bench
 from alignbench.seeds import ACCEPT, APART
 from alignbench.stats.mixture import joined_groups, log_proposal
 from alignbench.stats.normaliser import log_z_by_prompt
-from alignbench.store import digest
 from alignbench.target import Target
 from alignbench.types import Array, Distribution, Draws, Fit, Scored
 

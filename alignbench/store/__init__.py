@@ -1,18 +1,13 @@
 """Draws and evidence on disk, found again by what they depend on, each file written in one step, no pickle. Floor 4.
 
-`files` has keys and atomic files, `packed` records of arrays, `draws` the draws of an output folder and of a run,
+`packed` has records of arrays, `draws` the draws of an output folder and of a run,
 `shelf` those of one key, `vocab` what tokens spell. May import: `generators` (what they say of themselves) and below.
 """
 
 from alignbench.store.draws import DrawRequest as DrawRequest
 from alignbench.store.draws import DrawStore as DrawStore
 from alignbench.store.draws import Stored as Stored
-from alignbench.store.files import check_writable as check_writable
-from alignbench.store.files import digest as digest
-from alignbench.store.files import dump as dump
-from alignbench.store.files import evidence_files as evidence_files
-from alignbench.store.files import jsonable as jsonable
-from alignbench.store.files import write_atomic as write_atomic
+from alignbench.store.packed import evidence_files as evidence_files
 from alignbench.store.packed import pack as pack
 from alignbench.store.packed import unpack as unpack
 from alignbench.store.vocab import keep_vocab as keep_vocab

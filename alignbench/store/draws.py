@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from alignbench.errors import RunError, plain_failures
+from alignbench.files import digest
 from alignbench.generators.described import identity_of
 from alignbench.generators.pool import in_order
 from alignbench.seeds import Seed
-from alignbench.store.files import digest
 from alignbench.store.shelf import Memory, Shelf
 from alignbench.types import Array, Draws, Sampler, Speaking
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -68,3 +68,8 @@ def _rebuild(value: Any, arrays: Mapping[str, Array]) -> Any:
     if "type" in value:
         return KNOWN[value["type"]](**{k: _rebuild(v, arrays) for k, v in value["fields"].items()})
     return {k: _rebuild(v, arrays) for k, v in value["dict"].items()}
+
+
+def evidence_files(folder: Path) -> Iterator[Path]:
+    """The evidence files below an output folder."""
+    yield from sorted(folder.glob("*/evidence_*.npz"))

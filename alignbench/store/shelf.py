@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from alignbench.files import digest, write_atomic
 from alignbench.seeds import ATTEMPT
-from alignbench.store.files import digest, write_atomic
 from alignbench.store.packed import pack, unpack
 from alignbench.types import Array, Draws
 

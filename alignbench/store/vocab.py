@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from alignbench.errors import StoreError
-from alignbench.store.files import write_atomic
+from alignbench.files import write_atomic
 
 VOCAB = "vocab-{}.json.gz"
 

@@ -31,7 +31,7 @@ FUNCTIONS = {
     "features": ("alignbench.target.Target.measure", "alignbench.target.Target.log_ratio_of"),
     "metrics": ("alignbench.run.measured.measure",),
     "files": (
-        "alignbench.store.pack", "alignbench.store.write_atomic", "alignbench.run.writer.pack",
+        "alignbench.store.shelf.pack", "alignbench.store.shelf.write_atomic", "alignbench.run.writer.pack",
         "alignbench.run.writer.write_atomic", "alignbench.reports.formats.render.write_leaderboard",
     ),
     "tables": ("alignbench.cli.run.show",),

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from alignbench.files import write_atomic
 from alignbench.run.rows import read_evidence
-from alignbench.store import pack, write_atomic
+from alignbench.store import pack
 
 TASK = """\
 name: little

@@ -9,8 +9,8 @@ import jsonschema
 import pytest
 from published_rows import table, unit
 
+from alignbench.files import dump
 from alignbench.integrations.every_eval_ever import records
-from alignbench.store import dump
 
 TEXT, NUMBER = {"type": "string"}, {"type": "number"}
 DETAILS = {"type": "object", "additionalProperties": TEXT}

@@ -8,11 +8,11 @@ import pandas as pd
 import pytest
 
 from alignbench.errors import StoreError
+from alignbench.files import dump, jsonable
 from alignbench.registry import load_plugins
 from alignbench.run import provenance, rows
 from alignbench.run.rescore import rescore
 from alignbench.run.rows import Row, RowKey, frame, safe_name
-from alignbench.store import dump, jsonable
 from alignbench.types import Cost, Estimate
 
 KEY = RowKey(

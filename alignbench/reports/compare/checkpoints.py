@@ -9,11 +9,11 @@ from itertools import pairwise
 from math import isfinite
 
 from alignbench.errors import UsageError
+from alignbench.files import dump
 from alignbench.reports.compare.compared import Compared, Difference, Numbers, compare_pair
 from alignbench.reports.compare.contenders import Measured, Pair, split, steps
 from alignbench.reports.compare.text import LEVEL_NOTE, Grille, html_of, markdown_of, signed, spelled
 from alignbench.reports.table.board import ARROWS, plain_text
-from alignbench.store import dump
 from alignbench.types import Estimate
 
 CURVES = (

@@ -13,13 +13,13 @@ from rich.table import Table as Grid
 from rich.text import Text
 from tabulate import tabulate
 
+from alignbench.files import dump
 from alignbench.reports.compare.compared import LEVEL, Compared, Comparison, Difference
 from alignbench.reports.compare.shifts import Example, Shift
 from alignbench.reports.formats.markdown import escape
 from alignbench.reports.formats.terminal import superscript
 from alignbench.reports.table.board import plain_text
 from alignbench.reports.table.numbers import MISSING, plain, spell
-from alignbench.store import dump
 from alignbench.types import Estimate
 
 TEMPLATE = Path(__file__).with_name("page.html.jinja")

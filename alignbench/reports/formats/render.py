@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
 
+from alignbench.files import write_atomic
 from alignbench.reports.examples import Shown
 from alignbench.reports.formats.html import to_html
 from alignbench.reports.formats.latex import to_latex
@@ -15,7 +16,6 @@ from alignbench.reports.formats.strict_json import to_json
 from alignbench.reports.formats.terminal import to_terminal
 from alignbench.reports.rows import csv_bytes
 from alignbench.reports.table.board import Leaderboard
-from alignbench.store import write_atomic
 
 FORMATS: Mapping[str, Callable[[Leaderboard], str]] = {
     "md": to_markdown,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from alignbench.store import write_atomic
+from alignbench.files import write_atomic
 
 DOTS = 300
 NOWHERE: list[str] = []  # the addresses that a plot may load anything from

@@ -10,10 +10,10 @@ from typing import Any
 
 from markupsafe import Markup
 
+from alignbench.files import jsonable
 from alignbench.reports.examples import Example, Shown
 from alignbench.reports.table.board import Table, plain_text
 from alignbench.reports.table.lines import WHO
-from alignbench.store import jsonable
 
 DANGEROUS = re.compile("[<>&\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 """What must not stand in a script element as it is: markup, line ends of JavaScript, what turns the writing of the

@@ -6,7 +6,7 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -43,11 +43,6 @@ def check_writable(folder: Path) -> None:
     probe = folder / f".probe-{os.getpid()}"
     write_atomic(probe, "")
     probe.unlink()
-
-
-def evidence_files(folder: Path) -> Iterator[Path]:
-    """The evidence files below an output folder."""
-    yield from sorted(folder.glob("*/evidence_*.npz"))
 
 
 def dump(content: Any) -> str:
