@@ -355,6 +355,14 @@ def _publish(out: Path, place: Path, digest: str) -> None:
         out.parent.rename(place.parent)
 
 
+def sha256_folder(folder: Path, leave: Sequence[str] = ()) -> str:
+    """The sha256 of all files below a folder, by name and content, but those called as in `leave`, and hidden ones."""
+    total = sha256()
+    for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.name not in leave and p.name[0] != "."):
+        total.update(f"{path.relative_to(folder).as_posix()}\0{remembered_digest(path)}\n".encode())
+    return total.hexdigest()
+
+
 def sha256_file(path: Path) -> str:
     """The sha256 of the bytes of `path`, 64 hex digits."""
     with path.open("rb") as file:
@@ -374,11 +382,11 @@ def fingerprint_folder(folder: Path, weights: Sequence[str] = WEIGHTS, beside: S
         raise UsageError(f"{folder}: no model here: expected weights as {' or '.join(weights)}{pickles}")
     total = sha256()
     for path in sorted({path for pattern in (*weights, *beside) for path in folder.glob(pattern) if path.is_file()}):
-        total.update(f"{path.name}\0{_remembered_digest(path)}\n".encode())
+        total.update(f"{path.name}\0{remembered_digest(path)}\n".encode())
     return total.hexdigest()
 
 
-def _remembered_digest(path: Path) -> str:
+def remembered_digest(path: Path) -> str:
     """`sha256_file`, remembered for large files that did not change since."""
     stat = path.stat()
     if stat.st_size < REMEMBERED:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -175,6 +176,21 @@ class Fit:
 
 
 @dataclass(frozen=True)
+class Training:
+    """What it took to train a generator: wall seconds, tokens drawn, scored and trained on, and optimiser steps."""
+
+    seconds: float = 0.0
+    drawn: int = 0
+    scored: int = 0
+    trained: int = 0
+    steps: int = 0
+
+    def __add__(self, other: Training) -> Training:
+        """Both together."""
+        return Training(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(Training)))
+
+
+@dataclass(frozen=True)
 class Cost:
     """What it took to get the draws: wall seconds, tokens decoded, proposals, and the memory's high-water mark."""
 
@@ -187,6 +203,7 @@ class Cost:
     peak_bytes: int | None = None
     device: str = ""
     uncounted: str = ""  # what was drawn once, before all draws, and is in none of these but the seconds
+    training: Training | None = None  # of the generator, before all draws; in none of these
 
 
 @dataclass(frozen=True)
@@ -325,6 +342,16 @@ class Forgetful(Protocol):
     def forget(self) -> None:
         """Let go of it."""
         ...
+
+
+Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
+"""progress(what, total) is a context that gives a function to call with how many more of the total are done."""
+
+
+@contextmanager
+def silent(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """No progress shown."""
+    yield lambda count: None
 
 
 Feature = Callable[[Sequence[str], Draws], Array]

@@ -12,16 +12,17 @@ from alignbench.scoring.references import References
 class TaskOnBase(References):
     """References that are made, asked and measured on as their bench is."""
 
-    def __init__(self, *args, **more):
-        super().__init__(Bench(*args, **more))
+    def __init__(self, task, base, *args, judge=None, **more):
+        super().__init__(Bench(task, base, *args, given_judge=judge, **more))
 
     def __getattr__(self, name):
         return getattr(self.bench, name)
 
     def anew(self, **changes):
         """The same with some fields of the bench changed, and nothing fitted or drawn yet."""
-        given = {f.name: getattr(self.bench, f.name) for f in fields(Bench) if f.init}
-        return TaskOnBase(**given | changes)
+        had = {f.name: getattr(self.bench, f.name) for f in fields(Bench) if f.init}
+        renamed = {"given": "base", "given_judge": "judge"}
+        return TaskOnBase(**{renamed.get(name, name): value for name, value in had.items()} | changes)
 
     def measure(self, label, generator):
         return evidence.evidence_of(self, label, generator)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from alignbench.aligners.bill import Bill
 from alignbench.errors import RunError, UsageError, plain_failures
-from alignbench.generators.described import identity_of
+from alignbench.files import check_writable, digest
+from alignbench.generators.described import called, described, identity_of
+from alignbench.generators.later import Later, Recalled, made, outline_of, outlined
 from alignbench.generators.pool import NoPool, Pool
 from alignbench.registry import Registry
 from alignbench.registry import aligner as aligners
@@ -15,7 +19,7 @@ from alignbench.registry import generator as generators
 from alignbench.seeds import Seed
 from alignbench.spec import Spec, parse_spec
 from alignbench.target import Target
-from alignbench.types import Sampler
+from alignbench.types import Array, Draws, Progress, Sampler, Training, silent
 
 Named = str | Mapping[str, Any]
 """An aligner or a generator as a user names it: `top_p:p=0.9`, `{name: prompt, text: …}`."""
@@ -23,37 +27,145 @@ Named = str | Mapping[str, Any]
 
 @runtime_checkable
 class Aligner(Protocol):
-    """A frozen dataclass of hyper-parameters with one method."""
+    """A frozen dataclass of hyper-parameters; `identity`, see `Identified`, is its other method."""
 
     def align(self, setting: Setting) -> Sampler:
-        """The generator that it makes of the setting's base."""
+        """The generator that it makes of the setting's base; may train, and then writes only below `workdir`."""
         ...
+
+
+@runtime_checkable
+class Identified(Protocol):
+    """An aligner that tells before any work what its generator depends on."""
+
+    def identity(self, setting: Setting) -> Mapping[str, Any] | None:
+        """Plain data: its own hyper-parameters, and what else there is beside the setting; None: it cannot be told."""
+        ...
+
+
+class Immediate:
+    """An aligner whose `align` neither draws nor trains: what its generator depends on is asked of the generator.
+
+    So its `align` must do with an outline of the base, see `generators.later`.
+    """
+
+    def align(self, setting: Setting) -> Any:
+        """See `Aligner.align`."""
+        raise NotImplementedError
+
+    def identity(self, setting: Setting) -> Mapping[str, Any] | None:
+        """All that its generator's draws depend on."""
+        return identity_of(setting.outlined.aligned(self))
 
 
 @dataclass(frozen=True)
 class Setting:
     """All that an aligner is put to work on: its draws, its training and what it looks up are on the stream `train`."""
 
-    base: Any
+    given: Sampler | Later  # the base
     target: Target
     prompts: Sequence[str]
     max_tokens: int
     seed: Seed  # of the stream `train`
     train: Sequence[str] = ()  # the task's training prompts, if it has any
     pool: Pool = field(default_factory=NoPool, compare=False)  # where draws that others may have made are had
+    work: Path | None = field(default=None, compare=False)  # the folder in which each aligner has one of its own
+    progress: Progress = field(default=silent, compare=False)
+    bill: Bill = field(default_factory=Bill, compare=False)  # see `book`
+    who: Aligner | None = None  # the aligner whose setting it is
+    outline: bool = False  # whether the base is an outline, that only tells what it is
+
+    @property
+    def base(self) -> Any:
+        """The base, loaded now if it was not."""
+        return made(self.given)
+
+    @property
+    def outlined(self) -> Setting:
+        """The same on the base's outline."""
+        return replace(self, given=outline_of(self.given), outline=True)
 
     @property
     def train_prompts(self) -> Sequence[str]:
         """The prompts to train on: the task's own where it has no others, or the target no λ for others."""
         return self.prompts if self.target.per_prompt or not self.train else self.train
 
+    def on(self, base: Sampler) -> Setting:
+        """The same on another base."""
+        return replace(self, given=base)
+
+    def base_draws(self, rows: Array, salt: int = 0, prompts: Sequence[str] | None = None) -> Draws:
+        """The base's draws at `rows` (R, 2) = (prompt, index) of the stream `train`, in this order, each made once.
+
+        Rows count in `prompts`, by default `train_prompts`. Draws for different uses, such as those that train and
+        those that validate, are kept apart by a `salt`, from `seeds.PLUGIN` on, or by their sample numbers.
+        """
+        asked, seed = self.train_prompts if prompts is None else prompts, self.seed.salted(salt)
+        return self.pool.draws(self.base, asked, rows, max_tokens=self.max_tokens, seed=seed)
+
+    @property
+    def workdir(self) -> Path | None:
+        """The aligner's own folder, made when it is first asked for; None where nothing is kept.
+
+        All that lies there is of the same aligner on the same base, target, prompts, length and seed. Raises StoreError
+        where it cannot be written.
+        """
+        if (folder := self.folder) is not None:
+            check_writable(folder)
+        return folder
+
+    @property
+    def folder(self) -> Path | None:
+        """The path of `workdir`, which may not be there yet."""
+        said = None if self.work is None or self.who is None else self.identity_of(self.who)
+        return None if self.work is None or said is None else self.work / f"{registered(self.who)}-{digest(said)}"
+
+    def book(self, **spent: float) -> None:
+        """Add to what the work cost: `seconds`, tokens `drawn`, `scored` and `trained` on, `steps`; see `Training`.
+
+        It is kept in `workdir`, and is the `Cost.training` of the row.
+        """
+        self.bill.add(self.folder, Training(**spent))  # type: ignore[arg-type]
+
+    def identity_of(self, aligner: Any) -> Mapping[str, Any] | None:
+        """What an aligner's generator depends on, told before any work; None where aligner or base does not say."""
+        base = identity_of(outline_of(self.given))
+        if base is None or not isinstance(aligner, Identified):
+            return None
+        recalled = isinstance(outline_of(self.given), Recalled)
+        if isinstance(aligner, Immediate) and not recalled:
+            return aligner.identity(self)
+        if isinstance(aligner, Immediate):
+            own: Mapping[str, Any] | None = plain_parameters(aligner)
+        else:
+            with plain_failures(f"identity of {type(aligner).__name__}", UsageError):
+                own = aligner.identity(self)
+        return None if own is None else {
+            "aligner": registered(aligner), "own": dict(own), "base": base, **_of_target(self.target),
+            "prompts": list(self.prompts), "train": list(self.train), "max_tokens": self.max_tokens,
+            "seed": self.seed.entropy,
+        }  # fmt: skip
+
+    def aligned(self, aligner: Any) -> Any:
+        """The generator of an aligner here; on an outline, where it cannot be had without work, its outline."""
+        here = replace(self, who=aligner)
+        if self.outline and (isinstance(self.given, Recalled) or not isinstance(aligner, Immediate)):
+            name = f"{called(self.given)} + {registered(aligner)}"
+            return Recalled(name, self.identity_of(aligner), described(self.given).fingerprint)
+        if not isinstance(aligner, Immediate):
+            self.bill.open(here.folder)
+        return aligner.align(here)
+
     def built(self, spec: Spec, where: str) -> Any:
         """The generator that a spec stands for: that of an aligner on the base, or one of its own."""
-        thing = spec.build(kind_of(spec), where)
-        if spec.name not in aligners:
-            return thing
-        with plain_failures(f"{where}: align", RunError):
-            return thing.align(self)
+        if spec.name in aligners:
+            with plain_failures(f"{where}: align", RunError):
+                return self.aligned(spec.build(aligners, where))
+        if self.outline and spec.name in generators:
+            found = outlined(generators[spec.name], spec.arguments, spec.label)
+            if found is not None:
+                return found
+        return spec.build(kind_of(spec), where)
 
 
 def kind_of(spec: Spec) -> Registry:
@@ -92,15 +204,33 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
+def registered(aligner: Any) -> str:
+    """The name under which an aligner's class is registered; its own where it is not."""
+    return next((name for name, entry in aligners.items() if entry.thing is type(aligner)), type(aligner).__name__)
+
+
 def recipe_identity(aligner: Any, base: Any, target: Target | None = None) -> Mapping[str, Any] | None:
     """Plain data that the aligned generator's draws depend on; None where the base does not say its own."""
     own = identity_of(base)
     if own is None:  # else draws on one base would be found for another
         return None
-    mine = asdict(aligner) if is_dataclass(aligner) and not isinstance(aligner, type) else {}
-    parts: dict[str, Any] = {"aligner": type(aligner).__name__, **mine, "base": own}
-    if target is not None:
-        fitted = [] if target.fit is None else target.fit.lam.tolist()
-        measured = {name: getattr(target.measures.get(name), "identity", None) for name in target.feature_names}
-        parts |= {"target": target.identity, "lam": fitted, "features": measured}
-    return parts
+    aimed = {} if target is None else _of_target(target)
+    return {"aligner": type(aligner).__name__, **hyper_parameters(aligner), "base": own, **aimed}
+
+
+def hyper_parameters(aligner: Any) -> dict[str, Any]:
+    """The hyper-parameters of an aligner, if it is a dataclass."""
+    return asdict(aligner) if is_dataclass(aligner) and not isinstance(aligner, type) else {}
+
+
+def plain_parameters(aligner: Any) -> dict[str, Any] | None:
+    """The hyper-parameters of an aligner; None where one is a generator, which is no plain data."""
+    held = [getattr(aligner, f.name) for f in fields(aligner)] if is_dataclass(aligner) else []
+    return None if any(isinstance(value, Sampler) for value in held) else hyper_parameters(aligner)
+
+
+def _of_target(target: Target) -> dict[str, Any]:
+    """What a target asks, its λ, and how its features are measured."""
+    fitted = [] if target.fit is None else target.fit.lam.tolist()
+    measured = {name: getattr(target.measures.get(name), "identity", None) for name in target.feature_names}
+    return {"target": target.identity, "lam": fitted, "features": measured}

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
-from alignbench.aligners.base import Named, Setting, checked, told
+from alignbench.aligners.base import Immediate, Named, Setting, checked, told
 from alignbench.errors import UsageError, brief
 from alignbench.registry import aligner
 from alignbench.spec import Spec, parse_spec
@@ -15,7 +15,7 @@ from alignbench.types import Sampler
 
 @aligner("chain", target_driven=False, density="exact")
 @dataclass(frozen=True)
-class Chain:
+class Chain(Immediate):
     """The last law of several aligners, each put to work on the law that the one before it made, the first on the base.
 
     A step that is driven by the target would aim at it from the base, not from what the steps before it made: such an
@@ -42,10 +42,9 @@ class Chain:
 
     def align(self, setting: Setting) -> Sampler:
         """See `Aligner.align`."""
-        law = setting.base
         for recipe in self.recipes:
-            law = recipe.align(replace(setting, base=law))
-        return law  # type: ignore[no-any-return]
+            setting = setting.on(setting.aligned(recipe))
+        return setting.base  # type: ignore[no-any-return]
 
 
 def _label(step: Named, where: str) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from alignbench.aligners.base import Setting
+from alignbench.aligners.base import Immediate, Setting
 from alignbench.errors import UsageError
 from alignbench.generators.law import law_of
 from alignbench.generators.point_mass import PointMass, Said
@@ -16,7 +16,7 @@ from alignbench.registry import aligner
 
 @aligner("constant", target_driven=False, density="exact")
 @dataclass(frozen=True)
-class Constant:
+class Constant(Immediate):
     """The same `text` after every prompt, by default none: a point mass that reads neither prompt nor target."""
 
     text: str = ""
@@ -32,7 +32,7 @@ class Constant:
 
 @aligner("copy", target_driven=False, density="exact")
 @dataclass(frozen=True)
-class Copy:
+class Copy(Immediate):
     """The prompt once more, after a space: a point mass that never reads the target."""
 
     def align(self, setting: Setting) -> PointMass:

@@ -19,12 +19,11 @@ from alignbench.generators.base import Autoregressive, Modelled
 from alignbench.generators.described import called, described, identity_of
 from alignbench.generators.described import check as check_prompts
 from alignbench.registry import generator as generators
-from alignbench.scoring.bench import Progress
 from alignbench.scoring.trust import EDGE, HALF
 from alignbench.seeds import Seed
 from alignbench.spec import Spec
 from alignbench.testing import differing, gap, goes_on, nats
-from alignbench.types import Array, Distribution, Draws, Sampler, collect, rows_of
+from alignbench.types import Array, Distribution, Draws, Progress, Sampler, collect, rows_of
 
 PROMPTS = (
     "It rained",

@@ -23,7 +23,7 @@ from alignbench.errors import UsageError
 from alignbench.registry import aligner as aligners
 from alignbench.registry import generator as generators
 from alignbench.registry import load_plugins
-from alignbench.scoring.bench import Bench, Progress, silent
+from alignbench.scoring.bench import Bench
 from alignbench.scoring.evidence import evidence_of
 from alignbench.scoring.references import References
 from alignbench.seeds import Seed
@@ -31,7 +31,7 @@ from alignbench.spec import parse_spec
 from alignbench.stats.intervals import Z95
 from alignbench.store import DrawStore
 from alignbench.task import Task, find_tasks
-from alignbench.types import Array, Estimate, Evidence
+from alignbench.types import Array, Estimate, Evidence, Progress, silent
 
 T = TypeVar("T")
 
@@ -300,7 +300,7 @@ def _laws(references: References) -> Iterator[tuple[str, Any]]:
     yield "base", references.bench.base
     for text in LAWS:
         recipe = parse_spec(text, "selfcheck").build(aligners, "aligner")
-        yield text, recipe.align(references.setting)
+        yield text, references.setting.aligned(recipe)
 
 
 def _seen(references: References, label: str, law: Any) -> Iterator[Seen]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, fields
 from math import inf
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from alignbench.registry import metric
 from alignbench.stats.intervals import Z95, mean_over_prompts, mover, spread_or_none, until
 from alignbench.stats.jackknife import strata
-from alignbench.types import Estimate, Evidence
+from alignbench.types import Estimate, Evidence, Training
 
 ONCE = "measured once: no interval"
 PROCESS = "the process's high-water mark so far"  # it never falls: an earlier generator may have set it
@@ -47,13 +48,15 @@ def acceptance(evidence: Evidence) -> dict[str, Estimate]:
         "peak_memory_mb": "lower",
         "tokens_per_draw": "lower",
         "calls_per_draw": "lower",
+        **{f"training_{f.name}": "lower" for f in fields(Training)},
     },
 )
 def cost(evidence: Evidence) -> dict[str, Estimate]:
     """Wall seconds, tokens per second and per kept draw, model calls and proposals per kept draw, peak memory in MB.
 
     A model call is one next-token distribution of one row: decoding a token is one, scoring a draw of T tokens under
-    another model T. A MB is 10⁶ bytes.
+    another model T. A MB is 10⁶ bytes. Of a generator that was trained also what that took: seconds, tokens drawn,
+    scored and trained on, steps; none of it is in the other parts.
     """
     spent = evidence.cost
     seconds, kept = spent.seconds, spent.kept
@@ -64,12 +67,14 @@ def cost(evidence: Evidence) -> dict[str, Estimate]:
         "calls_per_draw": _once(spent.calls / kept if kept and spent.calls else None, "no call was counted"),
         "proposals_per_draw": _once(spent.proposals / kept if kept and spent.proposals else None, "no proposals"),
     }
+    trained = {} if spent.training is None else asdict(spent.training)
     besides = f"not counted: {spent.uncounted}" if spent.uncounted else ""
     return {
         "seconds": _once(seconds, "no draw was timed: all were already stored"),
         "tokens_per_second": _once(spent.tokens / seconds if seconds else None, "no draw was timed"),
         **{part: e.noted(besides) for part, e in each.items()},
         "peak_memory_mb": peak.noted(PROCESS) if on_cpu and peak.value is not None else peak,
+        **{f"training_{name}": _once(value, "") for name, value in trained.items()},
     }
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from alignbench.errors import AlignbenchError, Unsupported
+from alignbench.errors import AlignbenchError
 from alignbench.files import digest
 from alignbench.generators.described import identity_of
 from alignbench.run.rows import Row, RowKey, measure
-from alignbench.run.writer import Writer, restate
+from alignbench.run.subjects import Subject
+from alignbench.run.writer import Found, Writer, restate
 from alignbench.scoring.evidence import evidence_of, evidence_of_p
 from alignbench.scoring.references import depends_on
 from alignbench.types import CEILING, Evidence
@@ -18,9 +19,9 @@ Failed = Callable[[AlignbenchError], None]
 """What is told of a metric that fails; the others go on."""
 
 
-def rows_of_generator(writer: Writer, generator: Any, failed: Failed) -> list[Row]:
-    """The rows of `generator`, whose files `writer` writes; `failed` is told of metrics that fail."""
-    evidence, key = _evidence(writer, generator, identity_of(generator))
+def rows_of_generator(writer: Writer, subject: Subject, failed: Failed) -> list[Row]:
+    """The rows of a generator, whose files `writer` writes; `failed` is told of metrics that fail."""
+    evidence, key = _evidence(writer, subject)
     rows = measure(writer.bench.task.metrics, key, evidence, failed)
     if writer.log_samples:
         writer.samples(evidence)
@@ -28,37 +29,55 @@ def rows_of_generator(writer: Writer, generator: Any, failed: Failed) -> list[Ro
     return rows
 
 
-def _evidence(writer: Writer, generator: Any, identity: Any) -> tuple[Evidence, RowKey]:
+def _evidence(writer: Writer, subject: Subject) -> tuple[Evidence, RowKey]:
     """The stored evidence where nothing that it depends on has changed, else measured anew and stored."""
-    references, bench = writer.references, writer.bench
-    wanted = digest(depends_on(references, identity))
-    named = [identity, bench.base_identity, *([identity_of(bench.judge)] if bench.judge else [])]
-    found = writer.stored(wanted) if all(known is not None for known in named) else None
-    if found is not None:
-        evidence, earlier = found
-        key = writer.key(identity, earlier)
-        if key != earlier:  # `score` is to give the rows of this run: its ci_over, version, step
-            writer.store(wanted, evidence, key)
-        return evidence, key
+    identity = subject.identity
+    found = _found(writer, identity)
+    if found is not None and not subject.unlike(found.weights):
+        return _again(writer, found, found.weights)
     with writer.running():
-        bench.check(generator)
-        evidence = evidence_of(references, writer.candidate.label, generator)
-        key = writer.key(identity)
-        writer.store(wanted, evidence, key)
+        generator = subject.make()
+        told = identity_of(generator)
+        if identity is None:
+            identity = subject.told(generator)
+            found = _found(writer, identity)
+        if found is not None and found.key.generator_id == writer.key(told).generator_id:
+            return _again(writer, found, subject.weights)
+        writer.bench.check(generator)
+        evidence = evidence_of(writer.references, writer.candidate.label, generator, subject.training)
+        key = writer.key(told)
+        writer.store(_wanted(writer, identity), evidence, key, subject.weights)
     return evidence, key
+
+
+def _wanted(writer: Writer, identity: Any) -> str:
+    """The name of the evidence about a generator of this identity."""
+    return digest(depends_on(writer.references, identity))
+
+
+def _found(writer: Writer, identity: Any) -> Found | None:
+    """The stored evidence about a generator of this identity."""
+    return writer.stored(_wanted(writer, identity)) if identity is not None and writer.bench.all_named else None
+
+
+def _again(writer: Writer, found: Found, weights: Mapping[str, str]) -> tuple[Evidence, RowKey]:
+    """Stored evidence, its key written anew where it changed: `score` is to give the rows of this run."""
+    key = writer.key_again(found.key)
+    if key != found.key or dict(weights) != dict(found.weights):
+        writer.store(found.wanted, found.evidence, key, weights)
+    return found.evidence, key
 
 
 def rows_of_p(writer: Writer, failed: Failed) -> list[Row]:
     """The rows of draws of p: what a perfect generator would score; none where such draws cannot be had."""
-    try:
-        evidence = evidence_of_p(writer.references)
-    except Unsupported:
+    if writer.references.without_p:
         return []
-    wanted = digest(depends_on(writer.references, CEILING))
-    found = writer.stored(wanted)
-    writer.new = found is None
-    key = writer.key(CEILING, found[1] if found else None)
-    writer.store(wanted, evidence, key)
+    found = _found(writer, CEILING)
+    if found is not None:
+        evidence, key = _again(writer, found, {})
+    else:
+        writer.new, evidence, key = True, evidence_of_p(writer.references), writer.key(CEILING)
+        writer.store(_wanted(writer, CEILING), evidence, key, {})
     rows = measure(writer.bench.task.metrics, key, evidence, failed)
     _finish(writer, rows, evidence)
     return rows

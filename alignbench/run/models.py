@@ -11,8 +11,10 @@ from typing import Any
 from alignbench.aligners.base import told
 from alignbench.errors import AlignbenchError, Unsupported, UsageError, brief, let_go
 from alignbench.generators.described import described
+from alignbench.generators.later import Later, outlined
 from alignbench.registry import aligner as aligners
 from alignbench.registry import generator as generators
+from alignbench.run.known import Known
 from alignbench.spec import Spec
 from alignbench.types import Sampler, Warpable
 
@@ -59,10 +61,11 @@ class Models:
     handed: Mapping[str, Any]  # what every factory is given, where it takes it
     gen_kwargs: Mapping[str, Any]  # decoding settings of the models, not of the base
     broken: dict[str, AlignbenchError] = field(default_factory=dict)  # label → why it cannot be had
-    loaded: dict[str, Any] = field(default_factory=dict)
+    known: Known = field(default_factory=lambda: Known(None))
+    loaded: dict[str, Sampler] = field(default_factory=dict)
     kept: set[str] = field(default_factory=set)  # labels of what stays loaded
 
-    def load(self, given: Any, *, keep: bool = False) -> Any:
+    def load(self, given: Any, *, keep: bool = False) -> Sampler:
         """The generator of a spec, loaded once; an object stands for itself.
 
         One that is not to be kept goes when the next comes. Raises what its factory raised, each time.
@@ -77,6 +80,7 @@ class Models:
             try:
                 made = given.build(generators, "model", **self.handed)
                 self.loaded[label] = _sampler(made, f"generator '{given.name}' made a {type(made).__name__}, which")
+                self._remember(given)
             except AlignbenchError as error:
                 self.broken[label] = error
                 let_go(error)  # a network that was refused is in memory while it holds on to it
@@ -104,6 +108,33 @@ class Models:
             self.broken[given.label] = error
             raise
 
+    def later(self, given: Any, *, keep: bool = False) -> Sampler | Later:
+        """The generator of a spec, loaded when it is needed; now, where nothing else tells what it is."""
+        if not isinstance(given, Spec) or given.label in self.loaded:
+            return self.load(given, keep=keep)
+        outline = self._named(given)
+        if outline is None:
+            return self.load(given, keep=keep)
+        return Later(outline, lambda: self.load(given, keep=keep))
+
+    def _named(self, given: Spec) -> Any:
+        """An outline that says what the generator is; None where it must be loaded to know."""
+        if given.label in self.broken:
+            raise self.broken[given.label]
+        entry = generators.find(given.name)
+        try:
+            found = outlined(entry, {**self.handed, **given.arguments}, given.label)
+        except AlignbenchError as error:
+            self.broken[given.label] = error
+            raise
+        return found or self.known.recall(given, entry, self.handed)
+
+    def _remember(self, given: Spec) -> None:
+        """Keep what a generator is, where nothing but loading it tells."""
+        entry = generators.find(given.name)
+        if not {"outline", "identity"} & entry.meta.keys():
+            self.known.remember(given, entry, self.handed, self.loaded[given.label])
+
     def warped(self, given: Any, model: Any) -> Any:
         """The model under the run's decoding settings; raises Unsupported where it has none."""
         if not self.gen_kwargs:
@@ -126,7 +157,7 @@ class Models:
             gc.collect()  # a network may refer to itself
 
 
-def _sampler(thing: Any, who: str) -> Any:
+def _sampler(thing: Any, who: str) -> Sampler:
     if not isinstance(thing, Sampler):
         raise Unsupported(f"{who} has no method 'sample'")
     return thing

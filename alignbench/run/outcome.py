@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from alignbench.errors import AlignbenchError
 from alignbench.run.rows import Row, frame
-from alignbench.scoring.bench import Progress, silent
+from alignbench.types import Progress, silent
 
 if TYPE_CHECKING:
     import pandas as pd
+
+_LOG = logging.getLogger(__name__)
 
 BASE, MODEL, ALIGNER, DRAWS_OF_P = range(4)
 """The rows of a task in the order in which they are listed."""
@@ -38,6 +41,14 @@ class Outcome:
     fresh: int = 0
     primary: dict[str, str] = field(default_factory=dict)  # task → what sorts its leaderboard
     exit_code: int = 0
+    told: set[str] = field(default_factory=set)  # lines that are said once
+    broken: Mapping[str, AlignbenchError] = field(default_factory=dict)  # label of a model → why it cannot be had
+
+    def tell(self, line: str) -> None:
+        """Log a line, once a run."""
+        if line not in self.told:
+            self.told.add(line)
+            _LOG.warning(line)
 
     @property
     def rows(self) -> list[Row]:
@@ -56,8 +67,9 @@ class Outcome:
             self.exit_code = max(self.exit_code, error.exit_code)
 
     def failed(self, who: str, error: AlignbenchError) -> None:
-        """Note whose failure it is."""
-        self.fail(f"{who}: {error}", error)
+        """Note whose failure it is; that of a model which cannot be had is its own, whoever needed it."""
+        owner = next((label for label, why in self.broken.items() if why is error), who)
+        self.fail(f"{owner}: {error}", error)
 
     @contextmanager
     def failing(self, who: str) -> Iterator[None]:

@@ -155,9 +155,14 @@ def _cut(text: str, most: int) -> str:
 
 def read_evidence(path: Path) -> tuple[Evidence, RowKey]:
     """Evidence and the key of its rows; raises StoreError where the file is damaged or of another format."""
+    return read_stored(path)[:2]
+
+
+def read_stored(path: Path) -> tuple[Evidence, RowKey, Mapping[str, str]]:
+    """The same, and the hashes of what the generator was trained to, by folder."""
     record = unpack(path)
     try:
-        return record["evidence"], RowKey(**record["key"])
+        return record["evidence"], RowKey(**record["key"]), record.get("weights", {})
     except (KeyError, TypeError) as error:
         raise StoreError(f"{path}: was written by another version of alignbench") from error
 

@@ -13,7 +13,9 @@ from alignbench.errors import AlignbenchError, let_go
 from alignbench.files import check_writable, digest
 from alignbench.generators.described import identity_of
 from alignbench.generators.hf.series import step_of
+from alignbench.generators.later import Later, Recalled, outline_of
 from alignbench.run import words
+from alignbench.run.known import Known
 from alignbench.run.models import Models, label_of, name_of
 from alignbench.run.outcome import Outcome, Place, Watch
 from alignbench.run.plan import Plan, look_up, no_base, own_base
@@ -23,18 +25,20 @@ from alignbench.run.settings import Settings
 from alignbench.run.task_run import TaskRun
 from alignbench.run.writer import Writer
 from alignbench.scoring.bench import Bench
-from alignbench.scoring.references import References
+from alignbench.scoring.references import KNOWN, References
 from alignbench.seeds import Seed
 from alignbench.spec import STEP
 from alignbench.store import DrawStore
 from alignbench.task import Task
+from alignbench.types import Sampler
 
 
 def run(settings: Settings, watch: Watch | None = None) -> Outcome:
     """Carry out a run. Raises UsageError on what is wrong with the settings; other failures are in the outcome."""
     plan = look_up(settings)
-    models = Models(settings.handed, settings.gen_kwargs, dict(plan.broken))
-    running = _Run(plan, models, watch or Watch())
+    folder = settings.output_path
+    models = Models(settings.handed, settings.gen_kwargs, dict(plan.broken), Known(folder and folder / KNOWN))
+    running = _Run(plan, models, watch or Watch(), Outcome(broken=models.broken))
     for error in plan.failures:
         running.outcome.fail(str(error), error)
     if settings.output_path:
@@ -77,8 +81,9 @@ class _Run:
             if given is None:
                 raise no_base(task)
             try:
-                base = self.models.load(given, keep=True)
-                benches = [self._bench(task, name_of(base, given), base, seed) for seed in self.settings.seed]
+                base = self.models.later(given, keep=True)
+                name = name_of(outline_of(base), given)
+                benches = [self._bench(task, name, base, seed) for seed in self.settings.seed]
             except AlignbenchError as error:
                 lost.setdefault(label_of(given), (error, []))[1].append(task.name)
                 continue
@@ -88,14 +93,15 @@ class _Run:
         for why, names in lost.values():
             self.outcome.failed(", ".join(names), why)
 
-    def _bench(self, task: Task, name: str, base: Any, seed: int) -> Bench:
+    def _bench(self, task: Task, name: str, base: Sampler | Later, seed: int) -> Bench:
         judge, folder = None if task.base else self.plan.judge, self.settings.output_path
         return Bench(
-            task=task, base=base, base_name=name, draws=self.plan.draws_of(task),
+            task=task, given=base, base_name=name, draws=self.plan.draws_of(task),
             store=DrawStore(folder / "draws" if folder else None),
             limit=self.settings.limit, whole=self.plan.sizes.get(task.name, 0), seed=Seed(seed),
-            progress=self.watch.progress, judge=None if judge is None else self.models.load(judge, keep=True),
-            judge_name="" if judge is None else label_of(judge),
+            progress=self.watch.progress,
+            given_judge=None if judge is None else self.models.later(judge, keep=True),
+            judge_name="" if judge is None else label_of(judge), output=folder,
         )  # fmt: skip
 
     def others(self, tasks: Sequence[TaskRun]) -> list[_Other]:
@@ -136,7 +142,9 @@ class _Run:
             remember(self.settings.output_path, bench.task)
             if not task_run.prepared():
                 continue
-            base = Candidate(bench.base_name, step=None if bench.task.base else self._step(self.plan.base, bench.base))
+            base = Candidate(
+                bench.base_name, step=None if bench.task.base else self._step(self.plan.base, bench.outline)
+            )
             task_run.base(base)
             for number, (label, recipe) in enumerate(dict(self.plan.recipes).items()):
                 candidate = replace(base, aligner=label, shots=getattr(recipe, "shots", 0))
@@ -159,16 +167,25 @@ class _Run:
                 let_go(error)
 
     def _other_model(self, tasks: Sequence[TaskRun], other: _Other, names: set[str]) -> None:
-        """Load a model, once, and measure it; when this returns nothing but `models` holds on to it."""
-        model = self.models.load(other.given)
-        generator = self.models.warped(other.given, model)
-        name = _unique_name(self.models.named(other.given, model), generator, names)
+        """Measure a model, loaded once if it must be; when this returns nothing but `models` holds on to it."""
+        generator = self._warped_later(other.given)
+        outline = outline_of(generator)
+        name = _unique_name(self.models.named(other.given, outline), outline, names)
         if name in names:
             return
         names.add(name)
-        candidate = Candidate(name, step=self._step(other.given, model))
+        candidate = Candidate(name, step=self._step(other.given, outline))
         for task_run in tasks:
             task_run.model(other.number, candidate, generator)
+
+    def _warped_later(self, given: Any) -> Sampler | Later:
+        """A model under the run's decoding settings, loaded when it is needed."""
+        models, later = self.models, self.models.later(given)
+        if models.gen_kwargs and isinstance(outline_of(later), Recalled):  # its settings are not known
+            later = models.load(given)
+        if not isinstance(later, Later):
+            return models.warped(given, later)  # type: ignore[no-any-return]
+        return Later(models.warped(given, later.outline), lambda: models.warped(given, models.load(given)))
 
     def _writer(self, references: References, candidate: Candidate) -> Writer:
         job = words.words_of(self.settings) or {"batch_size": "auto", **self.settings.handed}

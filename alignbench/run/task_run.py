@@ -8,16 +8,18 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from alignbench.errors import RunError, UsageError, plain_failures
+from alignbench.errors import RunError, UsageError
 from alignbench.generators.described import described
+from alignbench.generators.later import Later, outline_of
 from alignbench.run.measured import Failed, rows_of_generator, rows_of_p
 from alignbench.run.outcome import ALIGNER, DRAWS_OF_P, MODEL, Outcome, Place
 from alignbench.run.rows import Candidate, Row
+from alignbench.run.subjects import Aligned, Given
 from alignbench.run.writer import Writer
 from alignbench.scoring.bench import Bench
 from alignbench.scoring.references import References
 from alignbench.store import keep_vocab
-from alignbench.types import CEILING, PRIMARY, Spelled
+from alignbench.types import CEILING, PRIMARY, Sampler, Spelled
 
 
 @dataclass
@@ -41,8 +43,8 @@ class TaskRun:
         bench = self.bench
         with self.outcome.failing(f"{bench.task.name}: {bench.base_name}"):
             bench.check()
-            if bench.judge is not None:
-                bench.check(bench.judge, "judging draws of one by the other")
+            if bench.given_judge is not None:
+                bench.check(outline_of(bench.given_judge), "judging draws of one by the other")
             return True
         return False
 
@@ -52,7 +54,7 @@ class TaskRun:
         self.outcome.primary[task.name] = task.primary or PRIMARY
         with self._counted(), self.outcome.failing(self._who(bench.base_name)):
             _keep_vocab(bench)
-            _ = self.references.target  # fitted first, so that a moment that cannot be reached is told at once
+            self.references.prepare()
             if line := self.references.none_of_p:
                 self.outcome.fail(line, RunError(line))
             return True
@@ -60,18 +62,20 @@ class TaskRun:
 
     def base(self, candidate: Candidate) -> None:
         """The rows of the base itself."""
-        self._row(self.place, candidate, self.bench.base)
+        self._row(self.place, candidate, self.bench.given)
 
-    def model(self, number: int, candidate: Candidate, generator: Any) -> None:
+    def model(self, number: int, candidate: Candidate, generator: Sampler | Later) -> None:
         """The rows of another model, the `number`th."""
         self._row(replace(self.place, part=MODEL, number=number), candidate, generator)
 
     def aligner(self, number: int, candidate: Candidate, recipe: Any) -> None:
         """The rows of an aligner on the base, the `number`th."""
         with self._placing(replace(self.place, part=ALIGNER, number=number), candidate) as rows:
-            with plain_failures(f"align of {type(recipe).__name__}", RunError):
-                generator = recipe.align(self.references.setting)
-            rows += rows_of_generator(self.writer(self.references, candidate), generator, self._failed(candidate))
+            made = Aligned(recipe, self.references.setting)
+            if made.identity is None and self.bench.all_named:
+                self.outcome.tell(f"{candidate.aligner}: the aligner does not say what its generator depends on (no "
+                                  "identity): its rows are measured in every run")  # fmt: skip
+            rows += rows_of_generator(self.writer(self.references, candidate), made, self._failed(candidate))
 
     def draws_of_p(self) -> None:
         """The rows of draws of p, which any generator could at best be like."""
@@ -79,9 +83,10 @@ class TaskRun:
         with self._placing(replace(self.place, part=DRAWS_OF_P), candidate) as rows:
             rows += rows_of_p(self.writer(self.references, candidate), self._failed(candidate))
 
-    def _row(self, place: Place, candidate: Candidate, generator: Any) -> None:
+    def _row(self, place: Place, candidate: Candidate, generator: Sampler | Later) -> None:
         with self._placing(place, candidate) as rows:
-            rows += rows_of_generator(self.writer(self.references, candidate), generator, self._failed(candidate))
+            given = Given(generator)
+            rows += rows_of_generator(self.writer(self.references, candidate), given, self._failed(candidate))
 
     @contextmanager
     def _placing(self, place: Place, candidate: Candidate) -> Iterator[list[Row]]:
@@ -114,7 +119,7 @@ class TaskRun:
 
 def _keep_vocab(bench: Bench) -> None:
     """Store what each token spells, where the tokenizer says it: reports show draws by token."""
-    base, fingerprint = bench.base, described(bench.base).fingerprint
+    base, fingerprint = bench.outline, described(bench.outline).fingerprint
     if fingerprint is not None and isinstance(base, Spelled):
         with suppress(UsageError):
             keep_vocab(bench.store.folder, fingerprint, base.token_bytes)

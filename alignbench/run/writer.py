@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from alignbench.errors import StoreError
 from alignbench.files import dump, jsonable, write_atomic
 from alignbench.run.provenance import hardware, kept_from, made_on, own_version, versions
-from alignbench.run.rows import Candidate, Row, RowKey, read_evidence, safe_name, short
+from alignbench.run.rows import Candidate, Row, RowKey, read_stored, safe_name, short
 from alignbench.store import pack
 from alignbench.types import Evidence
 
@@ -27,6 +27,16 @@ if TYPE_CHECKING:
     from alignbench.scoring.references import References
 
 _LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Found:
+    """Evidence that an earlier run stored."""
+
+    wanted: str  # by which it is found
+    evidence: Evidence
+    key: RowKey
+    weights: Mapping[str, str]  # the hashes of what the generator was trained to, by folder
 
 
 @dataclass
@@ -54,13 +64,20 @@ class Writer:
         name, aligner = self.candidate.name, self.candidate.aligner
         return None if self.output is None else self.output / safe_name(f"{name}+{aligner}" if aligner else name)
 
-    def key(self, identity: Any, earlier: RowKey | None = None) -> RowKey:
-        """What the rows of the generator with this `identity` share; when and by which run, from an `earlier` key."""
+    def key(self, identity: Any) -> RowKey:
+        """What the rows of a generator share that is measured now and has this `identity`."""
+        return self._key(short(identity), None)
+
+    def key_again(self, earlier: RowKey) -> RowKey:
+        """What they share where the evidence is an earlier run's: what it is, when and by which run it was measured."""
+        return self._key(earlier.generator_id, earlier)
+
+    def _key(self, generator_id: str, earlier: RowKey | None) -> RowKey:
         task, bench = self.bench.task, self.bench
         began = datetime.fromtimestamp(self.began, UTC).isoformat()
         return RowKey(
             run_id=earlier.run_id if earlier else self.run_id, task=task.name, task_version=task.version,
-            task_hash=task.hash, generator=self.candidate.name, generator_id=short(identity),
+            task_hash=task.hash, generator=self.candidate.name, generator_id=generator_id,
             aligner=self.candidate.aligner,
             base=bench.base_name, base_id=short(bench.base_identity), target_id=self.references.target_id,
             judge=bench.judge_name, seed=bench.seed.entropy, draws=bench.draws,
@@ -91,22 +108,23 @@ class Writer:
     def _stamp(self) -> str:
         return datetime.fromtimestamp(self.began, UTC).strftime("%Y-%m-%dT%H-%M-%S.%f")
 
-    def stored(self, wanted: str) -> tuple[Evidence, RowKey] | None:
+    def stored(self, wanted: str) -> Found | None:
         """The evidence that an earlier run stored under the same key; None where it is damaged, which is told."""
         path = self._evidence_path(wanted)
         if path is None or not path.is_file():
             return None
         try:
-            return read_evidence(path)
+            return Found(wanted, *read_stored(path))
         except StoreError as error:
             _LOG.warning("%s; measuring again from the stored draws", error)
             return None
 
-    def store(self, wanted: str, evidence: Evidence, key: RowKey) -> None:
+    def store(self, wanted: str, evidence: Evidence, key: RowKey, weights: Mapping[str, str]) -> None:
         """Keep the evidence, so that metrics can be recomputed for ever without a model."""
         path = self._evidence_path(wanted)
         if path is not None:
-            write_atomic(path, pack({"key": asdict(key), "evidence": evidence}))
+            trained = {"weights": dict(weights)} if weights else {}
+            write_atomic(path, pack({"key": asdict(key), "evidence": evidence, **trained}))
 
     def _evidence_path(self, wanted: str) -> Path | None:
         return self.folder / f"evidence_{self.bench.task.name}_{wanted}.npz" if self.folder else None

@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from alignbench.errors import Unsupported, UsageError
 from alignbench.generators.described import called, check, described, drawn_on, identity_of, readable
+from alignbench.generators.later import Later, made, outline_of
 from alignbench.seeds import Seed
 from alignbench.store import DrawRequest, DrawStore, Stored
 from alignbench.target import Target
 from alignbench.task import Task
-from alignbench.types import Array, Distribution, Draws, Forgetful, Sampler, Scored, rows_of
-
-Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
-"""progress(what, total) is a context that gives a function to call with the number of draws just done."""
-
-
-@contextmanager
-def silent(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """No progress shown."""
-    yield lambda count: None
+from alignbench.types import Array, Distribution, Draws, Forgetful, Progress, Sampler, Scored, rows_of
 
 
 @dataclass
@@ -32,7 +24,7 @@ class Bench:
     """One task on one base: draws of any generator on its prompts, and their scores."""
 
     task: Task
-    base: Any
+    given: Sampler | Later  # the base
     base_name: str
     store: DrawStore
     draws: int  # per prompt
@@ -40,15 +32,15 @@ class Bench:
     progress: Progress
     limit: int | None = None  # the run's --limit, for the record: the task is already cut to it
     whole: int = 0  # prompts of the task before that cut
-    judge: Any = None
+    given_judge: Sampler | Later | None = None
     judge_name: str = ""
+    output: Path | None = None  # the folder of the run
     fresh: int = field(default=0, init=False)  # draws that were not found on disk
 
     def __post_init__(self) -> None:
-        for what, given in (("base", self.base_name), ("judge", self.judge_name)):
-            scorer = getattr(self, what)
-            if scorer is not None and not isinstance(scorer, Distribution):
-                raise Unsupported(f"{what} '{given}': has no log_prob, so it cannot score draws")
+        for what, name, given in (("base", self.base_name, self.given), ("judge", self.judge_name, self.given_judge)):
+            if given is not None and not isinstance(outline_of(given), Distribution):
+                raise Unsupported(f"{what} '{name}': has no log_prob, so it cannot score draws")
 
     @property
     def prompts(self) -> tuple[str, ...]:
@@ -56,18 +48,43 @@ class Bench:
         return self.task.prompts
 
     @property
+    def base(self) -> Any:
+        """The base, loaded now if it was not."""
+        return made(self.given)
+
+    @property
+    def judge(self) -> Any:
+        """Who measures fluency, loaded now if it was not; None: the base."""
+        return None if self.given_judge is None else made(self.given_judge)
+
+    @property
+    def outline(self) -> Any:
+        """What can be told of the base before it is loaded."""
+        return outline_of(self.given)
+
+    @property
     def base_identity(self) -> Mapping[str, Any] | None:
         """Plain data that the base's draws depend on; None where it does not say."""
-        return identity_of(self.base)
+        return identity_of(self.outline)
+
+    @property
+    def judge_identity(self) -> Mapping[str, Any] | None:
+        """The same of the judge; None also where there is none."""
+        return None if self.given_judge is None else identity_of(outline_of(self.given_judge))
+
+    @property
+    def all_named(self) -> bool:
+        """Whether base and judge say what they are, so that evidence can be found."""
+        return self.base_identity is not None and (self.given_judge is None or self.judge_identity is not None)
 
     def check(self, generator: Any = None, what: str = "a KL divergence between them") -> None:
         """Raise UsageError before anything is drawn, where a prompt does not fit or tokenizers differ."""
-        law = self.base if generator is None else generator
+        law = self.outline if generator is None else generator
         check(law, self.prompts, self.task.max_tokens)
-        mine, base = described(law).fingerprint, described(self.base).fingerprint
+        mine, base = described(law).fingerprint, described(self.outline).fingerprint
         if mine is not None and base is not None and mine != base:
             raise UsageError(
-                f"{called(law)} and {called(self.base)} have different tokenizers: {what} is not "
+                f"{called(law)} and {called(self.outline)} have different tokenizers: {what} is not "
                 "defined; run them apart, or give a --base that shares the tokenizer"
             )
 
@@ -99,7 +116,8 @@ class Bench:
         """Features of draws, and log P, log judge beside the `log_base` given; `scores` has log_gen and kl_base."""
         features = target.measure(self.prompts, draws)
         ratio = target.log_ratio(features, draws.prompt)
-        log_judge = self.judge.log_prob(self.prompts, draws) if self.judge and log_base is not None else log_base
+        judge = self.judge
+        log_judge = judge.log_prob(self.prompts, draws) if judge and log_base is not None else log_base
         return Scored(
             draws=draws, features=features, log_base=log_base,
             log_target=None if log_base is None else log_base + ratio,

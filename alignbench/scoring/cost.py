@@ -12,11 +12,11 @@ except ImportError:  # Windows does not say
 
 from alignbench.generators.described import described, drawn_on
 from alignbench.store import Stored
-from alignbench.types import Cost, Draws
+from alignbench.types import Cost, Draws, Training
 
 
-def cost_of(stored: Stored, own: Draws, generator: Any) -> Cost:
-    """The cost of the stored draws, of which `own` were kept."""
+def cost_of(stored: Stored, own: Draws, generator: Any, training: Training | None) -> Cost:
+    """The cost of the stored draws, of which `own` were kept, and of the `training` before."""
     drawn = stored.draws
     spent = drawn.length if drawn.spent is None else drawn.spent
     return Cost(
@@ -25,6 +25,7 @@ def cost_of(stored: Stored, own: Draws, generator: Any) -> Cost:
         proposals=len(drawn) if drawn.proposals is None else int(drawn.proposals.sum()), peak_bytes=_peak_bytes(),
         device=described(generator).device,
         uncounted="; ".join(filter(None, (described(law).uncounted for law in drawn_on(generator)))),
+        training=training,
     )  # fmt: skip
 
 

@@ -16,15 +16,18 @@ from alignbench.scoring.references import References
 from alignbench.scoring.trust import rescored
 from alignbench.seeds import APART
 from alignbench.target.truth import exact_values
-from alignbench.types import Array, Distribution, Draws, Evidence, Scored, Selection, Stepwise
+from alignbench.types import Array, Distribution, Draws, Evidence, Scored, Selection, Stepwise, Training
 
 WEIGHED = 1000 * APART
 """Sample numbers of the draws by which the proposal of a generator is weighed begin here."""
 UNKNOWN_STEPS = {"kl_base": "the generator's next-token distributions are not known"}
 
 
-def evidence_of(references: References, label: str, generator: Any) -> Evidence:
-    """Everything that is measured about `generator`; raises RunError when it kept no draw of some prompt."""
+def evidence_of(references: References, label: str, generator: Any, training: Training | None = None) -> Evidence:
+    """Everything that is measured about `generator`; raises RunError when it kept no draw of some prompt.
+
+    `training`: what it took to make the generator.
+    """
     bench, ref = references.bench, references.ref
     reset_peak()
     stored = bench.draw(label, generator, "own")
@@ -37,7 +40,7 @@ def evidence_of(references: References, label: str, generator: Any) -> Evidence:
     log_gen = scores.log_gen_ref if proposal is None else proposal.log_prob(bench.prompts, ref.draws)
     ref = replace(ref, log_gen=log_gen, rank=_rank(bench, generator, ref))
     return _evidence(
-        references, scores.own, ref, cost=cost_of(stored, own, generator),
+        references, scores.own, ref, cost=cost_of(stored, own, generator, training),
         reasons=scores.reasons, rescoring=scores.rescoring,
         selection=described(generator).selection, is_base=generator is bench.base,
         proposed=_proposed(stored.draws), proposal=_weighed(references, proposal),
@@ -58,7 +61,7 @@ def _evidence(references: References, own: Scored, ref: Scored, **more: Any) -> 
     return Evidence(
         own=own, ref=ref, fit=references.fit, prompts=bench.prompts, references=bench.task.references,
         categories=dict(references.target.categories),
-        judge=bench.judge_name, judge_is_base=bench.judge is None, base=bench.base_name,
+        judge=bench.judge_name, judge_is_base=bench.given_judge is None, base=bench.base_name,
         max_tokens=bench.task.max_tokens, **more,
     )  # fmt: skip
 

@@ -11,8 +11,8 @@ import numpy as np
 from alignbench.aligners.base import Setting
 from alignbench.errors import RunError, Unsupported, brief, plain_failures
 from alignbench.files import digest
-from alignbench.generators.described import identity_of
 from alignbench.scoring.bench import Bench
+from alignbench.scoring.fits import FitFile, KnownFit
 from alignbench.seeds import ACCEPT, APART
 from alignbench.stats.mixture import joined_groups, log_proposal
 from alignbench.stats.normaliser import log_z_by_prompt
@@ -21,6 +21,10 @@ from alignbench.types import Array, Distribution, Draws, Fit, Scored
 
 EVIDENCE = 4
 """Raised when what evidence holds, or how it is scored, changes: older files are then measured again."""
+FITS = 1
+"""Raised when λ or log Ẑ come out otherwise from the same draws."""
+KNOWN, WORK = "known", "trained"
+"""Folders below a run's: what is known before anything is loaded, and what aligners made."""
 
 
 @dataclass
@@ -30,10 +34,24 @@ class References:
     bench: Bench
 
     @cached_property
+    def _file(self) -> FitFile:
+        """Where what is fitted is kept; nowhere, where the base does not say what it is."""
+        bench, output = self.bench, self.bench.output
+        known = None if output is None or bench.base_identity is None else output / KNOWN
+        return FitFile(known, bench.task.name, {**_common(bench), "format": FITS})
+
+    @cached_property
+    def _known(self) -> KnownFit | None:
+        """What an earlier run fitted."""
+        return self._file.read()
+
+    @cached_property
     def target(self) -> Target:
         """The task's target with λ fitted on the stream `fit` and tested on `heldout`."""
         task = self.bench.task
         target = replace(task.target, measures=task.features)
+        if self._known is not None:
+            return replace(target, fit=replace(self._known.fit, log_z=None, log_z_stderr=None))
         nothing: tuple[dict[str, Array], Array] = {}, np.zeros(0, dtype=int)
         fit = self._measured("fit") if target.needs_fit else nothing
         heldout = self._measured("heldout") if target.needs_fit else nothing
@@ -45,13 +63,20 @@ class References:
         draws = bench.draw(f"{stream} draws of the base", bench.base, stream).draws
         return {name: measure(bench.prompts, draws) for name, measure in bench.task.features.items()}, draws.prompt
 
+    def prepare(self) -> None:
+        """Fit λ, then make the reference draws, unless it is known: what cannot be reached is told at once."""
+        _ = self.target
+        if self._known is None:
+            _ = self.ref
+
     @property
     def setting(self) -> Setting:
         """What aligners are put to work on."""
         bench, task = self.bench, self.bench.task
         return Setting(
-            bench.base, self.target, bench.prompts, task.max_tokens, bench.seed.on("train"), task.train, bench.store
-        )
+            bench.given, self.target, bench.prompts, task.max_tokens, bench.seed.on("train"), task.train, bench.store,
+            work=bench.output and bench.output / WORK, progress=bench.progress,
+        )  # fmt: skip
 
     @cached_property
     def target_id(self) -> str:
@@ -102,21 +127,37 @@ class References:
     @cached_property
     def fit(self) -> Fit:
         """λ and log Ẑ of each prompt, with their errors."""
+        if self._known is not None:
+            return self._known.fit
         assert self.target.fit is not None
         ref, law = self.ref, self.ref.log_base if self.ref.log_proposal is None else self.ref.log_proposal
         assert ref.log_target is not None and law is not None
         log_z, error = log_z_by_prompt(ref.draws.prompt, ref.log_target - law, ref.draws.group, ref.component)
-        return replace(self.target.fit, log_z=log_z, log_z_stderr=error)
+        fit = replace(self.target.fit, log_z=log_z, log_z_stderr=error)
+        self._file.write(KnownFit(fit, self.without_p))
+        return fit
+
+    @cached_property
+    def without_p(self) -> str:
+        """Why no draws of p can be had from the reference draws; "" where they can."""
+        if self._known is not None:
+            return self._known.without_p
+        try:
+            self.draws_of_p()
+        except Unsupported as error:
+            return str(error)
+        return ""
 
     @property
     def none_of_p(self) -> str:
         """What to say where no reference draw of any prompt is a draw of p; "" where one is."""
-        ref, prompts = self.ref, self.bench.prompts
-        if ref.log_target is None or np.isfinite(ref.log_target).any():
+        prompts, log_z = self.bench.prompts, self.fit.log_z
+        if log_z is None or (log_z > -np.inf).any():
             return ""
+        drawn = len(prompts) * self.bench.draws * (1 + len(self.bench.task.proposals))
         some = ", ".join(map(brief, prompts[:3])) + (", …" if len(prompts) > 3 else "")
         return (
-            f"{self.bench.task.name}: none of the {len(ref.draws)} reference draws is a draw of p, for any of its "
+            f"{self.bench.task.name}: none of the {drawn} reference draws is a draw of p, for any of its "
             f"{len(prompts)} prompts ({some}): divergences are bounds or missing; raise --draws, or give the task "
             "'proposals' that reach p"
         )
@@ -143,9 +184,12 @@ class References:
 def depends_on(references: References, identity: Any) -> dict[str, Any]:
     """All that the evidence about a generator of this `identity` depends on, as plain data."""
     bench = references.bench
+    return {**_common(bench), "generator": identity, "format": EVIDENCE, "judge": bench.judge_identity}
+
+
+def _common(bench: Bench) -> dict[str, Any]:
+    """What target and reference draws depend on."""
     return {
         "task": bench.task.hash, "prompts": bench.prompts, "draws": bench.draws, "seed": bench.seed.entropy,
-        "base": bench.base_identity, "generator": identity, "format": EVIDENCE,
-        "proposals": [spec.label for spec in bench.task.proposals],
-        "judge": identity_of(bench.judge) if bench.judge else None,
+        "base": bench.base_identity, "proposals": [spec.label for spec in bench.task.proposals],
     }  # fmt: skip

@@ -55,7 +55,7 @@ def _flatten(value: Any, arrays: dict[str, Array]) -> Any:
 
 
 KNOWN = {t.__name__: t for t in (types.Draws, types.Estimate, types.Selection, types.Wanted, types.Fit, types.Cost,
-                                 types.Scored, types.Evidence)}  # fmt: skip
+                                 types.Training, types.Scored, types.Evidence)}  # fmt: skip
 
 
 def _rebuild(value: Any, arrays: Mapping[str, Array]) -> Any:

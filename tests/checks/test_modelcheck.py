@@ -16,9 +16,9 @@ from alignbench.generators.exact.world import exact
 from alignbench.generators.hf import slots
 from alignbench.generators.hf.causal import HFModel
 from alignbench.generators.law import Law
-from alignbench.scoring.bench import silent
 from alignbench.seeds import Seed
 from alignbench.spec import Spec
+from alignbench.types import silent
 
 PROMPTS = ("rain", "the nurse said that", "she said that he said that the sun and the wind")
 

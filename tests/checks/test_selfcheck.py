@@ -14,9 +14,8 @@ from scipy.stats import binom
 from alignbench.checks import selfcheck
 from alignbench.checks.selfcheck import Cell, Report, Seen
 from alignbench.reports.formats import checks
-from alignbench.scoring.bench import silent
 from alignbench.stats import divergences, intervals, normaliser, overlap
-from alignbench.types import Estimate
+from alignbench.types import Estimate, silent
 
 SEEDS = 5
 

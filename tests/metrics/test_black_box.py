@@ -8,11 +8,10 @@ from tiny_world import BASE, BRIGHT, PROMPTS, TASK
 from alignbench import metrics
 from alignbench.generators.exact.world import enumerate_draws
 from alignbench.registry import load_plugins
-from alignbench.scoring.bench import silent
 from alignbench.seeds import Seed
 from alignbench.store import DrawStore
 from alignbench.task import load_task
-from alignbench.types import Draws, collect
+from alignbench.types import Draws, collect, silent
 
 load_plugins()
 

@@ -6,11 +6,11 @@ from task_on_base import TaskOnBase
 from alignbench import metrics
 from alignbench.generators.exact.world import exact
 from alignbench.registry import load_plugins
-from alignbench.scoring.bench import silent
 from alignbench.seeds import Seed
 from alignbench.stats.intervals import share
 from alignbench.store import DrawStore
 from alignbench.task import load_task
+from alignbench.types import silent
 
 TASK = """
 name: tiny

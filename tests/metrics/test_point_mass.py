@@ -12,10 +12,10 @@ from alignbench.generators.exact.world import exact
 from alignbench.metrics.distance import divergence
 from alignbench.metrics.prompts import left_out, over_prompts
 from alignbench.registry import load_plugins, metric
-from alignbench.scoring.bench import silent
 from alignbench.seeds import Seed
 from alignbench.store import DrawStore
 from alignbench.task import load_task
+from alignbench.types import silent
 
 load_plugins()
 MOMENT = "  - {feature: windy, moment: 0.5}\n"

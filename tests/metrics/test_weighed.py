@@ -19,10 +19,10 @@ from alignbench.metrics import measure
 from alignbench.metrics.distance import _shifted
 from alignbench.metrics.prompts import left_out
 from alignbench.registry import load_plugins
-from alignbench.scoring.bench import silent
 from alignbench.seeds import Seed
 from alignbench.store import DrawStore
 from alignbench.task import load_task
+from alignbench.types import silent
 
 TASK = tiny_world.TASK.replace("draws: 200", "draws: 400") + tiny_world.BRIGHT
 REWARD = "  - {feature: windy, reward: true, beta: 0.7}\n"

@@ -20,13 +20,12 @@ from alignbench.generators.hf.factory import hf
 from alignbench.generators.law import Law
 from alignbench.registry import aligner, load_plugins
 from alignbench.scoring import trust
-from alignbench.scoring.bench import silent
 from alignbench.seeds import Seed
 from alignbench.stats import discrete
 from alignbench.stats.intervals import mean_over_prompts
 from alignbench.store import DrawStore
 from alignbench.task import find_tasks, load_task
-from alignbench.types import Draws, rows_of
+from alignbench.types import Draws, rows_of, silent
 
 load_plugins()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from alignbench.aligners.base import Setting, whole
+from alignbench.aligners.base import Immediate, Setting, whole
 from alignbench.errors import Unsupported, UsageError
 from alignbench.generators.law import Law, law_of
 from alignbench.generators.window import Window, Windowable
@@ -13,7 +13,7 @@ from alignbench.registry import aligner
 
 @aligner("attention_window", target_driven=False, density="exact")
 @dataclass(frozen=True)
-class AttentionWindow:
+class AttentionWindow(Immediate):
     """Each token attends to the last k positions, its own among them, in every layer (Beltagy et al. 2020, §3.1).
 
     Prompt and draw alike; positions stay as they are, and nothing is trained. The decoder's self-attention where there

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from alignbench.aligners.base import Setting, whole
+from alignbench.aligners.base import Immediate, Setting, whole
 from alignbench.errors import Unsupported, UsageError
 from alignbench.generators.base import Autoregressive
 from alignbench.generators.point_mass import Beams, PointMass
@@ -14,7 +14,7 @@ from alignbench.registry import aligner
 
 @aligner("greedy", target_driven=False, density="exact")
 @dataclass(frozen=True)
-class Greedy:
+class Greedy(Immediate):
     """The likeliest token at each step: a point mass, one continuation a prompt. Never reads the target."""
 
     def align(self, setting: Setting) -> PointMass:
@@ -24,7 +24,7 @@ class Greedy:
 
 @aligner("beam", target_driven=False, density="exact")
 @dataclass(frozen=True)
-class Beam:
+class Beam(Immediate):
     """The best of `num_beams` beams by log-probability over tokens^length_penalty (Freitag and Al-Onaizan 2017).
 
     A point mass; `generate`'s words and defaults (early_stopping=False). Never reads the target.

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from alignbench.aligners.base import Setting
+from alignbench.aligners.base import Immediate, Setting, registered
 from alignbench.generators.law import Law, law_of
 from alignbench.generators.warp import Warp
 from alignbench.registry import aligner
 
 
 @dataclass(frozen=True)
-class _Decoding:
+class _Decoding(Immediate):
     def settings(self) -> dict[str, Any]:
         raise NotImplementedError
 
@@ -21,8 +21,7 @@ class _Decoding:
 
     def align(self, setting: Setting) -> Law:
         """See `Aligner.align`."""
-        name = next(name for name, entry in aligner.items() if entry.thing is type(self))
-        return law_of(setting.base, name).warped(**self.settings())
+        return law_of(setting.base, registered(self)).warped(**self.settings())
 
 
 @aligner("temperature", target_driven=False, density="exact")

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from alignbench.aligners.base import Setting
+from alignbench.aligners.base import Immediate, Setting
 from alignbench.errors import UsageError, brief
 from alignbench.generators.law import Law, law_of
 from alignbench.generators.masked import grammar, lexical
@@ -26,7 +26,7 @@ LEXICAL = ("must", "any_of", "never")
 
 @aligner("constrained", target_driven=False, density="exact")
 @dataclass(frozen=True)
-class Constrained:
+class Constrained(Immediate):
     r"""Masks tokens by words, a `regex`, a `json_schema` or a `lark` grammar, each step renormalised alone.
 
     Words: each of `must`, one of `any_of` and none of `never`, as the feature contains_any finds them. A `regex` is all

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from alignbench.aligners.base import Setting, recipe_identity, whole
+from alignbench.aligners.base import Immediate, Setting, recipe_identity, whole
 from alignbench.aligners.prompting.prompt import with_prompt
 from alignbench.aligners.selection.best_of_n import BestOfN
 from alignbench.aligners.selection.rejection import Rejection
@@ -28,7 +28,7 @@ FORMAT = 2
 
 @aligner("few_shot", target_driven=False, density="exact")
 @dataclass(frozen=True)
-class FewShot:
+class FewShot(Immediate):
     """π(·|prompt) = a(·|k examples, then the prompt), each example a prompt with a draw of p (Brown et al. 2020).
 
     The examples are of the task's `train` prompts where it has them, else of its own (the prompt itself may then be
@@ -61,7 +61,7 @@ class FewShot:
     def align(self, setting: Setting) -> Law:
         """See `Aligner.align`; the examples are drawn when they are first needed."""
         law = law_of(setting.base, "few_shot")
-        on = replace(setting, base=law, prompts=tuple(setting.train_prompts), train=())
+        on = replace(setting.on(law), prompts=tuple(setting.train_prompts), train=())
         return law.framed(Examples(self, on), chat=self.chat)
 
 
@@ -129,7 +129,7 @@ class Examples:
         """The draws at these rows, all of them with P > 0."""
         here = self.setting
         recipe: Any = Rejection(self.aligner.cap) if self.bounded else BestOfN()
-        sampler = recipe.align(here)
+        sampler = here.aligned(recipe)
         seed = here.seed.salted(EXAMPLES)
         draws = collect(sampler.sample(here.prompts, rows, max_tokens=here.max_tokens, seed=seed))
         found = np.isfinite(here.target.log_ratio_of(here.prompts, draws))

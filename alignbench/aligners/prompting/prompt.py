@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from difflib import get_close_matches
 from typing import Any
 
-from alignbench.aligners.base import Setting
+from alignbench.aligners.base import Immediate, Setting
 from alignbench.errors import UsageError
 from alignbench.generators.base import Turns
 from alignbench.generators.law import Law, law_of
@@ -17,7 +17,7 @@ from alignbench.registry import aligner
 
 @aligner("prompt", target_driven=False, density="exact")
 @dataclass(frozen=True)
-class Prompt:
+class Prompt(Immediate):
     """π(·|prompt) = a(·|text with the prompt in it); `text` without "{prompt}" is put before the prompt.
 
     With `chat`, `text` is the user's turn, after that of `system` if any, and the prompt begins the assistant's, so

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from alignbench.aligners.base import Named, Setting, checked, recipe_identity, whole
+from alignbench.aligners.base import Immediate, Named, Setting, checked, recipe_identity, whole
 from alignbench.aligners.selection.proposal import FORMAT
 from alignbench.errors import Unsupported, UsageError, brief, did_you_mean
 from alignbench.generators.described import check, described, drawn_on, identity_of, readable
@@ -25,7 +25,7 @@ RANKS = ("target", "likelihood")
 
 @aligner("best_of_n", target_driven=True, density="closed form")
 @dataclass(frozen=True)
-class BestOfN:
+class BestOfN(Immediate):
     """The best of n base draws by the target's ratio, by likelihood or by a feature of the task, ties broken at random.
 
     `rank`: "target", log P − log a; "likelihood", log a(x), summed over the draw; a feature's name, its value, the

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from alignbench.aligners.base import Named, Setting, whole
+from alignbench.aligners.base import Immediate, Named, Setting, whole
 from alignbench.aligners.selection.proposal import Weighing, check_proposal, proposal_of
 from alignbench.aligners.selection.rounds import Rounds
 from alignbench.errors import UsageError, brief
@@ -21,7 +21,7 @@ from alignbench.types import Array, Draws, Selection, rows_of
 
 @aligner("quasi_rejection", target_driven=True, density="closed form")
 @dataclass(frozen=True)
-class QuasiRejection:
+class QuasiRejection(Immediate):
     """First of at most `cap` proposals accepted with min(1, P/(βq)): π ∝ min(P, βq) (Eikema et al. 2022).
 
     One of: `beta`, in units of P/q (default 1: exact where P ≤ q, as for hard constraints on the base, and needs no

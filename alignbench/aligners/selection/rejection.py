@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from alignbench.aligners.base import Named, Setting, whole
+from alignbench.aligners.base import Immediate, Named, Setting, whole
 from alignbench.aligners.selection.proposal import Weighing, check_proposal, proposal_of
 from alignbench.aligners.selection.rounds import Rounds
 from alignbench.errors import Unsupported
@@ -16,7 +16,7 @@ from alignbench.types import Array, Draws, Selection
 
 @aligner("rejection", target_driven=True, density="closed form")
 @dataclass(frozen=True)
-class Rejection:
+class Rejection(Immediate):
     """Exact draws of p by rejection (von Neumann 1951) from the base, at most `cap` proposals each.
 
     `proposal`: another law that masks the base's tokens; then exactly p if that law says all that p says. A draw whose

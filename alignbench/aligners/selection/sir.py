@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from alignbench.aligners.base import Named, Setting, whole
+from alignbench.aligners.base import Immediate, Named, Setting, whole
 from alignbench.aligners.selection.proposal import Weighing, check_proposal, proposal_of
 from alignbench.generators.described import described
 from alignbench.registry import aligner
@@ -18,7 +18,7 @@ from alignbench.types import Array, Draws, Selection
 
 @aligner("sir", target_driven=True, density="bounds")
 @dataclass(frozen=True)
-class SIR:
+class SIR(Immediate):
     """One of n proposals, drawn with probability ∝ P/q (Rubin 1987): p as n grows, and exactly p for hard constraints.
 
     A draw all of whose proposals have P = 0 is marked, left out and reported, as in rejection. The law has no density;

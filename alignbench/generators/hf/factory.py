@@ -30,15 +30,21 @@ AUTO_ROWS = {"cpu": 256, "mps": 64, "cuda": 1024}
 
 
 def outline(**asked: Any) -> Law | None:
-    """The law that `hf` makes of these arguments, without its weights: it can check prompts and tokenizers, not draw.
+    """The law that `hf` makes of these arguments, without its weights: it has its identity and its checks, not draws.
 
-    None where the network's class cannot be made without weights. Raises UsageError as `hf` does.
+    Of weights that were quantised when they were saved only loading tells what they are: then asking for the identity
+    raises Unsupported. None where the network's class cannot be made without weights. Raises UsageError as `hf` does.
     """
     given = _Asked(**asked)
     found = _found(given)
+    kind, auto = _dtype(given.dtype, found.device), given.dtype == "auto"
     with _plain_errors(given.pretrained):
         network = _weightless(found.folder, **found.options)
-    return None if network is None else Law(_model(given, found, network, weights=""))
+        precision = _precision(found.folder, kind, found.device, found.options, auto=auto)
+    if network is None:
+        return None
+    weights = "" if "device_map" in precision else _weights(given, found)
+    return Law(_model(given, found, network.to(kind), weights))
 
 
 @generator(outline=outline)
@@ -63,13 +69,12 @@ def hf(
         network = _network(found.folder, use_safetensors=use_safetensors or None, **precision, **found.options)
     if precision.get("device_map") and found.others:
         raise UsageError(f"{pretrained}: data_parallel_size={data_parallel_size}: its weights are quantised")
-    weights = _weights(found.folder, found.commit, use_safetensors)
-    if "device_map" in precision:
-        weights += as_loaded(network, None if auto else kind, pretrained)
+    stored = as_loaded(network, None if auto else kind, pretrained) if "device_map" in precision else ""
     if found.adapter:
-        network, weights = adapters.merged(found.adapter, network, pretrained), f"{weights}+{found.adapter.weights}"
+        network = adapters.merged(found.adapter, network, pretrained)
     if quantize:
-        network, weights = to_int8(network, pretrained), f"{weights}+{quantize}"
+        network = to_int8(network, pretrained)
+    weights = _weights(given, found, stored)
     model = _model(given, found, network if "device_map" in precision else network.to(found.device), weights)
     model.refuse_unrunnable()
     return Law(replicated(model, found.others))
@@ -361,11 +366,15 @@ def _commit(folder: str, revision: str | None) -> str | None:
     return Path(str(found)).parent.name
 
 
-def _weights(folder: str, commit: str | None, use_safetensors: bool) -> str:
-    """Identity of the weights: the files' hash for a folder, the commit for a hub id."""
-    if commit is not None:
-        return f"{folder}@{commit}"
-    return sources.fingerprint_folder(Path(folder), (*sources.WEIGHTS, *(() if use_safetensors else sources.PICKLES)))
+def _weights(asked: _Asked, found: _Found, stored: str = "") -> str:
+    """Identity of the weights, from files: their hash for a folder, the commit for a hub id, and what is done to them.
+
+    `stored` says how they were quantised when they were saved, which only loading tells.
+    """
+    folder, patterns = found.folder, (*sources.WEIGHTS, *(() if asked.use_safetensors else sources.PICKLES))
+    files = sources.fingerprint_folder(Path(folder), patterns) if found.commit is None else f"{folder}@{found.commit}"
+    adapter = f"+{found.adapter.weights}" if found.adapter else ""
+    return f"{files}{stored}{adapter}" + (f"+{asked.quantize}" if asked.quantize else "")
 
 
 def device_of(device: str) -> torch.device:

@@ -65,7 +65,12 @@ class Pretrained:
         return Vocab(tuple(names), frozenset(i for i in self._eos_ids() if i < size))
 
     def identity(self) -> Mapping[str, Any]:
-        """Weights, tokenizer, dtype, rendering, and the attention window where there is one."""
+        """Weights, tokenizer, dtype, rendering, and the attention window where there is one.
+
+        Raises Unsupported where the weights are not loaded, and only then known.
+        """
+        if not self.weights:
+            raise Unsupported(f"{self.name}: its weights are not loaded, and they alone tell what they are")
         windowed = {"window": asdict(self.window)} if self.window else {}
         return {
             "kind": "hf",
@@ -145,10 +150,15 @@ class Pretrained:
         """
         model = replace(self, window=window, replicas=tuple(replace(r, window=window) for r in self.replicas))
         strange = Unsupported(f"{self._kind} {UNMASKED}")
-        why = tried(lambda: self._narrower(window.k) or ("" if model._obeys() else UNMASKED), strange)
+        why = tried(lambda: self._narrower(window.k) or ("" if self._outline or model._obeys() else UNMASKED), strange)
         if why:
             raise Unsupported(f"{self._kind} {why}")
         return model
+
+    @property
+    def _outline(self) -> bool:
+        """Whether there are no weights to try anything with."""
+        return self.device.type == "meta"
 
     def _narrower(self, k: int) -> str:
         """Why a window of k would not be all that limits its attention; "" where it would."""

@@ -18,7 +18,6 @@ from alignbench.generators.exact import dynamic
 from alignbench.generators.exact.automaton import always
 from alignbench.generators.exact.world import enumerate_draws
 from alignbench.registry import load_plugins
-from alignbench.scoring.bench import silent
 from alignbench.seeds import Seed
 from alignbench.stats import discrete, divergences
 from alignbench.stats.intervals import mean_over_prompts
@@ -27,7 +26,7 @@ from alignbench.store import DrawStore
 from alignbench.target import Constraint, Target
 from alignbench.target.truth import exact_values
 from alignbench.task import Task
-from alignbench.types import Fit
+from alignbench.types import Fit, silent
 
 load_plugins()
 

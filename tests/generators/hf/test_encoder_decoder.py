@@ -21,11 +21,10 @@ from alignbench.generators.hf import encoder_decoder
 from alignbench.generators.hf.encoder_decoder import HFEncoderDecoder
 from alignbench.generators.hf.factory import hf
 from alignbench.generators.replicas import replicated
-from alignbench.scoring.bench import silent
 from alignbench.seeds import Seed
 from alignbench.spec import Spec
 from alignbench.testing import LawBroken, check
-from alignbench.types import collect, rows_of
+from alignbench.types import collect, rows_of, silent
 
 WORDS = ("rain", "sun", "wind", "snow")
 EOS_ID = len(WORDS)

@@ -1,0 +1,59 @@
+"""What the work of an aligner cost, kept in its folder: a run that finds the work done finds the bill too."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+
+from alignbench.errors import StoreError
+from alignbench.files import dump, write_atomic
+from alignbench.sources import sha256_folder
+from alignbench.types import Training
+
+FILE = "cost.json"
+
+
+def made_in(folder: Path) -> str:
+    """The hash of what an aligner made in its folder."""
+    return sha256_folder(folder, leave=(FILE,))
+
+
+@dataclass
+class Bill:
+    """The training of the aligners of one setting, by the folder of each; None for those that have none."""
+
+    booked: dict[Path | None, Training] = field(default_factory=dict)
+    folders: set[Path] = field(default_factory=set)  # of all the aligners that were put to work
+
+    @property
+    def weights(self) -> dict[str, str]:
+        """Name of a folder → the hash of what was made in it."""
+        return {folder.name: made_in(folder) for folder in self.folders if folder.is_dir()}
+
+    @property
+    def total(self) -> Training | None:
+        """All of it; None where nothing was booked."""
+        return sum(self.booked.values(), Training()) if self.booked else None
+
+    def open(self, folder: Path | None) -> None:
+        """Take in what earlier runs booked in a folder; raises StoreError where it cannot be read."""
+        if folder is None:
+            return
+        self.folders.add(folder)
+        path = folder / FILE
+        if folder in self.booked or not path.is_file():
+            return
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            numbers = {f.name: content[f.name] for f in fields(Training)}
+            self.booked[folder] = Training() + Training(**numbers)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise StoreError(f"{path}: is not what a run writes; delete its folder to train again") from error
+
+    def add(self, folder: Path | None, spent: Training) -> None:
+        """Book some more, on disk too where there is a folder."""
+        self.open(folder)
+        self.booked[folder] = self.booked.get(folder, Training()) + spent
+        if folder is not None:
+            write_atomic(folder / FILE, dump(asdict(self.booked[folder])))

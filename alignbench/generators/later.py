@@ -1,0 +1,88 @@
+"""Generators that are not there yet: an outline tells what files can, and weights are loaded when they are needed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from alignbench.errors import RunError, Unsupported
+from alignbench.generators.described import identity_of
+from alignbench.registry import Entry
+from alignbench.seeds import Seed
+from alignbench.types import Array, Draws, Sampler
+
+
+@dataclass(frozen=True)
+class Later:
+    """A generator that is made when it is needed: `make` gives the same one each time, and `outline` is for before.
+
+    An outline has the generator's identity, name and tokens, and checks prompts as it does; it cannot draw or score.
+    """
+
+    outline: Any
+    make: Callable[[], Sampler]
+
+
+def made(given: Sampler | Later) -> Any:
+    """The generator itself, made now where it was not."""
+    return given.make() if isinstance(given, Later) else given
+
+
+def outline_of(given: Sampler | Later) -> Any:
+    """What can be told of a generator before it is made; one that is there is its own outline."""
+    return given.outline if isinstance(given, Later) else given
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """The fingerprint of a tokenizer that is not loaded."""
+
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class Recalled:
+    """The outline of a generator of which only name, identity and tokenizer are known: it stands in for them."""
+
+    name: str
+    said: Mapping[str, Any] | None
+    tokens: str | None = None  # fingerprint
+
+    @property
+    def vocab(self) -> Tokens | None:
+        """Its tokens."""
+        return None if self.tokens is None else Tokens(self.tokens)
+
+    def identity(self) -> Mapping[str, Any] | None:
+        """All that its draws depend on."""
+        return self.said
+
+    def sample(self, prompts: Sequence[str], rows: Array, *, max_tokens: int, seed: Seed) -> Iterator[Draws]:
+        """It cannot; raises RunError."""
+        raise RunError(f"{self.name}: asked for draws before it was made")
+
+    def log_prob(self, prompts: Sequence[str], draws: Draws) -> Array:
+        """It cannot; raises RunError."""
+        raise RunError(f"{self.name}: asked for log-probabilities before it was made")
+
+
+def outlined(entry: Entry, arguments: Mapping[str, Any], name: str) -> Any:
+    """What a factory says of the generator that it would make of these arguments; None where it says nothing.
+
+    A factory is registered with `outline`, a function of its arguments that gives a generator without weights, or with
+    `identity`, one that gives the generator's identity. Raises UsageError as the factory would.
+    """
+    given = {key: value for key, value in arguments.items() if key in entry.parameters}
+    if "outline" in entry.meta:
+        found = entry.meta["outline"](**given)
+        if found is None:
+            return None
+        with suppress(Unsupported):  # only its weights tell what it is
+            return None if identity_of(found) is None else found
+        return None
+    if "identity" in entry.meta:
+        said = entry.meta["identity"](**given)
+        return None if said is None else Recalled(name, dict(said))
+    return None
