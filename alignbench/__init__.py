@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from alignbench.api import evaluate
     from alignbench.reports.table.leaderboards import leaderboard
     from alignbench.seeds import Seed
-    from alignbench.types import Draws, Estimate, Evidence
+    from alignbench.types import Draws, Estimate, Evidence, rows_of
 
 _HOMES = {
     "Draws": "alignbench.types",
@@ -27,6 +27,7 @@ _HOMES = {
     "Seed": "alignbench.seeds",
     "evaluate": "alignbench.api",
     "leaderboard": "alignbench.reports.table.leaderboards",
+    "rows_of": "alignbench.types",
 }
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "generator",
     "leaderboard",
     "metric",
+    "rows_of",
 ]
 
 

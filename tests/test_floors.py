@@ -212,7 +212,7 @@ except SystemExit:
         ("import alignbench", HEAVY), ("import alignbench.cli", HEAVY), (MAIN.format("'--help'"), HEAVY),
         (MAIN.format("'run', '--help'"), HEAVY), (MAIN.format("'--version'"), HEAVY[:3]),
         ("import alignbench.target", ("torch", "transformers", "pandas")),
-        ("import alignbench.task, alignbench.store", ("torch", "transformers", "pandas")),
+        ("import alignbench.task, alignbench.store.packed", ("torch", "transformers", "pandas")),
         ("from alignbench.registry import load_plugins\nload_plugins()", ("transformers", "pandas", "sklearn")),
     ],
 )  # fmt: skip

@@ -10,6 +10,7 @@ import importlib.util
 import json
 import os
 import re
+from dataclasses import replace
 from hashlib import sha256
 
 import pytest
@@ -17,6 +18,7 @@ from golden_files import GOLDEN, check_json
 from models import CHAT, tiny_bart, tiny_gpt2, tiny_llama, tiny_t5
 
 import alignbench
+from alignbench.generators.later import Later
 from alignbench.registry import aligner, generator, load_plugins
 from alignbench.spec import parse_spec
 
@@ -182,10 +184,11 @@ def _adapter(base, folder):
     return folder
 
 
-def hf(folders, name, **given):
+def hf(folders, name, make=None, **given):
     if "peft" in given:
         given["peft"] = str(folders[given["peft"]])
-    return generator["hf"].thing(**{**PLAIN, "pretrained": str(folders[name]), **given})
+    make = make or generator["hf"].thing
+    return make(**{**PLAIN, "pretrained": str(folders[name]), **given})
 
 
 def check_part(part, found):
@@ -224,6 +227,9 @@ def test_exact_worlds():
 def test_networks(folders):
     laws = {case: hf(folders, name, **given) for case, (name, given) in HF.items() if can_be_made(case)}
     found = {case: plain(law.identity()) for case, law in laws.items()}
+    for case in laws:  # what files tell is what weights tell
+        name, given = HF[case]
+        assert hf(folders, name, generator["hf"].meta["outline"], **given).identity() == laws[case].identity(), case
     found |= {f"{name} {how}": plain(laws[name].warped(**settings).identity())
               for name in ("gpt2", "t5") for how, settings in SETTINGS.items() if settings}  # fmt: skip
     check_part("generator hf", found)
@@ -248,7 +254,11 @@ def test_aligners_on_a_network(world, folders, tmp_path):
     task = tmp_path / "golden.yaml"
     task.write_text(TASK)
     setting = setting_of(hf(folders, world), task, 8)
-    check_part(f"aligners on {world}", identities(setting, filter(can_be_made, cases_of(world))))
+    found = identities(setting, filter(can_be_made, cases_of(world)))
+    outlined = replace(setting, given=Later(hf(folders, world, generator["hf"].meta["outline"]), make=None))
+    for case, identity in found.items():  # told before the base is loaded
+        assert plain(outlined.identity_of(parse_spec(case, "case").build(aligner, "case"))) == identity, case
+    check_part(f"aligners on {world}", found)
 
 
 def test_keys_of_stored_draws_and_evidence(command, tmp_path):

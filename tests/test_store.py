@@ -10,7 +10,8 @@ from alignbench.errors import StoreError
 from alignbench.files import check_writable, digest, write_atomic
 from alignbench.generators.exact.world import exact
 from alignbench.seeds import Seed
-from alignbench.store import DrawRequest, DrawStore, evidence_files, pack, unpack
+from alignbench.store.draws import DrawRequest, DrawStore
+from alignbench.store.packed import evidence_files, pack, unpack
 from alignbench.types import Cost, Draws, Estimate, Evidence, Fit, Scored, Selection, Wanted, collect, rows_of
 
 PROMPTS = ("rain", "sun wind")

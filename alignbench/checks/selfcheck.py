@@ -29,7 +29,7 @@ from alignbench.scoring.references import References
 from alignbench.seeds import Seed
 from alignbench.spec import parse_spec
 from alignbench.stats.intervals import Z95
-from alignbench.store import DrawStore
+from alignbench.store.draws import DrawStore
 from alignbench.task import Task, find_tasks
 from alignbench.types import Array, Estimate, Evidence, Progress, silent
 

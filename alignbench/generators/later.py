@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from alignbench.errors import RunError, Unsupported
-from alignbench.generators.described import identity_of
+from alignbench.generators.described import check, identity_of
 from alignbench.registry import Entry
 from alignbench.seeds import Seed
 from alignbench.types import Array, Draws, Sampler
@@ -49,6 +49,7 @@ class Recalled:
     name: str
     said: Mapping[str, Any] | None
     tokens: str | None = None  # fingerprint
+    there: Any = None  # the generator, where it is loaded: it checks prompts
 
     @property
     def vocab(self) -> Tokens | None:
@@ -58,6 +59,11 @@ class Recalled:
     def identity(self) -> Mapping[str, Any] | None:
         """All that its draws depend on."""
         return self.said
+
+    def check(self, prompts: Sequence[str], max_tokens: int) -> None:
+        """See `Checked.check`; nothing is checked before the generator is there."""
+        if self.there is not None:
+            check(self.there, prompts, max_tokens)
 
     def sample(self, prompts: Sequence[str], rows: Array, *, max_tokens: int, seed: Seed) -> Iterator[Draws]:
         """It cannot; raises RunError."""

@@ -14,7 +14,7 @@ import numpy as np
 from alignbench.errors import StoreError
 from alignbench.reports.folders import is_generator, is_output
 from alignbench.run.rows import RowKey, read_evidence
-from alignbench.store import read_vocab
+from alignbench.store.vocab import read_vocab
 from alignbench.types import Array, Draws, Evidence
 
 BUDGET = 2_000_000

@@ -34,17 +34,20 @@ class Known:
                 return Recalled(content["name"], content["identity"], content["tokens"])
         return None
 
-    def remember(self, spec: Spec, entry: Entry, handed: Mapping[str, Any], generator: Any) -> None:
+    def remember(self, spec: Spec, entry: Entry, handed: Mapping[str, Any], generator: Any) -> Recalled | None:
         """Keep what a generator says of itself, if it says what it is."""
         path, said = self._path(spec, entry, handed), identity_of(generator)
-        if path is not None and said is not None:
-            told = described(generator)
-            content = {"name": told.name or spec.label, "identity": said, "tokens": told.fingerprint}
-            write_atomic(path, dump(content))
+        if path is None or said is None:
+            return None
+        told = described(generator)
+        name = told.name or spec.label
+        write_atomic(path, dump({"name": name, "identity": said, "tokens": told.fingerprint}))
+        return Recalled(name, said, told.fingerprint, generator)
 
     def _path(self, spec: Spec, entry: Entry, handed: Mapping[str, Any]) -> Path | None:
         """The file of a spec; None where its arguments are no plain data, or there is nowhere to keep it."""
-        arguments = {**{k: v for k, v in handed.items() if k in entry.parameters}, **spec.arguments}
+        usual = {name: p.default for name, p in entry.parameters.items() if p.default is not p.empty}
+        arguments = {**usual, **{k: v for k, v in handed.items() if k in usual}, **spec.arguments}
         try:
             key = {"name": spec.name, "arguments": arguments, "files": _hashes(entry, arguments)}
             name = digest({**key, "version": own_version()})

@@ -8,9 +8,10 @@ from typing import Any
 from alignbench.errors import AlignbenchError
 from alignbench.files import digest
 from alignbench.generators.described import identity_of
-from alignbench.run.rows import Row, RowKey, measure
+from alignbench.run.provenance import made_by
+from alignbench.run.rows import Row, RowKey, measure, names_asked
 from alignbench.run.subjects import Subject
-from alignbench.run.writer import Found, Writer, restate
+from alignbench.run.writer import Found, Writer, restate, rows_told
 from alignbench.scoring.evidence import evidence_of, evidence_of_p
 from alignbench.scoring.references import depends_on
 from alignbench.types import CEILING, Evidence
@@ -22,11 +23,9 @@ Failed = Callable[[AlignbenchError], None]
 def rows_of_generator(writer: Writer, subject: Subject, failed: Failed) -> list[Row]:
     """The rows of a generator, whose files `writer` writes; `failed` is told of metrics that fail."""
     evidence, key = _evidence(writer, subject)
-    rows = measure(writer.bench.task.metrics, key, evidence, failed)
     if writer.log_samples:
         writer.samples(evidence)
-    _finish(writer, rows, evidence)
-    return rows
+    return _rows(writer, evidence, key, failed)
 
 
 def _evidence(writer: Writer, subject: Subject) -> tuple[Evidence, RowKey]:
@@ -78,14 +77,22 @@ def rows_of_p(writer: Writer, failed: Failed) -> list[Row]:
     else:
         writer.new, evidence, key = True, evidence_of_p(writer.references), writer.key(CEILING)
         writer.store(_wanted(writer, CEILING), evidence, key, {})
-    rows = measure(writer.bench.task.metrics, key, evidence, failed)
-    _finish(writer, rows, evidence)
-    return rows
+    return _rows(writer, evidence, key, failed)
 
 
-def _finish(writer: Writer, rows: list[Row], evidence: Evidence) -> None:
-    """Write the results file: of a new measurement, or where the rows are not what the latest file says."""
+def _rows(writer: Writer, evidence: Evidence, key: RowKey, failed: Failed) -> list[Row]:
+    """The rows that this very code made of this evidence before, else made now and written."""
+    asked = names_asked(writer.bench.task.metrics)
+    code = made_by(asked)
+    if code and not writer.new and (rows := rows_told(writer.folder, key, code)):
+        return rows
+    lost: list[AlignbenchError] = []
+    rows = measure(asked, key, evidence, lost.append)
+    for error in lost:
+        failed(error)
+    code = "" if lost else code  # what failed is to be told again
     if writer.new:
-        writer.finish(rows, evidence)
+        writer.finish(rows, evidence, code)
     elif writer.folder is not None:
-        restate(writer.folder, rows)
+        restate(writer.folder, rows, code)
+    return rows

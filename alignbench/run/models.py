@@ -63,6 +63,7 @@ class Models:
     broken: dict[str, AlignbenchError] = field(default_factory=dict)  # label → why it cannot be had
     known: Known = field(default_factory=lambda: Known(None))
     loaded: dict[str, Sampler] = field(default_factory=dict)
+    outlines: dict[str, Any] = field(default_factory=dict)  # None where only loading tells
     kept: set[str] = field(default_factory=set)  # labels of what stays loaded
 
     def load(self, given: Any, *, keep: bool = False) -> Sampler:
@@ -80,7 +81,6 @@ class Models:
             try:
                 made = given.build(generators, "model", **self.handed)
                 self.loaded[label] = _sampler(made, f"generator '{given.name}' made a {type(made).__name__}, which")
-                self._remember(given)
             except AlignbenchError as error:
                 self.broken[label] = error
                 let_go(error)  # a network that was refused is in memory while it holds on to it
@@ -110,15 +110,21 @@ class Models:
 
     def later(self, given: Any, *, keep: bool = False) -> Sampler | Later:
         """The generator of a spec, loaded when it is needed; now, where nothing else tells what it is."""
-        if not isinstance(given, Spec) or given.label in self.loaded:
-            return self.load(given, keep=keep)
-        outline = self._named(given)
+        if not isinstance(given, Spec):
+            return self.load(given)
+        outline = self._outlined(given)
         if outline is None:
-            return self.load(given, keep=keep)
+            generator = self.load(given, keep=keep)
+            outline = self.known.remember(given, generators.find(given.name), self.handed, generator)
+            if outline is None or not keep:  # the outline would hold on to the generator
+                return generator
+            self.outlines[given.label] = outline
         return Later(outline, lambda: self.load(given, keep=keep))
 
-    def _named(self, given: Spec) -> Any:
+    def _outlined(self, given: Spec) -> Any:
         """An outline that says what the generator is; None where it must be loaded to know."""
+        if given.label in self.outlines:
+            return self.outlines[given.label]
         if given.label in self.broken:
             raise self.broken[given.label]
         entry = generators.find(given.name)
@@ -127,13 +133,8 @@ class Models:
         except AlignbenchError as error:
             self.broken[given.label] = error
             raise
-        return found or self.known.recall(given, entry, self.handed)
-
-    def _remember(self, given: Spec) -> None:
-        """Keep what a generator is, where nothing but loading it tells."""
-        entry = generators.find(given.name)
-        if not {"outline", "identity"} & entry.meta.keys():
-            self.known.remember(given, entry, self.handed, self.loaded[given.label])
+        self.outlines[given.label] = found or self.known.recall(given, entry, self.handed)
+        return self.outlines[given.label]
 
     def warped(self, given: Any, model: Any) -> Any:
         """The model under the run's decoding settings; raises Unsupported where it has none."""

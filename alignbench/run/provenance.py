@@ -5,8 +5,16 @@ from __future__ import annotations
 import platform
 import re
 import sys
+from collections.abc import Mapping, Sequence
+from functools import cache
+from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
+
+from alignbench.files import digest, jsonable
+from alignbench.metrics import replicates
+from alignbench.registry import Entry, metric
 
 
 def own_version() -> str:
@@ -41,6 +49,28 @@ def made_on() -> str:
     machine = f"{len(gpus)}x{gpus[0]}" if gpus else f"{where['machine']}-{where['cpus']}cpu"
     parts = {name: found.get(name, "") for name in MADE_ON[:-1]} | {MADE_ON[-1]: machine}
     return "|".join(f"{name}:{told}" for name, told in parts.items() if told)
+
+
+PACKAGE = Path(__file__).parents[1]
+
+
+def made_by(asked: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
+    """What stands for the code that measures these metrics, and its libraries; "" where some of it is a plug-in's."""
+    entries = [metric[name] for name, _ in asked if name in metric]
+    if len(entries) < len(asked) or any(e.runs_code or _is_plug_in(e) for e in entries):
+        return ""
+    told = {name: versions().get(name) for name in ("python", "numpy", "scipy", "arviz-stats", "scikit-learn")}
+    return digest(jsonable({"code": _code(), "libraries": told, "asked": list(asked), "blocks": replicates.BLOCKS}))
+
+
+def _is_plug_in(entry: Entry) -> bool:
+    return not entry.thing.__module__.startswith("alignbench.")
+
+
+@cache
+def _code() -> str:
+    """The hash of this package's own files, which a developer changes without a new version."""
+    return digest([sha256(path.read_bytes()).hexdigest() for path in sorted(PACKAGE.rglob("*.py"))])
 
 
 def kept_from(signature: str) -> str:

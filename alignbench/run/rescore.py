@@ -11,7 +11,7 @@ from alignbench.files import dump, write_atomic
 from alignbench.registry import metric as registry
 from alignbench.run.rows import Asked, Row, measure, read_evidence
 from alignbench.run.writer import restate
-from alignbench.store import evidence_files
+from alignbench.store.packed import evidence_files
 from alignbench.task import Task
 from alignbench.types import PRIMARY
 
@@ -83,7 +83,7 @@ def rescore(folder: Path, *, trusted: bool = False) -> Rescored:
             for line in known.refused:
                 found.fail(UsageError(line))
             rows = measure(known.asked, key, evidence, found.fail)
-            restate(path.parent, rows)
+            restate(path.parent, rows, "")
             found.rows += rows
         except AlignbenchError as error:
             found.fail(error)

@@ -14,7 +14,7 @@ from alignbench.files import digest
 from alignbench.metrics.prompts import over_prompts
 from alignbench.metrics.replicates import Measured, replicates, spelled
 from alignbench.registry import metric as registry
-from alignbench.store import unpack
+from alignbench.store.packed import unpack
 from alignbench.types import Array, CiOver, Estimate, Evidence
 
 if TYPE_CHECKING:
@@ -78,10 +78,23 @@ class Row:
                 "better": self.better, "seconds": self.seconds, "exact": self.exact,
                 "replicates": self.replicates}  # fmt: skip
 
+    @staticmethod
+    def from_flat(told: Mapping[str, Any], key: RowKey) -> Row:
+        """The row that a results file tells of by `flat`; raises KeyError or ValueError where it is none."""
+        numbers = {name: _number(told[name]) for name in ("value", "stderr", "ci_low", "ci_high", "ess")}
+        return Row(
+            key, str(told["metric"]), str(told["part"]), Estimate(**numbers, n=int(told["n"]), note=str(told["note"])),
+            str(told["better"]), _number(told["seconds"]), _number(told["exact"]), str(told["replicates"]),
+        )  # fmt: skip
+
     @property
     def name(self) -> str:
         """`metric.part`, or the metric alone where it has one part."""
         return f"{self.metric}.{self.part}" if self.part else self.metric
+
+
+def _number(told: Any) -> float | None:
+    return None if told is None else float(told)
 
 
 def frame(rows: Iterable[Row], primary: Mapping[str, str]) -> pd.DataFrame:
@@ -101,12 +114,17 @@ Asked = Sequence[tuple[str, Mapping[str, Any]]] | None
 """Metrics and their parameters; None for all that are registered, but those that are opt-in."""
 
 
+def names_asked(asked: Asked) -> list[tuple[str, Mapping[str, Any]]]:
+    """The metrics `asked` for, with their parameters."""
+    return [(n, {}) for n, entry in registry.items() if not entry.opt_in] if asked is None else list(asked)
+
+
 def measure(
     asked: Asked, key: RowKey, evidence: Evidence, failed: Callable[[AlignbenchError], None] | None = None
 ) -> list[Row]:
     """The rows of the metrics `asked` for; one that fails is `failed`'s to tell, else raises, and the others go on."""
     told: list[Measured] = []
-    for name, params in asked if asked is not None else [(n, {}) for n, entry in registry.items() if not entry.opt_in]:
+    for name, params in names_asked(asked):
         try:
             told.append(Measured(name, params, _numbers(name, evidence, key.ci_over, params)))
         except AlignbenchError as error:

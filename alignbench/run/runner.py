@@ -28,7 +28,7 @@ from alignbench.scoring.bench import Bench
 from alignbench.scoring.references import KNOWN, References
 from alignbench.seeds import Seed
 from alignbench.spec import STEP
-from alignbench.store import DrawStore
+from alignbench.store.draws import DrawStore
 from alignbench.task import Task
 from alignbench.types import Sampler
 
@@ -91,7 +91,7 @@ class _Run:
                 yield TaskRun(References(bench), Place(number, i), len(benches) > 1, self.outcome, self._writer,
                               self.watch.on_rows)  # fmt: skip
         for why, names in lost.values():
-            self.outcome.failed(", ".join(names), why)
+            self.outcome.fail(f"{', '.join(names)}: {why}", why)
 
     def _bench(self, task: Task, name: str, base: Sampler | Later, seed: int) -> Bench:
         judge, folder = None if task.base else self.plan.judge, self.settings.output_path

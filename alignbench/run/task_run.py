@@ -18,7 +18,7 @@ from alignbench.run.subjects import Aligned, Given
 from alignbench.run.writer import Writer
 from alignbench.scoring.bench import Bench
 from alignbench.scoring.references import References
-from alignbench.store import keep_vocab
+from alignbench.store.vocab import keep_vocab
 from alignbench.types import CEILING, PRIMARY, Sampler, Spelled
 
 

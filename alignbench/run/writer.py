@@ -19,7 +19,7 @@ from alignbench.errors import StoreError
 from alignbench.files import dump, jsonable, write_atomic
 from alignbench.run.provenance import hardware, kept_from, made_on, own_version, versions
 from alignbench.run.rows import Candidate, Row, RowKey, read_stored, safe_name, short
-from alignbench.store import pack
+from alignbench.store.packed import pack
 from alignbench.types import Evidence
 
 if TYPE_CHECKING:
@@ -161,8 +161,8 @@ class Writer:
         }  # fmt: skip
         write_atomic(self.folder / f"run_{self.run_id}.json", dump(content))
 
-    def finish(self, rows: Sequence[Row], evidence: Evidence) -> None:
-        """Write results_<time>.json: a superset of the keys of lm-eval's results files."""
+    def finish(self, rows: Sequence[Row], evidence: Evidence, code: str) -> None:
+        """Write results_<time>.json: a superset of the keys of lm-eval's results files. `code` made the rows."""
         if self.folder is None:
             return
         task, name, fit = self.bench.task, self.bench.task.name, evidence.fit
@@ -182,7 +182,7 @@ class Writer:
             "model_name_sanitized": safe_name(self.candidate.name), "task_hashes": {name: task.hash},
             "total_evaluation_time_seconds": evidence.cost.seconds,
             "run_id": self.run_id, "signature": rows[0].key.signature if rows else "",
-            "rows": [row.flat() for row in rows],
+            "rows": [row.flat() for row in rows], "made_by": code,
             "target": {"lam": fit.lam, "lam_stderr": fit.lam_stderr, "log_z": fit.log_z,
                        "log_z_stderr": fit.log_z_stderr, "heldout": {k: asdict(v) for k, v in fit.heldout.items()}},
             "rescoring_max_abs_delta": evidence.rescoring,
@@ -204,21 +204,34 @@ class Writer:
             write_atomic(self.folder / f"{name}_{self._stamp}.jsonl", content)
 
 
-def restate(folder: Path, rows: Sequence[Row]) -> None:
+def rows_told(folder: Path | None, key: RowKey, code: str) -> list[Row]:
+    """The rows of this key that the latest results file has from this very `code`; [] where there are none."""
+    latest = {} if folder is None else _latest(folder, key)
+    if latest.get("made_by") != code:
+        return []
+    try:
+        told = [row for row in latest["rows"] if {name: row[name] for name in asdict(key)} == jsonable(asdict(key))]
+        return [Row.from_flat(row, key) for row in told] if len(told) == len(latest["rows"]) else []
+    except (KeyError, TypeError, ValueError):
+        return []
+
+
+def restate(folder: Path, rows: Sequence[Row], code: str) -> None:
     """Write results_<time>.json anew where `rows`, made again from stored evidence, are not what the latest one says.
 
-    So that the rows of an output folder are those of its latest run or `score`, whichever tasks that was of.
+    So that the rows of an output folder are those of its latest run or `score`, whichever tasks that was of; `code` is
+    what made them.
     """
     if not rows:
         return
     latest, told = _latest(folder, rows[0].key), jsonable([row.flat() for row in rows])
-    if latest.get("rows") == told:
+    if latest.get("rows") == told and latest.get("made_by", "") == code:
         return
     now, task = datetime.now(UTC), rows[0].key.task
     content = {
         **latest, "results": {task: {"alias": task, **_lm_eval_numbers(rows)}}, "date": now.timestamp(),
         "task_hashes": {task: rows[0].key.task_hash}, "run_id": rows[0].key.run_id,
-        "signature": rows[0].key.signature, "rows": told, "alignbench_version": own_version(),
+        "signature": rows[0].key.signature, "rows": told, "made_by": code, "alignbench_version": own_version(),
     }  # fmt: skip
     write_atomic(folder / f"results_{now.strftime('%Y-%m-%dT%H-%M-%S.%f')}.json", dump(content))
 

@@ -13,7 +13,7 @@ from alignbench.errors import Unsupported, UsageError
 from alignbench.generators.described import called, check, described, drawn_on, identity_of, readable
 from alignbench.generators.later import Later, made, outline_of
 from alignbench.seeds import Seed
-from alignbench.store import DrawRequest, DrawStore, Stored
+from alignbench.store.draws import DrawRequest, DrawStore, Stored
 from alignbench.target import Target
 from alignbench.task import Task
 from alignbench.types import Array, Distribution, Draws, Forgetful, Progress, Sampler, Scored, rows_of

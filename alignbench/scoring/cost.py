@@ -11,7 +11,7 @@ except ImportError:  # Windows does not say
     resource = None  # type: ignore[assignment]
 
 from alignbench.generators.described import described, drawn_on
-from alignbench.store import Stored
+from alignbench.store.draws import Stored
 from alignbench.types import Cost, Draws, Training
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from alignbench.errors import StoreError
 from alignbench.files import digest, write_atomic
-from alignbench.store import pack, unpack
+from alignbench.store.packed import pack, unpack
 from alignbench.types import Fit
 
 _LOG = logging.getLogger(__name__)

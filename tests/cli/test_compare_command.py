@@ -9,7 +9,7 @@ import pytest
 
 from alignbench.files import write_atomic
 from alignbench.run.rows import read_evidence
-from alignbench.store import pack
+from alignbench.store.packed import pack
 
 TASK = """\
 name: little

@@ -9,7 +9,7 @@ from alignbench import metrics
 from alignbench.generators.exact.world import enumerate_draws
 from alignbench.registry import load_plugins
 from alignbench.seeds import Seed
-from alignbench.store import DrawStore
+from alignbench.store.draws import DrawStore
 from alignbench.task import load_task
 from alignbench.types import Draws, collect, silent
 

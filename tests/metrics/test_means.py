@@ -8,7 +8,7 @@ from alignbench.generators.exact.world import exact
 from alignbench.registry import load_plugins
 from alignbench.seeds import Seed
 from alignbench.stats.intervals import share
-from alignbench.store import DrawStore
+from alignbench.store.draws import DrawStore
 from alignbench.task import load_task
 from alignbench.types import silent
 

@@ -13,7 +13,7 @@ from alignbench.metrics.distance import divergence
 from alignbench.metrics.prompts import left_out, over_prompts
 from alignbench.registry import load_plugins, metric
 from alignbench.seeds import Seed
-from alignbench.store import DrawStore
+from alignbench.store.draws import DrawStore
 from alignbench.task import load_task
 from alignbench.types import silent
 

@@ -20,7 +20,7 @@ from alignbench.metrics.distance import _shifted
 from alignbench.metrics.prompts import left_out
 from alignbench.registry import load_plugins
 from alignbench.seeds import Seed
-from alignbench.store import DrawStore
+from alignbench.store.draws import DrawStore
 from alignbench.task import load_task
 from alignbench.types import silent
 

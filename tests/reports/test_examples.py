@@ -14,7 +14,8 @@ import alignbench
 from alignbench.errors import StoreError
 from alignbench.reports.examples import CUT, by_token, chosen, examples, of_file
 from alignbench.run.rows import read_evidence
-from alignbench.store import DrawStore, read_vocab
+from alignbench.store.draws import DrawStore
+from alignbench.store.vocab import read_vocab
 from alignbench.types import Array, Draws, rows_of
 
 

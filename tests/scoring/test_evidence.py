@@ -23,7 +23,7 @@ from alignbench.scoring import trust
 from alignbench.seeds import Seed
 from alignbench.stats import discrete
 from alignbench.stats.intervals import mean_over_prompts
-from alignbench.store import DrawStore
+from alignbench.store.draws import DrawStore
 from alignbench.task import find_tasks, load_task
 from alignbench.types import Draws, rows_of, silent
 

@@ -5,5 +5,6 @@
 continuations where they are too many to list.
 """
 
+from alignbench.generators.exact.world import NGram as NGram
 from alignbench.generators.exact.world import enumerate_draws as enumerate_draws
 from alignbench.generators.exact.world import exact as exact

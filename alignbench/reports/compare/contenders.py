@@ -11,7 +11,7 @@ from alignbench.reports.table.board import PINNED, plain_text
 from alignbench.reports.table.labels import aligner_name, short_labels
 from alignbench.run.rows import RowKey, read_evidence
 from alignbench.spec import family_of
-from alignbench.store import evidence_files
+from alignbench.store.packed import evidence_files
 from alignbench.types import CEILING, Evidence
 
 BASE = "base"

@@ -22,7 +22,7 @@ from alignbench.seeds import Seed
 from alignbench.stats import discrete, divergences
 from alignbench.stats.intervals import mean_over_prompts
 from alignbench.stats.weights import p_draws
-from alignbench.store import DrawStore
+from alignbench.store.draws import DrawStore
 from alignbench.target import Constraint, Target
 from alignbench.target.truth import exact_values
 from alignbench.task import Task

@@ -1,0 +1,137 @@
+"""The plug-ins of docs/plug-ins.md, as they stand there: they run, are found again, and are short."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+PAGE = Path(__file__).parents[1] / "docs" / "plug-ins.md"
+TASK = """\
+name: little
+version: 1
+summary: Sun always, and wind in half of the draws.
+prompts: [rain, sun]
+max_tokens: 3
+draws: 60
+features:
+  sunny: {feature: contains_any, words: [sun]}
+  windy: {feature: contains_any, words: [wind]}
+target:
+  - {feature: sunny, always: true}
+  - {feature: windy, moment: 0.5}
+metrics: [divergence, cost]
+"""
+RUN = ("run", "--tasks", "little.yaml", "--output_path", "out")
+BIGRAM = (*RUN, "--include_path", "bigram.py", "--model", "exact:words=rain sun wind", "--aligner", "bigram:draws=200")
+
+
+def plug_in(name: str) -> str:
+    found = re.search(rf"<!-- {name}:start -->\n```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    assert found
+    return found[1]
+
+
+@pytest.fixture(autouse=True)
+def here(command):
+    for name in ("engine.py", "bigram.py"):
+        Path(name).write_text(plug_in(name), encoding="utf-8")
+    Path("little.yaml").write_text(TASK)
+
+
+def rows():
+    from alignbench.reports.rows import read_rows
+
+    found = read_rows(Path("out/leaderboard.csv"))
+    found = found[found.generator != "draws of p"]
+    return found.set_index(["aligner", "metric", "part"]).sort_index()
+
+
+def raising(text: str) -> str:
+    """A plug-in whose `align` must not be called."""
+    return text.replace("def align(self, setting):", "def align(self, setting):\n        raise SystemExit")
+
+
+def untimed(found):
+    return found.value.drop(["seconds", "tokens_per_second", "peak_memory_mb"], level="part")
+
+
+@pytest.mark.parametrize("name", ["engine.py", "bigram.py"])
+def test_they_are_short(name):
+    assert len(plug_in(name).splitlines()) < 30
+
+
+def test_an_engine_is_base_and_proposal_and_is_not_asked_again(command, monkeypatch):
+    words = (*RUN, "--include_path", "engine.py", "--model", "engine", "--aligner", "best_of_n:n=2")
+    assert command(*words).code == 0
+    first = rows()
+    source = Path("engine.py").read_text().replace("        self.server = exact", "        raise SystemExit  # ")
+    Path("engine.py").write_text(source.replace("self.vocab = self.server.vocab", "self.vocab = None"))
+    said = command(*words)
+    assert said.code == 0 and "every draw was found on disk" in said.err
+    assert first.value.equals(rows().value)
+
+
+def test_a_trained_table_is_nearer_to_p_than_the_base(command):
+    assert command(*BIGRAM).code == 0
+    exact = rows().exact
+    assert exact["bigram:draws=200", "divergence", "kl_target"] < 0.7 * exact["", "divergence", "kl_target"]
+
+
+def test_what_is_trained_is_found_again_and_booked(command, monkeypatch):
+    """A second run calls no `align`; with its evidence gone, the table is found in its folder, and nothing is drawn."""
+    assert command(*BIGRAM).code == 0
+    [folder] = Path("out/trained").iterdir()
+    assert {path.name for path in folder.iterdir()} == {"b.npy", "cost.json"}
+    booked = json.loads((folder / "cost.json").read_text())
+    first = rows()
+    assert booked["steps"] == 1 and first.value["bigram:draws=200", "cost", "training_drawn"] == booked["drawn"] > 400
+
+    Path("bigram.py").write_text(raising(plug_in("bigram.py")))
+    again = command(*BIGRAM)
+    assert again.code == 0 and "every draw was found on disk" in again.err and first.value.equals(rows().value)
+
+    Path("bigram.py").write_text(plug_in("bigram.py").replace("setting.base_draws(", "setting.no_draws("))
+    for path in Path("out").glob("*bigram*/evidence_*"):
+        path.unlink()
+    assert command(*BIGRAM).code == 0
+    assert untimed(first).equals(untimed(rows()))
+
+
+def test_other_weights_are_measured_anew_and_never_mixed(command):
+    assert command(*BIGRAM).code == 0
+    first, [table] = rows(), Path("out/trained").glob("*/b.npy")
+    other = np.load(table)[:, [1, 0, 2, 3]]
+    np.save(table, other)
+    assert command(*BIGRAM).code == 0
+    second = rows()
+    at = ("bigram:draws=200", "divergence", "kl_target")
+    assert second.exact[at] > first.exact[at]
+    ids = {r.generator_id.iloc[0] for r in (first.loc["bigram:draws=200"], second.loc["bigram:draws=200"])}
+    assert len(ids) == 2
+    shutil.rmtree("out/trained")  # what was measured stands where the weights are gone
+    Path("bigram.py").write_text(raising(plug_in("bigram.py")))
+    assert command(*BIGRAM).code == 0 and rows().value.equals(second.value)
+
+
+def test_an_aligner_that_does_not_say_what_it_depends_on_is_measured_each_time_and_said_once(command, caplog):
+    text = plug_in("bigram.py").replace("def identity(", "def no_identity(")
+    Path("bigram.py").write_text(text)
+    for _ in range(2):
+        caplog.clear()
+        assert command(*BIGRAM, "--seed", "0,1").code == 0
+        assert caplog.text.count("the aligner does not say what its generator depends on") == 1
+    assert not Path("out/trained").exists()
+
+
+def test_a_work_folder_that_cannot_be_written_is_one_line(command):
+    Path("out").mkdir()
+    Path("out/trained").write_text("in the way")
+    said = command(*BIGRAM)
+    assert said.code == 1 and "Traceback" not in said.err
+    [line] = [line for line in said.err.splitlines() if "trained" in line]
+    assert "cannot be written" in line and "little: exact + bigram:draws=200" in line
