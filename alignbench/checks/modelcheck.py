@@ -212,9 +212,9 @@ def with_batches_of(law: Tokenized, rows: int) -> Tokenized | None:
     """The same law in batches of `rows`, the weights shared; None where the model's batch size cannot be set."""
     if not _has_model(law):
         return None
-    given: Any = law  # perhaps a dataclass
+    parts: Any = law  # perhaps a dataclass
     try:
-        made: Tokenized = replace(given, model=replace(given.model, batch_size=rows))
+        made: Tokenized = replace(parts, model=replace(parts.model, batch_size=rows))
         return made
     except (TypeError, ValueError):  # no dataclass, or one that sets it itself
         return None

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from alignbench.generators.base import Model
+from alignbench.generators.budget import Budget
 from alignbench.types import Array
 
 T = TypeVar("T")
@@ -33,7 +34,7 @@ class Replicable(Model, Protocol):
 
     network: Any  # of another library
     tokenizer: Any
-    budget: Any
+    budget: Budget
     replicas: tuple[Self, ...]
 
     def forget(self) -> None:

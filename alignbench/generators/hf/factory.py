@@ -109,7 +109,7 @@ class _Found:
     device: torch.device
     others: list[torch.device]  # of further copies
     rows: int  # most rows side by side
-    adapter: Any
+    adapter: adapters.Adapter | None
     name: str
     folder: str  # or hub id
     commit: str | None  # of a hub id
