@@ -5,21 +5,33 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from alignbench.aligners.base import Aligner, Named
 from alignbench.errors import RunError, UsageError, brief, unknown
 from alignbench.run.outcome import Outcome, Watch
 from alignbench.run.runner import run
 from alignbench.run.settings import OPTIONS, checked
 from alignbench.run.values import Origin
+from alignbench.spec import Spec
+from alignbench.types import Sampler
 
 if TYPE_CHECKING:
     import pandas as pd
 
+Given = Named | Spec | Sampler
+"""A model as a user gives it: its name, with arguments, or an object."""
+Recipe = Named | Spec | Aligner
+"""An aligner as a user gives it."""
 WATCH = ("on_rows", "progress")
 """Options of `evaluate` that are functions: told of rows as they finish, and of progress."""
 
 
 def evaluate(
-    generator: Any, tasks: str | Sequence[str], *, base: Any = None, aligners: Any = (), **options: Any
+    generator: Given | Sequence[Given],
+    tasks: str | Sequence[str],
+    *,
+    base: Given | None = None,
+    aligners: Recipe | Sequence[Recipe] = (),
+    **options: Any,
 ) -> pd.DataFrame:
     """Tidy rows of `generator` on `tasks`: one row per metric and part, beside the base and each aligner on it.
 

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from alignbench.generators.base import Autoregressive
+from alignbench.generators.base import Autoregressive, Batched
+from alignbench.generators.described import described, stands_on
 from alignbench.generators.exact.world import enumerate_draws
 from alignbench.seeds import Seed
 from alignbench.types import Array, Distribution, Draws, Sampler, collect, rows_of
@@ -36,7 +37,7 @@ class LawBroken(AssertionError):
 class Case:
     """A generator and what it is asked for."""
 
-    generator: Any
+    generator: Sampler
     prompts: Sequence[str]
     max_tokens: int
     draws: int = 16
@@ -48,10 +49,26 @@ class Case:
         parts = self.generator.sample(self.prompts, rows, max_tokens=self.max_tokens, seed=self.seed)
         return collect(parts)
 
+    @property
+    def scored(self) -> Distribution:
+        """The generator, where it has a density."""
+        if not isinstance(self.generator, Distribution):
+            raise LawBroken(f"{type(self.generator).__name__} is no Distribution: it has no method log_prob")
+        return self.generator
+
+    @property
+    def walked(self) -> Autoregressive:
+        """The generator, where it has states."""
+        if not isinstance(self.generator, Autoregressive):
+            raise LawBroken(
+                f"{type(self.generator).__name__} is not Autoregressive: it has no vocab or no method start"
+            )
+        return self.generator
+
     @cached_property
     def every(self) -> Draws:
         """Every continuation of each prompt, with its probability."""
-        return enumerate_draws(self.generator, self.prompts, max_tokens=self.max_tokens)
+        return enumerate_draws(self.walked, self.prompts, max_tokens=self.max_tokens)
 
 
 def delivers_the_rows(case: Case) -> None:
@@ -65,7 +82,7 @@ def delivers_the_rows(case: Case) -> None:
     _require(np.array_equal((draws.tokens >= 0).sum(1), draws.length), "length is not the number of tokens")
     cut = draws.length[~draws.finished]
     _require(bool((cut == case.max_tokens).all()), "a draw without EOS is shorter than max_tokens")
-    eos = getattr(getattr(case.generator, "vocab", None), "eos", None)
+    eos = described(case.generator).eos
     if eos is not None:
         _require(not goes_on(draws, eos).any(), "a draw goes on after an EOS")
         ended = (_is_in(draws, eos) & _is_last(draws)).any(axis=1)
@@ -96,7 +113,7 @@ def batch_size_changes_nothing(case: Case) -> None:
 def rescoring_is_sampling(case: Case) -> None:
     """log_prob of its own draws is what sampling said; and what the token log-probabilities sum to."""
     draws = case.sample()
-    _close(case.generator.log_prob(case.prompts, draws), draws.log_prob, "log_prob and the sampling log-probability")
+    _close(case.scored.log_prob(case.prompts, draws), draws.log_prob, "log_prob and the sampling log-probability")
     if draws.token_log_prob is not None:
         _close(draws.token_log_prob.sum(1), draws.log_prob, "the sum over tokens and the sampling log-probability")
 
@@ -107,7 +124,7 @@ def probabilities_sum_to_one(case: Case) -> None:
     for number, prompt in enumerate(case.prompts):
         total = float(np.exp(nats(every)[every.prompt == number]).sum())
         _require(abs(total - 1) < TOLERANCE, f"probabilities of the continuations of '{prompt}' sum to {total:.6f}")
-    _close(case.generator.log_prob(case.prompts, every), every.log_prob, "log_prob and a walk through the states")
+    _close(case.scored.log_prob(case.prompts, every), every.log_prob, "log_prob and a walk through the states")
 
 
 def frequencies_are_probabilities(case: Case) -> None:
@@ -126,7 +143,7 @@ def frequencies_are_probabilities(case: Case) -> None:
 
 def states_stay_as_they_were(case: Case) -> None:
     """`extend` and `select` leave the state they came from usable, and gather with repeats."""
-    start = case.generator.start(case.prompts, max_tokens=case.max_tokens)
+    start = case.walked.start(case.prompts, max_tokens=case.max_tokens)
     before = start.log_probs.clone()
     ids = before.argmax(-1)
     twice = start.select(torch.zeros(3, dtype=torch.long, device=before.device))
@@ -145,7 +162,7 @@ LAWS: dict[Any, tuple[Callable[[Case], None], ...]] = {
 """Capability → the laws that it adds."""
 
 
-def check(generator: Any, prompts: Sequence[str], *, max_tokens: int = 5, draws: int = 16) -> list[str]:
+def check(generator: Sampler, prompts: Sequence[str], *, max_tokens: int = 5, draws: int = 16) -> list[str]:
     """Run every law that applies to `generator` and return their names; raises LawBroken at the first that fails.
 
     Laws of `Autoregressive` list all continuations: keep vocabulary and `max_tokens` small.
@@ -241,11 +258,9 @@ def _events(draws: Draws, truth: Draws) -> Iterator[tuple[str, Array, Array]]:
 
 
 @contextmanager
-def _batch_size(generator: Any, rows: int) -> Iterator[None]:
+def _batch_size(generator: Sampler, rows: int) -> Iterator[None]:
     """Another batch size for the model under a law or a sampler; nothing where there is none to set."""
-    owner = generator
-    while owner is not None and not hasattr(owner, "batch_size"):
-        owner = getattr(owner, "model", getattr(owner, "base", None))
+    owner = next((one for one in stands_on(generator) if isinstance(one, Batched)), None)
     if owner is None:
         yield
         return

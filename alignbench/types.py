@@ -309,10 +309,10 @@ class Warpable(Protocol):
 
 
 @runtime_checkable
-class Stepwise(Protocol):
+class Stepwise(Distribution, Protocol):
     """A distribution whose next-token probabilities can be laid beside those of a base of its kind."""
 
-    def beside(self, base: Any, prompts: Sequence[str], draws: Draws) -> tuple[Array, Array, Array] | None:
+    def beside(self, base: Distribution, prompts: Sequence[str], draws: Draws) -> tuple[Array, Array, Array] | None:
         """(log π, log a, Σ_t KL(π(·|x_<t) ‖ a(·|x_<t))) of each draw, nats; None where the base is of another kind."""
         ...
 

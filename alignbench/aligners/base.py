@@ -19,7 +19,7 @@ from alignbench.registry import generator as generators
 from alignbench.seeds import Seed
 from alignbench.spec import Spec, parse_spec
 from alignbench.target import Target
-from alignbench.types import Array, Draws, Progress, Sampler, Training, silent
+from alignbench.types import Array, Distribution, Draws, Progress, Sampler, Training, silent
 
 Named = str | Mapping[str, Any]
 """An aligner or a generator as a user names it: `top_p:p=0.9`, `{name: prompt, text: …}`."""
@@ -49,7 +49,7 @@ class Immediate:
     So its `align` must do with an outline of the base, see `generators.later`.
     """
 
-    def align(self, setting: Setting) -> Any:
+    def align(self, setting: Setting) -> Sampler:
         """See `Aligner.align`."""
         raise NotImplementedError
 
@@ -62,7 +62,7 @@ class Immediate:
 class Setting:
     """All that an aligner is put to work on: its draws, its training and what it looks up are on the stream `train`."""
 
-    given: Sampler | Later  # the base
+    given: Distribution | Later[Distribution]  # the base
     target: Target
     prompts: Sequence[str]
     max_tokens: int
@@ -76,7 +76,7 @@ class Setting:
     outline: bool = False  # whether the base is an outline, that only tells what it is
 
     @property
-    def base(self) -> Any:
+    def base(self) -> Distribution:
         """The base, loaded now if it was not."""
         return made(self.given)
 
@@ -90,7 +90,7 @@ class Setting:
         """The prompts to train on: the task's own where it has no others, or the target no λ for others."""
         return self.prompts if self.target.per_prompt or not self.train else self.train
 
-    def on(self, base: Sampler) -> Setting:
+    def on(self, base: Distribution) -> Setting:
         """The same on another base."""
         return replace(self, given=base)
 
@@ -117,8 +117,10 @@ class Setting:
     @property
     def folder(self) -> Path | None:
         """The path of `workdir`, which may not be there yet."""
-        said = None if self.work is None or self.who is None else self.identity_of(self.who)
-        return None if self.work is None or said is None else self.work / f"{registered(self.who)}-{digest(said)}"
+        if self.work is None or self.who is None:
+            return None
+        said = self.identity_of(self.who)
+        return None if said is None else self.work / f"{registered(self.who)}-{digest(said)}"
 
     def book(self, **spent: float) -> None:
         """Add to what the work cost: `seconds`, tokens `drawn`, `scored` and `trained` on, `steps`; see `Training`.
@@ -127,7 +129,7 @@ class Setting:
         """
         self.bill.add(self.folder, Training(**spent))  # type: ignore[arg-type]
 
-    def identity_of(self, aligner: Any) -> Mapping[str, Any] | None:
+    def identity_of(self, aligner: Aligner) -> Mapping[str, Any] | None:
         """What an aligner's generator depends on, told before any work; None where aligner or base does not say."""
         base = identity_of(outline_of(self.given))
         if base is None or not isinstance(aligner, Identified):
@@ -146,17 +148,18 @@ class Setting:
             "seed": self.seed.entropy,
         }  # fmt: skip
 
-    def aligned(self, aligner: Any) -> Any:
+    def aligned(self, aligner: Aligner) -> Sampler:
         """The generator of an aligner here; on an outline, where it cannot be had without work, its outline."""
         here = replace(self, who=aligner)
         if self.outline and (isinstance(self.given, Recalled) or not isinstance(aligner, Immediate)):
-            name = f"{called(self.given)} + {registered(aligner)}"
-            return Recalled(name, self.identity_of(aligner), described(self.given).fingerprint)
+            base = outline_of(self.given)
+            name = f"{called(base)} + {registered(aligner)}"
+            return Recalled(name, self.identity_of(aligner), described(base).fingerprint)
         if not isinstance(aligner, Immediate):
             self.bill.open(here.folder)
         return aligner.align(here)
 
-    def built(self, spec: Spec, where: str) -> Any:
+    def built(self, spec: Spec, where: str) -> Sampler:
         """The generator that a spec stands for: that of an aligner on the base, or one of its own."""
         if spec.name in aligners:
             with plain_failures(f"{where}: align", RunError):
@@ -165,7 +168,8 @@ class Setting:
             found = outlined(generators[spec.name], spec.arguments, spec.label)
             if found is not None:
                 return found
-        return spec.build(kind_of(spec), where)
+        made: Sampler = spec.build(kind_of(spec), where)
+        return made
 
 
 def kind_of(spec: Spec) -> Registry:
@@ -183,13 +187,13 @@ def checked(given: Named, where: str) -> Spec:
     return spec
 
 
-def whole(name: str, value: Any) -> None:
+def whole(name: str, value: object) -> None:
     """Raise UsageError unless the hyper-parameter `name` is a whole number >= 1."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise UsageError(f"{name}={value}: must be a whole number >= 1")
 
 
-def told(recipe: Any, given: Mapping[str, Any]) -> Mapping[str, Any]:
+def told(recipe: Aligner, given: Mapping[str, Any]) -> Mapping[str, Any]:
     """The arguments of a recipe that its label says: numbers, and choices that are not the default.
 
     Those `given`, where the recipe is no dataclass.
@@ -200,16 +204,16 @@ def told(recipe: Any, given: Mapping[str, Any]) -> Mapping[str, Any]:
     return {name: value for name, value in asdict(recipe).items() if name not in left}
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def registered(aligner: Any) -> str:
+def registered(aligner: Aligner) -> str:
     """The name under which an aligner's class is registered; its own where it is not."""
     return next((name for name, entry in aligners.items() if entry.thing is type(aligner)), type(aligner).__name__)
 
 
-def recipe_identity(aligner: Any, base: Any, target: Target | None = None) -> Mapping[str, Any] | None:
+def recipe_identity(aligner: Aligner, base: Sampler, target: Target | None = None) -> Mapping[str, Any] | None:
     """Plain data that the aligned generator's draws depend on; None where the base does not say its own."""
     own = identity_of(base)
     if own is None:  # else draws on one base would be found for another
@@ -218,14 +222,14 @@ def recipe_identity(aligner: Any, base: Any, target: Target | None = None) -> Ma
     return {"aligner": type(aligner).__name__, **hyper_parameters(aligner), "base": own, **aimed}
 
 
-def hyper_parameters(aligner: Any) -> dict[str, Any]:
+def hyper_parameters(aligner: Aligner) -> dict[str, Any]:
     """The hyper-parameters of an aligner, if it is a dataclass."""
     return asdict(aligner) if is_dataclass(aligner) and not isinstance(aligner, type) else {}
 
 
-def plain_parameters(aligner: Any) -> dict[str, Any] | None:
+def plain_parameters(aligner: Aligner) -> dict[str, Any] | None:
     """The hyper-parameters of an aligner; None where one is a generator, which is no plain data."""
-    held = [getattr(aligner, f.name) for f in fields(aligner)] if is_dataclass(aligner) else []
+    held: list[object] = [getattr(aligner, f.name) for f in fields(aligner)] if is_dataclass(aligner) else []
     return None if any(isinstance(value, Sampler) for value in held) else hyper_parameters(aligner)
 
 

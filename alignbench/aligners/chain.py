@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from alignbench.aligners.base import Immediate, Named, Setting, checked, told
-from alignbench.errors import UsageError, brief
+from alignbench.aligners.base import Aligner, Immediate, Named, Setting, checked, told
+from alignbench.errors import Unsupported, UsageError, brief
 from alignbench.registry import aligner
 from alignbench.spec import Spec, parse_spec
-from alignbench.types import Sampler
+from alignbench.types import Distribution, Sampler
 
 
 @aligner("chain", target_driven=False, density="exact")
@@ -31,7 +30,7 @@ class Chain(Immediate):
         object.__setattr__(self, "steps", labels)  # all written alike, with their defaults, as tables show them
 
     @property
-    def recipes(self) -> list[Any]:
+    def recipes(self) -> list[Aligner]:
         """The aligners, in order."""
         return [parse_spec(step, "chain").build(aligner, "chain") for step in self.steps]
 
@@ -42,9 +41,13 @@ class Chain(Immediate):
 
     def align(self, setting: Setting) -> Sampler:
         """See `Aligner.align`."""
-        for recipe in self.recipes:
-            setting = setting.on(setting.aligned(recipe))
-        return setting.base  # type: ignore[no-any-return]
+        *before, last = self.recipes
+        for recipe in before:
+            law = setting.aligned(recipe)
+            if not isinstance(law, Distribution):
+                raise Unsupported(f"chain: a {type(law).__name__} has no log_prob, and can only be the last step")
+            setting = setting.on(law)
+        return setting.aligned(last)
 
 
 def _label(step: Named, where: str) -> str:

@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 import numpy as np
 
 from alignbench.errors import Unsupported
-from alignbench.generators.base import Autoregressive, Modelled
+from alignbench.generators.base import Autoregressive, Modelled, Networked, Tokenized, WithTokenizer
 from alignbench.generators.described import called, described, identity_of
 from alignbench.generators.described import check as check_prompts
 from alignbench.registry import generator as generators
@@ -23,7 +23,7 @@ from alignbench.scoring.trust import EDGE, HALF
 from alignbench.seeds import Seed
 from alignbench.spec import Spec
 from alignbench.testing import differing, gap, goes_on, nats
-from alignbench.types import Array, Distribution, Draws, Progress, Sampler, collect, rows_of
+from alignbench.types import Array, Draws, Progress, Sampler, collect, rows_of
 
 PROMPTS = (
     "It rained",
@@ -51,12 +51,12 @@ class Finding:
 class Trial:
     """A law, what it is asked for, and how to load it in float32 (None: it is, or cannot be)."""
 
-    law: Any  # a `Distribution` with tokens
+    law: Tokenized
     prompts: Sequence[str] = PROMPTS
     draws: int = 4  # per prompt
     max_tokens: int = 24
     seed: Seed = field(default_factory=Seed)
-    in_float32: Callable[[], Any] | None = None
+    in_float32: Callable[[], Tokenized] | None = None
 
     @cached_property
     def drawn(self) -> Draws:
@@ -95,7 +95,7 @@ class Trial:
 def load(spec: Spec, **supplied: Any) -> Trial:
     """The model of a spec, ready to be tried; raises UsageError where it has no density or no tokens."""
     law = spec.build(generators, "--model", **supplied)
-    if not isinstance(law, Distribution) or described(law).fingerprint is None:
+    if not isinstance(law, Tokenized) or described(law).fingerprint is None:
         raise Unsupported(f"selfcheck: '{spec.name}' makes no law that both samples and scores; --model hf does")
     trial = Trial(law)
     again = Spec(spec.name, {**spec.arguments, "dtype": "float32"})
@@ -169,7 +169,8 @@ def endings(trial: Trial) -> Iterator[Finding]:
     if not isinstance(trial.law, Autoregressive):
         yield Finding("EOS term", "said", "not tried", "it gives no next-token probabilities")
         return
-    off = max(abs(_charged(trial, prompt, i) - _costs(trial, prompt, i))
+    law = trial.law
+    off = max(abs(_charged(trial, prompt, i) - _costs(trial, law, prompt, i))
               for prompt in range(len(trial.prompts)) for i in sorted(eos)[:4])  # fmt: skip
     yield _judged("EOS term", off <= trial.limit, f"max |Δ| {off:.1e} nats", "scoring charges what an EOS costs",
                   "scoring does not charge what an EOS costs: masked as padding?", trial)  # fmt: skip
@@ -197,23 +198,24 @@ def _check(trial: Trial, prompts: Sequence[str]) -> None:
     check_prompts(trial.law, prompts, trial.max_tokens)
 
 
-def _has_model(law: Any) -> bool:
+def _has_model(law: Sampler) -> TypeGuard[Modelled]:
     """Whether a law is one over a model that can be asked; an engine may call a name its `model`."""
     return isinstance(law, Modelled) and not isinstance(law.model, str)
 
 
-def _length(law: Any, prompt: str) -> int:
+def _length(law: Sampler, prompt: str) -> int:
     """Of a prompt: in tokens where the law encodes prompts, else in characters."""
     return len(law.model.encode(law.render(prompt), 0)) if _has_model(law) else len(prompt)
 
 
-def with_batches_of(law: Any, rows: int) -> Any:
+def with_batches_of(law: Tokenized, rows: int) -> Tokenized | None:
     """The same law in batches of `rows`, the weights shared; None where the model's batch size cannot be set."""
     if not _has_model(law):
         return None
-    made: Any = law
+    parts: Any = law  # perhaps a dataclass
     try:
-        return replace(made, model=replace(made.model, batch_size=rows))
+        made: Tokenized = replace(parts, model=replace(parts.model, batch_size=rows))
+        return made
     except (TypeError, ValueError):  # no dataclass, or one that sets it itself
         return None
 
@@ -234,19 +236,19 @@ def _same(check: str, trial: Trial, one: Draws, other: Draws, what: str) -> Find
                    f"{what} changes draws or their log-probability")  # fmt: skip
 
 
-def _known(law: Any) -> Finding:
+def _known(law: Tokenized) -> Finding:
     """The EOS ids beside those of the network's generation_config and of the tokenizer, where there are such."""
-    model: Any = law.model if _has_model(law) else None
+    model = law.model if _has_model(law) else None
     ids = {i: law.vocab.tokens[i] for i in sorted(law.vocab.eos)}
     found = ", ".join(f"{i} {token}" for i, token in ids.items()) or "none"
     if not ids:
         return Finding("EOS ids", "said", found, "no EOS id is known: every draw is cut at max_tokens")
-    config = getattr(getattr(model, "network", None), "generation_config", None)
+    config = getattr(model.network if isinstance(model, Networked) else None, "generation_config", None)
     asked = _as_set(getattr(config, "eos_token_id", None))
     missing = sorted(i for i in asked - ids.keys() if i < len(law.vocab))
     if missing:
         return Finding("EOS ids", "FAIL", found, f"generation_config also ends at {missing}")
-    said = list(_remarks(getattr(model, "tokenizer", None), ids))
+    said = list(_remarks(model.tokenizer if isinstance(model, WithTokenizer) else None, ids))
     return Finding("EOS ids", "said" if said else "ok", found, "; ".join(said) or "those of the model")
 
 
@@ -284,9 +286,9 @@ def _score(trial: Trial, prompt: int, ids: list[int], *, finished: bool) -> floa
     return float(trial.law.log_prob(trial.prompts, draws)[0])
 
 
-def _costs(trial: Trial, prompt: int, eos: int) -> float:
+def _costs(trial: Trial, law: Autoregressive, prompt: int, eos: int) -> float:
     """The log-probability of an EOS after a prefix by walking the states, one prompt alone: no padding, no batch."""
-    state: Any = trial.law.start([trial.prompts[prompt]], max_tokens=trial.max_tokens)
+    state = law.start([trial.prompts[prompt]], max_tokens=trial.max_tokens)
     for i in _prefix(trial, prompt):
         state = state.extend(state.log_probs.new_tensor([int(i)]).long())
     return float(state.log_probs[0, eos])

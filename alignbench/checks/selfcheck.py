@@ -31,7 +31,7 @@ from alignbench.spec import parse_spec
 from alignbench.stats.intervals import Z95
 from alignbench.store.draws import DrawStore
 from alignbench.task import Task, find_tasks
-from alignbench.types import Array, Estimate, Evidence, Progress, silent
+from alignbench.types import Array, Estimate, Evidence, Progress, Sampler, silent
 
 T = TypeVar("T")
 
@@ -295,7 +295,7 @@ def observe(task: Task, seed: int) -> list[Seen]:
     return [s for label, law in _laws(references) for s in _seen(references, label, law)]
 
 
-def _laws(references: References) -> Iterator[tuple[str, Any]]:
+def _laws(references: References) -> Iterator[tuple[str, Sampler]]:
     """The base, then each of `LAWS` on it."""
     yield "base", references.bench.base
     for text in LAWS:
@@ -303,7 +303,7 @@ def _laws(references: References) -> Iterator[tuple[str, Any]]:
         yield text, references.setting.aligned(recipe)
 
 
-def _seen(references: References, label: str, law: Any) -> Iterator[Seen]:
+def _seen(references: References, label: str, law: Sampler) -> Iterator[Seen]:
     bench, evidence = references.bench, evidence_of(references, label, law)
     if evidence.truth is None and law is bench.base:
         raise UsageError(f"--worlds {bench.task.name}: the truth of its base, {bench.base_name}, is not known")

@@ -79,6 +79,90 @@ class Modelled(Protocol):
 
 
 @runtime_checkable
+class Tokenized(Distribution, Protocol):
+    """A distribution over sequences of tokens."""
+
+    @property
+    def vocab(self) -> Vocab:
+        """Token strings, EOS ids, fingerprint."""
+        ...
+
+
+class OverModel(Autoregressive, Modelled, Protocol):
+    """A distribution that can be walked, and whose next-token probabilities come from a model."""
+
+
+@runtime_checkable
+class Steering(Protocol):
+    """A model that changes what another law says next."""
+
+    @property
+    def base(self) -> OverModel:
+        """That law."""
+        ...
+
+
+@runtime_checkable
+class Chatting(Protocol):
+    """A model that says whether it renders prompts in a chat template."""
+
+    @property
+    def chat(self) -> bool:
+        """Whether it does."""
+        ...
+
+
+@runtime_checkable
+class Listable(Protocol):
+    """A model that says whether every continuation can be listed."""
+
+    @property
+    def enumerable(self) -> bool:
+        """Whether it can."""
+        ...
+
+
+@runtime_checkable
+class Truncating(Protocol):
+    """A model that says whether it may give probability 0 to what its base can say."""
+
+    @property
+    def truncates(self) -> bool:
+        """Whether it may."""
+        ...
+
+
+@runtime_checkable
+class Networked(Protocol):
+    """A model that runs a network of another library."""
+
+    @property
+    def network(self) -> Any:
+        """The network, as that library makes it."""
+        ...
+
+
+@runtime_checkable
+class WithTokenizer(Protocol):
+    """A model with a tokenizer of another library."""
+
+    @property
+    def tokenizer(self) -> Any:
+        """The tokenizer, as that library makes it."""
+        ...
+
+
+@runtime_checkable
+class Batched(Protocol):
+    """Whatever draws in batches of a size of its own."""
+
+    @property
+    def batch_size(self) -> int:
+        """Rows decoded at once."""
+        ...
+
+
+@runtime_checkable
 class Slotted(Protocol):
     """A model with decoders of its own; any other is sampled by its states."""
 

@@ -7,17 +7,26 @@ A generator need only draw. Whoever asks for more asks `described`, or for a cap
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from alignbench.errors import UsageError, plain_failures
-from alignbench.types import Array, Checked, Draws, Selection
+from alignbench.types import Array, Checked, Draws, Sampler, Selection
 
 T = TypeVar("T")
 
 Rank = Callable[[Sequence[str], Draws], Array]
 """(prompts, draws) → (B,) what a selection ranks draws by."""
+
+
+class Fingerprinted(Protocol):
+    """The tokens of a generator, as far as they must be known to tell whether two generators share them."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Equal exactly where the tokens are."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -27,7 +36,7 @@ class Description:
     Some of it may be costly: quasi-rejection chooses its β when its selection is asked for.
     """
 
-    generator: Any
+    generator: Sampler | None
 
     def _said(self, name: str, default: T) -> T:
         said: T | None = getattr(self.generator, name, None)
@@ -61,9 +70,10 @@ class Description:
         return self._said("selection", none)
 
     @property
-    def proposal(self) -> Any:
+    def proposal(self) -> Sampler | None:
         """What it draws from, where that is not the base."""
-        return self._said("proposal", None)
+        none: Sampler | None = None
+        return self._said("proposal", none)
 
     @property
     def rank(self) -> Rank | None:
@@ -72,15 +82,22 @@ class Description:
         return self._said("rank", none)
 
     @property
-    def vocab(self) -> Any:
+    def vocab(self) -> Fingerprinted | None:
         """Its tokens; None where its draws have none."""
-        return self._said("vocab", None)
+        none: Fingerprinted | None = None
+        return self._said("vocab", none)
 
     @property
     def fingerprint(self) -> str | None:
         """That of its tokens; None where it has none, or says them in no way that is known here."""
         said = getattr(self.vocab, "fingerprint", None)
         return said if isinstance(said, str) else None
+
+    @property
+    def eos(self) -> Collection[int] | None:
+        """The ids that end a draw; None where it does not say them."""
+        found: Collection[int] | None = getattr(self.vocab, "eos", None)
+        return found
 
     @property
     def device(self) -> str:
@@ -90,10 +107,8 @@ class Description:
     @property
     def half(self) -> bool:
         """Whether the network behind it computes in half precision."""
-        thing, network = self.generator, None
-        while network is None and thing is not None:
-            network = getattr(thing, "network", None)
-            thing = getattr(thing, "model", getattr(thing, "base", None))
+        found = (getattr(thing, "network", None) for thing in stands_on(self.generator))
+        network = next((one for one in found if one is not None), None)
         return str(getattr(network, "dtype", "")).endswith(("bfloat16", "float16"))
 
     @property
@@ -113,12 +128,12 @@ class Description:
         return self._said("enumerable", False) is True
 
 
-def described(generator: Any) -> Description:
+def described(generator: Sampler | None) -> Description:
     """What a generator says of itself."""
     return Description(generator)
 
 
-def identity_of(generator: Any) -> Mapping[str, Any] | None:
+def identity_of(generator: Sampler | None) -> Mapping[str, Any] | None:
     """Plain data that a generator's draws depend on; None (nothing is stored) where it does not say."""
     identity = getattr(generator, "identity", None)
     if identity is None:
@@ -128,25 +143,33 @@ def identity_of(generator: Any) -> Mapping[str, Any] | None:
         return None if found is None else dict(json.loads(json.dumps(found)))
 
 
-def drawn_on(generator: Any) -> Iterator[Any]:
+def drawn_on(generator: Sampler | None) -> Iterator[Sampler]:
     """A generator, its proposal, if it draws from one, the proposal of that, and so on."""
     while generator is not None:
         yield generator
         generator = described(generator).proposal
 
 
-def called(generator: Any) -> str:
+def stands_on(generator: Sampler | None) -> Iterator[object]:
+    """A generator, the model or the base that it stands on, what that stands on, and so on."""
+    thing: object = generator
+    while thing is not None:
+        yield thing
+        thing = getattr(thing, "model", getattr(thing, "base", None))
+
+
+def called(generator: Sampler) -> str:
     """What errors call a generator: its name, else its class."""
     return described(generator).name or type(generator).__name__
 
 
-def readable(base: Any, draws: Draws) -> bool:
+def readable(base: Sampler, draws: Draws) -> bool:
     """Whether `base` can score the draws: they are ids of its tokens, or it has none."""
     fingerprint = described(base).fingerprint
     return fingerprint is None or (draws.tokens is not None and draws.vocab == fingerprint)
 
 
-def check(generator: Any, prompts: Sequence[str], max_tokens: int) -> None:
+def check(generator: Sampler, prompts: Sequence[str], max_tokens: int) -> None:
     """Raise UsageError where a prompt does not fit, as far as the generator can tell before a draw."""
     if isinstance(generator, Checked):
         with plain_failures(f"check of {called(generator)}", UsageError):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -25,6 +25,26 @@ class Remembering(Protocol):
         ...
 
 
+@runtime_checkable
+class WithLogits(Protocol):
+    """A state that keeps its logits."""
+
+    @property
+    def logits(self) -> torch.Tensor | None:
+        """(R, V); None where it does not have them."""
+        ...
+
+
+@runtime_checkable
+class OfLogits(Protocol):
+    """Positions of nats that can be had as logits."""
+
+    @property
+    def logits(self) -> Positions:
+        """The same places, as logits."""
+        ...
+
+
 def history_of(model: Model, rendered: str) -> Sequence[int]:
     """The ids that stand before a draw: its prompt's, unless the model says otherwise."""
     return model.history(rendered) if isinstance(model, Remembering) else model.encode(rendered, 0)
@@ -32,7 +52,7 @@ def history_of(model: Model, rendered: str) -> Sequence[int]:
 
 def logits_of(state: State) -> torch.Tensor:
     """(R, V) logits of a state."""
-    found: Any = getattr(state, "logits", None)
+    found = state.logits if isinstance(state, WithLogits) else None
     return state.log_probs if found is None else found
 
 
@@ -64,7 +84,8 @@ class Before:
         found = model.forced(rendered, draws)
         if not remembers:
             return Before(found)
-        return Before(getattr(found, "logits", found), Said.of(model, rendered, draws))
+        places = found.logits if isinstance(found, OfLogits) else found
+        return Before(places, Said.of(model, rendered, draws))
 
     def __getitem__(self, part: slice) -> tuple[torch.Tensor, torch.Tensor | None]:
         """(n, V) of those places, and (n, V) what was said before them."""

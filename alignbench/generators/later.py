@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from alignbench.errors import RunError, Unsupported
 from alignbench.generators.described import check, identity_of
@@ -13,24 +13,27 @@ from alignbench.registry import Entry
 from alignbench.seeds import Seed
 from alignbench.types import Array, Draws, Sampler
 
+S = TypeVar("S", bound=Sampler)
+Kind = TypeVar("Kind", bound=Sampler, covariant=True)
+
 
 @dataclass(frozen=True)
-class Later:
+class Later(Generic[Kind]):
     """A generator that is made when it is needed: `make` gives the same one each time, and `outline` is for before.
 
     An outline has the generator's identity, name and tokens, and checks prompts as it does; it cannot draw or score.
     """
 
-    outline: Any
-    make: Callable[[], Sampler]
+    outline: Kind
+    make: Callable[[], Kind]
 
 
-def made(given: Sampler | Later) -> Any:
+def made(given: S | Later[S]) -> S:
     """The generator itself, made now where it was not."""
     return given.make() if isinstance(given, Later) else given
 
 
-def outline_of(given: Sampler | Later) -> Any:
+def outline_of(given: S | Later[S]) -> S:
     """What can be told of a generator before it is made; one that is there is its own outline."""
     return given.outline if isinstance(given, Later) else given
 
@@ -74,7 +77,7 @@ class Recalled:
         raise RunError(f"{self.name}: asked for log-probabilities before it was made")
 
 
-def outlined(entry: Entry, arguments: Mapping[str, Any], name: str) -> Any:
+def outlined(entry: Entry, arguments: Mapping[str, Any], name: str) -> Sampler | None:
     """What a factory says of the generator that it would make of these arguments; None where it says nothing.
 
     A factory is registered with `outline`, a function of its arguments that gives a generator without weights, or with
@@ -82,7 +85,7 @@ def outlined(entry: Entry, arguments: Mapping[str, Any], name: str) -> Any:
     """
     given = {key: value for key, value in arguments.items() if key in entry.parameters}
     if "outline" in entry.meta:
-        found = entry.meta["outline"](**given)
+        found: Sampler | None = entry.meta["outline"](**given)
         if found is None:
             return None
         with suppress(Unsupported):  # only its weights tell what it is

@@ -11,15 +11,29 @@ import numpy as np
 import torch
 
 from alignbench.errors import RunError, Unsupported, UsageError
-from alignbench.generators.base import Conversing, Grouped, Model, Slotted, Spelling, State, Turns, Vocab
+from alignbench.generators.base import (
+    Chatting,
+    Conversing,
+    Grouped,
+    Listable,
+    Model,
+    Slotted,
+    Spelling,
+    State,
+    Steering,
+    Truncating,
+    Turns,
+    Vocab,
+)
 from alignbench.generators.budget import ran_out
+from alignbench.generators.described import Description, described
 from alignbench.generators.history import Before, after, logits_of, seen_of
 from alignbench.generators.replicas import at_once, replicas_of, shares
 from alignbench.generators.sampling import Order, sample
 from alignbench.generators.token_bytes import token_bytes
 from alignbench.generators.warp import PLAIN, Warp
 from alignbench.seeds import Seed
-from alignbench.types import Array, Draws
+from alignbench.types import Array, Distribution, Draws, Sampler
 
 CHUNK_BYTES = {"cpu": 24 * 2**20, "cuda": 512 * 2**20}
 """Most memory of the next-token distributions made at once. On a CPU below 32 MiB, above which the C library returns
@@ -118,12 +132,12 @@ class Law:
     @property
     def chats(self) -> bool:
         """Whether the model renders its prompts in a chat template."""
-        return bool(getattr(self.model, "chat", False))
+        return isinstance(self.model, Chatting) and bool(self.model.chat)
 
     @property
     def enumerable(self) -> bool:
         """Whether every continuation of the model can be listed."""
-        return bool(getattr(self.model, "enumerable", False))
+        return isinstance(self.model, Listable) and bool(self.model.enumerable)
 
     def token_bytes(self) -> tuple[bytes, ...]:
         """See `Spelled.token_bytes`."""
@@ -134,7 +148,7 @@ class Law:
         if isinstance(self.model, Slotted):
             self.model.forget()
 
-    def beside(self, base: Any, prompts: Sequence[str], draws: Draws) -> tuple[Array, Array, Array] | None:
+    def beside(self, base: Distribution, prompts: Sequence[str], draws: Draws) -> tuple[Array, Array, Array] | None:
         """See `Stepwise.beside`; raises UsageError where the two have different tokenizers."""
         return compare(self, base, prompts, draws) if isinstance(base, Law) else None
 
@@ -147,7 +161,7 @@ class Law:
     @property
     def truncates(self) -> bool:
         """Whether it may give probability 0 to what the model can say."""
-        return self.warp.truncates or bool(getattr(self.model, "truncates", False))
+        return self.warp.truncates or (isinstance(self.model, Truncating) and bool(self.model.truncates))
 
     def identity(self) -> Mapping[str, Any]:
         """All that a draw depends on besides prompt, length and seed."""
@@ -157,17 +171,18 @@ class Law:
     @property
     def remark(self) -> str:
         """See `Evidence.remark`."""
-        return self._said("remark")
+        return "; ".join(filter(None, (one.remark for one in self._sayers)))
 
     @property
     def uncounted(self) -> str:
         """See `Cost.uncounted`."""
-        return self._said("uncounted")
+        return "; ".join(filter(None, (one.uncounted for one in self._sayers)))
 
-    def _said(self, what: str) -> str:
-        """What the frame and the law that the model steers, if any, say."""
-        told = (getattr(thing, what, "") for thing in (self.frame, getattr(self.model, "base", None)))
-        return "; ".join(filter(None, told))
+    @property
+    def _sayers(self) -> list[Frame | Description]:
+        """Who has something to say besides the law itself: its frame, and the law that its model steers."""
+        steered = [described(self.model.base)] if isinstance(self.model, Steering) else []
+        return [*([] if self.frame is None else [self.frame]), *steered]
 
     def warped(self, **settings: Any) -> Law:
         """The same model with some settings changed."""
@@ -270,7 +285,7 @@ class Law:
         return Before.of(self.model, [self.render(prompts[i]) for i in draws.prompt], draws, remembers=remembers)
 
 
-def law_of(base: Any, aligner: str) -> Law:
+def law_of(base: Sampler, aligner: str) -> Law:
     """`base` as a law whose decoding settings can change; raises Unsupported for a black box."""
     if not isinstance(base, Law):
         raise Unsupported(
@@ -280,7 +295,7 @@ def law_of(base: Any, aligner: str) -> Law:
     return base
 
 
-def _conversing(model: Any) -> Conversing:
+def _conversing(model: Model) -> Conversing:
     """The model as one that can be spoken to in turns; raises Unsupported where it cannot."""
     if not isinstance(model, Conversing):
         raise Unsupported(f"{model.name} has no chat template: leave out chat=true")

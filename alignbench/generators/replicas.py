@@ -7,17 +7,45 @@ import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import Any, Protocol, Self, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
 
+from alignbench.generators.base import Model
+from alignbench.generators.budget import Budget
 from alignbench.types import Array
 
 T = TypeVar("T")
 
 
-def replicated(model: Any, devices: Sequence[torch.device]) -> Any:
+@runtime_checkable
+class Replicated(Protocol):
+    """A model that may have copies."""
+
+    @property
+    def replicas(self) -> Sequence[Model]:
+        """The copies, on devices of their own."""
+        ...
+
+
+class Replicable(Model, Protocol):
+    """A model that can be copied: what its copies do not share."""
+
+    network: Any  # of another library
+    tokenizer: Any
+    budget: Budget
+    replicas: tuple[Self, ...]
+
+    def forget(self) -> None:
+        """Let go of memory that is kept only to be faster."""
+        ...
+
+
+R = TypeVar("R", bound=Replicable)
+
+
+def replicated(model: R, devices: Sequence[torch.device]) -> R:
     """The model, with a copy of it on each of `devices`; a copy differs in nothing but its place."""
     for device in devices:
         other = copy.copy(model)
@@ -29,9 +57,9 @@ def replicated(model: Any, devices: Sequence[torch.device]) -> Any:
     return model
 
 
-def replicas_of(model: Any) -> tuple[Any, ...]:
+def replicas_of(model: Model) -> tuple[Model, ...]:
     """The model and its copies."""
-    return (model, *getattr(model, "replicas", ()))
+    return (model, *model.replicas) if isinstance(model, Replicated) else (model,)
 
 
 def shares(count: int, parts: int) -> list[Array]:

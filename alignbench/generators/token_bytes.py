@@ -8,38 +8,38 @@ from functools import cache
 from typing import Any
 
 from alignbench.errors import UsageError
+from alignbench.generators.base import Model, Steering, Vocab, WithTokenizer
 
 BYTE = re.compile(r"<0x([0-9A-F]{2})>")
 UNREADABLE = "\ufffd"
 
 
-def token_bytes(model: Any) -> tuple[bytes, ...]:
+def token_bytes(model: Model) -> tuple[bytes, ...]:
     """(V,) bytes that each token adds to a continuation; b"" for ids that are no text (EOS, special, unknown).
 
     The tokenizer's own decoding says them, after a token of plain text; where a token is only a part of a character,
     its name does (byte-level BPE, byte fallback). In an exact world a token is a space and its word. Raises UsageError
     where a tokenizer does not name the bytes of such a part.
     """
-    while hasattr(model, "base"):  # a steered model says its base's tokens
+    while isinstance(model, Steering):  # a steered model says its base's tokens
         model = model.base.model
-    if hasattr(model, "tokenizer"):
-        return _of_tokenizer(model)
+    if isinstance(model, WithTokenizer):
+        return _of_tokenizer(model.tokenizer, model.vocab, model.name)
     eos = model.vocab.eos
     return tuple(b"" if i in eos else f" {word}".encode() for i, word in enumerate(model.vocab.tokens))
 
 
-def _of_tokenizer(model: Any) -> tuple[bytes, ...]:
-    tokenizer, vocab = model.tokenizer, model.vocab
+def _of_tokenizer(tokenizer: Any, vocab: Vocab, name: str) -> tuple[bytes, ...]:
     said = [i for i in range(min(len(vocab), len(tokenizer))) if i not in vocab.eos]
     alone = _decoded(tokenizer, [[i] for i in said])
     plain = next((k for k, text in enumerate(alone) if text.strip().isalnum() and text.isascii()), None)
     if plain is None:
-        raise UsageError(f"{model.name}: none of its tokens is a plain word or letter, so that no text can be steered")
+        raise UsageError(f"{name}: none of its tokens is a plain word or letter, so that no text can be steered")
     before, anchor = alone[plain], said[plain]
     found = [b""] * len(vocab)
     for i, text in zip(said, _decoded(tokenizer, [[anchor, i] for i in said]), strict=True):
         text = text[len(before) :]
-        found[i] = _part(vocab.tokens[i], model.name) if UNREADABLE in text else text.encode("utf-8", "surrogatepass")
+        found[i] = _part(vocab.tokens[i], name) if UNREADABLE in text else text.encode("utf-8", "surrogatepass")
     return tuple(found)
 
 

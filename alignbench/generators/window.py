@@ -8,6 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 
 from alignbench.errors import UsageError
+from alignbench.generators.base import Model
 
 MASKED = ("sdpa", "eager")
 """Implementations of attention that take a mask of any shape."""
@@ -46,7 +47,7 @@ class Windowable(Protocol):
         """The window that it is under."""
         ...
 
-    def windowed(self, window: Window) -> Any:
+    def windowed(self, window: Window) -> Model:
         """The same model under a window; raises UsageError where it cannot be."""
         ...
 

@@ -17,6 +17,7 @@ from alignbench.registry import Entry
 from alignbench.run.provenance import own_version
 from alignbench.sources import remembered_digest, sha256_file, sha256_folder
 from alignbench.spec import Spec
+from alignbench.types import Sampler
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Known:
                 return Recalled(content["name"], content["identity"], content["tokens"])
         return None
 
-    def remember(self, spec: Spec, entry: Entry, handed: Mapping[str, Any], generator: Any) -> Recalled | None:
+    def remember(self, spec: Spec, entry: Entry, handed: Mapping[str, Any], generator: Sampler) -> Recalled | None:
         """Keep what a generator says of itself, if it says what it is."""
         path, said = self._path(spec, entry, handed), identity_of(generator)
         if path is None or said is None:

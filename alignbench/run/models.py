@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from alignbench.aligners.base import told
+from alignbench.aligners.base import Aligner, told
 from alignbench.errors import AlignbenchError, Unsupported, UsageError, brief, let_go
 from alignbench.generators.described import described
 from alignbench.generators.later import Later, outlined
@@ -19,31 +19,31 @@ from alignbench.spec import Spec
 from alignbench.types import Sampler, Warpable
 
 
-def name_of(generator: Any, spec: Any) -> str:
+def name_of(generator: Sampler | None, spec: Spec | Sampler | None) -> str:
     """What tables call a generator: its own name, else its spec, else its class."""
     if name := described(generator).name:
         return name
     return spec.label if isinstance(spec, Spec) else type(generator).__name__
 
 
-def label_of(given: Any) -> str:
+def label_of(given: Spec | Sampler) -> str:
     """What a given model is called before it is loaded: its spec, or an object's own name."""
     return given.label if isinstance(given, Spec) else name_of(given, given)
 
 
-def same(a: Any, b: Any) -> bool:
+def same(a: object, b: object) -> bool:
     """Whether two givens are one object or equal specs."""
     return a is b or (isinstance(a, Spec) and isinstance(b, Spec) and a == b)
 
 
-def recipe_of(given: Any) -> tuple[str, Any]:
+def recipe_of(given: Spec | Aligner) -> tuple[str, Aligner]:
     """The label and the aligner of a spec or of an aligner object.
 
     The label has the defaults that are numbers filled in, so that a table says what was run whatever they become; a
     choice that is left at its default is the plain recipe, and is not said.
     """
     recipe = given.build(aligners, "aligner") if isinstance(given, Spec) else given
-    if not hasattr(recipe, "align"):
+    if not isinstance(recipe, Aligner):
         raise UsageError(f"aligner {brief(recipe)}: must be a spec such as best_of_n:n=4, or an object with 'align'")
     try:
         inspect.signature(recipe.align).bind(None)
@@ -63,10 +63,10 @@ class Models:
     broken: dict[str, AlignbenchError] = field(default_factory=dict)  # label → why it cannot be had
     known: Known = field(default_factory=lambda: Known(None))
     loaded: dict[str, Sampler] = field(default_factory=dict)
-    outlines: dict[str, Any] = field(default_factory=dict)  # None where only loading tells
+    outlines: dict[str, Sampler | None] = field(default_factory=dict)  # None where only loading tells
     kept: set[str] = field(default_factory=set)  # labels of what stays loaded
 
-    def load(self, given: Any, *, keep: bool = False) -> Sampler:
+    def load(self, given: Spec | Sampler, *, keep: bool = False) -> Sampler:
         """The generator of a spec, loaded once; an object stands for itself.
 
         One that is not to be kept goes when the next comes. Raises what its factory raised, each time.
@@ -89,7 +89,7 @@ class Models:
             self.kept.add(label)
         return self.loaded[label]
 
-    def outline(self, given: Any) -> Any:
+    def outline(self, given: Spec | Sampler) -> Sampler | None:
         """What can be checked of a generator without loading its weights; None where only they can tell.
 
         One that is loaded, and an object, is its own outline.
@@ -103,12 +103,13 @@ class Models:
             return None
         arguments = {**{k: v for k, v in self.handed.items() if k in entry.parameters}, **given.arguments}
         try:
-            return entry.meta["outline"](**arguments)
+            found: Sampler | None = entry.meta["outline"](**arguments)
+            return found
         except AlignbenchError as error:
             self.broken[given.label] = error
             raise
 
-    def later(self, given: Any, *, keep: bool = False) -> Sampler | Later:
+    def later(self, given: Spec | Sampler, *, keep: bool = False) -> Sampler | Later[Sampler]:
         """The generator of a spec, loaded when it is needed; now, where nothing else tells what it is."""
         if not isinstance(given, Spec):
             return self.load(given)
@@ -121,7 +122,7 @@ class Models:
             self.outlines[given.label] = outline
         return Later(outline, lambda: self.load(given, keep=keep))
 
-    def _outlined(self, given: Spec) -> Any:
+    def _outlined(self, given: Spec) -> Sampler | None:
         """An outline that says what the generator is; None where it must be loaded to know."""
         if given.label in self.outlines:
             return self.outlines[given.label]
@@ -136,7 +137,7 @@ class Models:
         self.outlines[given.label] = found or self.known.recall(given, entry, self.handed)
         return self.outlines[given.label]
 
-    def warped(self, given: Any, model: Any) -> Any:
+    def warped(self, given: Spec | Sampler, model: Sampler) -> Sampler:
         """The model under the run's decoding settings; raises Unsupported where it has none."""
         if not self.gen_kwargs:
             return model
@@ -144,7 +145,7 @@ class Models:
             raise Unsupported(f"--gen_kwargs: {name_of(model, given)} has no decoding settings")
         return model.warped(**self.gen_kwargs)
 
-    def named(self, given: Any, model: Any) -> str:
+    def named(self, given: Spec | Sampler, model: Sampler) -> str:
         """What tables call a model under the run's decoding settings."""
         settings = ",".join(f"{key}={value}" for key, value in self.gen_kwargs.items())
         return f"{name_of(model, given)}:{settings}" if settings else name_of(model, given)
@@ -158,7 +159,7 @@ class Models:
             gc.collect()  # a network may refer to itself
 
 
-def _sampler(thing: Any, who: str) -> Sampler:
+def _sampler(thing: object, who: str) -> Sampler:
     if not isinstance(thing, Sampler):
         raise Unsupported(f"{who} has no method 'sample'")
     return thing

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
+from alignbench.aligners.base import Aligner
 from alignbench.errors import AlignbenchError, UsageError, unknown
 from alignbench.generators.hf.series import expand, step_in
 from alignbench.registry import generator as generators
 from alignbench.registry import load_plugins
-from alignbench.run.models import name_of, recipe_of, same
+from alignbench.run.models import label_of, name_of, recipe_of, same
 from alignbench.run.settings import Settings
 from alignbench.spec import Spec, parse_spec
 from alignbench.task import Task, load_task, task_files
+from alignbench.types import Sampler
 
 _LOG = logging.getLogger(__name__)
 
@@ -24,10 +25,10 @@ class Plan:
     """What settings come to, and what of it cannot be had."""
 
     settings: Settings
-    recipes: list[tuple[str, Any]]  # label and aligner
-    models: list[Any] = field(default_factory=list)  # those asked for, each checkpoint of a series by itself
-    base: Any = None  # of the tasks that bring none
-    judge: Any = None
+    recipes: list[tuple[str, Aligner]]  # label and aligner
+    models: list[Spec | Sampler] = field(default_factory=list)  # those asked for, each checkpoint of a series by itself
+    base: Spec | Sampler | None = None  # of the tasks that bring none
+    judge: Spec | Sampler | None = None
     tasks: list[Task] = field(default_factory=list)  # under --limit
     sizes: dict[str, int] = field(default_factory=dict)  # prompts of each task before --limit
     steps: dict[str, int | None] = field(default_factory=dict)  # label of a checkpoint that a pattern stood for → step
@@ -40,11 +41,11 @@ class Plan:
         return (draws.get(task.name) if isinstance(draws, Mapping) else draws) or task.draws
 
     @property
-    def others(self) -> list[Any]:
+    def others(self) -> list[Spec | Sampler]:
         """The models beside the base, which itself is one under decoding settings."""
         return [given for given in self.models if self.settings.gen_kwargs or not same(given, self.base)]
 
-    def checkpoints(self, given: Any) -> list[Any]:
+    def checkpoints(self, given: Spec | Sampler) -> Sequence[Spec | Sampler]:
         """Every checkpoint of a series as a model of its own; a pattern that matches nothing is told."""
         if not isinstance(given, Spec):
             return [given]
@@ -56,11 +57,11 @@ class Plan:
         self.steps |= {one.label: step_in(given, one) for one in found if one != given}
         return found
 
-    def only(self, given: Any, word: str) -> Any:
-        """The one model that a base or judge is. Raises UsageError on a pattern of several."""
-        found = self.checkpoints(given)
-        if len(found) > 1:
-            raise UsageError(f"--{word} {given.label}: a series of checkpoints; name one of them")
+    def only(self, given: Spec | Sampler | None, word: str) -> Spec | Sampler | None:
+        """The one model that a base or judge is, if any. Raises UsageError on a pattern of several."""
+        found = [None] if given is None else self.checkpoints(given)
+        if given is not None and len(found) > 1:
+            raise UsageError(f"--{word} {label_of(given)}: a series of checkpoints; name one of them")
         return found[0]
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from alignbench.errors import AlignbenchError, let_go
 from alignbench.files import check_writable, digest
@@ -27,7 +26,7 @@ from alignbench.run.writer import Writer
 from alignbench.scoring.bench import Bench
 from alignbench.scoring.references import KNOWN, References
 from alignbench.seeds import Seed
-from alignbench.spec import STEP
+from alignbench.spec import STEP, Spec
 from alignbench.store.draws import DrawStore
 from alignbench.task import Task
 from alignbench.types import Sampler
@@ -56,7 +55,7 @@ class _Other:
     """A model beside the base, not loaded yet."""
 
     number: int
-    given: Any
+    given: Spec | Sampler
     cannot_do: frozenset[str]  # names of the tasks that it cannot do
 
 
@@ -93,7 +92,7 @@ class _Run:
         for why, names in lost.values():
             self.outcome.fail(f"{', '.join(names)}: {why}", why)
 
-    def _bench(self, task: Task, name: str, base: Sampler | Later, seed: int) -> Bench:
+    def _bench(self, task: Task, name: str, base: Sampler | Later[Sampler], seed: int) -> Bench:
         judge, folder = None if task.base else self.plan.judge, self.settings.output_path
         return Bench(
             task=task, given=base, base_name=name, draws=self.plan.draws_of(task),
@@ -117,7 +116,7 @@ class _Run:
                 found.append(_Other(number, given, self._cannot_do(given, outline, benches)))
         return found
 
-    def _cannot_do(self, given: Any, outline: Any, benches: Sequence[Bench]) -> frozenset[str]:
+    def _cannot_do(self, given: Spec | Sampler, outline: Sampler | None, benches: Sequence[Bench]) -> frozenset[str]:
         """Names of the tasks whose prompts a model cannot read, or whose base it cannot be compared with."""
         if outline is None:
             return frozenset()
@@ -142,9 +141,8 @@ class _Run:
             remember(self.settings.output_path, bench.task)
             if not task_run.prepared():
                 continue
-            base = Candidate(
-                bench.base_name, step=None if bench.task.base else self._step(self.plan.base, bench.outline)
-            )
+            given = None if bench.task.base else self.plan.base
+            base = Candidate(bench.base_name, step=None if given is None else self._step(given, bench.outline))
             task_run.base(base)
             for number, (label, recipe) in enumerate(dict(self.plan.recipes).items()):
                 candidate = replace(base, aligner=label, shots=getattr(recipe, "shots", 0))
@@ -178,13 +176,13 @@ class _Run:
         for task_run in tasks:
             task_run.model(other.number, candidate, generator)
 
-    def _warped_later(self, given: Any) -> Sampler | Later:
+    def _warped_later(self, given: Spec | Sampler) -> Sampler | Later[Sampler]:
         """A model under the run's decoding settings, loaded when it is needed."""
         models, later = self.models, self.models.later(given)
         if models.gen_kwargs and isinstance(outline_of(later), Recalled):  # its settings are not known
             later = models.load(given)
         if not isinstance(later, Later):
-            return models.warped(given, later)  # type: ignore[no-any-return]
+            return models.warped(given, later)
         return Later(models.warped(given, later.outline), lambda: models.warped(given, models.load(given)))
 
     def _writer(self, references: References, candidate: Candidate) -> Writer:
@@ -194,7 +192,7 @@ class _Run:
             log_samples=self.settings.log_samples,
         )  # fmt: skip
 
-    def _step(self, given: Any, model: Any) -> int | None:
+    def _step(self, given: Spec | Sampler, model: Sampler) -> int | None:
         """The training step of a checkpoint: what a pattern stood for tells it, else a name with "step" or such."""
         if (label := label_of(given)) in self.plan.steps:
             return self.plan.steps[label]
@@ -202,7 +200,7 @@ class _Run:
         return step_of(name) if STEP.search(name) else None
 
 
-def _unique_name(name: str, generator: Any, taken: set[str]) -> str:
+def _unique_name(name: str, generator: Sampler, taken: set[str]) -> str:
     """The name, with a few digits of the generator's identity after it where another has it already.
 
     Two checkpoints may both lie in a folder called `final`; were they one name, they would be one row.

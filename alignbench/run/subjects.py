@@ -24,11 +24,11 @@ class Subject(Protocol):
         """What its evidence is found by, told before any work; None: it is not found so."""
         ...
 
-    def make(self) -> Any:
+    def make(self) -> Sampler:
         """The generator, made now; a plug-in's failure is one line."""
         ...
 
-    def told(self, generator: Any) -> Mapping[str, Any] | None:
+    def told(self, generator: Sampler) -> Mapping[str, Any] | None:
         """What evidence may be found by once the generator is there."""
         ...
 
@@ -51,7 +51,7 @@ class Subject(Protocol):
 class Given:
     """A generator that a user names or gives."""
 
-    generator: Sampler | Later
+    generator: Sampler | Later[Sampler]
     weights: Mapping[str, str] = field(default_factory=dict)
     training: Training | None = None
 
@@ -60,11 +60,11 @@ class Given:
         """See `Subject`."""
         return identity_of(outline_of(self.generator))
 
-    def make(self) -> Any:
+    def make(self) -> Sampler:
         """See `Subject`."""
         return made(self.generator)
 
-    def told(self, generator: Any) -> Mapping[str, Any] | None:
+    def told(self, generator: Sampler) -> Mapping[str, Any] | None:
         """See `Subject`."""
         return identity_of(generator)
 
@@ -90,12 +90,12 @@ class Aligned:
         except Exception:
             return None
 
-    def make(self) -> Any:
+    def make(self) -> Sampler:
         """See `Subject`."""
         with plain_failures(f"align of {type(self.aligner).__name__}", RunError):
             return self.setting.aligned(self.aligner)
 
-    def told(self, generator: Any) -> Mapping[str, Any] | None:
+    def told(self, generator: Sampler) -> Mapping[str, Any] | None:
         """See `Subject`; an aligner that works and does not say what it does may do another thing each time."""
         return identity_of(generator) if isinstance(self.aligner, Immediate) else None
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
+from alignbench.aligners.base import Aligner
 from alignbench.errors import RunError, UsageError
 from alignbench.generators.described import described
 from alignbench.generators.later import Later, outline_of
@@ -64,11 +64,11 @@ class TaskRun:
         """The rows of the base itself."""
         self._row(self.place, candidate, self.bench.given)
 
-    def model(self, number: int, candidate: Candidate, generator: Sampler | Later) -> None:
+    def model(self, number: int, candidate: Candidate, generator: Sampler | Later[Sampler]) -> None:
         """The rows of another model, the `number`th."""
         self._row(replace(self.place, part=MODEL, number=number), candidate, generator)
 
-    def aligner(self, number: int, candidate: Candidate, recipe: Any) -> None:
+    def aligner(self, number: int, candidate: Candidate, recipe: Aligner) -> None:
         """The rows of an aligner on the base, the `number`th."""
         with self._placing(replace(self.place, part=ALIGNER, number=number), candidate) as rows:
             made = Aligned(recipe, self.references.setting)
@@ -83,7 +83,7 @@ class TaskRun:
         with self._placing(replace(self.place, part=DRAWS_OF_P), candidate) as rows:
             rows += rows_of_p(self.writer(self.references, candidate), self._failed(candidate))
 
-    def _row(self, place: Place, candidate: Candidate, generator: Sampler | Later) -> None:
+    def _row(self, place: Place, candidate: Candidate, generator: Sampler | Later[Sampler]) -> None:
         with self._placing(place, candidate) as rows:
             given = Given(generator)
             rows += rows_of_generator(self.writer(self.references, candidate), given, self._failed(candidate))

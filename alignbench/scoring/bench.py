@@ -24,7 +24,7 @@ class Bench:
     """One task on one base: draws of any generator on its prompts, and their scores."""
 
     task: Task
-    given: Sampler | Later  # the base
+    given: Sampler | Later[Sampler]  # the base
     base_name: str
     store: DrawStore
     draws: int  # per prompt
@@ -32,15 +32,15 @@ class Bench:
     progress: Progress
     limit: int | None = None  # the run's --limit, for the record: the task is already cut to it
     whole: int = 0  # prompts of the task before that cut
-    given_judge: Sampler | Later | None = None
+    given_judge: Sampler | Later[Sampler] | None = None
     judge_name: str = ""
     output: Path | None = None  # the folder of the run
     fresh: int = field(default=0, init=False)  # draws that were not found on disk
 
     def __post_init__(self) -> None:
         for what, name, given in (("base", self.base_name, self.given), ("judge", self.judge_name, self.given_judge)):
-            if given is not None and not isinstance(outline_of(given), Distribution):
-                raise Unsupported(f"{what} '{name}': has no log_prob, so it cannot score draws")
+            if given is not None:
+                _scoring(outline_of(given), what, name)
 
     @property
     def prompts(self) -> tuple[str, ...]:
@@ -48,19 +48,19 @@ class Bench:
         return self.task.prompts
 
     @property
-    def base(self) -> Any:
+    def base(self) -> Distribution:
         """The base, loaded now if it was not."""
-        return made(self.given)
+        return _scoring(made(self.given), "base", self.base_name)
 
     @property
-    def judge(self) -> Any:
+    def judge(self) -> Distribution | None:
         """Who measures fluency, loaded now if it was not; None: the base."""
-        return None if self.given_judge is None else made(self.given_judge)
+        return None if self.given_judge is None else _scoring(made(self.given_judge), "judge", self.judge_name)
 
     @property
-    def outline(self) -> Any:
+    def outline(self) -> Distribution:
         """What can be told of the base before it is loaded."""
-        return outline_of(self.given)
+        return _scoring(outline_of(self.given), "base", self.base_name)
 
     @property
     def base_identity(self) -> Mapping[str, Any] | None:
@@ -77,7 +77,7 @@ class Bench:
         """Whether base and judge say what they are, so that evidence can be found."""
         return self.base_identity is not None and (self.given_judge is None or self.judge_identity is not None)
 
-    def check(self, generator: Any = None, what: str = "a KL divergence between them") -> None:
+    def check(self, generator: Sampler | None = None, what: str = "a KL divergence between them") -> None:
         """Raise UsageError before anything is drawn, where a prompt does not fit or tokenizers differ."""
         law = self.outline if generator is None else generator
         check(law, self.prompts, self.task.max_tokens)
@@ -124,3 +124,10 @@ class Bench:
             log_gen=scores.get("log_gen"), log_judge=log_judge, kl_base=scores.get("kl_base"),
             phi=target.moments(features) if target.needs_fit else None,
         )  # fmt: skip
+
+
+def _scoring(generator: Sampler, what: str, name: str) -> Distribution:
+    """The generator as one that scores draws; raises Unsupported where it cannot."""
+    if not isinstance(generator, Distribution):
+        raise Unsupported(f"{what} '{name}': has no log_prob, so it cannot score draws")
+    return generator

@@ -12,10 +12,10 @@ except ImportError:  # Windows does not say
 
 from alignbench.generators.described import described, drawn_on
 from alignbench.store.draws import Stored
-from alignbench.types import Cost, Draws, Training
+from alignbench.types import Cost, Draws, Sampler, Training
 
 
-def cost_of(stored: Stored, own: Draws, generator: Any, training: Training | None) -> Cost:
+def cost_of(stored: Stored, own: Draws, generator: Sampler, training: Training | None) -> Cost:
     """The cost of the stored draws, of which `own` were kept, and of the `training` before."""
     drawn = stored.draws
     spent = drawn.length if drawn.spent is None else drawn.spent

@@ -9,21 +9,21 @@ from typing import Any
 import numpy as np
 
 from alignbench.errors import RunError, UsageError, brief, plain_failures
-from alignbench.generators.described import described
+from alignbench.generators.described import called, described
 from alignbench.scoring.bench import Bench
 from alignbench.scoring.cost import cost_of, reset_peak
 from alignbench.scoring.references import References
 from alignbench.scoring.trust import rescored
 from alignbench.seeds import APART
 from alignbench.target.truth import exact_values
-from alignbench.types import Array, Distribution, Draws, Evidence, Scored, Selection, Stepwise, Training
+from alignbench.types import Array, Distribution, Draws, Evidence, Sampler, Scored, Selection, Stepwise, Training
 
 WEIGHED = 1000 * APART
 """Sample numbers of the draws by which the proposal of a generator is weighed begin here."""
 UNKNOWN_STEPS = {"kl_base": "the generator's next-token distributions are not known"}
 
 
-def evidence_of(references: References, label: str, generator: Any, training: Training | None = None) -> Evidence:
+def evidence_of(references: References, label: str, generator: Sampler, training: Training | None = None) -> Evidence:
     """Everything that is measured about `generator`; raises RunError when it kept no draw of some prompt.
 
     `training`: what it took to make the generator.
@@ -76,15 +76,14 @@ class _Scores:
     rescoring: float | None = None
 
 
-def _score(references: References, generator: Any, own: Draws) -> _Scores:
+def _score(references: References, generator: Sampler, own: Draws) -> _Scores:
     """Own draws scored, log π of the reference draws, and why what is missing is missing."""
     bench, target = references.bench, references.target
     if generator is bench.base:
         log_base = bench.log_base(own)
         scored = bench.scored(target, own, log_base, log_gen=log_base, kl_base=np.zeros(len(own)))
         return _Scores(scored, references.ref.log_base)
-    found = generator.beside(bench.base, bench.prompts, own) if isinstance(generator, Stepwise) else None
-    if found is not None:
+    if isinstance(generator, Stepwise) and (found := generator.beside(bench.base, bench.prompts, own)) is not None:
         again, log_base, kl_base = found
         return _trusted(references, generator, bench.scored(target, own, log_base, kl_base=kl_base), again)
     selected = described(generator).selection is not None
@@ -100,7 +99,7 @@ def _score(references: References, generator: Any, own: Draws) -> _Scores:
     return _Scores(scored, None, reasons)
 
 
-def _trusted(references: References, generator: Any, scored: Scored, again: Array) -> _Scores:
+def _trusted(references: References, generator: Distribution, scored: Scored, again: Array) -> _Scores:
     """The scores of a generator with a density, unless rescoring (`again`) contradicts what sampling said."""
     own, half = scored.draws, described(generator).half
     gap, refused = rescored(own, again, half)
@@ -125,19 +124,23 @@ def _check_kept(bench: Bench, own: Draws, drawn: Draws) -> None:
         )
 
 
-def _rank(bench: Bench, generator: Any, ref: Scored) -> Array | None:
+def _rank(bench: Bench, generator: Sampler, ref: Scored) -> Array | None:
     """What `generator` ranks the reference draws by; None where that is log P − log a, or it does not rank."""
     rank = described(generator).rank
     return None if rank is None else np.asarray(rank(bench.prompts, ref.draws), dtype=float)
 
 
-def _proposal(generator: Any, base: Any) -> Any:
+def _proposal(generator: Sampler, base: Distribution) -> Distribution | None:
     """What `generator` selects from; None where that is the base, or it does not select."""
     proposal, selects = described(generator).proposal, described(generator).selection is not None
-    return proposal if selects and proposal is not base else None
+    if not selects or proposal is None or proposal is base:
+        return None
+    if not isinstance(proposal, Distribution):
+        raise RunError(f"{called(proposal)}: has no log_prob, by which the draws that are kept of it are weighed")
+    return proposal
 
 
-def _weighed(references: References, proposal: Any) -> Scored | None:
+def _weighed(references: References, proposal: Distribution | None) -> Scored | None:
     """Fresh draws of what a generator selects from, scored under it, base and target; None: the base."""
     if proposal is None:
         return None
@@ -148,7 +151,7 @@ def _weighed(references: References, proposal: Any) -> Scored | None:
     return bench.scored(references.target, draws, log_base, log_gen=np.asarray(log_q, dtype=float))
 
 
-def _truth(references: References, generator: Any) -> Mapping[str, float] | None:
+def _truth(references: References, generator: Sampler) -> Mapping[str, float] | None:
     """Exact values; None where the world is too large to be listed."""
     bench = references.bench
     try:

@@ -11,6 +11,7 @@ import numpy as np
 from alignbench.aligners.base import Setting
 from alignbench.errors import RunError, Unsupported, brief, plain_failures
 from alignbench.files import digest
+from alignbench.generators.later import Later
 from alignbench.scoring.bench import Bench
 from alignbench.scoring.fits import FitFile, KnownFit
 from alignbench.seeds import ACCEPT, APART
@@ -73,8 +74,9 @@ class References:
     def setting(self) -> Setting:
         """What aligners are put to work on."""
         bench, task = self.bench, self.bench.task
+        given = Later(bench.outline, lambda: bench.base) if isinstance(bench.given, Later) else bench.base
         return Setting(
-            bench.given, self.target, bench.prompts, task.max_tokens, bench.seed.on("train"), task.train, bench.store,
+            given, self.target, bench.prompts, task.max_tokens, bench.seed.on("train"), task.train, bench.store,
             work=bench.output and bench.output / WORK, progress=bench.progress,
         )  # fmt: skip
 
@@ -112,7 +114,7 @@ class References:
             log_proposal=log_proposal(joined.prompt, component, np.stack(logs, axis=1)),
         )  # fmt: skip
 
-    def _proposals(self) -> dict[str, Any]:
+    def _proposals(self) -> dict[str, Distribution]:
         """Label → the generator of each of the task's proposals; raises Unsupported for one without a density."""
         found, task = {}, self.bench.task
         for spec in task.proposals:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -14,11 +13,11 @@ from alignbench.stats import discrete, resampled
 from alignbench.stats.selection import selected
 from alignbench.stats.weights import cells
 from alignbench.target import Target
-from alignbench.types import Array, Distribution, Draws, Selection
+from alignbench.types import Array, Distribution, Draws, Sampler, Selection
 
 
 def exact_values(
-    base: Any, generator: Any, target: Target, prompts: Sequence[str], max_tokens: int
+    base: Distribution, generator: Sampler, target: Target, prompts: Sequence[str], max_tokens: int
 ) -> Mapping[str, float] | None:
     """`metric.part` → its exact value (nats; TV and shares 0 to 1), mean over prompts, by listing every continuation.
 
@@ -81,12 +80,14 @@ def _reached(target: Target, means: Mapping[str, float]) -> dict[str, float]:
 
 
 def _law_of(
-    base: Autoregressive, generator: Any, prompts: Sequence[str], draws: Draws, ratio: Array
+    base: Autoregressive, generator: Sampler, prompts: Sequence[str], draws: Draws, ratio: Array
 ) -> Callable[[Array], Array] | None:
     """A function from the rows of one prompt to the generator's probabilities of them."""
     selection = described(generator).selection
     proposal = described(generator).proposal or base
     if selection is not None and (selection.kind in ("quasi", "resampled") or proposal is not base):
+        if not isinstance(proposal, Distribution):
+            return None
         return _weighing(selection, proposal, prompts, draws, ratio)
     if selection is not None and draws.log_prob is not None:
         mass, rank = np.exp(draws.log_prob), described(generator).rank
@@ -103,7 +104,7 @@ def _law_of(
 
 
 def _weighing(
-    selection: Selection, proposal: Any, prompts: Sequence[str], draws: Draws, ratio: Array
+    selection: Selection, proposal: Distribution, prompts: Sequence[str], draws: Draws, ratio: Array
 ) -> Callable[[Array], Array] | None:
     """As `_law_of`, for a law that keeps draws of a proposal by their weights; None where they are too many to sum."""
     assert draws.log_prob is not None

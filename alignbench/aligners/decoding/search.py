@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from alignbench.aligners.base import Immediate, Setting, whole
 from alignbench.errors import Unsupported, UsageError
 from alignbench.generators.base import Autoregressive
 from alignbench.generators.point_mass import Beams, PointMass
 from alignbench.registry import aligner
+from alignbench.types import Sampler
 
 
 @aligner("greedy", target_driven=False, density="exact")
@@ -47,7 +47,7 @@ class Beam(Immediate):
         return PointMass(_walked(setting.base, "beam"), setting.max_tokens, beams)
 
 
-def _walked(base: Any, aligner: str) -> Autoregressive:
+def _walked(base: Sampler, aligner: str) -> Autoregressive:
     """`base` as a law that can be walked token by token; raises Unsupported for any other."""
     if not isinstance(base, Autoregressive):
         raise Unsupported(

@@ -103,7 +103,7 @@ class Examples:
         if not self.aligner.chat:
             examples = ((one + said).replace(BLANK, " ") for one, said in shown)
             return BLANK.join([*filter(None, [self.aligner.text]), *examples, asked])
-        if self.setting.base.chats:
+        if law_of(self.setting.base, "few_shot").chats:
             pairs = ((("user", self._as_base(one)), ("assistant", said.strip())) for one, said in shown)
             return [*(turn for pair in pairs for turn in pair), ("user", self._as_base(asked))]
         text = self.aligner.text or "{prompt}"
@@ -128,7 +128,7 @@ class Examples:
     def _draws(self, rows: Array) -> Draws:
         """The draws at these rows, all of them with P > 0."""
         here = self.setting
-        recipe: Any = Rejection(self.aligner.cap) if self.bounded else BestOfN()
+        recipe = Rejection(self.aligner.cap) if self.bounded else BestOfN()
         sampler = here.aligned(recipe)
         seed = here.seed.salted(EXAMPLES)
         draws = collect(sampler.sample(here.prompts, rows, max_tokens=here.max_tokens, seed=seed))
@@ -137,7 +137,7 @@ class Examples:
             found &= draws.accepted
         if not found.all():
             prompt = here.prompts[draws.prompt[~found][0]]
-            tried = self.aligner.cap if self.bounded else recipe.n
+            tried = recipe.n if isinstance(recipe, BestOfN) else recipe.cap
             raise RunError(
                 f"few_shot: none of {tried} draws of the base after {brief(prompt)} is one of p, to be an example"
                 + ("; raise cap" if self.bounded else "")

@@ -17,7 +17,7 @@ from alignbench.registry import aligner
 from alignbench.seeds import TIES, Seed, attempts
 from alignbench.stats.weights import TIE
 from alignbench.target import Target
-from alignbench.types import Array, Draws, Selection
+from alignbench.types import Array, Distribution, Draws, Sampler, Selection
 
 RANKS = ("target", "likelihood")
 """What draws can be ranked by besides a feature of the task."""
@@ -71,9 +71,9 @@ class BestOfNSampler:
     """Draw i is the best of the attempts 0 … n − 1 at the proposal's draw i; `proposal` None: the base."""
 
     aligner: BestOfN
-    base: Any
+    base: Distribution
     target: Target
-    proposal: Any = None
+    proposal: Sampler | None = None
     pool: Pool = field(default_factory=NoPool, compare=False)
 
     @property

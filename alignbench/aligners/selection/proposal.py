@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from dataclasses import Field, dataclass, field, replace
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 
-from alignbench.aligners.base import Setting, checked, recipe_identity
+from alignbench.aligners.base import Aligner, Named, Setting, checked, recipe_identity
 from alignbench.errors import RunError, Unsupported, UsageError
 from alignbench.generators.described import check, described, identity_of
 from alignbench.generators.masked.steered import masks
@@ -34,8 +34,8 @@ class Weighed(NamedTuple):
 class Proposal:
     """A generator q, and what its draws weigh: P/q; the draws are had from a pool."""
 
-    law: Any
-    base: Any
+    law: Distribution
+    base: Distribution
     target: Target
     pool: Pool = field(default_factory=NoPool, compare=False)
 
@@ -73,7 +73,7 @@ class Proposal:
         return Weighed(draws, log_weight, spent, calls + scored)
 
 
-def check_proposal(given: Any, where: str) -> None:
+def check_proposal(given: object, where: str) -> None:
     """Raise UsageError unless `given` is None, names an aligner or a generator, or is a generator."""
     if isinstance(given, (str, Mapping)):
         checked(given, where)
@@ -81,7 +81,7 @@ def check_proposal(given: Any, where: str) -> None:
         raise UsageError(f"{where}: must name an aligner or a generator, not {given!r}")
 
 
-def proposal_of(given: Any, setting: Setting, who: str) -> Proposal:
+def proposal_of(given: Named | Sampler | None, setting: Setting, who: str) -> Proposal:
     """The proposal that a hyper-parameter names, the base where it is None.
 
     Raises Unsupported for one without log_prob, UsageError for one whose tokens are not the base's.
@@ -99,24 +99,35 @@ def proposal_of(given: Any, setting: Setting, who: str) -> Proposal:
     return Proposal(law, base, setting.target, setting.pool)
 
 
-def _named(given: Any) -> str:
+def _named(given: Named | Sampler) -> str:
     return f"'{given}'" if isinstance(given, (str, Mapping)) else type(given).__name__
+
+
+class Selecting(Aligner, Protocol):
+    """An aligner that keeps some of a proposal's draws: a dataclass with a hyper-parameter that names the proposal."""
+
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+
+    @property
+    def proposal(self) -> Named | None:
+        """The proposal; None: the base."""
+        ...
 
 
 @dataclass(frozen=True)
 class Weighing:
     """What samplers that keep some of a proposal's draws, by their weights, say of themselves."""
 
-    aligner: Any
+    aligner: Selecting
     weighed: Proposal
 
     @property
-    def base(self) -> Any:
+    def base(self) -> Distribution:
         """The base of the target."""
         return self.weighed.base
 
     @property
-    def proposal(self) -> Any:
+    def proposal(self) -> Distribution:
         """What it selects from."""
         return self.weighed.law
 

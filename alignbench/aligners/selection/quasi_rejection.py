@@ -74,6 +74,7 @@ def _check(name: str, value: Any) -> None:
 class QuasiRejectionSampler(Weighing):
     """Draw i is the first accepted of the attempts 0, 1, …, cap − 1 at the proposal's draw i."""
 
+    aligner: QuasiRejection
     setting: Setting
 
     @cached_property
@@ -98,6 +99,7 @@ class QuasiRejectionSampler(Weighing):
             )
         if recipe.acceptance is not None:
             return log_beta_for_acceptance(log_weight, recipe.acceptance)
+        assert recipe.tv is not None
         return log_beta_for_tv(log_weight, recipe.tv)
 
     @property

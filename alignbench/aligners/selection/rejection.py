@@ -51,6 +51,7 @@ class Rejection(Immediate):
 class RejectionSampler(Weighing):
     """Draw i is the first accepted of the attempts 0, 1, …, cap − 1 at the proposal's draw i."""
 
+    aligner: Rejection
     bound: tuple[float, ...]
 
     @property

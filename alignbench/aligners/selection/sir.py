@@ -41,6 +41,8 @@ class SIR(Immediate):
 class SIRSampler(Weighing):
     """Draw i is one of the attempts 0 … n − 1 at the proposal's draw i."""
 
+    aligner: SIR
+
     @property
     def selection(self) -> Selection:
         """How it picks among the proposal's draws; exactly p, as rejection, where all that is kept has one weight."""

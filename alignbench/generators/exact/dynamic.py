@@ -14,6 +14,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from alignbench.errors import UsageError
+from alignbench.generators.described import described
 from alignbench.generators.exact.automaton import Automaton
 from alignbench.generators.law import Law
 from alignbench.generators.warp import Warp
@@ -58,7 +59,7 @@ class Chain:
 def chain_of(law: Law) -> Chain:
     """The law as numbers; raises UsageError where its model has no finitely many hidden states."""
     if not isinstance(law, Law) or not isinstance(law.model, Summable):
-        raise UsageError(f"{getattr(law, 'name', law)}: only n-gram and hidden Markov models can be summed")
+        raise UsageError(f"{described(law).name or law}: only n-gram and hidden Markov models can be summed")
     return Chain(law, law.model, law.model.steps(law.warp), np.isin(np.arange(len(law.vocab)), list(law.vocab.eos)))
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -21,6 +21,10 @@ from alignbench.generators.hf.quantised import as_loaded, refuse_scheme, to_int8
 from alignbench.generators.law import Law, whole_rows
 from alignbench.generators.replicas import replicated
 from alignbench.registry import generator
+
+if TYPE_CHECKING:
+    from alignbench.generators.hf.causal import HFModel
+    from alignbench.generators.hf.encoder_decoder import HFEncoderDecoder
 
 _LOG = logging.getLogger(__name__)
 
@@ -105,7 +109,7 @@ class _Found:
     device: torch.device
     others: list[torch.device]  # of further copies
     rows: int  # most rows side by side
-    adapter: Any
+    adapter: adapters.Adapter | None
     name: str
     folder: str  # or hub id
     commit: str | None  # of a hub id
@@ -136,7 +140,7 @@ def _found(asked: _Asked) -> _Found:
     return _Found(where, others, rows, adapter, name, folder, commit, options, tokenizer)
 
 
-def _model(asked: _Asked, found: _Found, network: Any, weights: str) -> Any:
+def _model(asked: _Asked, found: _Found, network: Any, weights: str) -> HFModel | HFEncoderDecoder:
     """The network as a model, run as its kind is."""
     return _kind_of(network)(
         network, found.tokenizer, found.name, weights, found.rows,
@@ -199,7 +203,7 @@ def _template(given: Any, asked: bool | str, where: str) -> str:
     return known[name]
 
 
-def _kind_of(network: Any) -> Any:
+def _kind_of(network: Any) -> type[HFModel | HFEncoderDecoder]:
     """How the network is run."""
     from alignbench.generators.hf.causal import HFModel
     from alignbench.generators.hf.encoder_decoder import HFEncoderDecoder

@@ -43,7 +43,7 @@ class Pretrained:
     chat: bool = False
     system: str | None = None
     budget: Budget = field(default_factory=Budget)
-    replicas: tuple[Any, ...] = ()  # copies on other devices
+    replicas: tuple[Self, ...] = ()  # copies on other devices
     window: Window | None = None  # what a token may attend to
 
     def __post_init__(self) -> None:

@@ -18,7 +18,7 @@ from alignbench.generators.described import identity_of
 from alignbench.generators.history import Before, after, history_of, seen_of
 from alignbench.generators.law import Law, LawState, together
 from alignbench.generators.masked.masks import ANY_LEFT, Masks
-from alignbench.types import Array, Draws
+from alignbench.types import Array, Draws, Sampler
 
 
 def masked(base: Law, masks: Masks, *, max_tokens: int | None = None) -> Law:
@@ -31,7 +31,7 @@ def masked(base: Law, masks: Masks, *, max_tokens: int | None = None) -> Law:
     return Law(kind(base, max_tokens, masks))
 
 
-def masks(law: Any, base: Any) -> bool:
+def masks(law: Sampler, base: Sampler) -> bool:
     """Whether `law` is `base` with tokens masked, each step renormalised, and nothing else changed."""
     if not isinstance(law, Law) or not isinstance(law.model, Constrained) or law != Law(law.model):
         return False
