@@ -11,8 +11,6 @@ from typing import Any
 import numpy as np
 
 from alignbench.errors import RunError, plain_failures
-from alignbench.generators.described import identity_of
-from alignbench.generators.pool import in_order
 from alignbench.seeds import Seed
 from alignbench.store.files import digest
 from alignbench.store.shelf import Memory, Shelf
@@ -70,6 +68,9 @@ class DrawStore:
 
     def draws(self, generator: Sampler, prompts: Sequence[str], rows: Array, *, max_tokens: int, seed: Seed) -> Draws:
         """See `Pool.draws`."""
+        from alignbench.generators.described import identity_of  # torch comes with it, which readers of files need not
+        from alignbench.generators.pool import in_order
+
         stored = self.sample(generator, identity_of(generator), DrawRequest(prompts, rows, max_tokens, seed))
         return in_order(stored.draws, rows)
 
