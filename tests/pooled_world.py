@@ -49,6 +49,7 @@ target:
 """
 REWARD = "  - {feature: windy, reward: true, beta: 1.0}\n"
 BETA = 1.5
+CAPPED = "rejection, capped"
 BETTER = {"satisfaction.always": "higher", "satisfaction.reward.windy": "higher", "perplexity": "lower",
           "features.rainy": "higher", "features.words": "higher", "divergence.kl_target": "lower",
           "acceptance.rate": "higher", "win_rate": "higher"}  # fmt: skip
@@ -59,14 +60,14 @@ Names = Sequence[str]
 class PooledWorld:
     """A hard or a soft target on three words, and the rows that are measured on it."""
 
-    def __init__(self, folder: Path, *, soft: bool, base_seed: int = 3) -> None:
+    def __init__(self, folder: Path, *, soft: bool, cap: int = 2) -> None:
         path = folder / "pooled.yaml"
         path.write_text(TASK + (REWARD if soft else ""))
         self.task, self.soft = load_task(path), soft
-        self.base = exact(words="sun rain wind", seed=base_seed, batch_size=4096)
+        self.base = exact(words="sun rain wind", seed=3, batch_size=4096)
         self.recipes: dict[str, Any] = {
             "base": None, "best_of_n:n=4": BestOfN(4), "rejection": Rejection(),
-            "rejection:cap=2": Rejection(2), "sir:n=4": SIR(4),
+            CAPPED: Rejection(cap), "sir:n=4": SIR(4),
             "quasi_rejection": QuasiRejection(beta=BETA if soft else 1.0, cap=3),
         }  # fmt: skip
 
@@ -106,7 +107,7 @@ class PooledWorld:
         assert resampled_law is not None
         quasi = discrete.normalised(np.log(a) + np.minimum(r, np.log(BETA)))
         return {"base": a, "best_of_n:n=4": selection.selected(a, r, Selection("best", 4)), "rejection": p,
-                "rejection:cap=2": p, "sir:n=4": resampled_law, "quasi_rejection": p if boolean else quasi}  # fmt: skip
+                CAPPED: p, "sir:n=4": resampled_law, "quasi_rejection": p if boolean else quasi}  # fmt: skip
 
     def _rate(self, name: str, a: Array, r: Array) -> float:
         """The chance that a proposal is accepted."""

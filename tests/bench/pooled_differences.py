@@ -13,7 +13,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from pooled_world import BETTER, PooledWorld, compared, rows_of_evidence, table
+from pooled_world import BETTER, CAPPED, PooledWorld, compared, rows_of_evidence, table
 
 from alignbench.stats.ranks import ranks, tied
 
@@ -24,8 +24,8 @@ WORLDS = {
     "few": ({"soft": True}, 24, FAST),
 }
 PAIRS = [
-    *(("base", x) for x in ("best_of_n:n=4", "rejection", "rejection:cap=2", "sir:n=4", "quasi_rejection")),
-    ("rejection", "best_of_n:n=4"), ("rejection", "rejection:cap=2"), ("rejection", "sir:n=4"),
+    *(("base", x) for x in ("best_of_n:n=4", "rejection", CAPPED, "sir:n=4", "quasi_rejection")),
+    ("rejection", "best_of_n:n=4"), ("rejection", CAPPED), ("rejection", "sir:n=4"),
     ("rejection", "quasi_rejection"), ("sir:n=4", "best_of_n:n=4"),
 ]  # fmt: skip
 
