@@ -184,6 +184,10 @@ def test_more_attempts_than_there_are_numbers_for_are_refused():
     for draw, count, first in ((0, 1, TRIES), (2**20 * ATTEMPT, 2**12, 0), (0, TRIES + 1, 0)):
         with pytest.raises(ValueError, match=r"^more than 2147483648 attempts at one draw: nest fewer samplers"):
             attempts(np.array([draw]), count, first)
+    for most in (2**40, 10**30):  # planted bug: a product that wraps around, and is small or negative
+        assert attempts(np.array([7]), 1, 3, most).item() == 7 + 3 * ATTEMPT
+        with pytest.raises(ValueError, match=r"^more than 2147483648 attempts"):
+            attempts(np.array([(TRIES - 1) * ATTEMPT]), 1, 0, most)
 
 
 def test_nothing_is_shared_between_entropy_stream_salt_prompt_and_index():
