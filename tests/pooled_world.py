@@ -120,15 +120,15 @@ class PooledWorld:
 def _numbers(a: Array, r: Array, pi: Array, said: Mapping[str, Array], length: Array) -> dict[str, float]:
     told = {"satisfaction.always": pi @ (said["bright"] > 0), "features.rainy": pi @ said["rainy"],
             "features.windy": pi @ said["windy"], "satisfaction.reward.windy": pi @ said["windy"],
-            "features.words": pi @ said["words"], "perplexity": -(pi @ np.log(a)) / (pi @ length),
+            "features.words": pi @ said["words"], "nats": -(pi @ np.log(a)), "tokens": pi @ length,
             "divergence.kl_target": discrete.kl(discrete.normalised(np.log(a) + r), pi)}  # fmt: skip
     return {name: float(value) for name, value in told.items()}
 
 
 def _means(parts: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Means over prompts; a perplexity is the exponential of one."""
+    """Means over prompts; of a perplexity, those of nats and of tokens."""
     found = {name: float(np.mean([p[name] for p in parts])) for name in parts[0]}
-    return found | {"perplexity": float(np.exp(found["perplexity"]))}
+    return found | {"perplexity": float(np.exp(found.pop("nats") / found.pop("tokens")))}
 
 
 def rows_of_evidence(name: str, evidence: Evidence, each: int, metrics: Names) -> dict[str, Row]:

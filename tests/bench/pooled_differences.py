@@ -71,7 +71,7 @@ def placed(found, truth):
             continue
         limits = ranks(numbers)
         yield "ranks", number, "all", ((limits.low <= 1 + ahead) & (limits.high >= len(rows) - behind)).all()
-        yield "best tied", number, "all", tied(numbers)[ahead == 0].all()
+        yield "best tied", number, "all", tied(numbers)[ahead == 0].mean()
 
 
 def main(seeds, names):
