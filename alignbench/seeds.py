@@ -80,7 +80,8 @@ def attempts(index: NDArray[np.int64], count: int, first: int = 0, most: int | N
     those of the attempt before it, so that no two share a draw. Raises ValueError where there are more than `TRIES`.
     """
     index = np.asarray(index, dtype=np.int64)
-    begin = index // ATTEMPT * (count if most is None else most) + first
-    if index.size and int(begin.max()) + count > TRIES:
+    outer, each = index // ATTEMPT, count if most is None else most
+    if index.size and int(outer.max()) * each + first + count > TRIES:
         raise ValueError(f"more than {TRIES} attempts at one draw: nest fewer samplers, or lower their n or cap")
+    begin = outer * min(each, TRIES) + first  # where a cap is beyond what an int64 holds, `outer` is 0
     return np.asarray((index % ATTEMPT)[:, None] + (begin[:, None] + np.arange(count)) * ATTEMPT)

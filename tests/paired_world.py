@@ -50,11 +50,11 @@ class PairedWorld:
 
     def truth(self):
         """What each generator's numbers are, by name: (m,)."""
-        nats = (self.laws * -np.log(self.a)).sum(axis=2) / (self.laws * self.length).sum(axis=2)
+        nats, tokens = ((self.laws * each).sum(axis=2).mean(axis=1) for each in (-np.log(self.a), self.length))
         return {
             "kl_target": np.array([discrete.kl(self.p, law).mean() for law in self.laws]),
             "always": (self.laws * self.allowed).sum(axis=2).mean(axis=1),
-            "perplexity": np.exp(nats.mean(axis=1)),
+            "perplexity": np.exp(nats / tokens),
         }
 
     def evidence(self, seed, each=64):

@@ -53,7 +53,9 @@ class Memory:
     parts: OrderedDict[object, tuple[Part, Callable[[], None]]] = field(default_factory=OrderedDict)
 
     def keep(self, key: object, part: Part, dropped: Callable[[], None]) -> None:
-        """Hold on to a part; `dropped` is called when it has to go."""
+        """Hold on to a part, in place of another of its key; `dropped` is called when it has to go."""
+        if key in self.parts:
+            self.used -= self.parts.pop(key)[0].bytes
         self.parts[key] = part, dropped
         self.used += part.bytes
         while self.used > self.limit:
@@ -83,7 +85,10 @@ class Shelf:
     known: set[str] = field(default_factory=set)  # patterns of files that were looked at
 
     def find(self, prompts: Sequence[str], rows: Array, spell: Spell | None) -> list[tuple[Draws, float]]:
-        """The kept draws among `rows`, each once, with their share of the seconds that their part took."""
+        """The kept draws among `rows`, each once, with their share of the seconds that their part took.
+
+        Those whose texts are to be made from ids are there for who can `spell` them.
+        """
         self._look("part-*.npz")
         if (rows[:, 1] >= ATTEMPT).any():
             self._look("attempts-*.npz")
@@ -95,6 +100,8 @@ class Shelf:
         found = []
         for name, positions in wanted.items():
             part, where = self._part(name), np.array(list(positions))
+            if not part.spelled and spell is None:
+                continue
             here = np.array([number.get(text, -1) for text in part.prompts])[part.draws.prompt[where]]
             draws = replace(part.draws.take(where), prompt=here)
             if not part.spelled and spell is not None:
@@ -116,7 +123,7 @@ class Shelf:
                     tuple(prompts[c] for c in used), replace(some, prompt=local), seconds * len(some) / len(batch),
                     spelled=not slim,
                 )  # fmt: skip
-                self._add(self._write(kind, part), part)
+                self._add(self._write(kind, part), part, anew=True)
 
     def _write(self, kind: str, part: Part) -> object:
         """The name of a part, which is a file where there is a folder."""
@@ -136,9 +143,10 @@ class Shelf:
             for path in sorted(self.folder.glob(pattern)):
                 self._add(path, _read(path))
 
-    def _add(self, name: object, part: Part) -> None:
+    def _add(self, name: object, part: Part, anew: bool = False) -> None:
         for position, row in enumerate(part.rows):
-            self.places.setdefault(row, (name, position))
+            if anew or row not in self.places:
+                self.places[row] = name, position
         self.memory.keep((id(self), name), part, partial(self._dropped, name))
 
     def _part(self, name: object) -> Part:

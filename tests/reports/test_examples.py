@@ -11,11 +11,8 @@ import pytest
 from tiny_world import BRIGHT, TASK
 
 import alignbench
-from alignbench.errors import StoreError
 from alignbench.reports.examples import CUT, by_token, chosen, examples, of_file
 from alignbench.run.rows import read_evidence
-from alignbench.store.draws import DrawStore
-from alignbench.store.vocab import read_vocab
 from alignbench.types import Array, Draws, rows_of
 
 
@@ -135,15 +132,3 @@ def test_a_long_text_is_cut_where_nothing_else_helps(out: Path) -> None:
     long = replace(shown.draws[0], text="é" * 1000, pieces=(), nats=(), log_target=-inf)
     cut = _within([Shown(shown.key, (long,))], 1, 1)[0].draws[0]
     assert cut.cut and cut.text == "é" * CUT
-
-
-def test_a_vocabulary_is_written_once_and_read_exactly(tmp_path: Path) -> None:
-    tokens = (b"", b"\xff", "é".encode(), b"a\x00", "\ud800".encode("utf-8", "surrogatepass"))
-    store = DrawStore(tmp_path)
-    store.keep_vocab("abc", lambda: tokens)
-    store.keep_vocab("abc", lambda: (b"other",))
-    DrawStore(None).keep_vocab("abc", lambda: tokens)
-    assert read_vocab(tmp_path, "abc") == tokens and read_vocab(tmp_path, "def") is None
-    (tmp_path / "vocab-def.json.gz").write_bytes(b"no")
-    with pytest.raises(StoreError, match="is not readable"):
-        read_vocab(tmp_path, "def")

@@ -96,7 +96,7 @@ def test_without_moments_nothing_is_drawn_to_fit(bench):
     assert moments.target is moments.target
     moments.measure("base", moments.base)
     moments.measure("again", moments.base)
-    assert moments.fresh == 5 * 400, "fit, heldout and ref once, own twice (nothing is stored here)"
+    assert moments.fresh == 4 * 400, "fit, heldout, ref and own, each once: they are the pool's"
 
 
 def test_reference_draws_are_shared(bench):

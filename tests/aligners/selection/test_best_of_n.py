@@ -12,7 +12,7 @@ from alignbench.aligners.selection.best_of_n import BestOfN
 from alignbench.errors import Unsupported, UsageError
 from alignbench.features import bind
 from alignbench.registry import load_plugins
-from alignbench.seeds import Seed
+from alignbench.seeds import ATTEMPT, Seed, attempts
 from alignbench.stats.selection import selected
 from alignbench.target import Constraint
 from alignbench.target.truth import exact_values
@@ -63,12 +63,17 @@ def test_a_draw_does_not_depend_on_what_else_is_asked(soft):
 def test_the_bill_is_honest(soft):
     """n proposals a draw, and every token of them paid for."""
     drawn = draw(soft, 4, each=30)
-    rows = np.stack([np.repeat([0, 1], 120), np.tile(np.arange(120), 2)], 1)
-    proposals = collect(soft.base.sample(PROMPTS, rows, max_tokens=LENGTH, seed=Seed(1)))
+    proposals = collect(soft.base.sample(PROMPTS, tries_of(30, 4), max_tokens=LENGTH, seed=Seed(1)))
     assert (drawn.proposals == 4).all() and drawn.accepted is None
-    assert np.array_equal(drawn.spent, proposals.length.reshape(-1, 4).sum(1))
+    assert np.array_equal(drawn.spent, proposals.length.reshape(2, 4, 30).sum(1).ravel())
     assert drawn.log_prob is drawn.token_log_prob is None and drawn.model_log_prob is not None
     assert drawn.vocab == soft.base.vocab.fingerprint
+
+
+def tries_of(each, n):
+    """Prompt and sample number of the attempts 0 … n − 1 at `each` draws of a prompt, in order of sample numbers."""
+    tries = attempts(np.arange(each), n).T.ravel()
+    return np.stack([np.repeat([0, 1], tries.size), np.tile(tries, 2)], 1)
 
 
 def test_one_of_one_is_the_base(hard):
@@ -221,15 +226,15 @@ def test_the_bill_of_a_proposal_is_all_that_it_spent(soft):
     inner = {"name": "best_of_n", "n": 3}
     by_target, read = (draw(soft, 2, each=20, proposal=inner, rank=rank) for rank in ("target", "likelihood"))
     assert (by_target.proposals == 6).all() and np.array_equal(by_target.calls, by_target.spent)
-    kept = draw(soft, 3, each=40).length.reshape(2, 20, 2).sum(2).ravel()
+    kept = draw(soft, 3, rows=tries_of(20, 2)).sorted().length.reshape(2, 2, 20).sum(1).ravel()
     assert np.array_equal(by_target.sorted().spent, draw(soft, 6, each=20).sorted().spent)
     assert np.array_equal(read.sorted().calls, read.sorted().spent + kept)
 
 
 def test_a_proposal_that_gave_up_is_no_draw(soft):
     drawn = draw(soft, 2, each=200, proposal={"name": "rejection", "cap": 2})
-    inner = draw(soft, 1, each=400, proposal={"name": "rejection", "cap": 2}).sorted()
-    assert np.array_equal(drawn.sorted().accepted, inner.accepted.reshape(-1, 2).all(1))
+    inner = draw(soft, 1, rows=tries_of(200, 2), proposal={"name": "rejection", "cap": 2}).sorted()
+    assert np.array_equal(drawn.sorted().accepted, inner.accepted.reshape(2, 2, 200).all(1).ravel())
     assert 0 < drawn.accepted.mean() < inner.accepted.mean() < 1
 
 
@@ -243,10 +248,10 @@ def test_the_base_cannot_read_another_s_tokens(hard):
 
 
 class Texts:
-    """A black box: wind as often as the sample number is odd."""
+    """A black box: wind, and twice where the attempt is odd."""
 
     def sample(self, prompts, rows, *, max_tokens, seed):
-        yield Draws.from_texts(rows, [" ".join(["wind"] * (1 + i % 2)) for _, i in rows])
+        yield Draws.from_texts(rows, [" ".join(["wind"] * (1 + i // ATTEMPT % 2)) for _, i in rows])
 
 
 def test_a_proposal_s_name_is_checked_at_once():

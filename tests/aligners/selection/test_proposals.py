@@ -21,7 +21,7 @@ from alignbench.errors import Unsupported, UsageError
 from alignbench.generators.described import identity_of
 from alignbench.generators.exact.automaton import counts
 from alignbench.generators.exact.world import exact
-from alignbench.seeds import Seed
+from alignbench.seeds import ATTEMPT, Seed
 from alignbench.target import Constraint
 from alignbench.testing import check
 from alignbench.types import Selection, collect, rows_of
@@ -170,7 +170,7 @@ def test_planted_one_coin_for_all_attempts(steep, monkeypatch):
     right = Rounds._accept
 
     def of_the_row(self, prompts, proposed, seed):
-        first = replace(proposed.draws, index=proposed.draws.index // self.cap * self.cap)
+        first = replace(proposed.draws, index=proposed.draws.index % ATTEMPT)
         return right(self, prompts, proposed._replace(draws=first), seed)
 
     monkeypatch.setattr(Rounds, "_accept", of_the_row)
@@ -287,7 +287,7 @@ def test_the_bill_counts_what_is_scored(steep, cold, recipe):
     one = replace(steep, base=replace(steep.base, model=replace(steep.base.model, batch_size=1)))
     drawn = draw(align(one, recipe), each=6)
     for k in range(len(drawn)):
-        rows = [[drawn.prompt[k], drawn.index[k] * 6 + a] for a in range(drawn.proposals[k])]
+        rows = [[drawn.prompt[k], drawn.index[k] + a * ATTEMPT] for a in range(drawn.proposals[k])]
         proposals = collect(cold.sample(PROMPTS, np.array(rows), max_tokens=LENGTH, seed=Seed(1)))
         allowed = steep.target.log_ratio_of(PROMPTS, proposals) > -np.inf
         assert drawn.spent[k] == proposals.length.sum()

@@ -10,7 +10,7 @@ from alignbench.aligners.base import Setting
 from alignbench.aligners.selection.rejection import Rejection
 from alignbench.aligners.selection.rounds import Rounds
 from alignbench.errors import Unsupported, UsageError
-from alignbench.seeds import Seed
+from alignbench.seeds import ATTEMPT, Seed
 from alignbench.types import Selection, collect, rows_of
 
 
@@ -78,7 +78,7 @@ def test_the_bill_is_honest(soft):
     one = replace(soft, base=replace(soft.base, model=replace(soft.base.model, batch_size=1)))
     drawn = draw(align(one, cap=9), each=5)
     for k in range(len(drawn)):
-        tries = [[drawn.prompt[k], drawn.index[k] * 9 + a] for a in range(drawn.proposals[k])]
+        tries = [[drawn.prompt[k], drawn.index[k] + a * ATTEMPT] for a in range(drawn.proposals[k])]
         proposals = collect(soft.base.sample(PROMPTS, np.array(tries), max_tokens=LENGTH, seed=Seed(1)))
         assert drawn.spent[k] == proposals.length.sum() and drawn.texts[k] == proposals.texts[-1]
     assert draw(align(soft, cap=9), each=5).spent.sum() >= drawn.spent.sum()
