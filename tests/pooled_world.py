@@ -22,13 +22,12 @@ from alignbench.registry import load_plugins
 from alignbench.reports.compare.compared import differences
 from alignbench.reports.table.pairs import numbers
 from alignbench.run.rows import Row, RowKey, measure
-from alignbench.scoring.bench import silent
 from alignbench.seeds import Seed
 from alignbench.stats import discrete, resampled, selection
 from alignbench.stats.ranks import Numbers
 from alignbench.store.draws import DrawStore
 from alignbench.task import load_task
-from alignbench.types import Array, Estimate, Evidence, Selection
+from alignbench.types import Array, Estimate, Evidence, Selection, silent
 
 load_plugins()
 

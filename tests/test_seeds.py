@@ -116,7 +116,7 @@ def test_planted_an_attempt_that_stands_where_a_salt_would(planted, monkeypatch)
 
 
 def test_all_users_of_randomness_are_known_here():
-    """Salts are given by their names in `seeds`, or by how deep a sampler stands in others of its kind."""
+    """Salts are given by their names in `seeds`, by how deep a sampler stands in others of its kind, or by plug-ins."""
     named = {name for name, value in vars(seeds).items() if name.isupper() and isinstance(value, int)}
     used = set()
     for path in Path(alignbench.__file__).parent.rglob("*.py"):
@@ -124,7 +124,7 @@ def test_all_users_of_randomness_are_known_here():
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "salted":
                 used.add(ast.unparse(node.args[0]))
     known = {name for name in named for salts in USERS.values() if getattr(seeds, name) in salts}
-    assert used - {"self._depth"} <= known, "a use of randomness that `USERS` lacks"
+    assert used - {"self._depth", "salt"} <= known, "a use of randomness that `USERS` lacks"
 
 
 @pytest.mark.parametrize("salt", [-1, USES])

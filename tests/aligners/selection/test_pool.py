@@ -22,11 +22,10 @@ from alignbench.aligners.selection.sir import SIR
 from alignbench.generators.described import identity_of
 from alignbench.generators.law import Law
 from alignbench.generators.pool import NoPool
-from alignbench.scoring.bench import silent
 from alignbench.seeds import ATTEMPT, EXAMPLES, PILOT, Seed
 from alignbench.store.draws import DrawRequest, DrawStore
 from alignbench.task import load_task
-from alignbench.types import Draws, collect, rows_of
+from alignbench.types import Draws, collect, rows_of, silent
 
 EACH = 16
 ROWS = rows_of(len(PROMPTS), EACH)
