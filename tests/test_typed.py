@@ -21,7 +21,7 @@ GENERATORS = {
 UNTYPED = {
     "alignbench.generators.hf.factory._template.given": "a chat template of transformers: a text, several, or none",
     "alignbench.spec._from_mapping.given": "what YAML says, before it is checked",
-    "alignbench.reports.table.labels._parsed.given": "what YAML says, before it is checked",
+    "alignbench.reports.table.labels._parsed.given": "an argument in a label: whatever it is, parsing tells",
     "alignbench.task.keys.TaskFile.base": "what YAML says, before it is checked",
     "alignbench.task.keys.TaskFile.proposals": "what YAML says, before it is checked",
 }

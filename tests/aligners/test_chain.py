@@ -101,3 +101,20 @@ def test_what_a_step_says_of_its_law_is_not_lost(soft):
         assert "its examples are each the best of 16 draws" in law.remark
         assert law.uncounted == "the draws of which its 1 examples are"
     assert "a point mass" in law.remark
+
+
+def test_what_has_no_density_can_only_be_the_last_step(monkeypatch):
+    class Box:
+        def sample(self, prompts, rows, *, max_tokens, seed):
+            yield from ()
+
+    class Boxed:
+        def align(self, setting):
+            return Box()
+
+    chain, setting = Chain(["top_k:k=2"]), Setting(BASE, None, PROMPTS, LENGTH, Seed(0, "train"))
+    monkeypatch.setattr(Chain, "recipes", [Boxed()])
+    assert isinstance(chain.align(setting), Box)
+    monkeypatch.setattr(Chain, "recipes", [Boxed(), Boxed()])
+    with pytest.raises(Unsupported, match=r"^chain: a Box has no log_prob, and can only be the last step$"):
+        chain.align(setting)

@@ -17,6 +17,7 @@ from alignbench.generators import law as law_module
 from alignbench.generators.described import identity_of
 from alignbench.generators.exact.world import enumerate_draws, exact
 from alignbench.generators.hf.factory import hf
+from alignbench.generators.later import Later
 from alignbench.generators.law import Law
 from alignbench.registry import aligner, load_plugins
 from alignbench.scoring import trust
@@ -25,7 +26,7 @@ from alignbench.stats import discrete
 from alignbench.stats.intervals import mean_over_prompts
 from alignbench.store.draws import DrawStore
 from alignbench.task import find_tasks, load_task
-from alignbench.types import Draws, rows_of, silent
+from alignbench.types import Draws, Selection, rows_of, silent
 
 load_plugins()
 
@@ -310,6 +311,17 @@ def test_a_plug_in_with_a_density_is_scored(bench):
 def test_a_base_that_knows_no_density_is_refused(bench):
     with pytest.raises(Unsupported, match="base 'exact': has no log_prob, so it cannot score draws"):
         bench(base=BlackBox())
+    made = bench(base=Later(BASE, BlackBox))  # nothing but loading it tells
+    with pytest.raises(Unsupported, match="base 'exact': has no log_prob, so it cannot score draws"):
+        made.ref  # noqa: B018
+
+
+def test_draws_that_are_kept_of_a_black_box_cannot_be_weighed(bench):
+    class Kept(BlackBox):
+        selection, proposal = Selection("first", 4), BlackBox()
+
+    with pytest.raises(RunError, match=r"^BlackBox: has no log_prob, by which the draws that are kept of it"):
+        bench().measure("kept", Kept())
 
 
 # --- refusals
