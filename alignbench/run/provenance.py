@@ -25,7 +25,8 @@ def own_version() -> str:
         return "unknown"
 
 
-def versions() -> dict[str, str]:
+@cache
+def versions() -> Mapping[str, str]:
     """Versions of what the numbers rest on."""
     found = {"python": platform.python_version()}
     told = ("alignbench", "torch", "transformers", "tokenizers", "numpy", "scipy", "arviz-stats", "scikit-learn",
