@@ -6,7 +6,6 @@ r = log P − log a on draws of the base (−inf where a hard constraint is brok
 from __future__ import annotations
 
 import numpy as np
-from arviz_stats.base import array_stats
 
 from alignbench.stats.jackknife import prompts_in, strata
 from alignbench.types import Array
@@ -78,7 +77,11 @@ def pareto_k(prompt: Array, r: Array) -> float:
         return np.inf
     logs = _without_atom(logs)
     flat = not logs.size or np.ptp(logs[-_tail(logs.size) :]) <= TIE  # arviz raises on a tail of one value
-    return -np.inf if flat else float(array_stats.psislw(-logs)[1])  # it takes minus the log-weights
+    if flat:
+        return -np.inf
+    from arviz_stats.base import array_stats  # here, since it takes a second, which a run that measures nothing saves
+
+    return float(array_stats.psislw(-logs)[1])  # it takes minus the log-weights
 
 
 def _tail(size: int) -> int:
