@@ -11,7 +11,7 @@ from alignbench.aligners.bill import Bill
 from alignbench.errors import RunError, UsageError, plain_failures
 from alignbench.files import check_writable, digest
 from alignbench.generators.described import called, described, identity_of
-from alignbench.generators.later import Later, Recalled, made, outline_of, outlined
+from alignbench.generators.later import Later, Recalled, made, outline_of, outlined, told_of
 from alignbench.generators.pool import NoPool, Pool
 from alignbench.registry import Registry
 from alignbench.registry import aligner as aligners
@@ -131,11 +131,10 @@ class Setting:
 
     def identity_of(self, aligner: Aligner) -> Mapping[str, Any] | None:
         """What an aligner's generator depends on, told before any work; None where aligner or base does not say."""
-        base = identity_of(outline_of(self.given))
+        base = identity_of(told_of(self.given))
         if base is None or not isinstance(aligner, Identified):
             return None
-        recalled = isinstance(outline_of(self.given), Recalled)
-        if isinstance(aligner, Immediate) and not recalled:
+        if isinstance(aligner, Immediate) and not isinstance(outline_of(self.given), Recalled):
             return aligner.identity(self)
         if isinstance(aligner, Immediate):
             own: Mapping[str, Any] | None = plain_parameters(aligner)
@@ -152,7 +151,7 @@ class Setting:
         """The generator of an aligner here; on an outline, where it cannot be had without work, its outline."""
         here = replace(self, who=aligner)
         if self.outline and (isinstance(self.given, Recalled) or not isinstance(aligner, Immediate)):
-            base = outline_of(self.given)
+            base = told_of(self.given)
             name = f"{called(base)} + {registered(aligner)}"
             return Recalled(name, self.identity_of(aligner), described(base).fingerprint)
         if not isinstance(aligner, Immediate):

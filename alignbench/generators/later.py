@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from alignbench.errors import RunError, Unsupported
-from alignbench.generators.described import check, identity_of
+from alignbench.generators.described import check, described, identity_of
 from alignbench.registry import Entry
 from alignbench.seeds import Seed
 from alignbench.types import Array, Draws, Sampler
@@ -19,13 +19,20 @@ Kind = TypeVar("Kind", bound=Sampler, covariant=True)
 
 @dataclass(frozen=True)
 class Later(Generic[Kind]):
-    """A generator that is made when it is needed: `make` gives the same one each time, and `outline` is for before.
+    """A generator that is made when it is needed: `make` gives the same one each time.
 
-    An outline has the generator's identity, name and tokens, and checks prompts as it does; it cannot draw or score.
+    `told` has its name, identity and tokenizer now. Its outline checks prompts besides, and aligners can be put on it,
+    but it cannot draw or score; it is made by `outlining`, where that takes a while, else it is what is `told`.
     """
 
-    outline: Kind
+    told: Kind
     make: Callable[[], Kind]
+    outlining: Callable[[], Kind] | None = None
+
+    @property
+    def outline(self) -> Kind:
+        """The outline, made now if it was not."""
+        return self.told if self.outlining is None else self.outlining()
 
 
 def made(given: S | Later[S]) -> S:
@@ -34,8 +41,13 @@ def made(given: S | Later[S]) -> S:
 
 
 def outline_of(given: S | Later[S]) -> S:
-    """What can be told of a generator before it is made; one that is there is its own outline."""
+    """What can be checked of a generator before it is made; one that is there is its own outline."""
     return given.outline if isinstance(given, Later) else given
+
+
+def told_of(given: S | Later[S]) -> S:
+    """What has a generator's name, identity and tokenizer, without any work."""
+    return given.told if isinstance(given, Later) else given
 
 
 @dataclass(frozen=True)
@@ -47,12 +59,18 @@ class Tokens:
 
 @dataclass(frozen=True)
 class Recalled:
-    """The outline of a generator of which only name, identity and tokenizer are known: it stands in for them."""
+    """What stands for a generator of which only name, identity and tokenizer are known."""
 
     name: str
     said: Mapping[str, Any] | None
     tokens: str | None = None  # fingerprint
     there: Any = None  # the generator, where it is loaded: it checks prompts
+
+    @staticmethod
+    def of(generator: Sampler, name: str = "", there: Any = None) -> Recalled:
+        """What is known of a generator that says what it is; `name` where it has none."""
+        told = described(generator)
+        return Recalled(told.name or name, identity_of(generator), told.fingerprint, there)
 
     @property
     def vocab(self) -> Tokens | None:

@@ -6,12 +6,14 @@ import gc
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from alignbench.aligners.base import Aligner, told
 from alignbench.errors import AlignbenchError, Unsupported, UsageError, brief, let_go
 from alignbench.generators.described import described
-from alignbench.generators.later import Later, outlined
+from alignbench.generators.later import Later, Recalled, outlined
+from alignbench.registry import Entry
 from alignbench.registry import aligner as aligners
 from alignbench.registry import generator as generators
 from alignbench.run.known import Known
@@ -63,6 +65,7 @@ class Models:
     broken: dict[str, AlignbenchError] = field(default_factory=dict)  # label → why it cannot be had
     known: Known = field(default_factory=lambda: Known(None))
     loaded: dict[str, Sampler] = field(default_factory=dict)
+    told: dict[str, Sampler] = field(default_factory=dict)  # see `Later.told`
     outlines: dict[str, Sampler | None] = field(default_factory=dict)  # None where only loading tells
     kept: set[str] = field(default_factory=set)  # labels of what stays loaded
 
@@ -99,6 +102,8 @@ class Models:
         if given.label in self.broken:
             raise self.broken[given.label]
         entry = generators.find(given.name)
+        if (recalled := self.known.recall(given, entry, self.handed)) is not None:
+            return recalled
         if "outline" not in entry.meta:
             return None
         arguments = {**{k: v for k, v in self.handed.items() if k in entry.parameters}, **given.arguments}
@@ -113,16 +118,30 @@ class Models:
         """The generator of a spec, loaded when it is needed; now, where nothing else tells what it is."""
         if not isinstance(given, Spec):
             return self.load(given)
-        outline = self._outlined(given)
-        if outline is None:
+        entry, make = generators.find(given.name), partial(self.load, given, keep=keep)
+        told = self.told[given.label] if given.label in self.told else self._told(given, entry)
+        if told is None:
             generator = self.load(given, keep=keep)
-            outline = self.known.remember(given, generators.find(given.name), self.handed, generator)
-            if outline is None or not keep:  # the outline would hold on to the generator
+            told = self.known.remember(given, entry, self.handed, generator)
+            if told is None or not keep:  # it would hold on to the generator
                 return generator
-            self.outlines[given.label] = outline
-        return Later(outline, lambda: self.load(given, keep=keep))
+        self.told[given.label] = told
+        slow = isinstance(told, Recalled) and "outline" in entry.meta
+        return Later(told, make, partial(self._outlined, given) if slow else None)
 
-    def _outlined(self, given: Spec) -> Sampler | None:
+    def _told(self, given: Spec, entry: Entry) -> Sampler | None:
+        """What says what a generator is before it is loaded; None where it must be."""
+        if given.label not in self.broken and (recalled := self.known.recall(given, entry, self.handed)) is not None:
+            return recalled
+        if (outline := self._outline(given)) is not None:
+            self.known.remember(given, entry, self.handed, outline)
+        return outline
+
+    def _outlined(self, given: Spec) -> Sampler:
+        """The outline of a generator; the generator itself, where it has none."""
+        return self._outline(given) or self.load(given, keep=True)
+
+    def _outline(self, given: Spec) -> Sampler | None:
         """An outline that says what the generator is; None where it must be loaded to know."""
         if given.label in self.outlines:
             return self.outlines[given.label]
@@ -134,8 +153,8 @@ class Models:
         except AlignbenchError as error:
             self.broken[given.label] = error
             raise
-        self.outlines[given.label] = found or self.known.recall(given, entry, self.handed)
-        return self.outlines[given.label]
+        self.outlines[given.label] = found
+        return found
 
     def warped(self, given: Spec | Sampler, model: Sampler) -> Sampler:
         """The model under the run's decoding settings; raises Unsupported where it has none."""

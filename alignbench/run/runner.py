@@ -12,7 +12,7 @@ from alignbench.errors import AlignbenchError, let_go
 from alignbench.files import check_writable, digest
 from alignbench.generators.described import identity_of
 from alignbench.generators.hf.series import step_of
-from alignbench.generators.later import Later, Recalled, outline_of
+from alignbench.generators.later import Later, Recalled, told_of
 from alignbench.run import words
 from alignbench.run.known import Known
 from alignbench.run.models import Models, label_of, name_of
@@ -81,14 +81,14 @@ class _Run:
                 raise no_base(task)
             try:
                 base = self.models.later(given, keep=True)
-                name = name_of(outline_of(base), given)
+                name = name_of(told_of(base), given)
                 benches = [self._bench(task, name, base, seed) for seed in self.settings.seed]
             except AlignbenchError as error:
                 lost.setdefault(label_of(given), (error, []))[1].append(task.name)
                 continue
             for i, bench in enumerate(benches):
                 yield TaskRun(References(bench), Place(number, i), len(benches) > 1, self.outcome, self._writer,
-                              self.watch.on_rows)  # fmt: skip
+                              self.watch.on_rows, self.models.known)  # fmt: skip
         for why, names in lost.values():
             self.outcome.fail(f"{', '.join(names)}: {why}", why)
 
@@ -120,7 +120,8 @@ class _Run:
         """Names of the tasks whose prompts a model cannot read, or whose base it cannot be compared with."""
         if outline is None:
             return frozenset()
-        generator, name, cannot_do = self.models.warped(given, outline), name_of(outline, given), set()
+        name, cannot_do = name_of(outline, given), set()
+        generator = outline if isinstance(outline, Recalled) else self.models.warped(given, outline)
         for bench in benches:
             try:
                 bench.check(generator)
@@ -142,7 +143,7 @@ class _Run:
             if not task_run.prepared():
                 continue
             given = None if bench.task.base else self.plan.base
-            base = Candidate(bench.base_name, step=None if given is None else self._step(given, bench.outline))
+            base = Candidate(bench.base_name, step=None if given is None else self._step(given, bench.told))
             task_run.base(base)
             for number, (label, recipe) in enumerate(dict(self.plan.recipes).items()):
                 candidate = replace(base, aligner=label, shots=getattr(recipe, "shots", 0))
@@ -167,23 +168,25 @@ class _Run:
     def _other_model(self, tasks: Sequence[TaskRun], other: _Other, names: set[str]) -> None:
         """Measure a model, loaded once if it must be; when this returns nothing but `models` holds on to it."""
         generator = self._warped_later(other.given)
-        outline = outline_of(generator)
-        name = _unique_name(self.models.named(other.given, outline), outline, names)
+        told = told_of(generator)
+        name = _unique_name(self.models.named(other.given, told), told, names)
         if name in names:
             return
         names.add(name)
-        candidate = Candidate(name, step=self._step(other.given, outline))
+        candidate = Candidate(name, step=self._step(other.given, told))
         for task_run in tasks:
             task_run.model(other.number, candidate, generator)
 
     def _warped_later(self, given: Spec | Sampler) -> Sampler | Later[Sampler]:
         """A model under the run's decoding settings, loaded when it is needed."""
         models, later = self.models, self.models.later(given)
-        if models.gen_kwargs and isinstance(outline_of(later), Recalled):  # its settings are not known
-            later = models.load(given)
+        if not models.gen_kwargs:
+            return later
         if not isinstance(later, Later):
             return models.warped(given, later)
-        return Later(models.warped(given, later.outline), lambda: models.warped(given, models.load(given)))
+        if isinstance(outline := later.outline, Recalled):  # its settings are not known
+            return models.warped(given, models.load(given))
+        return Later(models.warped(given, outline), lambda: models.warped(given, models.load(given)))
 
     def _writer(self, references: References, candidate: Candidate) -> Writer:
         job = words.words_of(self.settings) or {"batch_size": "auto", **self.settings.handed}

@@ -12,7 +12,8 @@ from alignbench.aligners.base import Aligner, Immediate, Setting
 from alignbench.aligners.bill import made_in
 from alignbench.errors import RunError, UsageError, plain_failures
 from alignbench.generators.described import identity_of
-from alignbench.generators.later import Later, made, outline_of
+from alignbench.generators.later import Later, made, told_of
+from alignbench.run.known import Known
 from alignbench.types import Sampler, Training
 
 
@@ -58,7 +59,7 @@ class Given:
     @property
     def identity(self) -> Mapping[str, Any] | None:
         """See `Subject`."""
-        return identity_of(outline_of(self.generator))
+        return identity_of(told_of(self.generator))
 
     def make(self) -> Sampler:
         """See `Subject`."""
@@ -79,12 +80,13 @@ class Aligned:
 
     aligner: Aligner
     setting: Setting
+    known: Known
 
     @cached_property
     def identity(self) -> Mapping[str, Any] | None:
         """See `Subject`; an outline may not do for `align`, and then it is not told before."""
         try:
-            return self.setting.identity_of(self.aligner)
+            return self.known.identity_of(self.aligner, self.setting)
         except UsageError:
             raise
         except Exception:

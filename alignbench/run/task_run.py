@@ -11,6 +11,7 @@ from alignbench.aligners.base import Aligner
 from alignbench.errors import RunError, UsageError
 from alignbench.generators.described import described
 from alignbench.generators.later import Later, outline_of
+from alignbench.run.known import Known
 from alignbench.run.measured import Failed, rows_of_generator, rows_of_p
 from alignbench.run.outcome import ALIGNER, DRAWS_OF_P, MODEL, Outcome, Place
 from alignbench.run.rows import Candidate, Row
@@ -32,6 +33,7 @@ class TaskRun:
     outcome: Outcome
     writer: Callable[[References, Candidate], Writer]
     on_rows: Callable[[Sequence[Row]], None]
+    known: Known
 
     @property
     def bench(self) -> Bench:
@@ -39,8 +41,13 @@ class TaskRun:
         return self.references.bench
 
     def readable(self) -> bool:
-        """Whether base and judge can read the prompts; a failure is told before anything is drawn."""
+        """Whether base and judge can read the prompts; a failure is told before anything is drawn.
+
+        Where reference draws were made before, they could.
+        """
         bench = self.bench
+        if self.references.known:
+            return True
         with self.outcome.failing(f"{bench.task.name}: {bench.base_name}"):
             bench.check()
             if bench.given_judge is not None:
@@ -71,7 +78,7 @@ class TaskRun:
     def aligner(self, number: int, candidate: Candidate, recipe: Aligner) -> None:
         """The rows of an aligner on the base, the `number`th."""
         with self._placing(replace(self.place, part=ALIGNER, number=number), candidate) as rows:
-            made = Aligned(recipe, self.references.setting)
+            made = Aligned(recipe, self.references.setting, self.known)
             if made.identity is None and self.bench.all_named:
                 self.outcome.tell(f"{candidate.aligner}: the aligner does not say what its generator depends on (no "
                                   "identity): its rows are measured in every run")  # fmt: skip
@@ -119,7 +126,7 @@ class TaskRun:
 
 def _keep_vocab(bench: Bench) -> None:
     """Store what each token spells, where the tokenizer says it: reports show draws by token."""
-    base, fingerprint = bench.outline, described(bench.outline).fingerprint
+    base, fingerprint = bench.told, described(bench.told).fingerprint
     if fingerprint is not None and isinstance(base, Spelled):
         with suppress(UsageError):
             keep_vocab(bench.store.folder, fingerprint, base.token_bytes)

@@ -11,7 +11,7 @@ import numpy as np
 
 from alignbench.errors import Unsupported, UsageError
 from alignbench.generators.described import called, check, described, drawn_on, identity_of, readable
-from alignbench.generators.later import Later, made, outline_of
+from alignbench.generators.later import Later, made, outline_of, told_of
 from alignbench.seeds import Seed
 from alignbench.store.draws import DrawRequest, DrawStore, Stored
 from alignbench.target import Target
@@ -40,7 +40,7 @@ class Bench:
     def __post_init__(self) -> None:
         for what, name, given in (("base", self.base_name, self.given), ("judge", self.judge_name, self.given_judge)):
             if given is not None:
-                _scoring(outline_of(given), what, name)
+                _scoring(told_of(given), what, name)
 
     @property
     def prompts(self) -> tuple[str, ...]:
@@ -53,24 +53,33 @@ class Bench:
         return _scoring(made(self.given), "base", self.base_name)
 
     @property
+    def scorer(self) -> Distribution | Later[Distribution]:
+        """The base as it was given."""
+        given = self.given
+        if not isinstance(given, Later):
+            return self.base
+        outlining = None if given.outlining is None else lambda: _scoring(given.outline, "base", self.base_name)
+        return Later(self.told, lambda: self.base, outlining)
+
+    @property
     def judge(self) -> Distribution | None:
         """Who measures fluency, loaded now if it was not; None: the base."""
         return None if self.given_judge is None else _scoring(made(self.given_judge), "judge", self.judge_name)
 
     @property
-    def outline(self) -> Distribution:
-        """What can be told of the base before it is loaded."""
-        return _scoring(outline_of(self.given), "base", self.base_name)
+    def told(self) -> Distribution:
+        """What has the base's name, identity and tokenizer before it is loaded."""
+        return _scoring(told_of(self.given), "base", self.base_name)
 
     @property
     def base_identity(self) -> Mapping[str, Any] | None:
         """Plain data that the base's draws depend on; None where it does not say."""
-        return identity_of(self.outline)
+        return identity_of(self.told)
 
     @property
     def judge_identity(self) -> Mapping[str, Any] | None:
         """The same of the judge; None also where there is none."""
-        return None if self.given_judge is None else identity_of(outline_of(self.given_judge))
+        return None if self.given_judge is None else identity_of(told_of(self.given_judge))
 
     @property
     def all_named(self) -> bool:
@@ -79,12 +88,12 @@ class Bench:
 
     def check(self, generator: Sampler | None = None, what: str = "a KL divergence between them") -> None:
         """Raise UsageError before anything is drawn, where a prompt does not fit or tokenizers differ."""
-        law = self.outline if generator is None else generator
+        law = outline_of(self.given) if generator is None else generator
         check(law, self.prompts, self.task.max_tokens)
-        mine, base = described(law).fingerprint, described(self.outline).fingerprint
+        mine, base = described(law).fingerprint, described(self.told).fingerprint
         if mine is not None and base is not None and mine != base:
             raise UsageError(
-                f"{called(law)} and {called(self.outline)} have different tokenizers: {what} is not "
+                f"{called(law)} and {called(self.told)} have different tokenizers: {what} is not "
                 "defined; run them apart, or give a --base that shares the tokenizer"
             )
 

@@ -11,7 +11,6 @@ import numpy as np
 from alignbench.aligners.base import Setting
 from alignbench.errors import RunError, Unsupported, brief, plain_failures
 from alignbench.files import digest
-from alignbench.generators.later import Later
 from alignbench.scoring.bench import Bench
 from alignbench.scoring.fits import FitFile, KnownFit
 from alignbench.seeds import ACCEPT, APART
@@ -40,6 +39,11 @@ class References:
         bench, output = self.bench, self.bench.output
         known = None if output is None or bench.base_identity is None else output / KNOWN
         return FitFile(known, bench.task.name, {**_common(bench), "format": FITS})
+
+    @property
+    def known(self) -> bool:
+        """Whether an earlier run fitted the target and made the reference draws."""
+        return self._known is not None
 
     @cached_property
     def _known(self) -> KnownFit | None:
@@ -74,9 +78,8 @@ class References:
     def setting(self) -> Setting:
         """What aligners are put to work on."""
         bench, task = self.bench, self.bench.task
-        given = Later(bench.outline, lambda: bench.base) if isinstance(bench.given, Later) else bench.base
         return Setting(
-            given, self.target, bench.prompts, task.max_tokens, bench.seed.on("train"), task.train, bench.store,
+            bench.scorer, self.target, bench.prompts, task.max_tokens, bench.seed.on("train"), task.train, bench.store,
             work=bench.output and bench.output / WORK, progress=bench.progress,
         )  # fmt: skip
 

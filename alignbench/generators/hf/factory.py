@@ -51,7 +51,22 @@ def outline(**asked: Any) -> Law | None:
     return Law(_model(given, found, network.to(kind), weights))
 
 
-@generator(outline=outline)
+def files(**asked: Any) -> Mapping[str, str] | None:
+    """What a model is made of, told by hashes of its files and by the machine, without a library being imported.
+
+    None where more than that decides: of a hub id, whose files the hub's client finds, of an adapter, and of a chat
+    template, which may write today's date. Raises UsageError as `hf` does.
+    """
+    given = _Asked(**asked)
+    if given.apply_chat_template or given.peft:
+        return None
+    device, folder = device_of(given.device), _locate(given.pretrained, given.revision)[1]
+    if not Path(folder).is_dir():
+        return None
+    return {"weights": _hash(folder, given), "device": device.type, "dtype": str(_dtype(given.dtype, device))}
+
+
+@generator(outline=outline, files=files)
 def hf(
     *, pretrained: str, revision: str | None = None, dtype: str = "auto", device: str = "auto",
     batch_size: int | str = "auto", trust_remote_code: bool = False, apply_chat_template: bool | str = False,
@@ -375,10 +390,15 @@ def _weights(asked: _Asked, found: _Found, stored: str = "") -> str:
 
     `stored` says how they were quantised when they were saved, which only loading tells.
     """
-    folder, patterns = found.folder, (*sources.WEIGHTS, *(() if asked.use_safetensors else sources.PICKLES))
-    files = sources.fingerprint_folder(Path(folder), patterns) if found.commit is None else f"{folder}@{found.commit}"
+    said = _hash(found.folder, asked) if found.commit is None else f"{found.folder}@{found.commit}"
     adapter = f"+{found.adapter.weights}" if found.adapter else ""
-    return f"{files}{stored}{adapter}" + (f"+{asked.quantize}" if asked.quantize else "")
+    return f"{said}{stored}{adapter}" + (f"+{asked.quantize}" if asked.quantize else "")
+
+
+def _hash(folder: str, asked: _Asked) -> str:
+    """The hash of the files in a folder that are read."""
+    patterns = (*sources.WEIGHTS, *(() if asked.use_safetensors else sources.PICKLES))
+    return sources.fingerprint_folder(Path(folder), patterns)
 
 
 def device_of(device: str) -> torch.device:
