@@ -15,12 +15,11 @@ import numpy as np
 from alignbench.files import digest, write_atomic
 from alignbench.seeds import ATTEMPT
 from alignbench.store.packed import pack, unpack
+from alignbench.store.places import Places, Row
 from alignbench.types import Array, Draws
 
 Spell = Callable[[Sequence[str], Draws], tuple[str, ...]]
 """(prompts, draws) → the texts of draws, from their ids."""
-Row = tuple[str, int]
-"""A prompt's text and a sample number."""
 
 
 @dataclass(frozen=True)
@@ -53,9 +52,7 @@ class Memory:
     parts: OrderedDict[object, tuple[Part, Callable[[], None]]] = field(default_factory=OrderedDict)
 
     def keep(self, key: object, part: Part, dropped: Callable[[], None]) -> None:
-        """Hold on to a part, in place of another of its key; `dropped` is called when it has to go."""
-        if key in self.parts:
-            self.used -= self.parts.pop(key)[0].bytes
+        """Hold on to a part; `dropped` is called when it has to go."""
         self.parts[key] = part, dropped
         self.used += part.bytes
         while self.used > self.limit:
@@ -81,7 +78,8 @@ class Shelf:
     folder: Path | None
     key: Mapping[str, Any]
     memory: Memory
-    places: dict[Row, tuple[object, int]] = field(default_factory=dict)  # which part, and where in it
+    places: Places = field(default_factory=Places)
+    names: list[object] = field(default_factory=list)  # of parts: a file, or a mark where there is no folder
     known: set[str] = field(default_factory=set)  # patterns of files that were looked at
 
     def find(self, prompts: Sequence[str], rows: Array, spell: Spell | None) -> list[tuple[Draws, float]]:
@@ -93,13 +91,11 @@ class Shelf:
         if (rows[:, 1] >= ATTEMPT).any():
             self._look("attempts-*.npz")
         number = {text: c for c, text in enumerate(prompts)}
-        wanted: dict[object, dict[int, None]] = {}
-        for c, i in rows.tolist():
-            if place := self.places.get((prompts[c], i)):
-                wanted.setdefault(place[0], {})[place[1]] = None
-        found = []
-        for name, positions in wanted.items():
-            part, where = self._part(name), np.array(list(positions))
+        used = np.unique(rows[:, 0])
+        at = np.concatenate([self.places.find(prompts[c], rows[rows[:, 0] == c, 1]) for c in used])
+        at, found = np.unique(at[at[:, 0] >= 0], axis=0), []
+        for one in np.unique(at[:, 0]):
+            part, where = self._part(int(one)), at[at[:, 0] == one, 1]
             if not part.spelled and spell is None:
                 continue
             here = np.array([number.get(text, -1) for text in part.prompts])[part.draws.prompt[where]]
@@ -123,7 +119,7 @@ class Shelf:
                     tuple(prompts[c] for c in used), replace(some, prompt=local), seconds * len(some) / len(batch),
                     spelled=not slim,
                 )  # fmt: skip
-                self._add(self._write(kind, part), part, anew=True)
+                self._add(self._write(kind, part), part)
 
     def _write(self, kind: str, part: Part) -> object:
         """The name of a part, which is a file where there is a folder."""
@@ -143,25 +139,25 @@ class Shelf:
             for path in sorted(self.folder.glob(pattern)):
                 self._add(path, _read(path))
 
-    def _add(self, name: object, part: Part, anew: bool = False) -> None:
-        for position, row in enumerate(part.rows):
-            if anew or row not in self.places:
-                self.places[row] = name, position
-        self.memory.keep((id(self), name), part, partial(self._dropped, name))
+    def _add(self, name: object, part: Part) -> None:
+        number = len(self.names)
+        self.names.append(name)
+        self.places.add(part.rows, number)
+        self.memory.keep((id(self), number), part, partial(self._dropped, number))
 
-    def _part(self, name: object) -> Part:
-        found = self.memory.find((id(self), name))
+    def _part(self, number: int) -> Part:
+        found = self.memory.find((id(self), number))
         if found is None:
+            name = self.names[number]
             assert isinstance(name, Path)
             found = _read(name)
-            self.memory.keep((id(self), name), found, partial(self._dropped, name))
+            self.memory.keep((id(self), number), found, partial(self._dropped, number))
         return found
 
-    def _dropped(self, name: object) -> None:
+    def _dropped(self, number: int) -> None:
         """Forget where draws were that were in memory alone."""
         if self.folder is None:
-            for row in [row for row, place in self.places.items() if place[0] is name]:
-                del self.places[row]
+            self.places.forget(number)
 
 
 def _read(path: Path) -> Part:

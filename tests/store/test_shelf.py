@@ -61,7 +61,7 @@ def test_without_a_folder_what_memory_has_no_room_for_is_drawn_again(memory, aga
     for _ in range(3):
         same(get(store, law), first)
         assert store._memory.used == _held(store) <= memory
-        assert {row for shelf in store._shelves.values() for row in shelf.places} == _rows_held(store)
+        assert {row for shelf in store._shelves.values() for row in shelf.places.recent} == _rows_held(store)
     assert (len(law.asked) > len(TRIES)) == again
 
 
