@@ -118,6 +118,18 @@ def test_other_weights_are_measured_anew_and_never_mixed(command):
     assert command(*BIGRAM).code == 0 and rows().value.equals(second.value)
 
 
+def test_weights_that_a_generator_does_not_tell_are_told_by_its_folder(command):
+    """Its law says its name alone: with another table in the folder, draws and rows are made anew all the same."""
+    law = "\n\nclass Quiet(NGram):\n    def identity(self):\n        return {'bigram': 'mine'}\n"
+    Path("bigram.py").write_text(plug_in("bigram.py").replace("model=NGram(", "model=Quiet(") + law)
+    assert command(*BIGRAM).code == 0
+    first, [table] = rows(), Path("out/trained").glob("*/b.npy")
+    np.save(table, np.load(table)[:, [1, 0, 2, 3]])
+    assert command(*BIGRAM).code == 0
+    at = ("bigram:draws=200", "divergence", "kl_target")
+    assert rows().exact[at] > first.exact[at] and rows().generator_id[at] != first.generator_id[at]
+
+
 def test_an_aligner_that_does_not_say_what_it_depends_on_is_measured_each_time_and_said_once(command, caplog):
     text = plug_in("bigram.py").replace("def identity(", "def no_identity(")
     Path("bigram.py").write_text(text)

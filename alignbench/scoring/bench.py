@@ -97,12 +97,17 @@ class Bench:
                 "defined; run them apart, or give a --base that shares the tokenizer"
             )
 
-    def draw(self, what: str, generator: Sampler, stream: str, first: int = 0) -> Stored:
-        """`draws` draws of each prompt on a stream, numbered from `first` on; `what` is shown as they are made."""
+    def draw(
+        self, what: str, generator: Sampler, stream: str, first: int = 0, identity: Mapping[str, Any] | None = None
+    ) -> Stored:
+        """`draws` draws of each prompt on a stream, numbered from `first` on; `what` is shown as they are made.
+
+        `identity`: what they depend on, None for what the generator says itself.
+        """
         rows = rows_of(len(self.prompts), self.draws) + np.array([0, first])
         with self.progress(f"{self.task.name}: {what}", len(rows)) as advance:
             request = DrawRequest(self.prompts, rows, self.task.max_tokens, self.seed.on(stream))
-            stored = self.store.sample(generator, identity_of(generator), request, advance)
+            stored = self.store.sample(generator, identity or identity_of(generator), request, advance)
         self.fresh += stored.fresh
         for law in (*drawn_on(generator), self.base):  # memory kept for the next batch
             if isinstance(law, Forgetful):

@@ -23,14 +23,17 @@ WEIGHED = 1000 * APART
 UNKNOWN_STEPS = {"kl_base": "the generator's next-token distributions are not known"}
 
 
-def evidence_of(references: References, label: str, generator: Sampler, training: Training | None = None) -> Evidence:
+def evidence_of(
+    references: References, label: str, generator: Sampler, identity: Mapping[str, Any] | None = None,
+    training: Training | None = None,
+) -> Evidence:  # fmt: skip
     """Everything that is measured about `generator`; raises RunError when it kept no draw of some prompt.
 
-    `training`: what it took to make the generator.
+    `identity`: what its draws depend on, None for what it says itself; `training`: what it took to make it.
     """
     bench, ref = references.bench, references.ref
     reset_peak()
-    stored = bench.draw(label, generator, "own")
+    stored = bench.draw(label, generator, "own", identity=identity)
     own = stored.draws if stored.draws.accepted is None else stored.draws.take(stored.draws.accepted)
     _check_kept(bench, own, stored.draws)
     with bench.progress(f"{bench.task.name}: scoring {label}", 1) as advance:
