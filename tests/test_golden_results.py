@@ -66,7 +66,7 @@ def test_compare(command, folder):
 def test_a_run_started_again_draws_and_measures_nothing(command, folder, config):
     """No new draws, no evidence under another key, no other run file; rows may differ in their last digits.
 
-    But for rejection, which numbers its proposals otherwise since, and λ, which version 0.1 did not keep.
+    But for rejection, which numbers its proposals otherwise since, and what version 0.1 did not keep, such as λ.
     """
     before, rejects = files(folder), "rejection" in (STORED / config).read_text(encoding="utf-8")
     said = command("run", "--config", f"results/{config}")
@@ -76,4 +76,4 @@ def test_a_run_started_again_draws_and_measures_nothing(command, folder, config)
     if rejects:
         assert any("+rejection" in path for path in new) and any("/attempts-" in path for path in new)
         new = {path for path in new if "+rejection" not in path and not path.startswith("draws/")}
-    assert all(path.startswith("known/fit_") for path in new)
+    assert all(path.startswith("known/") for path in new)
