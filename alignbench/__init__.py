@@ -16,6 +16,7 @@ from alignbench.registry import aligner, feature, generator, metric
 
 if TYPE_CHECKING:
     from alignbench.api import evaluate
+    from alignbench.files import write_atomic
     from alignbench.reports.table.leaderboards import leaderboard
     from alignbench.seeds import Seed
     from alignbench.types import Draws, Estimate, Evidence, rows_of
@@ -28,6 +29,7 @@ _HOMES = {
     "evaluate": "alignbench.api",
     "leaderboard": "alignbench.reports.table.leaderboards",
     "rows_of": "alignbench.types",
+    "write_atomic": "alignbench.files",
 }
 
 __all__ = [
@@ -42,6 +44,7 @@ __all__ = [
     "leaderboard",
     "metric",
     "rows_of",
+    "write_atomic",
 ]
 
 

@@ -107,7 +107,7 @@ def plain_failures(what: str, kind: type[AlignbenchError]) -> Iterator[None]:
         yield
     except AlignbenchError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         told, frames = " ".join(str(error).split()), traceback.extract_tb(error.__traceback__)
         place = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}"
         raise kind(f"{what} failed: {type(error).__name__}: {told} ({place})") from error

@@ -202,7 +202,7 @@ class Cost:
     exhausted: int = 0  # draws left out because their proposals ran out
     peak_bytes: int | None = None
     device: str = ""
-    uncounted: str = ""  # what was drawn once, before all draws, and is in none of these but the seconds
+    uncounted: str = ""  # what was drawn once, before all draws, and is in none of these
     training: Training | None = None  # of the generator, before all draws; in none of these
 
 

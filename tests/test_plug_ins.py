@@ -56,6 +56,11 @@ def raising(text: str) -> str:
     return text.replace("def align(self, setting):", "def align(self, setting):\n        raise SystemExit")
 
 
+def swap(table: Path) -> None:
+    """Other weights: the first two words change their places."""
+    table.write_bytes(np.fromfile(table).reshape(-1, 4)[:, [1, 0, 2, 3]].tobytes())
+
+
 def untimed(found):
     return found.value.drop(["seconds", "tokens_per_second", "peak_memory_mb"], level="part")
 
@@ -85,8 +90,8 @@ def test_a_trained_table_is_nearer_to_p_than_the_base(command):
 def test_what_is_trained_is_found_again_and_booked(command, monkeypatch):
     """A second run calls no `align`; with its evidence gone, the table is found in its folder, and nothing is drawn."""
     assert command(*BIGRAM).code == 0
-    [folder] = Path("out/trained").iterdir()
-    assert {path.name for path in folder.iterdir()} == {"b.npy", "cost.json"}
+    [folder] = (path for path in Path("out/aligned").iterdir() if path.is_dir())
+    assert {path.name for path in folder.iterdir()} == {"table", "cost.json"}
     booked = json.loads((folder / "cost.json").read_text())
     first = rows()
     assert booked["steps"] == 1 and first.value["bigram:draws=200", "cost", "training_drawn"] == booked["drawn"] > 400
@@ -104,30 +109,28 @@ def test_what_is_trained_is_found_again_and_booked(command, monkeypatch):
 
 def test_other_weights_are_measured_anew_and_never_mixed(command):
     assert command(*BIGRAM).code == 0
-    first, [table] = rows(), Path("out/trained").glob("*/b.npy")
-    other = np.load(table)[:, [1, 0, 2, 3]]
-    np.save(table, other)
+    first, [table] = rows(), Path("out/aligned").glob("*/table")
+    swap(table)
     assert command(*BIGRAM).code == 0
     second = rows()
     at = ("bigram:draws=200", "divergence", "kl_target")
     assert second.exact[at] > first.exact[at]
     ids = {r.generator_id.iloc[0] for r in (first.loc["bigram:draws=200"], second.loc["bigram:draws=200"])}
     assert len(ids) == 2
-    shutil.rmtree("out/trained")  # what was measured stands where the weights are gone
+    shutil.rmtree("out/aligned")  # what was measured stands where the weights are gone
     Path("bigram.py").write_text(raising(plug_in("bigram.py")))
     assert command(*BIGRAM).code == 0 and rows().value.equals(second.value)
 
 
-def test_weights_that_a_generator_does_not_tell_are_told_by_its_folder(command):
-    """Its law says its name alone: with another table in the folder, draws and rows are made anew all the same."""
+def test_a_generator_that_does_not_tell_its_weights_is_refused_with_others(command):
+    """Its law says its name alone: draws of one table would be found for another, as a row's own or as a proposal's."""
     law = "\n\nclass Quiet(NGram):\n    def identity(self):\n        return {'bigram': 'mine'}\n"
     Path("bigram.py").write_text(plug_in("bigram.py").replace("model=NGram(", "model=Quiet(") + law)
     assert command(*BIGRAM).code == 0
-    first, [table] = rows(), Path("out/trained").glob("*/b.npy")
-    np.save(table, np.load(table)[:, [1, 0, 2, 3]])
-    assert command(*BIGRAM).code == 0
-    at = ("bigram:draws=200", "divergence", "kl_target")
-    assert rows().exact[at] > first.exact[at] and rows().generator_id[at] != first.generator_id[at]
+    [table] = Path("out/aligned").glob("*/table")
+    swap(table)
+    said = command(*BIGRAM, "--aligner", "{name: sir, n: 2, proposal: 'bigram:draws=200'}")
+    assert said.code == 1 and said.err.count("its generator's identity is that of other weights") == 2
 
 
 def test_an_aligner_that_does_not_say_what_it_depends_on_is_measured_each_time_and_said_once(command, caplog):
@@ -137,13 +140,13 @@ def test_an_aligner_that_does_not_say_what_it_depends_on_is_measured_each_time_a
         caplog.clear()
         assert command(*BIGRAM, "--seed", "0,1").code == 0
         assert caplog.text.count("the aligner does not say what its generator depends on") == 1
-    assert not Path("out/trained").exists()
+    assert not Path("out/aligned").exists()
 
 
 def test_a_work_folder_that_cannot_be_written_is_one_line(command):
     Path("out").mkdir()
-    Path("out/trained").write_text("in the way")
+    Path("out/aligned").write_text("in the way")
     said = command(*BIGRAM)
     assert said.code == 1 and "Traceback" not in said.err
-    [line] = [line for line in said.err.splitlines() if "trained" in line]
+    [line] = [line for line in said.err.splitlines() if "aligned" in line]
     assert "cannot be written" in line and "little: exact + bigram:draws=200" in line

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import inspect
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
-from alignbench.aligners.bill import Bill
+import numpy as np
+
+from alignbench.aligners.bill import Bill, made_in
 from alignbench.errors import RunError, UsageError, plain_failures
-from alignbench.files import check_writable, digest
+from alignbench.files import check_writable, digest, write_atomic
 from alignbench.generators.described import called, described, identity_of
-from alignbench.generators.later import Later, Recalled, made, outline_of, outlined, told_of
+from alignbench.generators.later import Later, Recalled, RecalledScorer, made, outline_of, outlined, told_of
 from alignbench.generators.pool import NoPool, Pool
 from alignbench.registry import Registry
 from alignbench.registry import aligner as aligners
 from alignbench.registry import generator as generators
 from alignbench.seeds import Seed
+from alignbench.sources import sha256_file
 from alignbench.spec import Spec, parse_spec
 from alignbench.target import Target
 from alignbench.types import Array, Distribution, Draws, Progress, Sampler, Training, silent
@@ -43,11 +48,18 @@ class Identified(Protocol):
         ...
 
 
+PICKING = 2
+"""The `format` of aligners that pick among draws; version 0.1 numbered what they tried i·n."""
+
+
 class Immediate:
     """An aligner whose `align` neither draws nor trains: what its generator depends on is asked of the generator.
 
     So its `align` must do with an outline of the base, see `generators.later`.
     """
+
+    format: ClassVar[int] = 1
+    """Raised when draws of its generator change."""
 
     def align(self, setting: Setting) -> Sampler:
         """See `Aligner.align`."""
@@ -100,7 +112,13 @@ class Setting:
         Rows count in `prompts`, by default `train_prompts`. Draws for different uses, such as those that train and
         those that validate, are kept apart by a `salt`, from `seeds.PLUGIN` on, or by their sample numbers.
         """
-        asked, seed = self.train_prompts if prompts is None else prompts, self.seed.salted(salt)
+        asked, seed, rows = prompts or self.train_prompts, self.seed.salted(salt), np.asarray(rows)
+        if rows.ndim != 2 or rows.shape[1] != 2 or not np.issubdtype(rows.dtype, np.integer):
+            raise UsageError(f"base_draws: rows must be whole numbers (R, 2) = (prompt, index), not {rows.shape}")
+        if not len(rows) or len(np.unique(rows, axis=0)) < len(rows):
+            raise UsageError(f"base_draws: {len(rows)} rows: one at least, and each once")
+        if (rows < 0).any() or (rows[:, 0] >= len(asked)).any():
+            raise UsageError(f"base_draws: row {rows[rows[:, 0].argmax()].tolist()}: there are {len(asked)} prompts")
         return self.pool.draws(self.base, asked, rows, max_tokens=self.max_tokens, seed=seed)
 
     @property
@@ -131,20 +149,23 @@ class Setting:
 
     def identity_of(self, aligner: Aligner) -> Mapping[str, Any] | None:
         """What an aligner's generator depends on, told before any work; None where aligner or base does not say."""
-        base = identity_of(told_of(self.given))
-        if base is None or not isinstance(aligner, Identified):
+        if not isinstance(aligner, Identified):
             return None
-        if isinstance(aligner, Immediate) and not isinstance(outline_of(self.given), Recalled):
+        if not isinstance(aligner, Immediate):
+            with plain_failures(f"identity of {registered(aligner)}", UsageError):
+                return self.recipe(aligner, plain_data(aligner.identity(self)))
+        base = outline_of(self.given)
+        if not isinstance(base, Recalled):
             return aligner.identity(self)
-        if isinstance(aligner, Immediate):
-            own: Mapping[str, Any] | None = plain_parameters(aligner)
-        else:
-            with plain_failures(f"identity of {type(aligner).__name__}", UsageError):
-                own = aligner.identity(self)
-        return None if own is None else {
-            "aligner": registered(aligner), "own": dict(own), "base": base, **_of_target(self.target),
-            "prompts": list(self.prompts), "train": list(self.train), "max_tokens": self.max_tokens,
-            "seed": self.seed.entropy,
+        return self.recipe(aligner, plain_parameters(aligner)) if base.aligned else None
+
+    def recipe(self, aligner: Aligner, own: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+        """All that what an aligner makes here depends on, its `own` part given; None where that or the base's is."""
+        base = identity_of(told_of(self.given))
+        return None if own is None or base is None else {
+            "aligner": registered(aligner), "format": code_of(aligner), "own": own, "base": base,
+            **_of_target(self.target), "prompts": list(self.prompts), "train": list(self.train),
+            "max_tokens": self.max_tokens, "seed": self.seed.entropy,
         }  # fmt: skip
 
     def aligned(self, aligner: Aligner) -> Sampler:
@@ -153,13 +174,22 @@ class Setting:
         if self.outline and (isinstance(self.given, Recalled) or not isinstance(aligner, Immediate)):
             base = told_of(self.given)
             name = f"{called(base)} + {registered(aligner)}"
-            return Recalled(name, self.identity_of(aligner), described(base).fingerprint)
-        if not isinstance(aligner, Immediate):
-            self.bill.open(here.folder)
-        return aligner.align(here)
+            return RecalledScorer(name, self.identity_of(aligner), described(base).fingerprint, aligned=True)
+        folder = None if isinstance(aligner, Immediate) else here.folder
+        self.bill.open(folder)
+        generator = aligner.align(here)
+        if not isinstance(generator, Sampler):
+            raise RunError(f"align of {registered(aligner)} gave a {type(generator).__name__}, which has no 'sample'")
+        if folder is not None:
+            _check_weights(aligner, folder, generator)
+        return generator
 
-    def built(self, spec: Spec, where: str) -> Sampler:
-        """The generator that a spec stands for: that of an aligner on the base, or one of its own."""
+    def built(self, named: Spec | Named, where: str) -> Sampler:
+        """The generator that a spec stands for: that of an aligner on the base, or one of its own.
+
+        `named` is a spec as a user names it, `where` what errors begin with.
+        """
+        spec = named if isinstance(named, Spec) else checked(named, where)
         if spec.name in aligners:
             with plain_failures(f"{where}: align", RunError):
                 return self.aligned(spec.build(aligners, where))
@@ -227,9 +257,42 @@ def hyper_parameters(aligner: Aligner) -> dict[str, Any]:
 
 
 def plain_parameters(aligner: Aligner) -> dict[str, Any] | None:
-    """The hyper-parameters of an aligner; None where one is a generator, which is no plain data."""
-    held: list[object] = [getattr(aligner, f.name) for f in fields(aligner)] if is_dataclass(aligner) else []
-    return None if any(isinstance(value, Sampler) for value in held) else hyper_parameters(aligner)
+    """The hyper-parameters of an aligner; None where it is no dataclass, or one of them is a generator."""
+    if not is_dataclass(aligner) or any(isinstance(getattr(aligner, f.name), Sampler) for f in fields(aligner)):
+        return None
+    return hyper_parameters(aligner)
+
+
+def plain_data(said: object) -> dict[str, Any] | None:
+    """What an `identity` gives, as JSON would have it; raises UsageError where it is no mapping of plain data."""
+    if said is None:
+        return None
+    if not isinstance(said, Mapping):
+        raise UsageError(f"an aligner's identity must be a mapping of plain data, not a {type(said).__name__}")
+    return dict(json.loads(json.dumps(dict(said))))
+
+
+def code_of(aligner: Aligner) -> int | str:
+    """What stands for how an aligner works: its `format`, of a plug-in that is `Immediate` the hash of its file."""
+    if not isinstance(aligner, Immediate):
+        return 1  # its identity tells
+    built_in = type(aligner).__module__.startswith("alignbench.")
+    return aligner.format if built_in else sha256_file(Path(inspect.getfile(type(aligner))))
+
+
+def _check_weights(aligner: Aligner, folder: Path, generator: Sampler) -> None:
+    """Raise RunError where a generator says the same of other weights than before: their draws would be mixed."""
+    said = identity_of(generator)
+    if said is None or not folder.is_dir():
+        return
+    told, weights = folder.parent / f"weights_{digest(said)}.txt", made_in(folder)
+    if not told.exists():
+        write_atomic(told, weights)
+    elif told.read_text(encoding="utf-8") != weights:
+        raise RunError(
+            f"{registered(aligner)}: its generator's identity is that of other weights: it must tell them, such as by "
+            f"a hash of what lies in {folder.name}"
+        )
 
 
 def _of_target(target: Target) -> dict[str, Any]:

@@ -11,10 +11,14 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
-from alignbench.errors import UsageError, plain_failures
-from alignbench.types import Array, Checked, Draws, Sampler, Selection
+import numpy as np
+
+from alignbench.errors import RunError, UsageError, plain_failures
+from alignbench.types import Array, Checked, Distribution, Draws, Sampler, Selection
 
 T = TypeVar("T")
+
+ABOVE_ONE = 1e-3  # nats: rounding may leave a sum of log-probabilities above 0
 
 Rank = Callable[[Sequence[str], Draws], Array]
 """(prompts, draws) → (B,) what a selection ranks draws by."""
@@ -141,6 +145,18 @@ def identity_of(generator: Sampler | None) -> Mapping[str, Any] | None:
     with plain_failures(f"identity() of {type(generator).__name__}", UsageError):
         found = identity()
         return None if found is None else dict(json.loads(json.dumps(found)))
+
+
+def log_prob_of(generator: Distribution, prompts: Sequence[str], draws: Draws) -> Array:
+    """(B,) nats of draws under a generator; raises RunError where it fails, or gives what is no log-probability."""
+    who = called(generator)
+    with plain_failures(f"log_prob of {who}", RunError):
+        found = np.asarray(generator.log_prob(prompts, draws), dtype=float)
+    if found.shape != (len(draws),):
+        raise RunError(f"log_prob of {who} must give a number for each of {len(draws)} draws, gave {found.shape}")
+    if np.isnan(found).any() or (found > ABOVE_ONE).any():
+        raise RunError(f"log_prob of {who} gave {'NaN' if np.isnan(found).any() else 'a probability above 1'}")
+    return found
 
 
 def drawn_on(generator: Sampler | None) -> Iterator[Sampler]:

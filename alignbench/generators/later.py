@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from alignbench.errors import RunError, Unsupported
+from alignbench.errors import RunError, Unsupported, UsageError, plain_failures
 from alignbench.generators.described import check, described, identity_of
 from alignbench.registry import Entry
 from alignbench.seeds import Seed
-from alignbench.types import Array, Draws, Sampler
+from alignbench.types import Array, Distribution, Draws, Sampler
 
 S = TypeVar("S", bound=Sampler)
 Kind = TypeVar("Kind", bound=Sampler, covariant=True)
@@ -65,12 +66,13 @@ class Recalled:
     said: Mapping[str, Any] | None
     tokens: str | None = None  # fingerprint
     there: Any = None  # the generator, where it is loaded: it checks prompts
+    aligned: bool = False  # it is what an aligner would make
 
     @staticmethod
     def of(generator: Sampler, name: str = "", there: Any = None) -> Recalled:
         """What is known of a generator that says what it is; `name` where it has none."""
-        told = described(generator)
-        return Recalled(told.name or name, identity_of(generator), told.fingerprint, there)
+        told, kind = described(generator), RecalledScorer if isinstance(generator, Distribution) else Recalled
+        return kind(told.name or name, identity_of(generator), told.fingerprint, there)
 
     @property
     def vocab(self) -> Tokens | None:
@@ -90,6 +92,11 @@ class Recalled:
         """It cannot; raises RunError."""
         raise RunError(f"{self.name}: asked for draws before it was made")
 
+
+@dataclass(frozen=True)
+class RecalledScorer(Recalled):
+    """The same of a generator that can score draws."""
+
     def log_prob(self, prompts: Sequence[str], draws: Draws) -> Array:
         """It cannot; raises RunError."""
         raise RunError(f"{self.name}: asked for log-probabilities before it was made")
@@ -101,15 +108,24 @@ def outlined(entry: Entry, arguments: Mapping[str, Any], name: str) -> Sampler |
     A factory is registered with `outline`, a function of its arguments that gives a generator without weights, or with
     `identity`, one that gives the generator's identity. Raises UsageError as the factory would.
     """
-    given = {key: value for key, value in arguments.items() if key in entry.parameters}
     if "outline" in entry.meta:
-        found: Sampler | None = entry.meta["outline"](**given)
+        found: Sampler | None = asked_of(entry, "outline", arguments)
         if found is None:
             return None
         with suppress(Unsupported):  # only its weights tell what it is
             return None if identity_of(found) is None else found
         return None
     if "identity" in entry.meta:
-        said = entry.meta["identity"](**given)
-        return None if said is None else Recalled(name, dict(said))
+        said = asked_of(entry, "identity", arguments)
+        return None if said is None else RecalledScorer(name, dict(said))  # whether it scores is seen when it is made
     return None
+
+
+def asked_of(entry: Entry, what: str, arguments: Mapping[str, Any]) -> Any:
+    """What a function that a factory is registered with gives for those of its arguments that it takes."""
+    ask = entry.meta[what]
+    takes = inspect.signature(ask).parameters
+    open_ended = any(p.kind is p.VAR_KEYWORD for p in takes.values())
+    given = {k: v for k, v in arguments.items() if k in entry.parameters and (open_ended or k in takes)}
+    with plain_failures(f"'{what}' of the generator '{entry.name}'", UsageError):
+        return ask(**given)

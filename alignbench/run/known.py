@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
 from alignbench.aligners.base import Aligner, Immediate, Setting, plain_parameters
 from alignbench.errors import AlignbenchError
-from alignbench.files import digest, dump, write_atomic
-from alignbench.generators.later import Later, Recalled
+from alignbench.files import digest, write_atomic
+from alignbench.generators.later import Later, Recalled, RecalledScorer, asked_of
 from alignbench.registry import Entry
-from alignbench.registry import generator as generators
-from alignbench.run.provenance import versions
+from alignbench.run.provenance import code, versions
 from alignbench.sources import remembered_digest, sha256_file, sha256_folder
 from alignbench.spec import Spec
 from alignbench.types import Sampler
@@ -34,7 +33,8 @@ class Known:
         with suppress(OSError, ValueError, KeyError, TypeError):
             if path is not None:
                 content = json.loads(path.read_text(encoding="utf-8"))
-                return Recalled(content["name"], content["identity"], content["tokens"])
+                kind = RecalledScorer if content["scores"] else Recalled
+                return kind(content["name"], content["identity"], content["tokens"])
         return None
 
     def remember(self, spec: Spec, entry: Entry, handed: Mapping[str, Any], generator: Sampler) -> Recalled | None:
@@ -42,63 +42,59 @@ class Known:
         path, found = self._path(spec, entry, handed), Recalled.of(generator, spec.label, generator)
         if path is None or found.said is None:
             return None
-        write_atomic(path, dump({"name": found.name, "identity": found.said, "tokens": found.tokens}))
+        content = {"name": found.name, "identity": found.said, "tokens": found.tokens}
+        write_atomic(path, json.dumps({**content, "scores": isinstance(found, RecalledScorer)}))
         return found
 
     def identity_of(self, aligner: Aligner, setting: Setting) -> Mapping[str, Any] | None:
-        """What an aligner's generator depends on, see `Setting.identity_of`; remembered where asking takes an outline.
-
-        By what the setting's base, target and prompts are; not where a hyper-parameter names a file or a generator,
-        which may change.
-        """
-        given = setting.given
-        if self.folder is None or not isinstance(given, Later) or not isinstance(aligner, Immediate):
-            return setting.identity_of(aligner)
-        plain = plain_parameters(aligner)
-        if plain is None or not _stands_alone(plain):
-            return setting.identity_of(aligner)
-        base = given.told if isinstance(given.told, Recalled) else Recalled.of(given.told)
-        asked = replace(setting, given=base).identity_of(aligner)
-        path = self.folder / f"aligner_{digest({'asked': asked, 'made_by': _versions()})}.json"
+        """What an aligner's generator depends on, see `Setting.identity_of`; remembered where asking takes a while."""
+        path = self._path_of(aligner, setting)
         with suppress(OSError, ValueError, KeyError, TypeError):
-            return dict(json.loads(path.read_text(encoding="utf-8"))["identity"])
+            if path is not None:
+                return dict(json.loads(path.read_text(encoding="utf-8"))["identity"])
         said = setting.identity_of(aligner)
-        if said is not None:
-            write_atomic(path, dump({"identity": said}))
+        self.remember_identity(aligner, setting, said)
         return said
+
+    def remember_identity(self, aligner: Aligner, setting: Setting, said: Mapping[str, Any] | None) -> None:
+        """Keep what an aligner's generator depends on."""
+        path = self._path_of(aligner, setting)
+        if path is not None and said is not None:
+            write_atomic(path, json.dumps({"identity": said}))
+
+    def _path_of(self, aligner: Aligner, setting: Setting) -> Path | None:
+        """The file of an aligner in a setting.
+
+        None for one of a plug-in, whose code may change, for one that names files or other aligners, for whatever they
+        say now, and where asking takes no time.
+        """
+        if self.folder is None or not isinstance(setting.given, Later) or not _stands_alone(aligner):
+            return None
+        asked = setting.recipe(aligner, plain_parameters(aligner))
+        key = {"asked": asked, "made_by": code(), "libraries": dict(versions())}
+        return None if asked is None else self.folder / f"aligner_{digest(key)}.json"
 
     def _path(self, spec: Spec, entry: Entry, handed: Mapping[str, Any]) -> Path | None:
         """The file of a spec; None where its arguments are no plain data, or there is nowhere to keep it."""
+        if self.folder is None or (entry.meta.keys() & {"outline", "identity"} and "files" not in entry.meta):
+            return None  # its factory tells
         usual = {name: p.default for name, p in entry.parameters.items() if p.default is not p.empty}
-        arguments = {**usual, **{k: v for k, v in handed.items() if k in usual}, **spec.arguments}
-        if self.folder is None:
-            return None
+        arguments = {**usual, **{k: v for k, v in handed.items() if k in entry.parameters}, **spec.arguments}
         try:
             files = _hashes(entry, arguments)
-            key = {"name": spec.name, "arguments": arguments, "files": files, "made_by": _versions()}
+            key = {"name": spec.name, "arguments": arguments, "files": files, "made_by": code(),
+                   "libraries": dict(versions())}  # fmt: skip
             return None if files is None else self.folder / f"generator_{digest(key)}.json"
         except (TypeError, ValueError, OSError, AlignbenchError):  # what is wrong is told when it is made
             return None
 
 
-def _versions() -> dict[str, str]:
-    """This package, and the libraries that decide what a generator says of itself."""
-    return {name: versions().get(name, "") for name in ("alignbench", "torch", "transformers", "tokenizers")}
-
-
-def _stands_alone(value: object) -> bool:
-    """Whether no text in a hyper-parameter names a generator, or a file or folder that is there."""
-    if isinstance(value, Mapping):
-        return all(map(_stands_alone, value.values()))
-    if isinstance(value, (list, tuple)):
-        return all(map(_stands_alone, value))
-    if not isinstance(value, str) or not value:
-        return True
-    is_path = "\0" not in value and len(value) < LONGEST and Path(value).expanduser().exists()
-    return not is_path and not any(name in value for name in generators)
-
-
-LONGEST = 255  # bytes of a file's name
+def _stands_alone(aligner: Aligner) -> bool:
+    """Whether a built-in aligner has no hyper-parameters but numbers and defaults."""
+    if not isinstance(aligner, Immediate) or not type(aligner).__module__.startswith("alignbench."):
+        return False
+    given = [(getattr(aligner, f.name), f.default) for f in fields(aligner)] if is_dataclass(aligner) else [("", None)]
+    return all(value is None or isinstance(value, (int, float)) or value == usual for value, usual in given)
 
 
 def _hashes(entry: Entry, arguments: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -107,13 +103,22 @@ def _hashes(entry: Entry, arguments: Mapping[str, Any]) -> dict[str, Any] | None
     A factory that is registered with `files`, a function of its arguments, says itself what it is made of.
     """
     if "files" in entry.meta:
-        said = entry.meta["files"](**arguments)
+        said = asked_of(entry, "files", arguments)
         return None if said is None else dict(said)
-    found: dict[str, Any] = {"": sha256_file(Path(inspect.getfile(inspect.unwrap(entry.thing))))}
-    for name, value in arguments.items():
-        path = Path(value).expanduser() if isinstance(value, str) and len(value) < 4096 and "\0" not in value else None
-        if path is not None and path.is_file():
-            found[name] = remembered_digest(path)
-        elif path is not None and value and path.is_dir():
-            found[name] = sha256_folder(path)
-    return found
+    files = {"": sha256_file(Path(inspect.getfile(inspect.unwrap(entry.thing))))}
+    for path in set(_paths(list(arguments.values()))):
+        files[str(path)] = remembered_digest(path) if path.is_file() else sha256_folder(path)
+    return files
+
+
+def _paths(value: object) -> Iterator[Path]:
+    """The files and folders that texts in a value name."""
+    if isinstance(value, Mapping):
+        yield from _paths(list(value.values()))
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _paths(item)
+    elif isinstance(value, str) and value and "\0" not in value:
+        with suppress(OSError):  # a text that is too long for a name
+            if (path := Path(value).expanduser()).exists():
+                yield path

@@ -36,22 +36,17 @@ def _evidence(writer: Writer, subject: Subject) -> tuple[Evidence, RowKey]:
         return _again(writer, found, found.weights)
     with writer.running():
         generator = subject.make()
-        told = _with_weights(identity_of(generator), subject.weights)
+        told = identity_of(generator)
         if identity is None:
             identity = subject.told(generator)
             found = _found(writer, identity)
-        if found is not None and found.key.generator_id == writer.key(told).generator_id:
+        if found is not None and told is not None and found.key.generator_id == writer.key(told).generator_id:
             return _again(writer, found, subject.weights)
         writer.bench.check(generator)
-        evidence = evidence_of(writer.references, writer.candidate.label, generator, told, subject.training)
+        evidence = evidence_of(writer.references, writer.candidate.label, generator, subject.training)
         key = writer.key(told)
         writer.store(_wanted(writer, identity), evidence, key, subject.weights)
     return evidence, key
-
-
-def _with_weights(identity: Mapping[str, Any] | None, weights: Mapping[str, str]) -> Mapping[str, Any] | None:
-    """What a generator says that its draws depend on, and what it was trained to, whether it says that or not."""
-    return {**identity, "trained": dict(weights)} if identity is not None and weights else identity
 
 
 def _wanted(writer: Writer, identity: Any) -> str:

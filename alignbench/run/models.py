@@ -10,9 +10,9 @@ from functools import partial
 from typing import Any
 
 from alignbench.aligners.base import Aligner, told
-from alignbench.errors import AlignbenchError, Unsupported, UsageError, brief, let_go
+from alignbench.errors import AlignbenchError, RunError, Unsupported, UsageError, brief, let_go, plain_failures
 from alignbench.generators.described import described
-from alignbench.generators.later import Later, Recalled, outlined
+from alignbench.generators.later import Later, Recalled, asked_of, outlined
 from alignbench.registry import Entry
 from alignbench.registry import aligner as aligners
 from alignbench.registry import generator as generators
@@ -82,7 +82,8 @@ class Models:
         if label not in self.loaded:
             self._let_go()
             try:
-                made = given.build(generators, "model", **self.handed)
+                with plain_failures(f"the generator '{given.name}'", RunError):
+                    made = given.build(generators, "model", **self.handed)
                 self.loaded[label] = _sampler(made, f"generator '{given.name}' made a {type(made).__name__}, which")
             except AlignbenchError as error:
                 self.broken[label] = error
@@ -106,9 +107,8 @@ class Models:
             return recalled
         if "outline" not in entry.meta:
             return None
-        arguments = {**{k: v for k, v in self.handed.items() if k in entry.parameters}, **given.arguments}
         try:
-            found: Sampler | None = entry.meta["outline"](**arguments)
+            found: Sampler | None = asked_of(entry, "outline", {**self.handed, **given.arguments})
             return found
         except AlignbenchError as error:
             self.broken[given.label] = error
@@ -127,7 +127,7 @@ class Models:
                 return generator
         self.told[given.label] = told
         slow = isinstance(told, Recalled) and "outline" in entry.meta
-        return Later(told, make, partial(self._outlined, given) if slow else None)
+        return Later(told, make, partial(self._outlined, given, keep=keep) if slow else None)
 
     def _told(self, given: Spec, entry: Entry) -> Sampler | None:
         """What says what a generator is before it is loaded; None where it must be."""
@@ -137,9 +137,9 @@ class Models:
             self.known.remember(given, entry, self.handed, outline)
         return outline
 
-    def _outlined(self, given: Spec) -> Sampler:
+    def _outlined(self, given: Spec, *, keep: bool) -> Sampler:
         """The outline of a generator; the generator itself, where it has none."""
-        return self._outline(given) or self.load(given, keep=True)
+        return self._outline(given) or self.load(given, keep=keep)
 
     def _outline(self, given: Spec) -> Sampler | None:
         """An outline that says what the generator is; None where it must be loaded to know."""

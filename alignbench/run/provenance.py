@@ -60,8 +60,9 @@ def made_by(asked: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
     entries = [metric[name] for name, _ in asked if name in metric]
     if len(entries) < len(asked) or any(e.runs_code or _is_plug_in(e) for e in entries):
         return ""
-    told = {name: versions().get(name) for name in ("python", "numpy", "scipy", "arviz-stats", "scikit-learn")}
-    return digest(jsonable({"code": _code(), "libraries": told, "asked": list(asked), "blocks": replicates.BLOCKS}))
+    return digest(
+        jsonable({"code": code(), "libraries": versions(), "asked": list(asked), "blocks": replicates.BLOCKS})
+    )
 
 
 def _is_plug_in(entry: Entry) -> bool:
@@ -69,7 +70,7 @@ def _is_plug_in(entry: Entry) -> bool:
 
 
 @cache
-def _code() -> str:
+def code() -> str:
     """The hash of this package's own files, which a developer changes without a new version."""
     return digest([sha256(path.read_bytes()).hexdigest() for path in sorted(PACKAGE.rglob("*.py"))])
 

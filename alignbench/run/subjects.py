@@ -99,7 +99,9 @@ class Aligned:
 
     def told(self, generator: Sampler) -> Mapping[str, Any] | None:
         """See `Subject`; an aligner that works and does not say what it does may do another thing each time."""
-        return identity_of(generator) if isinstance(self.aligner, Immediate) else None
+        said = identity_of(generator) if isinstance(self.aligner, Immediate) else None
+        self.known.remember_identity(self.aligner, self.setting, said)
+        return said
 
     def unlike(self, weights: Mapping[str, str]) -> bool:
         """See `Subject`."""

@@ -7,10 +7,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 
-from alignbench.aligners.base import Aligner
+from alignbench.aligners.base import Aligner, Immediate
 from alignbench.errors import RunError, UsageError
 from alignbench.generators.described import described
-from alignbench.generators.later import Later, outline_of
+from alignbench.generators.later import Later, outline_of, told_of
 from alignbench.run.known import Known
 from alignbench.run.measured import Failed, rows_of_generator, rows_of_p
 from alignbench.run.outcome import ALIGNER, DRAWS_OF_P, MODEL, Outcome, Place
@@ -43,15 +43,15 @@ class TaskRun:
     def readable(self) -> bool:
         """Whether base and judge can read the prompts; a failure is told before anything is drawn.
 
-        Where reference draws were made before, they could.
+        The base could, where reference draws were made before.
         """
         bench = self.bench
-        if self.references.known:
-            return True
         with self.outcome.failing(f"{bench.task.name}: {bench.base_name}"):
-            bench.check()
+            if not self.references.known:
+                bench.check()
             if bench.given_judge is not None:
-                bench.check(outline_of(bench.given_judge), "judging draws of one by the other")
+                judge = told_of(bench.given_judge) if self.references.known else outline_of(bench.given_judge)
+                bench.check(judge, "judging draws of one by the other")
             return True
         return False
 
@@ -79,7 +79,7 @@ class TaskRun:
         """The rows of an aligner on the base, the `number`th."""
         with self._placing(replace(self.place, part=ALIGNER, number=number), candidate) as rows:
             made = Aligned(recipe, self.references.setting, self.known)
-            if made.identity is None and self.bench.all_named:
+            if made.identity is None and self.bench.all_named and not isinstance(recipe, Immediate):
                 self.outcome.tell(f"{candidate.aligner}: the aligner does not say what its generator depends on (no "
                                   "identity): its rows are measured in every run")  # fmt: skip
             rows += rows_of_generator(self.writer(self.references, candidate), made, self._failed(candidate))

@@ -94,7 +94,7 @@ class Writer:
         parts = {
             "task": f"{task.name}.v{task.version}#{task.hash[:8]}",
             "base": f"{bench.base_name}#{short(base)}",
-            "dtype": base.get("model", {}).get("dtype", ""),
+            "dtype": model.get("dtype", "") if isinstance(model := base.get("model"), Mapping) else "",
             "prompts": len(bench.prompts), "draws": bench.draws,
             "proposals": "+".join(spec.label for spec in task.proposals), "max_tokens": task.max_tokens,
             "lam": ",".join(f"{x:.4g}" for x in lam.ravel()) if lam is not None and lam.size else "",

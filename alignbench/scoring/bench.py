@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from alignbench.errors import Unsupported, UsageError
-from alignbench.generators.described import called, check, described, drawn_on, identity_of, readable
+from alignbench.generators.described import called, check, described, drawn_on, identity_of, log_prob_of, readable
 from alignbench.generators.later import Later, made, outline_of, told_of
 from alignbench.seeds import Seed
 from alignbench.store.draws import DrawRequest, DrawStore, Stored
@@ -97,17 +97,12 @@ class Bench:
                 "defined; run them apart, or give a --base that shares the tokenizer"
             )
 
-    def draw(
-        self, what: str, generator: Sampler, stream: str, first: int = 0, identity: Mapping[str, Any] | None = None
-    ) -> Stored:
-        """`draws` draws of each prompt on a stream, numbered from `first` on; `what` is shown as they are made.
-
-        `identity`: what they depend on, None for what the generator says itself.
-        """
+    def draw(self, what: str, generator: Sampler, stream: str, first: int = 0) -> Stored:
+        """`draws` draws of each prompt on a stream, numbered from `first` on; `what` is shown as they are made."""
         rows = rows_of(len(self.prompts), self.draws) + np.array([0, first])
         with self.progress(f"{self.task.name}: {what}", len(rows)) as advance:
             request = DrawRequest(self.prompts, rows, self.task.max_tokens, self.seed.on(stream))
-            stored = self.store.sample(generator, identity or identity_of(generator), request, advance)
+            stored = self.store.sample(generator, identity_of(generator), request, advance)
         self.fresh += stored.fresh
         for law in (*drawn_on(generator), self.base):  # memory kept for the next batch
             if isinstance(law, Forgetful):
@@ -124,14 +119,14 @@ class Bench:
             return draws.log_prob
         if not readable(self.base, draws):
             return None
-        return np.asarray(self.base.log_prob(self.prompts, draws))
+        return log_prob_of(self.base, self.prompts, draws)
 
     def scored(self, target: Target, draws: Draws, log_base: Array | None, **scores: Array | None) -> Scored:
         """Features of draws, and log P, log judge beside the `log_base` given; `scores` has log_gen and kl_base."""
         features = target.measure(self.prompts, draws)
         ratio = target.log_ratio(features, draws.prompt)
         judge = self.judge
-        log_judge = judge.log_prob(self.prompts, draws) if judge and log_base is not None else log_base
+        log_judge = log_prob_of(judge, self.prompts, draws) if judge and log_base is not None else log_base
         return Scored(
             draws=draws, features=features, log_base=log_base,
             log_target=None if log_base is None else log_base + ratio,

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from alignbench.errors import RunError, UsageError, brief, plain_failures
-from alignbench.generators.described import called, described
+from alignbench.errors import RunError, UsageError, brief
+from alignbench.generators.described import called, described, log_prob_of
 from alignbench.scoring.bench import Bench
 from alignbench.scoring.cost import cost_of, reset_peak
 from alignbench.scoring.references import References
@@ -23,24 +23,21 @@ WEIGHED = 1000 * APART
 UNKNOWN_STEPS = {"kl_base": "the generator's next-token distributions are not known"}
 
 
-def evidence_of(
-    references: References, label: str, generator: Sampler, identity: Mapping[str, Any] | None = None,
-    training: Training | None = None,
-) -> Evidence:  # fmt: skip
+def evidence_of(references: References, label: str, generator: Sampler, training: Training | None = None) -> Evidence:
     """Everything that is measured about `generator`; raises RunError when it kept no draw of some prompt.
 
-    `identity`: what its draws depend on, None for what it says itself; `training`: what it took to make it.
+    `training`: what it took to make the generator.
     """
     bench, ref = references.bench, references.ref
     reset_peak()
-    stored = bench.draw(label, generator, "own", identity=identity)
+    stored = bench.draw(label, generator, "own")
     own = stored.draws if stored.draws.accepted is None else stored.draws.take(stored.draws.accepted)
     _check_kept(bench, own, stored.draws)
     with bench.progress(f"{bench.task.name}: scoring {label}", 1) as advance:
         scores = _score(references, generator, own)
         advance(1)
     proposal = _proposal(generator, bench.base)
-    log_gen = scores.log_gen_ref if proposal is None else proposal.log_prob(bench.prompts, ref.draws)
+    log_gen = scores.log_gen_ref if proposal is None else log_prob_of(proposal, bench.prompts, ref.draws)
     ref = replace(ref, log_gen=log_gen, rank=_rank(bench, generator, ref))
     return _evidence(
         references, scores.own, ref, cost=cost_of(stored, own, generator, training),
@@ -93,9 +90,7 @@ def _score(references: References, generator: Sampler, own: Draws) -> _Scores:
     log_base = bench.log_base(own, drawn_from_base=selected and _proposal(generator, bench.base) is None)
     scored = bench.scored(target, own, log_base)
     if isinstance(generator, Distribution) and log_base is not None:
-        with plain_failures("log_prob of the generator", RunError):
-            again = np.asarray(generator.log_prob(bench.prompts, own), dtype=float)
-            return _trusted(references, generator, scored, again)
+        return _trusted(references, generator, scored, log_prob_of(generator, bench.prompts, own))
     unread = "the generator's tokens are not the base's, so the base cannot score them"
     no_density = unread if log_base is None else "the generator has no density (no log_prob)"
     reasons = {"log_gen": no_density, **UNKNOWN_STEPS, **({"log_base": unread} if log_base is None else {})}
@@ -111,7 +106,7 @@ def _trusted(references: References, generator: Distribution, scored: Scored, ag
     # a token at the very edge of a nucleus may be rescored as cut: there the record of sampling stands
     said = again if own.log_prob is None else own.log_prob
     log_gen = np.where(np.isfinite(again), again, said) if half else said
-    log_gen_ref = np.asarray(generator.log_prob(references.bench.prompts, references.ref.draws), dtype=float)
+    log_gen_ref = log_prob_of(generator, references.bench.prompts, references.ref.draws)
     reasons = {} if scored.kl_base is not None else dict(UNKNOWN_STEPS)
     return _Scores(replace(scored, log_gen=log_gen), log_gen_ref, reasons, gap)
 
@@ -149,7 +144,7 @@ def _weighed(references: References, proposal: Distribution | None) -> Scored | 
         return None
     bench = references.bench
     draws = bench.draw("draws of its proposal", proposal, "ref", first=WEIGHED).draws
-    log_q = draws.log_prob if draws.log_prob is not None else proposal.log_prob(bench.prompts, draws)
+    log_q = draws.log_prob if draws.log_prob is not None else log_prob_of(proposal, bench.prompts, draws)
     log_base = bench.log_base(draws, drawn_from_base=False)
     return bench.scored(references.target, draws, log_base, log_gen=np.asarray(log_q, dtype=float))
 

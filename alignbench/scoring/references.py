@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 
 from alignbench.aligners.base import Setting
-from alignbench.errors import RunError, Unsupported, brief, plain_failures
+from alignbench.errors import RunError, Unsupported, brief
 from alignbench.files import digest
+from alignbench.generators.described import identity_of, log_prob_of
+from alignbench.registry import aligner as aligners
 from alignbench.scoring.bench import Bench
 from alignbench.scoring.fits import FitFile, KnownFit
 from alignbench.seeds import ACCEPT, APART
@@ -23,7 +25,7 @@ EVIDENCE = 4
 """Raised when what evidence holds, or how it is scored, changes: older files are then measured again."""
 FITS = 1
 """Raised when λ or log Ẑ come out otherwise from the same draws."""
-KNOWN, WORK = "known", "trained"
+KNOWN, WORK = "known", "aligned"
 """Folders below a run's: what is known before anything is loaded, and what aligners made."""
 
 
@@ -70,6 +72,8 @@ class References:
 
     def prepare(self) -> None:
         """Fit λ, then make the reference draws, unless it is known: what cannot be reached is told at once."""
+        if self._known is None:
+            self.bench.check(self.bench.base)  # what was only remembered of it could not
         _ = self.target
         if self._known is None:
             _ = self.ref
@@ -106,11 +110,8 @@ class References:
             parts.append(bench.draw(f"reference draws of {label}", law, "ref", first=j * APART).draws)
         joined = replace(Draws.concat(parts), group=joined_groups([p.group for p in parts], [len(p) for p in parts]))
         others = joined.take(np.arange(len(draws), len(joined)))
-        log_base = np.concatenate([log_base, np.asarray(bench.base.log_prob(bench.prompts, others), float)])
-        logs = [log_base]
-        for label, law in laws.items():
-            with plain_failures(f"log_prob of the proposal '{label}'", RunError):
-                logs.append(np.asarray(law.log_prob(bench.prompts, joined), float))
+        log_base = np.concatenate([log_base, log_prob_of(bench.base, bench.prompts, others)])
+        logs = [log_base, *(log_prob_of(law, bench.prompts, joined) for law in laws.values())]
         component = np.repeat(np.arange(len(parts)), [len(p) for p in parts])
         return replace(
             bench.scored(self.target, joined, log_base), component=component,
@@ -192,9 +193,24 @@ def depends_on(references: References, identity: Any) -> dict[str, Any]:
     return {**_common(bench), "generator": identity, "format": EVIDENCE, "judge": bench.judge_identity}
 
 
+def _proposals_told(bench: Bench) -> dict[str, Any]:
+    """Label → what a task's proposal depends on, but where its label tells all: built in, with numbers alone."""
+    task, found = bench.task, dict[str, Any]()
+    for spec in task.proposals:
+        known = spec.name in aligners and aligners[spec.name].thing.__module__.startswith("alignbench.")
+        if not known or not all(isinstance(value, (int, float)) for value in spec.arguments.values()):
+            target = replace(task.target, measures=task.features)
+            setting = Setting(bench.scorer, target, bench.prompts, task.max_tokens, bench.seed.on("train"), task.train)
+            where = f"task '{task.name}': proposal '{spec.label}'"
+            found[spec.label] = identity_of(setting.outlined.built(spec, where))
+    return found
+
+
 def _common(bench: Bench) -> dict[str, Any]:
     """What target and reference draws depend on."""
+    told = _proposals_told(bench)
     return {
         "task": bench.task.hash, "prompts": bench.prompts, "draws": bench.draws, "seed": bench.seed.entropy,
         "base": bench.base_identity, "proposals": [spec.label for spec in bench.task.proposals],
+        **({"told": told} if told else {}),
     }  # fmt: skip

@@ -191,3 +191,24 @@ class Old:
     Path("engine.py").write_text(ENGINE + old)
     said = command(*WORDS, "--model", "exact", "--aligner", "old", "--dry_run")
     assert said.code == 2 and said.err == "alignbench: aligner Old: its align must take one argument, the setting\n"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "line"),
+    [
+        ("raise TimeoutError('timed out')", "log_prob of engine failed: TimeoutError: timed out"),
+        ("return self.law.log_prob(prompts, draws)[1:]", "must give a number for each of"),
+        ("return self.law.token_log_prob(prompts, draws)", "must give a number for each of"),
+        ("return None", "must give a number for each of"),
+        ("return self.law.log_prob(prompts, draws) * np.nan", "log_prob of engine gave NaN"),
+        ("return -self.law.log_prob(prompts, draws)", "log_prob of engine gave a probability above 1"),
+    ],
+)
+@pytest.mark.parametrize("word", ["--model", "--judge"])
+def test_log_probabilities_that_are_none_are_one_line_and_other_rows_go_on(command, wrong, line, word):
+    """Planted by a stranger: tracebacks, and a perplexity of 0.2."""
+    text = ENGINE.replace("return self.law.log_prob(prompts, draws)", wrong)
+    Path("engine.py").write_text("import numpy as np\n" + text)
+    said = command(*WORDS, "--base", "exact:seed=5", "--model", "exact:seed=5", word, "engine")
+    assert said.code == 1 and line in said.err and "Traceback" not in said.err
+    assert word == "--judge" or "exact" in said.out

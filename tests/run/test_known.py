@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -85,7 +86,14 @@ def lines(name):
     return len(path.read_text().splitlines()) if path.exists() else 0
 
 
+def anew():
+    """Plug-ins are read from their files again, as in another process."""
+    for name in [name for name in sys.modules if name.startswith("alignbench_plugin_")]:
+        del sys.modules[name]
+
+
 def go(command, *words, aligners=()):
+    anew()
     asked = [word for text in aligners for word in ("--aligner", text)]
     said = command(
         "run", "--tasks", "little.yaml", "--output_path", "out", "--include_path", "worker.py", *words, *asked
@@ -174,6 +182,110 @@ def test_the_fit_is_stored_and_used(command, work):
 
     told = read_rows(Path("out/leaderboard.csv")).signature
     assert told.str.contains(f"lam:{planted[0, 0]:.4g}", regex=False).any()
+
+
+QUICK = """
+from alignbench.aligners.base import Immediate
+
+@aligner
+@dataclass(frozen=True)
+class quick(Immediate):
+    t: float = 0.5
+    def align(self, setting):
+        return setting.base.warped(temperature=self.t)
+"""
+
+
+@pytest.mark.parametrize("model", ["exact:words=rain sun wind", "slow:seed=3"])
+def test_another_code_of_a_plug_in_is_another_aligner(command, model):
+    """Planted bug: an aligner that is asked on an outline remembered by its hyper-parameters alone."""
+    Path("worker.py").write_text(WORKER + QUICK)
+    first = go(command, "--model", model, aligners=["quick"])
+    Path("worker.py").write_text(WORKER + QUICK.replace("self.t)", "self.t * 3)"))
+    second = go(command, "--model", model, aligners=["quick"])
+    assert second != first
+    assert go(command, "--model", model, aligners=["quick"]) == second
+
+
+@pytest.mark.parametrize("model", ["exact:words=rain sun wind", "slow:seed=3"])
+def test_a_nested_aligner_is_known_by_what_it_says(command, model):
+    nested = ["worker", "{name: chain, steps: [worker, 'top_k:k=5']}", "{name: sir, n: 2, proposal: worker}"]
+    first = go(command, "--model", model, aligners=nested)
+    text = WORKER.replace('return {"t": self.t}', 'return {"t": self.t, "version": 2}').replace("=self.t)", "=3.0)")
+    Path("worker.py").write_text(text)
+    second = go(command, "--model", model, aligners=nested)
+    by_row = [{line.split(",")[5]: line for line in rows if ",perplexity," in line} for rows in (first, second)]
+    assert len(by_row[0]) == 4
+    assert all(by_row[0][name] != by_row[1][name] for name in by_row[0] if name)
+
+
+def test_a_raised_format_is_another_aligner(command, work, monkeypatch):
+    from alignbench.aligners.selection.sir import SIR
+
+    save_gpt2(Path("base"), ("rain", "sun", "wind"))
+    words = ("--model", "hf:pretrained=./base")
+    go(command, *words, aligners=["sir:n=2"])
+    monkeypatch.setattr(SIR, "format", 3)
+    monkeypatch.setattr("alignbench.run.known.code", lambda: "other code")
+    work.clear()
+    go(command, *words, aligners=["sir:n=2"])
+    assert work == ["base"], "loaded for the row, whose attempts are in the pool"
+
+
+def test_what_a_factory_says_is_asked_each_time(command):
+    told = WORKER.replace("@generator\n", "@generator(identity=lambda: {'slow': Path('table.txt').read_text()})\n")
+    own = TOLD.replace('{"slow": seed}', '{"slow": Path(table).read_text()}')
+    Path("worker.py").write_text(told.replace("return exact(", "law = exact(").rstrip() + own)
+    first = go(command, "--model", "slow")
+    Path("table.txt").write_text("abcd")
+    assert go(command, "--model", "slow") != first and lines("loaded") == 2
+
+
+def test_what_the_command_line_hands_to_a_factory_is_part_of_what_is_known(command):
+    Path("worker.py").write_text(WORKER.replace("(*, seed", "(*, dtype, seed"))
+    go(command, "--model", "slow", "--dtype", "float32")
+    go(command, "--model", "slow", "--dtype", "float32")
+    assert lines("loaded") == 1
+    go(command, "--model", "slow", "--dtype", "bfloat16")
+    assert lines("loaded") == 2
+
+
+def test_a_proposal_of_the_task_that_changes_is_another_mixture(command):
+    Path("little.yaml").write_text(TASK + "proposals: ['slow:seed=5']\n")
+    first = go(command, "--model", "exact:words=rain sun wind")
+    Path("table.txt").write_text("abcd")
+    assert go(command, "--model", "exact:words=rain sun wind") != first
+
+
+@pytest.mark.parametrize(("wrong", "line"), [
+    ("identity=lambda: 1 / 0", "'identity' of the generator 'slow' failed: ZeroDivisionError"),
+    ("files=lambda: 1 / 0, outline=lambda: 1 / 0", "'outline' of the generator 'slow' failed: ZeroDivisionError"),
+])  # fmt: skip
+def test_a_factory_that_cannot_tell_is_one_line(command, wrong, line):
+    Path("worker.py").write_text(WORKER.replace("@generator\n", f"@generator({wrong})\n"))
+    said = command("run", "--tasks", "little.yaml", "--include_path", "worker.py", "--model", "slow")
+    assert said.code == 2 and line in said.err and "Traceback" not in said.err
+
+
+@pytest.mark.parametrize(("wrong", "line"), [
+    ('{"x": object()}', "identity of worker failed: TypeError"),
+    ('"name"', "an aligner's identity must be a mapping of plain data, not a str"),
+])  # fmt: skip
+def test_an_identity_that_is_no_plain_data_is_one_line(command, wrong, line):
+    Path("worker.py").write_text(WORKER.replace('{"t": self.t}', wrong))
+    words = ("run", "--tasks", "little.yaml", "--include_path", "worker.py", "--model", "exact:words=rain sun wind")
+    said = command(*words, "--aligner", "worker", "--aligner", "greedy")
+    assert said.code == 2 and line in said.err and "Traceback" not in said.err and "greedy" in said.out
+
+
+def test_an_align_that_makes_nothing_or_ends_python_is_one_line(command):
+    for wrong, line in (("return None", "align of worker gave a NoneType, which has no 'sample'"),
+                        ("raise SystemExit(3)", "align of worker failed: SystemExit: 3")):  # fmt: skip
+        Path("worker.py").write_text(WORKER.replace("return setting.base.warped(temperature=self.t)", wrong))
+        said = command("run", "--tasks", "little.yaml", "--include_path", "worker.py", "--model",
+                       "exact:words=rain sun wind", "--aligner", "worker")  # fmt: skip
+        assert said.code == 1 and line in said.err
+        anew()
 
 
 @pytest.mark.parametrize("damage", [b"", b"no zip", pack({"fit": 1})])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -22,8 +22,6 @@ from alignbench.types import Array, Draws, collect
 
 BLANK = "\n\n"
 """Between examples; within one it becomes a space, so that each is seen to end where it does."""
-FORMAT = 2
-"""Raised when examples change; those of version 0.1 shared their draws with the pilot of quasi-rejection."""
 
 
 @aligner("few_shot", target_driven=False, density="exact")
@@ -40,6 +38,7 @@ class FewShot(Immediate):
     template, `chat` shows them as it does.
     """
 
+    format: ClassVar[int] = 2  # examples of version 0.1 shared their draws with the pilot of quasi-rejection
     k: int = 4
     text: str | None = None
     chat: bool = False
@@ -77,7 +76,7 @@ class Examples:
         here = self.setting
         return {**(recipe_identity(self.aligner, here.base, here.target) or {}), "prompts": list(here.prompts),
                 "max_tokens": here.max_tokens, "seed": [here.seed.entropy, here.seed.stream],
-                "format": FORMAT}  # fmt: skip
+                "format": self.aligner.format}  # fmt: skip
 
     @property
     def bounded(self) -> bool:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-from alignbench.aligners.base import Immediate, Named, Setting, checked, recipe_identity, whole
-from alignbench.aligners.selection.proposal import FORMAT
+from alignbench.aligners.base import PICKING, Immediate, Named, Setting, checked, recipe_identity, whole
 from alignbench.errors import Unsupported, UsageError, brief, did_you_mean
-from alignbench.generators.described import check, described, drawn_on, identity_of, readable
+from alignbench.generators.described import check, described, drawn_on, identity_of, log_prob_of, readable
 from alignbench.generators.pool import NoPool, Pool
 from alignbench.registry import aligner
 from alignbench.seeds import TIES, Seed, attempts
@@ -34,6 +33,7 @@ class BestOfN(Immediate):
     Source: Stiennon et al., Learning to summarize from human feedback (2020).
     """
 
+    format: ClassVar[int] = PICKING
     n: int = 16
     rank: str = "target"
     proposal: Named | None = None
@@ -92,7 +92,7 @@ class BestOfNSampler:
         if self.proposal is not None and own is None:
             return None
         feature = getattr(self.target.measures.get(self._ranks_by), "identity", None)
-        parts = {"draws_of": own, "ranks_by": feature, "format": FORMAT}
+        parts = {"draws_of": own, "ranks_by": feature, "format": self.aligner.format}
         found = recipe_identity(self.aligner, self.base, self.target)
         return None if found is None else {**found, **parts}
 
@@ -155,7 +155,7 @@ class BestOfNSampler:
         """(B,) log a in nats, the same for equal draws, which batches part by up to 1e-4."""
         if not readable(self.base, draws):
             raise Unsupported("best_of_n:rank=likelihood: the base cannot read what is proposed; rank by a feature")
-        values = np.asarray(self.base.log_prob(prompts, draws), dtype=float)
+        values = log_prob_of(self.base, prompts, draws)
         if draws.tokens is None:
             return values
         said = np.column_stack([draws.prompt, draws.tokens])

@@ -10,15 +10,12 @@ import numpy as np
 
 from alignbench.aligners.base import Aligner, Named, Setting, checked, recipe_identity
 from alignbench.errors import RunError, Unsupported, UsageError
-from alignbench.generators.described import check, described, identity_of
+from alignbench.generators.described import check, described, identity_of, log_prob_of
 from alignbench.generators.masked.steered import masks
 from alignbench.generators.pool import NoPool, Pool
 from alignbench.seeds import Seed
 from alignbench.target import Target
 from alignbench.types import Array, Distribution, Draws, Sampler
-
-FORMAT = 2
-"""Raised when the draws of samplers that pick among a proposal's change; version 0.1 numbered what they tried i·n."""
 
 
 class Weighed(NamedTuple):
@@ -64,10 +61,10 @@ class Proposal:
         if self.is_base or not allowed.size:
             return Weighed(draws, log_weight, spent, calls)
         kept = draws.take(allowed)
-        log_q = self.law.log_prob(prompts, kept) if kept.log_prob is None else kept.log_prob
+        log_q = log_prob_of(self.law, prompts, kept) if kept.log_prob is None else kept.log_prob
         if not np.isfinite(log_q).all():
             raise RunError("the proposal's log_prob calls a draw of its own impossible")
-        log_weight[allowed] += np.asarray(self.base.log_prob(prompts, kept), float) - log_q
+        log_weight[allowed] += log_prob_of(self.base, prompts, kept) - log_q
         scored = np.zeros(len(draws), int)
         scored[allowed] = kept.length * (2 if kept.log_prob is None else 1)
         return Weighed(draws, log_weight, spent, calls + scored)
@@ -107,6 +104,7 @@ class Selecting(Aligner, Protocol):
     """An aligner that keeps some of a proposal's draws: a dataclass with a hyper-parameter that names the proposal."""
 
     __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+    format: ClassVar[int]
 
     @property
     def proposal(self) -> Named | None:
@@ -142,7 +140,7 @@ class Weighing:
         found = recipe_identity(plain, self.base, self.weighed.target)
         if found is None:
             return None
-        found = {**found, "format": FORMAT}
+        found = {**found, "format": self.aligner.format}
         if self.weighed.is_base:
             return found
         own = identity_of(self.proposal)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-from alignbench.aligners.base import Immediate, Named, Setting, whole
+from alignbench.aligners.base import PICKING, Immediate, Named, Setting, whole
 from alignbench.aligners.selection.proposal import Weighing, check_proposal, proposal_of
 from alignbench.aligners.selection.rounds import Rounds
 from alignbench.errors import UsageError, brief
@@ -29,6 +29,7 @@ class QuasiRejection(Immediate):
     prompt by `pilot` draws of q, whose cost is not counted in that of draws. β ≥ max P/q gives p itself.
     """
 
+    format: ClassVar[int] = PICKING
     beta: float | None = None
     acceptance: float | None = None
     tv: float | None = None

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
-from alignbench.aligners.base import Immediate, Named, Setting, whole
+from alignbench.aligners.base import PICKING, Immediate, Named, Setting, whole
 from alignbench.aligners.selection.proposal import Weighing, check_proposal, proposal_of
 from alignbench.aligners.selection.rounds import Rounds
 from alignbench.errors import Unsupported
@@ -23,6 +24,7 @@ class Rejection(Immediate):
     proposals run out is marked, left out of every metric but the acceptance rate, and reported.
     """
 
+    format: ClassVar[int] = PICKING
     cap: int = 256
     proposal: Named | None = None
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 
-from alignbench.aligners.base import Immediate, Named, Setting, whole
+from alignbench.aligners.base import PICKING, Immediate, Named, Setting, whole
 from alignbench.aligners.selection.proposal import Weighing, check_proposal, proposal_of
 from alignbench.generators.described import described
 from alignbench.registry import aligner
@@ -25,6 +26,7 @@ class SIR(Immediate):
     `stats.resampled` bounds its distance from p.
     """
 
+    format: ClassVar[int] = PICKING
     n: int = 16
     proposal: Named | None = None
 
