@@ -94,7 +94,11 @@ def test_what_is_trained_is_found_again_and_booked(command, monkeypatch):
     assert {path.name for path in folder.iterdir()} == {"table", "cost.json"}
     booked = json.loads((folder / "cost.json").read_text())
     first = rows()
-    assert booked["steps"] == 1 and first.value["bigram:draws=200", "cost", "training_drawn"] == booked["drawn"] > 400
+    assert (
+        booked["seconds"] > 0
+        and booked["steps"] == 1
+        and first.value["bigram:draws=200", "cost", "training_drawn"] == booked["drawn"] > 400
+    )
 
     Path("bigram.py").write_text(raising(plug_in("bigram.py")))
     again = command(*BIGRAM)

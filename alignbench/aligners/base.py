@@ -141,7 +141,9 @@ class Setting:
         return None if said is None else self.work / f"{registered(self.who)}-{digest(said)}"
 
     def book(self, **spent: float) -> None:
-        """Add to what the work cost: `seconds`, tokens `drawn`, `scored` and `trained` on, `steps`; see `Training`.
+        """Add to what the work cost: tokens `drawn`, `scored` and `trained` on, `steps`, and `seconds`; see `Training`.
+
+        The seconds that `align` took are added where none are booked.
 
         It is kept in `workdir`, and is the `Cost.training` of the row.
         """
@@ -176,8 +178,8 @@ class Setting:
             name = f"{called(base)} + {registered(aligner)}"
             return RecalledScorer(name, self.identity_of(aligner), described(base).fingerprint, aligned=True)
         folder = None if isinstance(aligner, Immediate) else here.folder
-        self.bill.open(folder)
-        generator = aligner.align(here)
+        with self.bill.timed(folder):
+            generator = aligner.align(here)
         if not isinstance(generator, Sampler):
             raise RunError(f"align of {registered(aligner)} gave a {type(generator).__name__}, which has no 'sample'")
         if folder is not None:

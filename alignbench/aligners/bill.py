@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
@@ -50,6 +53,16 @@ class Bill:
             self.booked[folder] = Training() + Training(**numbers)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise StoreError(f"{path}: is not what a run writes; delete its folder to train again") from error
+
+    @contextmanager
+    def timed(self, folder: Path | None) -> Iterator[None]:
+        """Work on what is in a folder: its seconds are booked where something was, and no seconds were."""
+        self.open(folder)
+        before, began = self.booked.get(folder, Training()), time.perf_counter()
+        yield
+        now = self.booked.get(folder, Training())
+        if now != before and now.seconds == before.seconds:
+            self.add(folder, Training(seconds=time.perf_counter() - began))
 
     def add(self, folder: Path | None, spent: Training) -> None:
         """Book some more, on disk too where there is a folder."""
