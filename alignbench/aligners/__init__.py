@@ -5,7 +5,8 @@
     guidance/    next-token probabilities under a rule: `constrained`
     selection/   draws of a proposal, of which some are kept: `best_of_n`, `rejection`, `quasi_rejection`, `sir`
     chain.py     several, one after another;  null.py  those that say the same whatever they are asked
-    base.py      what an aligner is and is given, and what those that put others to work share
+    base.py      what an aligner is and is given;  bill.py  what its work cost
+    identities.py  what it depends on, as plain data
 
 To add one, write a file in the folder whose line says what it does, and import it in that folder's `__init__`:
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 import numpy as np
 
 from alignbench.aligners.bill import Bill, made_in
+from alignbench.aligners.identities import of_target, plain_data, plain_parameters, registered
 from alignbench.errors import RunError, UsageError, plain_failures
 from alignbench.files import check_writable, digest, write_atomic
 from alignbench.generators.described import called, described, identity_of
@@ -166,7 +166,7 @@ class Setting:
         base = identity_of(told_of(self.given))
         return None if own is None or base is None else {
             "aligner": registered(aligner), "format": code_of(aligner), "own": own, "base": base,
-            **_of_target(self.target), "prompts": list(self.prompts), "train": list(self.train),
+            **of_target(self.target), "prompts": list(self.prompts), "train": list(self.train),
             "max_tokens": self.max_tokens, "seed": self.seed.entropy,
         }  # fmt: skip
 
@@ -239,41 +239,6 @@ def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def registered(aligner: Aligner) -> str:
-    """The name under which an aligner's class is registered; its own where it is not."""
-    return next((name for name, entry in aligners.items() if entry.thing is type(aligner)), type(aligner).__name__)
-
-
-def recipe_identity(aligner: Aligner, base: Sampler, target: Target | None = None) -> Mapping[str, Any] | None:
-    """Plain data that the aligned generator's draws depend on; None where the base does not say its own."""
-    own = identity_of(base)
-    if own is None:  # else draws on one base would be found for another
-        return None
-    aimed = {} if target is None else _of_target(target)
-    return {"aligner": type(aligner).__name__, **hyper_parameters(aligner), "base": own, **aimed}
-
-
-def hyper_parameters(aligner: Aligner) -> dict[str, Any]:
-    """The hyper-parameters of an aligner, if it is a dataclass."""
-    return asdict(aligner) if is_dataclass(aligner) and not isinstance(aligner, type) else {}
-
-
-def plain_parameters(aligner: Aligner) -> dict[str, Any] | None:
-    """The hyper-parameters of an aligner; None where it is no dataclass, or one of them is a generator."""
-    if not is_dataclass(aligner) or any(isinstance(getattr(aligner, f.name), Sampler) for f in fields(aligner)):
-        return None
-    return hyper_parameters(aligner)
-
-
-def plain_data(said: object) -> dict[str, Any] | None:
-    """What an `identity` gives, as JSON would have it; raises UsageError where it is no mapping of plain data."""
-    if said is None:
-        return None
-    if not isinstance(said, Mapping):
-        raise UsageError(f"an aligner's identity must be a mapping of plain data, not a {type(said).__name__}")
-    return dict(json.loads(json.dumps(dict(said))))
-
-
 def code_of(aligner: Aligner) -> int | str:
     """What stands for how an aligner works: its `format`, of a plug-in that is `Immediate` the hash of its file."""
     if not isinstance(aligner, Immediate):
@@ -287,7 +252,7 @@ def _check_weights(aligner: Aligner, folder: Path, generator: Sampler) -> None:
     said = identity_of(generator)
     if said is None or not folder.is_dir():
         return
-    told, weights = folder.parent / f"weights_{digest(said)}.txt", made_in(folder)
+    told, weights = folder.parent / f"weights_{digest([folder.name, said])}.txt", made_in(folder)
     if not told.exists():
         write_atomic(told, weights)
     elif told.read_text(encoding="utf-8") != weights:
@@ -295,10 +260,3 @@ def _check_weights(aligner: Aligner, folder: Path, generator: Sampler) -> None:
             f"{registered(aligner)}: its generator's identity is that of other weights: it must tell them, such as by "
             f"a hash of what lies in {folder.name}"
         )
-
-
-def _of_target(target: Target) -> dict[str, Any]:
-    """What a target asks, its λ, and how its features are measured."""
-    fitted = [] if target.fit is None else target.fit.lam.tolist()
-    measured = {name: getattr(target.measures.get(name), "identity", None) for name in target.feature_names}
-    return {"target": target.identity, "lam": fitted, "features": measured}

@@ -10,7 +10,8 @@ from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from alignbench.aligners.base import Aligner, Immediate, Setting, plain_parameters
+from alignbench.aligners.base import Aligner, Immediate, Setting
+from alignbench.aligners.identities import plain_parameters
 from alignbench.errors import AlignbenchError
 from alignbench.files import digest, write_atomic
 from alignbench.generators.later import Later, Recalled, RecalledScorer, asked_of

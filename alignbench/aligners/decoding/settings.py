@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from alignbench.aligners.base import Immediate, Setting, registered
+from alignbench.aligners.base import Immediate, Setting
+from alignbench.aligners.identities import registered
 from alignbench.generators.law import Law, law_of
 from alignbench.generators.warp import Warp
 from alignbench.registry import aligner

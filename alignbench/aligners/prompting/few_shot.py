@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from alignbench.aligners.base import Immediate, Setting, recipe_identity, whole
+from alignbench.aligners.base import Immediate, Setting, whole
+from alignbench.aligners.identities import recipe_identity
 from alignbench.aligners.prompting.prompt import with_prompt
 from alignbench.aligners.selection.best_of_n import BestOfN
 from alignbench.aligners.selection.rejection import Rejection

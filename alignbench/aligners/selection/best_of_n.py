@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from alignbench.aligners.base import PICKING, Immediate, Named, Setting, checked, recipe_identity, whole
+from alignbench.aligners.base import PICKING, Immediate, Named, Setting, checked, whole
+from alignbench.aligners.identities import recipe_identity
 from alignbench.errors import Unsupported, UsageError, brief, did_you_mean
 from alignbench.generators.described import check, described, drawn_on, identity_of, log_prob_of, readable
 from alignbench.generators.pool import NoPool, Pool

@@ -8,7 +8,8 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 
-from alignbench.aligners.base import Aligner, Named, Setting, checked, recipe_identity
+from alignbench.aligners.base import Aligner, Named, Setting, checked
+from alignbench.aligners.identities import recipe_identity
 from alignbench.errors import RunError, Unsupported, UsageError
 from alignbench.generators.described import check, described, identity_of, log_prob_of
 from alignbench.generators.masked.steered import masks
