@@ -12,7 +12,7 @@ To add one, write a file in the folder whose line says what it does, and import 
 
     @aligner("warmer", target_driven=False, density="exact")
     @dataclass(frozen=True)
-    class Warmer:
+    class Warmer(Immediate):
         "The base at a temperature above 1. Never reads the target."
 
         by: float = 0.5
@@ -22,15 +22,16 @@ To add one, write a file in the folder whose line says what it does, and import 
 
 `tests/test_laws.py` then runs it like all others. An aligner may import floors 0 and 1, and never `features` or
 `metrics`: the target measures features (`target.log_ratio_of(prompts, draws)`). `align` returns a `Sampler`; give it an
-`identity()` of plain data, so that its draws can be found again on disk. If it only picks among draws of a proposal,
+`identity()` of plain data, so that its draws can be found again on disk. One that neither draws nor trains is `Immediate`;
+any other has an `identity(setting)` of its own, see docs/plug-ins.md. If it only picks among draws of a proposal,
 say how by `selection` (and what by `proposal`, where that is not the base), and its divergences are computed from their
 weights.
 
 `law_of` is in `generators.law`. `align` is given a `base.Setting`: base, target, prompts, those to train on
-(`setting.train_prompts`), length and seed.
+(`setting.train_prompts`), length, seed, and what training needs.
 `@aligner` declares `target_driven`, whether the recipe reads the target (so that without constraints it gives the base
 back), and `density`: "exact" (the sampler has `log_prob`), "closed form" (it has a `selection`) or "bounds". One that
-puts others to work aligns them by a setting of its own: `recipe.align(replace(setting, base=…))`.
+puts others to work calls `setting.aligned(recipe)`, or `setting.built(spec, where)`.
 """
 
 from alignbench.aligners import chain as chain
