@@ -22,8 +22,8 @@ To add one, write a file in the folder whose line says what it does, and import 
 
 `tests/test_laws.py` then runs it like all others. An aligner may import floors 0 and 1, and never `features` or
 `metrics`: the target measures features (`target.log_ratio_of(prompts, draws)`). `align` returns a `Sampler`; give it an
-`identity()` of plain data, so that its draws can be found again on disk. One that neither draws nor trains is `Immediate`;
-any other has an `identity(setting)` of its own, see docs/plug-ins.md. If it only picks among draws of a proposal,
+`identity()` of plain data, so that its draws can be found again on disk. An aligner that neither draws nor trains is
+`Immediate`; any other has an `identity(setting)` of its own, see docs/plug-ins.md. If it only picks among draws of a proposal,
 say how by `selection` (and what by `proposal`, where that is not the base), and its divergences are computed from their
 weights.
 
