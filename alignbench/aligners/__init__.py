@@ -23,9 +23,9 @@ To add one, write a file in the folder whose line says what it does, and import 
 `tests/test_laws.py` then runs it like all others. An aligner may import floors 0 and 1, and never `features` or
 `metrics`: the target measures features (`target.log_ratio_of(prompts, draws)`). `align` returns a `Sampler`; give it an
 `identity()` of plain data, so that its draws can be found again on disk. An aligner that neither draws nor trains is
-`Immediate`; any other has an `identity(setting)` of its own, see docs/plug-ins.md. If it only picks among draws of a proposal,
-say how by `selection` (and what by `proposal`, where that is not the base), and its divergences are computed from their
-weights.
+`Immediate`; any other has an `identity(setting)` of its own, see docs/plug-ins.md. If it only picks among draws of a
+proposal, say how by `selection` (and what by `proposal`, where that is not the base), and its divergences are computed
+from their weights.
 
 `law_of` is in `generators.law`. `align` is given a `base.Setting`: base, target, prompts, those to train on
 (`setting.train_prompts`), length, seed, and what training needs.
