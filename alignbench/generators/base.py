@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 
@@ -215,6 +215,75 @@ class Grouped(Protocol):
 
     def together(self, prompt: int, width: int) -> int:
         """How many draws of `width` tokens after prompts of at most `prompt`."""
+        ...
+
+
+S = TypeVar("S")
+Out = TypeVar("Out", covariant=True)
+
+
+@runtime_checkable
+class Rule(Protocol[S]):
+    """A guide: it weighs the base's next-token probabilities. S is its memory of R live rows.
+
+    Prompts are the task's originals. `max_tokens` is None where the rule was not made for draws of one length.
+    """
+
+    @property
+    def name(self) -> str:
+        """What it does to a law, in a word: `constrained`."""
+        ...
+
+    @property
+    def truncates(self) -> bool:
+        """Whether it may give probability 0 to what the base can say."""
+        ...
+
+    def identity(self) -> Mapping[str, Any]:
+        """All that its weights depend on, as plain data."""
+        ...
+
+    def start(self, prompts: Sequence[str], max_tokens: int | None) -> S:
+        """The memory before the first token of each prompt."""
+        ...
+
+    def extend(self, memory: S, tokens: torch.Tensor) -> S:
+        """The memory after one more token (R,) in each row; arbitrary ids in rows that have ended."""
+        ...
+
+    def select(self, memory: S, rows: torch.Tensor) -> S:
+        """The memory of `rows`, gathered; repeats allowed."""
+        ...
+
+    def weigh(self, log_probs: torch.Tensor, memory: S) -> torch.Tensor:
+        """(R, V) nats from (R, V) nats of the base's law; they are normalised afterwards."""
+        ...
+
+
+@runtime_checkable
+class Filling(Protocol[S]):
+    """A rule whose rows can be begun anew while others go on; any other is decoded in waves."""
+
+    def fill(self, memory: S, rows: torch.Tensor, prompts: Sequence[str], max_tokens: int | None) -> S:
+        """The memory with `rows` before the first token of these prompts; it may change what it is given."""
+        ...
+
+
+@runtime_checkable
+class Forced(Protocol[Out]):
+    """A rule that has its memory of given draws at once; of any other all draws are walked step by step."""
+
+    def forced(self, prompts: Sequence[str], draws: Draws, max_tokens: int | None) -> Out:
+        """The memory before each token of each draw, draw by draw: P = Σ length rows."""
+        ...
+
+
+@runtime_checkable
+class Keyed(Protocol):
+    """A rule that says which prompts it begins alike."""
+
+    def key(self, prompt: str, max_tokens: int | None) -> object:
+        """Equal where memories before the first token are; raises UsageError where nothing can be said after it."""
         ...
 
 
