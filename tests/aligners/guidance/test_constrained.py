@@ -22,8 +22,9 @@ from alignbench.generators.exact.world import enumerate_draws, exact
 from alignbench.generators.hf import slots
 from alignbench.generators.hf.factory import hf
 from alignbench.generators.law import Law
-from alignbench.generators.masked import steered
 from alignbench.generators.masked.lexical import Lexical
+from alignbench.generators.masked.steered import Where
+from alignbench.generators.reweighted import Reweighted, ReweightedDecoder, Weighed
 from alignbench.registry import aligner
 from alignbench.seeds import Seed
 from alignbench.stats import discrete
@@ -116,7 +117,7 @@ def test_the_masked_law_bounds_its_base():
     """log a − log π <= 0 wherever π > 0, which makes it a proposal of rejection; here with dead ends."""
     base = exact(words=WORDS, order=2, seed=3, concentration=0.2)
     law = align(base, never=["sun wind"], must=["rain"], lookahead=True)
-    assert law.model.masked_base is base
+    assert law.model.base is base
     every = enumerate_draws(law, PROMPTS, max_tokens=LENGTH)
     assert (base.log_prob(PROMPTS, every) <= every.log_prob + 1e-12).all()
     assert law.truncates
@@ -168,27 +169,27 @@ def broken(law):
 
 def test_planted_mask_forgotten_when_scoring(models, monkeypatch):
     law = align(models["gpt2"], any_of=["sun rain"], lookahead=True)
-    monkeypatch.setattr(steered.Constrained, "forced", lambda self, said, draws: self.base.model.forced(said, draws))
+    monkeypatch.setattr(Reweighted, "forced", lambda self, said, draws: self.base.model.forced(said, draws))
     assert broken(law).startswith("rescoring_is_sampling")
 
 
 def test_planted_states_that_stay_when_slots_move(models, monkeypatch):
     law = align(models["llama"], never=["sun sun", "rain rain", "wind wind", "sun wind"])
-    right = steered.ConstrainedDecoder.keep
+    right = ReweightedDecoder.keep
 
     def stay(self, rows):
-        states = self.states[: len(rows)]
+        memory = self.memory
         right(self, rows)
-        self.states = states
+        self.memory = Where(memory.states[: len(rows)], self.memory.said, memory.most)
 
-    monkeypatch.setattr(steered.ConstrainedDecoder, "keep", stay)
+    monkeypatch.setattr(ReweightedDecoder, "keep", stay)
     assert broken(law).split(":")[0] in EVERY_LAW
 
 
 def test_planted_states_of_the_draw_before(models, monkeypatch):
     """A slot filled anew begins in the state that its last draw ended in."""
     law = align(models["llama"], never=["sun sun", "rain rain", "wind wind", "sun wind"])
-    monkeypatch.setattr(steered.ConstrainedDecoder, "fill", lambda self, slots, which: self.inner.fill(slots, which))
+    monkeypatch.setattr(ReweightedDecoder, "fill", lambda self, slots, which: self.inner.fill(slots, which))
     assert broken(law).split(":")[0] in EVERY_LAW
 
 
@@ -197,7 +198,7 @@ def test_scoring_holds_no_copy_of_all_logits(models):
     law = align(models["gpt2"], must=["rain"])
     draws = collect(law.sample(PROMPTS, rows_of(3, 4), max_tokens=LENGTH, seed=Seed(0, "own")))
     found = law.model.forced([law.render(PROMPTS[c]) for c in draws.prompt], draws)
-    assert isinstance(found, steered.Masked)
+    assert isinstance(found, Weighed)
     assert not hasattr(found.places, "shape")
 
 

@@ -18,7 +18,7 @@ from alignbench.generators.exact.words import vocab_of
 from alignbench.generators.exact.world import enumerate_draws, exact
 from alignbench.generators.hf.factory import hf
 from alignbench.generators.law import Law, compare
-from alignbench.generators.masked import steered
+from alignbench.generators.reweighted import Reweighted
 from alignbench.seeds import Seed
 from alignbench.stats import discrete
 from alignbench.testing import LAWS, LawBroken, check
@@ -198,20 +198,20 @@ def test_where_the_model_cannot_go_on_it_goes_on_unmasked():
     every = enumerate_draws(law, ["wind"], max_tokens=3)
     assert every.texts == (" sun sun sun",)
     assert np.exp(every.log_prob).tolist() == [1.0]
-    assert (law.model.masks.automaton(["wind"], every) == 0).all()
+    assert (law.model.rule.masks.automaton(["wind"], every) == 0).all()
     assert check(law, ["wind"], max_tokens=3) == EVERY_LAW
 
 
 def test_planted_bugs_break_the_laws(monkeypatch):
     """A mask in the walk that scoring forgets; a twist that reads the wrong number of tokens left."""
     law = decoders(BASES["ngram"])["constrained"]
-    right = steered.Constrained.nats
+    right = Reweighted.nats
     with monkeypatch.context() as patch:
-        patch.setattr(steered.Constrained, "forced", lambda self, said, draws: self.base.model.forced(said, draws))
+        patch.setattr(Reweighted, "forced", lambda self, said, draws: self.base.model.forced(said, draws))
         with pytest.raises(LawBroken, match="rescoring_is_sampling"):
             check(law, PROMPTS, max_tokens=LENGTH)
     with monkeypatch.context() as patch:
-        patch.setattr(steered.Constrained, "nats", lambda self, x, s, said: right(self, x, s, said).mul(0.9))
+        patch.setattr(Reweighted, "nats", lambda self, x, memory: right(self, x, memory).mul(0.9))
         with pytest.raises(LawBroken):
             check(law, PROMPTS, max_tokens=LENGTH)
     base = BASES["ngram"]
