@@ -73,12 +73,12 @@ class Reweighted(Generic[S]):
         return {"kind": "reweighted", **self.rule.identity(), **rest}
 
     def render(self, prompt: str) -> str:
-        """See `Model.render`; raises UsageError where two prompts become one text, and the rule begins them otherwise."""
+        """See `Model.render`; raises UsageError where two prompts that the rule begins otherwise become one text."""
         rendered = self.base.render(prompt)
         key = self.rule.key(prompt, self.max_tokens) if isinstance(self.rule, Keyed) else prompt
         if self._keys.setdefault(rendered, key) != key:
             raise UsageError(
-                f"{self.name}: two prompts become the same text '{rendered}' but are constrained otherwise"
+                f"{self.name}: two prompts become the same text '{rendered}', which its rule begins otherwise for each"
             )
         self._prompts.setdefault(rendered, prompt)
         return rendered
@@ -123,7 +123,8 @@ class Reweighted(Generic[S]):
         """See `Model.forced`: one teacher-forced pass of the base, weighed as it is cut."""
         base = Before.of(self.base.model, rendered, draws, remembers=self.base.warp.remembers)
         if isinstance(self.rule, Forced):
-            walked: Walked[S] = AtOnce(self.rule, self.rule.forced(self.originals(rendered), draws, self.max_tokens))
+            memory = self.rule.forced(self.originals(rendered), draws, self.max_tokens)
+            walked: Walked[S] = AtOnce(self.rule, memory, int(draws.length.sum()))
         else:
             walked = Steps.of(self.rule, self.begun(rendered), draws, self.device)
         return Weighed(self, base.places, base.said, walked)
@@ -147,10 +148,13 @@ class AtOnce(Walked[S]):
 
     rule: Rule[S]
     memory: S
+    rows: int  # P
 
     def weigh(self, model: Reweighted[S], log_probs: torch.Tensor, part: slice) -> torch.Tensor:
-        """See `Walked.weigh`."""
-        rows = torch.arange(*part.indices(part.stop), device=log_probs.device)[: len(log_probs)]
+        """See `Walked.weigh`; a memory that is all wanted is not copied."""
+        if len(log_probs) == self.rows:
+            return model.nats(log_probs, self.memory)
+        rows = torch.arange(*part.indices(self.rows), device=log_probs.device)
         return model.nats(log_probs, self.rule.select(self.memory, rows))
 
 
@@ -284,7 +288,7 @@ class ReweightedDecoder(Generic[S]):
             first = seen_of(self.model.base.model, rendered)
             self.seen = first[:1].expand(self.slots, -1).clone() if self.seen is None else self.seen
         self.seen_first = first
-        return Weighed(self.model, logits, first, AtOnce(self.model.rule, self.first))[: len(rendered)]
+        return Weighed(self.model, logits, first, AtOnce(self.model.rule, self.first, len(rendered)))[:]
 
     def fill(self, slots: torch.Tensor, which: torch.Tensor) -> None:
         """See `Decoder.fill`."""
@@ -304,7 +308,7 @@ class ReweightedDecoder(Generic[S]):
         """See `Decoder.step`."""
         self.memory = self.model.rule.extend(self.memory, ids)
         self.seen = None if self.seen is None else after(self.seen, ids)
-        return Weighed(self.model, self.inner.step(ids), self.seen, AtOnce(self.model.rule, self.memory))
+        return Weighed(self.model, self.inner.step(ids), self.seen, AtOnce(self.model.rule, self.memory, self.slots))
 
     def keep(self, rows: torch.Tensor) -> None:
         """See `Decoder.keep`."""

@@ -418,4 +418,4 @@ class Stepwise:
 
     def keep(self, rows: torch.Tensor) -> None:
         """See `Decoder.keep`."""
-        self.state = self.state.select(rows)
+        self.state, self.slots = self.state.select(rows), len(rows)
