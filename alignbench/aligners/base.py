@@ -15,7 +15,7 @@ from alignbench.aligners.identities import of_target, plain_data, plain_paramete
 from alignbench.errors import RunError, UsageError, plain_failures
 from alignbench.files import check_writable, digest, write_atomic
 from alignbench.generators.described import called, described, identity_of
-from alignbench.generators.later import Later, Recalled, RecalledScorer, made, outline_of, outlined, told_of
+from alignbench.generators.later import Later, Recalled, RecalledScorer, made, named, outline_of, outlined, told_of
 from alignbench.generators.pool import NoPool, Pool
 from alignbench.registry import Registry
 from alignbench.registry import aligner as aligners
@@ -186,17 +186,17 @@ class Setting:
             _check_weights(aligner, folder, generator)
         return generator
 
-    def built(self, named: Spec | Named, where: str) -> Sampler:
+    def built(self, given: Spec | Named, where: str) -> Sampler:
         """The generator that a spec stands for: that of an aligner on the base, or one of its own.
 
-        `named` is a spec as a user names it, `where` what errors begin with.
+        `given` is a spec as a user names it, `where` what errors begin with.
         """
-        spec = named if isinstance(named, Spec) else checked(named, where)
+        spec = given if isinstance(given, Spec) else checked(given, where)
         if spec.name in aligners:
             with plain_failures(f"{where}: align", RunError):
                 return self.aligned(spec.build(aligners, where))
         if self.outline and spec.name in generators:
-            found = outlined(generators[spec.name], spec.arguments, spec.label)
+            found = named(outlined(generators[spec.name], spec.arguments, spec.label))
             if found is not None:
                 return found
         made: Sampler = spec.build(kind_of(spec), where)

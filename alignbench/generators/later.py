@@ -110,14 +110,17 @@ def outlined(entry: Entry, arguments: Mapping[str, Any], name: str) -> Sampler |
     """
     if "outline" in entry.meta:
         found: Sampler | None = asked_of(entry, "outline", arguments)
-        if found is None:
-            return None
-        with suppress(Unsupported):  # only its weights tell what it is
-            return None if identity_of(found) is None else found
-        return None
+        return found
     if "identity" in entry.meta:
         said = asked_of(entry, "identity", arguments)
         return None if said is None else RecalledScorer(name, dict(said))  # whether it scores is seen when it is made
+    return None
+
+
+def named(outline: Sampler | None) -> Sampler | None:
+    """The outline, if it says what the generator is; None where only weights tell."""
+    with suppress(Unsupported):
+        return None if outline is None or identity_of(outline) is None else outline
     return None
 
 

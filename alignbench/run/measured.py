@@ -34,14 +34,14 @@ def _evidence(writer: Writer, subject: Subject) -> tuple[Evidence, RowKey]:
     found = _found(writer, identity)
     if found is not None and not subject.unlike(found.weights):
         return _again(writer, found, found.weights)
+    generator = subject.make()
+    told = identity_of(generator)
+    if identity is None:
+        identity = subject.told(generator)
+        found = _found(writer, identity)
+    if found is not None and told is not None and found.key.generator_id == writer.key(told).generator_id:
+        return _again(writer, found, subject.weights)
     with writer.running():
-        generator = subject.make()
-        told = identity_of(generator)
-        if identity is None:
-            identity = subject.told(generator)
-            found = _found(writer, identity)
-        if found is not None and told is not None and found.key.generator_id == writer.key(told).generator_id:
-            return _again(writer, found, subject.weights)
         writer.bench.check(generator)
         evidence = evidence_of(writer.references, writer.candidate.label, generator, subject.training)
         key = writer.key(told)

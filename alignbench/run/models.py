@@ -12,7 +12,7 @@ from typing import Any
 from alignbench.aligners.base import Aligner, told
 from alignbench.errors import AlignbenchError, RunError, Unsupported, UsageError, brief, let_go, plain_failures
 from alignbench.generators.described import described
-from alignbench.generators.later import Later, Recalled, asked_of, outlined
+from alignbench.generators.later import Later, Recalled, named, outlined
 from alignbench.registry import Entry
 from alignbench.registry import aligner as aligners
 from alignbench.registry import generator as generators
@@ -100,19 +100,7 @@ class Models:
         """
         if not isinstance(given, Spec) or given.label in self.loaded:
             return self.load(given)
-        if given.label in self.broken:
-            raise self.broken[given.label]
-        entry = generators.find(given.name)
-        if (recalled := self.known.recall(given, entry, self.handed)) is not None:
-            return recalled
-        if "outline" not in entry.meta:
-            return None
-        try:
-            found: Sampler | None = asked_of(entry, "outline", {**self.handed, **given.arguments})
-            return found
-        except AlignbenchError as error:
-            self.broken[given.label] = error
-            raise
+        return self.known.recall(given, generators.find(given.name), self.handed) or self._outline(given)
 
     def later(self, given: Spec | Sampler, *, keep: bool = False) -> Sampler | Later[Sampler]:
         """The generator of a spec, loaded when it is needed; now, where nothing else tells what it is."""
@@ -133,7 +121,8 @@ class Models:
         """What says what a generator is before it is loaded; None where it must be."""
         if given.label not in self.broken and (recalled := self.known.recall(given, entry, self.handed)) is not None:
             return recalled
-        if (outline := self._outline(given)) is not None:
+        outline = named(self._outline(given))
+        if outline is not None:
             self.known.remember(given, entry, self.handed, outline)
         return outline
 
@@ -142,14 +131,13 @@ class Models:
         return self._outline(given) or self.load(given, keep=keep)
 
     def _outline(self, given: Spec) -> Sampler | None:
-        """An outline that says what the generator is; None where it must be loaded to know."""
+        """What the factory says of the generator before it is loaded; None where it says nothing."""
         if given.label in self.outlines:
             return self.outlines[given.label]
         if given.label in self.broken:
             raise self.broken[given.label]
-        entry = generators.find(given.name)
         try:
-            found = outlined(entry, {**self.handed, **given.arguments}, given.label)
+            found = outlined(generators.find(given.name), {**self.handed, **given.arguments}, given.label)
         except AlignbenchError as error:
             self.broken[given.label] = error
             raise
