@@ -55,8 +55,8 @@ def cost(evidence: Evidence) -> dict[str, Estimate]:
     """Wall seconds, tokens per second and per kept draw, model calls and proposals per kept draw, peak memory in MB.
 
     A model call is one next-token distribution of one row: decoding a token is one, scoring a draw of T tokens under
-    another model T. A MB is 10⁶ bytes. Of a generator that was trained also what that took: seconds, tokens drawn,
-    scored and trained on, steps; none of it is in the other parts.
+    another model T. A MB is 10⁶ bytes. Of a generator that was trained also what was booked of that: seconds, tokens
+    drawn, scored and trained on, steps; none of it is in the other parts.
     """
     spent = evidence.cost
     seconds, kept = spent.seconds, spent.kept
@@ -74,7 +74,7 @@ def cost(evidence: Evidence) -> dict[str, Estimate]:
         "tokens_per_second": _once(spent.tokens / seconds if seconds else None, "no draw was timed"),
         **{part: e.noted(besides) for part, e in each.items()},
         "peak_memory_mb": peak.noted(PROCESS) if on_cpu and peak.value is not None else peak,
-        **{f"training_{name}": _once(value, "") for name, value in trained.items()},
+        **{f"training_{name}": _once(value, "") for name, value in trained.items() if value},
     }
 
 

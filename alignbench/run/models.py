@@ -11,7 +11,7 @@ from typing import Any
 
 from alignbench.aligners.base import Aligner, told
 from alignbench.errors import AlignbenchError, RunError, Unsupported, UsageError, brief, let_go, plain_failures
-from alignbench.generators.described import described
+from alignbench.generators.described import described, identity_of
 from alignbench.generators.later import Later, Recalled, named, outlined
 from alignbench.registry import Entry
 from alignbench.registry import aligner as aligners
@@ -85,6 +85,7 @@ class Models:
                 with plain_failures(f"the generator '{given.name}'", RunError):
                     made = given.build(generators, "model", **self.handed)
                 self.loaded[label] = _sampler(made, f"generator '{given.name}' made a {type(made).__name__}, which")
+                self._refuse_other(given, self.loaded[label])
             except AlignbenchError as error:
                 self.broken[label] = error
                 let_go(error)  # a network that was refused is in memory while it holds on to it
@@ -92,6 +93,15 @@ class Models:
         if keep:
             self.kept.add(label)
         return self.loaded[label]
+
+    def _refuse_other(self, given: Spec, generator: Sampler) -> None:
+        """Raise RunError where a generator is not what was told of it: its rows would stand among another's."""
+        told = self.told.get(given.label)
+        if isinstance(told, Recalled) and identity_of(told) != identity_of(generator):
+            raise RunError(
+                f"{given.label}: its identity is not the one that was told before it was made: its factory's 'identity' "
+                "must give it, and files that decide must be arguments"
+            )
 
     def outline(self, given: Spec | Sampler) -> Sampler | None:
         """What can be checked of a generator without loading its weights; None where only they can tell.

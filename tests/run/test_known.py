@@ -241,6 +241,13 @@ def test_what_a_factory_says_is_asked_each_time(command):
     assert go(command, "--model", "slow") != first and lines("loaded") == 2
 
 
+def test_a_factory_that_tells_another_identity_is_refused(command):
+    """Planted: rows of the base by what was told and rows of aligners by what was made, in one table."""
+    Path("worker.py").write_text(WORKER.replace("@generator\n", "@generator(identity=lambda: {'slow': 'a lie'})\n"))
+    said = command("run", "--tasks", "little.yaml", "--include_path", "worker.py", "--model", "slow")
+    assert said.code == 1 and "its identity is not the one that was told before it was made" in said.err
+
+
 def test_what_the_command_line_hands_to_a_factory_is_part_of_what_is_known(command):
     Path("worker.py").write_text(WORKER.replace("(*, seed", "(*, dtype, seed"))
     go(command, "--model", "slow", "--dtype", "float32")
