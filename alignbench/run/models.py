@@ -99,8 +99,8 @@ class Models:
         told = self.told.get(given.label)
         if isinstance(told, Recalled) and identity_of(told) != identity_of(generator):
             raise RunError(
-                f"{given.label}: its identity is not the one that was told before it was made; its factory's 'identity' "
-                "must give it, and files that decide must be arguments"
+                f"{given.label}: its identity is not the one that was told before it was made; its factory's 'identity'"
+                " must give it, and files that decide must be arguments"
             )
 
     def outline(self, given: Spec | Sampler) -> Sampler | None:
