@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
+from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
+from torch import nn
 
 from alignbench.types import Array, Distribution, Draws
 
@@ -287,6 +289,29 @@ class Keyed(Protocol):
         ...
 
 
+@runtime_checkable
+class Policy(Autoregressive, Protocol):
+    """A distribution that is trained: what samples and scores also scores with gradients."""
+
+    @property
+    def module(self) -> nn.Module:
+        """(prompts, draws) → (B, T) nats with gradient, 0 after the end; what DDP and FSDP wrap."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Write what loads it again: of a network, an adapter or a checkpoint for `hf`."""
+        ...
+
+
+@runtime_checkable
+class Trainable(Protocol):
+    """A model of which a policy can be made; see `policy_of`."""
+
+    def trainable(self, adapter: str, seed: int) -> Learner:
+        """The same model, of which what `adapter` names can be trained; this one stays as it is."""
+        ...
+
+
 class Positions(Protocol):
     """Next-token distributions or logits at P places; cut by a slice, and perhaps computed only then."""
 
@@ -377,4 +402,18 @@ class Model(Protocol):
     @property
     def device(self) -> torch.device:
         """Where its tensors live."""
+        ...
+
+
+@runtime_checkable
+class Learner(Model, Protocol):
+    """A model that is trained; inside `differentiable` its passes keep what a gradient needs."""
+
+    @property
+    def network(self) -> Any:
+        """The `nn.Module` whose parameters that require a gradient are trained."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """See `Policy.save`."""
         ...

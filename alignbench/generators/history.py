@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from alignbench.generators.base import Model, Positions, State
+from alignbench.generators.warp import at_least_float32
 from alignbench.types import Array, Draws
 
 
@@ -92,7 +93,7 @@ class Before:
         x = self.places[part]
         if self.said is None:
             return x, None
-        return x if x.dtype == torch.float64 else x.float(), self.said[part]
+        return at_least_float32(x), self.said[part]
 
 
 @dataclass(frozen=True)

@@ -270,7 +270,7 @@ class Law:
         return partial(together, self.model, longest)
 
     def _scores(self, prompts: Sequence[str], draws: Draws) -> Array:
-        raw = self._before(prompts, draws, self.warp.remembers)
+        raw = self.before(prompts, draws, self.warp.remembers)
         return by_position(draws, self.device, len(self.vocab), lambda part, ids: [gather(self.warp(*raw[part]), ids)])
 
     def check_vocab(self, draws: Draws) -> None:
@@ -281,7 +281,8 @@ class Law:
                 f"{self.vocab.fingerprint}); a log-probability or KL across two tokenizers is not defined"
             )
 
-    def _before(self, prompts: Sequence[str], draws: Draws, remembers: bool) -> Before:
+    def before(self, prompts: Sequence[str], draws: Draws, remembers: bool) -> Before:
+        """What settings need of the places before each token of each draw; see `Before`."""
         return Before.of(self.model, [self.render(prompts[i]) for i in draws.prompt], draws, remembers=remembers)
 
 
@@ -352,8 +353,8 @@ def _compare(gen: Law, base: Law, prompts: Sequence[str], draws: Draws) -> Array
     remember = gen.warp.remembers or base.warp.remembers
 
     def both(part: Draws) -> Array:
-        raw = gen._before(prompts, part, remember)
-        other = raw if shared else base._before(prompts, part, remember)
+        raw = gen.before(prompts, part, remember)
+        other = raw if shared else base.before(prompts, part, remember)
 
         def one(cut: slice, ids: torch.Tensor) -> list[torch.Tensor]:
             mine = raw[cut]
@@ -414,12 +415,17 @@ def by_position(
     width = int(draws.length.max())
     inside = np.arange(width) < draws.length[:, None]
     ids = torch.as_tensor(draws.tokens[:, :width][inside], device=device)
-    step = max(1, CHUNK_BYTES.get(device.type, CHUNK_BYTES["cpu"]) // (4 * vocab))
-    cuts = [slice(begin, begin + step) for begin in range(0, len(ids), step)]
-    found = torch.cat([torch.stack([x.double() for x in work(cut, ids[cut])], 1) for cut in cuts])
+    parts = [torch.stack([x.double() for x in work(cut, ids[cut])], 1) for cut in cuts(len(ids), device, vocab)]
+    found = torch.cat(parts)
     out = np.zeros((*inside.shape, found.shape[1]))
     out[inside] = found.cpu().numpy()
     return out
+
+
+def cuts(places: int, device: torch.device, vocab: int) -> list[slice]:
+    """Parts of so many places whose next-token distributions take at most `CHUNK_BYTES`."""
+    step = max(1, CHUNK_BYTES.get(device.type, CHUNK_BYTES["cpu"]) // (4 * vocab))
+    return [slice(begin, begin + step) for begin in range(0, places, step)]
 
 
 def kl_by_step(log_p: torch.Tensor, log_q: torch.Tensor) -> torch.Tensor:

@@ -29,6 +29,15 @@ class Replicated(Protocol):
         ...
 
 
+@runtime_checkable
+class Changing(Protocol):
+    """A model whose weights may change, and those of its copies after it."""
+
+    def follow(self) -> None:
+        """Bring the copies to where it is."""
+        ...
+
+
 class Replicable(Model, Protocol):
     """A model that can be copied: what its copies do not share."""
 
@@ -58,8 +67,12 @@ def replicated(model: R, devices: Sequence[torch.device]) -> R:
 
 
 def replicas_of(model: Model) -> tuple[Model, ...]:
-    """The model and its copies."""
-    return (model, *model.replicas) if isinstance(model, Replicated) else (model,)
+    """The model and its copies, which are as it is now."""
+    if not isinstance(model, Replicated):
+        return (model,)
+    if isinstance(model, Changing):
+        model.follow()
+    return (model, *model.replicas)
 
 
 def shares(count: int, parts: int) -> list[Array]:

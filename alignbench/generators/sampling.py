@@ -19,7 +19,7 @@ from alignbench.generators.base import Decoder, Model, Positions, Slotted
 from alignbench.generators.budget import ran_out
 from alignbench.generators.history import logits_of, seen_of
 from alignbench.generators.replicas import merged, replicas_of, shares
-from alignbench.generators.warp import PLAIN, Warp
+from alignbench.generators.warp import PLAIN, Warp, at_least_float32
 from alignbench.seeds import Seed
 from alignbench.types import Array, Draws
 
@@ -71,7 +71,7 @@ def cached_rows(size: int) -> int:
 def _drawn(
     logits: torch.Tensor, uniforms: torch.Tensor, warp: Warp, seen: torch.Tensor | None
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    x = logits if logits.dtype == torch.float64 else logits.float()
+    x = at_least_float32(logits)
     if warp != PLAIN:
         raw = x.log_softmax(-1)
         law = warp(raw) if seen is None else warp(x, seen)

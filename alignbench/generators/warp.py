@@ -91,6 +91,11 @@ PLAIN = Warp()
 """The model as it is."""
 
 
+def at_least_float32(x: torch.Tensor) -> torch.Tensor:
+    """The numbers in float32, those in float64 as they are: half precision would round nats to 0.03."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
 def _penalised(logits: torch.Tensor, seen: torch.Tensor, penalty: float) -> torch.Tensor:
     """The logits, those of `seen` tokens moved away from 0 if negative, towards it if positive."""
     return torch.where(seen, torch.where(logits < 0, logits * penalty, logits / penalty), logits)

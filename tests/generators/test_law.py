@@ -13,7 +13,7 @@ from models import tiny_gpt2
 from alignbench.errors import RunError, UsageError
 from alignbench.generators import law as law_module
 from alignbench.generators.exact.world import enumerate_draws, exact
-from alignbench.generators.hf import slots
+from alignbench.generators.hf import heads
 from alignbench.generators.hf.factory import hf
 from alignbench.generators.law import LawState, compare, kl_by_step
 from alignbench.generators.sampling import pick
@@ -454,13 +454,13 @@ def test_no_distribution_is_made_beyond_the_chunk(worlds, monkeypatch):
     law, asked = worlds["gpt2"], []
     draws = drawn(law)
     monkeypatch.setattr(law_module, "CHUNK_BYTES", {"cpu": 4 * 7 * 5})  # five positions of 7 ids
-    right = slots.head
+    right = heads.head
 
     def watched(network, hidden):
         asked.append(len(hidden))
         return right(network, hidden)
 
-    monkeypatch.setattr(slots, "head", watched)
+    monkeypatch.setattr(heads, "head", watched)
     assert law.model.trial.works
     asked.clear()
     law.log_prob(PROMPTS, draws)

@@ -11,11 +11,14 @@ from pathlib import Path
 from typing import Any
 from warnings import catch_warnings, filterwarnings
 
+import torch
+
 from alignbench import sources
 from alignbench.errors import UsageError
 
 _LOG = logging.getLogger(__name__)
 
+HALVES = (torch.float16, torch.bfloat16)
 CONFIG, SAFE, PICKLE = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
 CONVERT = "convert them to safetensors, or have them read with use_safetensors=false"
 
@@ -87,10 +90,11 @@ def _fetched(given: str) -> tuple[str, Path]:
 def merged(adapter: Adapter, network: Any, base: str) -> Any:
     """The network with the adapter added to its weights, which is then as fast as without.
 
-    On quantised weights it stays beside them: their grid would round it away. Raises UsageError where it does not fit.
+    On quantised weights, and in half precision, it stays beside them: their grid would round it away. Raises UsageError
+    where it does not fit.
     """
     wrapped = _put_on(adapter, network, base)
-    if getattr(network, "is_quantized", False):
+    if getattr(network, "is_quantized", False) or network.dtype in HALVES:
         return wrapped.get_base_model()
     _untie(wrapped)
     try:

@@ -20,6 +20,8 @@ from transformers.cache_utils import DynamicCache
 from alignbench.errors import UsageError
 from alignbench.generators.base import Decoder, Positions
 from alignbench.generators.budget import bucket
+from alignbench.generators.gradient import inference
+from alignbench.generators.hf.heads import Logits, Nats, body_of
 from alignbench.generators.hf.pretrained import (
     CHUNK_BYTES,
     TOGETHER,
@@ -30,8 +32,9 @@ from alignbench.generators.hf.pretrained import (
     normalised,
     shown,
 )
-from alignbench.generators.hf.slots import Logits, Slots, Trial, apart, forced
-from alignbench.generators.sampling import Stepwise, cached_rows
+from alignbench.generators.hf.slots import Slots, Trial, apart, forced
+from alignbench.generators.sampling import Stepwise
+from alignbench.generators.warp import at_least_float32
 from alignbench.generators.window import Window, as_mask, seen
 from alignbench.types import Array, Draws
 
@@ -62,7 +65,7 @@ class HFModel(Pretrained):
         # under a window masks say what is seen: layers with a window of their own must not forget keys
         cache = {"past_key_values": DynamicCache()} if self.window else {}
         out = self._forward(ids, mask, positions, use_cache=True, keep=1, **cache)
-        return HFState(self, out.past_key_values, mask, positions[:, -1] + 1, out.logits[:, -1].float())
+        return HFState(self, out.past_key_values, mask, positions[:, -1] + 1, at_least_float32(out.logits[:, -1]))
 
     def decoder(self, rows: int, width: int) -> Slots | Stepwise:
         """Slots for at most `rows` rows of `width` tokens; its states where the network cannot be run by slots."""
@@ -116,7 +119,7 @@ class HFModel(Pretrained):
         """See `Pretrained._whole`; where no mask is needed, with nothing but the ids."""
         given = torch.tensor([ids], device=self.device)
         if self.window is None:
-            with torch.inference_mode():
+            with inference():
                 return normalised(self.network(input_ids=given).logits[0])
         positions = torch.arange(len(ids), device=self.device)[None]
         return normalised(self._forward(given, torch.ones_like(given), positions, use_cache=False, keep=0).logits[0])
@@ -153,10 +156,10 @@ class HFModel(Pretrained):
         place = {text: i for i, text in enumerate(texts)}
         which = np.array([place[text] for text in rendered])
         if self._by_slots(max(map(len, encoded)) + width):
-            return _Forced(Logits(self.network, forced(self.network, encoded, which, draws, self.window)))
+            return Nats(Logits(self.network, forced(self.network, encoded, which, draws, self.window)))
         return self._forced_whole([encoded[i] for i in which], draws)
 
-    def _forced_whole(self, encoded: Sequence[list[int]], draws: Draws) -> Whole:
+    def _forced_whole(self, encoded: Sequence[list[int]], draws: Draws) -> Positions:
         """Nats by one pass over prompt + draw, the last T positions kept."""
         assert draws.tokens is not None
         width = int(draws.length.max())
@@ -164,10 +167,22 @@ class HFModel(Pretrained):
         said = torch.as_tensor(draws.tokens[:, : width - 1], device=self.device)
         ids = torch.cat([ids, said.clamp(min=0)], 1)
         mask = torch.cat([mask, torch.ones_like(said)], 1)
-        positions = (mask.cumsum(1) - 1).clamp(min=0)
-        logits = self._forward(ids, mask, positions, use_cache=False, keep=width).logits
         inside = torch.as_tensor(np.arange(width) < draws.length[:, None], device=self.device)
-        return Whole(logits[:, -width:][inside])
+        if not self.headed:
+            return Whole(self._run(self.network, ids, mask, keep=width).logits[:, -width:][inside])
+        hidden = self._run(body_of(self.network), ids, mask).last_hidden_state
+        return Nats(Logits(self.network, hidden[:, -width:][inside]))
+
+    def _hidden(self, ids: list[int]) -> torch.Tensor:
+        """See `Pretrained._hidden`."""
+        given = torch.tensor([ids], device=self.device)
+        found: torch.Tensor = self._run(body_of(self.network), given, torch.ones_like(given)).last_hidden_state
+        return found[0]
+
+    def _run(self, part: Any, ids: torch.Tensor, mask: torch.Tensor, keep: int | None = None) -> Any:
+        """What the network, or its body, says of whole rows, without a cache."""
+        positions = (mask.cumsum(1) - 1).clamp(min=0)
+        return self._forward(ids, mask, positions, keep=keep, part=part, use_cache=False)
 
     def encode(self, rendered: str, max_tokens: int) -> list[int]:
         """Token ids that condition the model; an empty prompt becomes BOS. Raises UsageError where it cannot fit."""
@@ -197,14 +212,16 @@ class HFModel(Pretrained):
         return ids, mask
 
     def _forward(
-        self, ids: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, *, keep: int, **more: Any
-    ) -> Any:
+        self, ids: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, *, keep: int | None, part: Any = None,
+        **more: Any,
+    ) -> Any:  # fmt: skip
+        """What the network, or its body as `part`, says of ids; the last `keep` positions' logits (0: all)."""
         if self._positions:
             more["position_ids"] = positions
-        if self._keep:
+        if self._keep and keep is not None:
             more["logits_to_keep"] = keep
-        with torch.inference_mode():
-            return self.network(input_ids=ids, attention_mask=self._mask(mask, ids.shape[1]), **more)
+        with inference():
+            return (part or self.network)(input_ids=ids, attention_mask=self._mask(mask, ids.shape[1]), **more)
 
     def _mask(self, real: torch.Tensor, count: int) -> torch.Tensor:
         """What the last `count` of L columns see of those that are `real` (R, L): (R, 1, count, L) under a window."""
@@ -217,25 +234,6 @@ class HFModel(Pretrained):
 
 
 @dataclass(frozen=True)
-class _Forced:
-    """Nats at P places whose logits are made a slice at a time: never a B × T × V tensor."""
-
-    logits: Logits
-
-    @torch.inference_mode()
-    def __getitem__(self, part: slice) -> torch.Tensor:
-        """See `Positions`.
-
-        On a CPU normalised a few rows at a time and in place, so that they stay in its cache: 4 ms for 24 MB, not 14.
-        """
-        x = self.logits[part].float()
-        step = cached_rows(x.shape[-1]) if x.device.type == "cpu" else max(1, len(x))
-        for i in range(0, len(x), step):
-            x[i : i + step] = x[i : i + step].log_softmax(-1)
-        return x
-
-
-@dataclass(frozen=True)
 class HFState(LogitsState):
     """R prefixes with their key-value cache; a new state shares the tensors of the old one and never writes to them."""
 
@@ -243,7 +241,7 @@ class HFState(LogitsState):
     cache: Any
     mask: torch.Tensor  # (R, L) 1 where a real token stands
     position: torch.Tensor  # (R,) position of the next token
-    logits: torch.Tensor  # (R, V) float32
+    logits: torch.Tensor  # (R, V)
 
     def extend(self, tokens: torch.Tensor) -> HFState:
         """See `State.extend`."""
@@ -251,7 +249,7 @@ class HFState(LogitsState):
         cache = fork(self.cache)
         out = self.model._forward(tokens[:, None], mask, self.position[:, None], keep=1, use_cache=True,
                                   past_key_values=cache)  # fmt: skip
-        return HFState(self.model, out.past_key_values, mask, self.position + 1, out.logits[:, -1].float())
+        return HFState(self.model, out.past_key_values, mask, self.position + 1, at_least_float32(out.logits[:, -1]))
 
     def select(self, rows: torch.Tensor) -> HFState:
         """See `State.select`."""

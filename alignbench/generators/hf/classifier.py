@@ -19,6 +19,7 @@ import torch
 from alignbench.errors import RunError, UsageError
 from alignbench.generators.budget import ran_out
 from alignbench.generators.hf.factory import device_of, first_line, tokenizer_of
+from alignbench.generators.hf.quiet import no_bars
 from alignbench.generators.law import whole_rows
 from alignbench.types import Array
 
@@ -263,16 +264,10 @@ def _window(network: Any, tokenizer: Any, asked: int | None) -> int | None:
 @contextmanager
 def _plain_errors(name: str, kind: str) -> Iterator[None]:
     """Whatever loading raises as one line, and no progress bars meanwhile; see `hf._plain_errors`."""
-    from transformers.utils import logging
-
-    bars = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
     try:
-        yield
+        with no_bars():
+            yield
     except UsageError:
         raise
     except Exception as error:
         raise UsageError(f"{name}: cannot be loaded by {kind}: {first_line(error)}") from error
-    finally:
-        if bars:
-            logging.enable_progress_bar()

@@ -19,7 +19,9 @@ from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 from transformers.modeling_outputs import BaseModelOutput
 
 from alignbench.errors import UsageError
-from alignbench.generators.base import Decoder
+from alignbench.generators.base import Decoder, Positions
+from alignbench.generators.gradient import inference
+from alignbench.generators.hf.heads import Logits, Nats, body_of
 from alignbench.generators.hf.pretrained import (
     CHUNK_BYTES,
     TOGETHER,
@@ -32,6 +34,7 @@ from alignbench.generators.hf.pretrained import (
 )
 from alignbench.generators.hf.slots import CLOSE, apart
 from alignbench.generators.sampling import Stepwise
+from alignbench.generators.warp import at_least_float32
 from alignbench.generators.window import Window, as_mask, seen
 from alignbench.types import Array, Draws
 
@@ -91,7 +94,7 @@ class HFEncoderDecoder(Pretrained):
         if read is not mask:  # the encoder reads it all, and the decoder attends to a part
             encoded = BaseModelOutput(last_hidden_state=hidden)
             out = self._forward(prefix, read, encoder_outputs=encoded, **self._empty_cache())
-        return HFEncoderDecoderState(self, out.past_key_values, hidden, read, out.logits[:, -1].float())
+        return HFEncoderDecoderState(self, out.past_key_values, hidden, read, at_least_float32(out.logits[:, -1]))
 
     def _empty_cache(self) -> dict[str, Any]:
         """Under a window masks say what is seen: layers with a window of their own must not forget keys."""
@@ -110,7 +113,7 @@ class HFEncoderDecoder(Pretrained):
         """The network's own output on decoder ids (R, T), for prompts of which `mask` (R, L) is 1 at real tokens."""
         if self.window is not None:
             more["decoder_attention_mask"] = self._decoder_mask(said, more.get("past_key_values"))
-        with torch.inference_mode():
+        with inference():
             out = self.network(attention_mask=mask, decoder_input_ids=said, use_cache=True, return_dict=True, **more)
             if self.never:
                 out.logits[..., self.never] = -torch.inf
@@ -127,16 +130,49 @@ class HFEncoderDecoder(Pretrained):
         allowed = seen(torch.arange(before, width, device=said.device), width, self.window)
         return as_mask(self.network, allowed.expand(len(said), 1, -1, -1))
 
-    def forced(self, rendered: Sequence[str], draws: Draws) -> Whole:
-        """See `Model.forced`: the states before the first tokens, then one pass over all the others."""
+    def forced(self, rendered: Sequence[str], draws: Draws) -> Positions:
+        """See `Model.forced`: one pass over each prompt once, and one over all draws."""
         assert draws.tokens is not None
         width = int(draws.length.max())
-        state = self.start(rendered, max_tokens=width)
+        place = {text: i for i, text in enumerate(dict.fromkeys(rendered))}
+        encoded = [self.encode(text, width) for text in place]
+        which = self._tensor([place[text] for text in rendered])
+        said = torch.as_tensor(draws.tokens[:, : width - 1], device=self.device).clamp(min=0)
+        inside = torch.as_tensor(np.arange(width) < draws.length[:, None], device=self.device)
+        if self.headed:
+            return Nats(Logits(self.network, self._said(encoded, which, said)[inside], self.never))
+        state = self._begun(encoded).select(which)
         found = state.logits[:, None]
         if width > 1:
-            said = torch.as_tensor(draws.tokens[:, : width - 1], device=self.device).clamp(min=0)
-            found = torch.cat([found, state.after(said).logits.float()], 1)
-        return Whole(found[torch.as_tensor(np.arange(width) < draws.length[:, None], device=self.device)])
+            found = torch.cat([found, at_least_float32(state.after(said).logits)], 1)
+        return Whole(found[inside])
+
+    def _said(self, encoded: Sequence[list[int]], which: torch.Tensor, said: torch.Tensor) -> torch.Tensor:
+        """(R, T + 1, D) last hidden states before and after each of `said` (R, T), which follow prompts `which`."""
+        ids, mask = self._right_padded(encoded)
+        with inference():
+            source = self.network.get_encoder()(input_ids=ids, attention_mask=mask).last_hidden_state
+        read, cache = self._read(mask), EncoderDecoderCache(DynamicCache(), DynamicCache())
+        prefix = self._tensor([self.prefix] * len(encoded))
+        hidden = self._decoded(prefix, source, read, cache)[which, -1:]
+        if not said.shape[1]:
+            return hidden
+        cache.batch_select_indices(which)
+        return torch.cat([hidden, self._decoded(said, source[which], read[which], cache)], 1)
+
+    def _decoded(self, said: torch.Tensor, source: torch.Tensor, read: torch.Tensor, cache: Any) -> torch.Tensor:
+        """(R, T, D) last hidden states of decoder ids (R, T) after those in the cache, which grows by them."""
+        mask = None if self.window is None else self._decoder_mask(said, cache)
+        with inference():
+            return body_of(self.network)(  # type: ignore[no-any-return]
+                input_ids=said, attention_mask=mask, encoder_hidden_states=source, encoder_attention_mask=read,
+                past_key_values=cache, use_cache=True, return_dict=True,
+            ).last_hidden_state  # fmt: skip
+
+    def _hidden(self, ids: list[int]) -> torch.Tensor:
+        """See `Pretrained._hidden`: prefix and ids, in two passes, as draws are scored."""
+        source = [i % len(self.vocab) for i in (1, 3, 2)]
+        return self._said([source], self._tensor([0]), self._tensor([self._sayable(ids)]))[0]
 
     def decoder(self, rows: int, width: int) -> Decoder:
         """Its states, at most `rows` of them and as many as memory holds; see `Slotted`."""
@@ -258,7 +294,7 @@ class HFEncoderDecoderState(LogitsState):
     cache: Any
     hidden: torch.Tensor  # (R, L, H) what the encoder made of each prompt
     mask: torch.Tensor  # (R, L) 1 where a real token stands
-    logits: torch.Tensor  # (R, V) float32
+    logits: torch.Tensor  # (R, V)
 
     def after(self, said: torch.Tensor) -> Any:
         """The network's output on more decoder ids (R, T), for which the encoder does not run again."""
@@ -268,7 +304,7 @@ class HFEncoderDecoderState(LogitsState):
     def extend(self, tokens: torch.Tensor) -> HFEncoderDecoderState:
         """See `State.extend`."""
         out = self.after(tokens[:, None])
-        logits = out.logits[:, -1].float()
+        logits = at_least_float32(out.logits[:, -1])
         return HFEncoderDecoderState(self.model, out.past_key_values, self.hidden, self.mask, logits)
 
     def select(self, rows: torch.Tensor) -> HFEncoderDecoderState:

@@ -18,6 +18,7 @@ from alignbench.errors import UsageError, did_you_mean
 from alignbench.generators.hf import adapters
 from alignbench.generators.hf.precision import default_dtype
 from alignbench.generators.hf.quantised import as_loaded, refuse_scheme, to_int8
+from alignbench.generators.hf.quiet import no_bars
 from alignbench.generators.law import Law, whole_rows
 from alignbench.generators.replicas import replicated
 from alignbench.registry import generator
@@ -159,7 +160,7 @@ def _model(asked: _Asked, found: _Found, network: Any, weights: str) -> HFModel 
     """The network as a model, run as its kind is."""
     return _kind_of(network)(
         network, found.tokenizer, found.name, weights, found.rows,
-        chat=bool(asked.apply_chat_template), system=asked.system_instruction,
+        chat=bool(asked.apply_chat_template), system=asked.system_instruction, adapted=found.adapter is not None,
     )  # fmt: skip
 
 
@@ -340,20 +341,14 @@ def _plain_errors(what: str) -> Iterator[None]:
     A damaged file makes transformers, safetensors, tokenizers and gguf raise whatever they stumble over, so any
     exception is the file's fault here.
     """
-    from transformers.utils import logging
-
-    bars = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
     try:
-        yield
+        with no_bars():
+            yield
     except ImportError as error:
         package = f"; pip install {error.name}" if isinstance(error, ModuleNotFoundError) and error.name else ""
         raise UsageError(f"{what}: {first_line(error)}{package}") from error
     except Exception as error:
         raise UsageError(f"{what}: cannot be loaded as a language model: {_reason(error)}") from error
-    finally:
-        if bars:
-            logging.enable_progress_bar()
 
 
 def _reason(error: Exception) -> str:
@@ -391,7 +386,8 @@ def _weights(asked: _Asked, found: _Found, stored: str = "") -> str:
     `stored` says how they were quantised when they were saved, which only loading tells.
     """
     said = _hash(found.folder, asked) if found.commit is None else f"{found.folder}@{found.commit}"
-    adapter = f"+{found.adapter.weights}" if found.adapter else ""
+    beside = _dtype(asked.dtype, found.device) in adapters.HALVES  # other draws than where it was merged
+    adapter = f"+{found.adapter.weights}{'+beside' if beside else ''}" if found.adapter else ""
     return f"{said}{stored}{adapter}" + (f"+{asked.quantize}" if asked.quantize else "")
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from hashlib import sha256
+from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import torch
@@ -15,7 +16,10 @@ from transformers.cache_utils import DynamicLayer, EncoderDecoderCache
 from alignbench.errors import Unsupported, UsageError
 from alignbench.generators.base import Turns, Vocab
 from alignbench.generators.budget import Budget, ran_out
+from alignbench.generators.hf.heads import Logits
+from alignbench.generators.hf.policy import Trained, put_on
 from alignbench.generators.hf.slots import CLOSE, agree, apart, own_window
+from alignbench.generators.warp import at_least_float32
 from alignbench.generators.window import MASKED, Window
 
 T = TypeVar("T")
@@ -45,6 +49,8 @@ class Pretrained:
     budget: Budget = field(default_factory=Budget)
     replicas: tuple[Self, ...] = ()  # copies on other devices
     window: Window | None = None  # what a token may attend to
+    adapted: bool = False  # whether an adapter was put on the weights that were loaded
+    trained: Trained | None = None  # what of the network is trained
 
     def __post_init__(self) -> None:
         self.network.eval()
@@ -72,6 +78,7 @@ class Pretrained:
         if not self.weights:
             raise Unsupported(f"{self.name}: its weights are not loaded, and they alone tell what they are")
         windowed = {"window": asdict(self.window)} if self.window else {}
+        trained = {"trained": self.trained.digest()} if self.trained else {}
         return {
             "kind": "hf",
             "weights": self.weights,
@@ -80,7 +87,30 @@ class Pretrained:
             "chat": self._chat_fingerprint() if self.chat else "",
             "system": self.system or "",
             **windowed,
+            **trained,
         }
+
+    def trainable(self, adapter: str, seed: int) -> Self:
+        """See `Trainable.trainable`; raises Unsupported on weights that are quantised, or have an adapter."""
+        if self.adapted:
+            raise Unsupported(
+                f"{self.name}: has an adapter, and one more over it could not be loaded again: merge the first "
+                "(merge_and_unload of peft), save what comes of it, and train that"
+            )
+        made = put_on(self.network, adapter, seed, self.name)
+        copies = tuple(one.trainable(adapter, seed) for one in self.replicas)
+        return replace(self, network=made.network, trained=made, replicas=copies)
+
+    def follow(self) -> None:
+        """See `Changing.follow`."""
+        for one in self.replicas:
+            if self.trained is not None and one.trained is not None:
+                one.trained.follow(self.trained)
+
+    def save(self, folder: Path) -> None:
+        """See `Policy.save`."""
+        assert self.trained is not None
+        self.trained.save(folder, self.tokenizer)
 
     def _chat_fingerprint(self) -> str:
         """12 hex digits of the template and of what it makes of one prompt: some templates write today's date."""
@@ -178,8 +208,30 @@ class Pretrained:
         alike = apart(wide._whole(ids), free._whole(ids))[: int(min(own_window(self.network), 100))]
         return bool(heard.max() <= CLOSE) and all(agree(x, self.network.dtype) for x in (alike, two._padding_gap()))
 
+    @cached_property
+    def headed(self) -> bool:
+        """Whether logits can be made of last hidden states alone: tried, not guessed."""
+        ids = [i % len(self.vocab) for i in (1, 3, 2, 5, 4)]
+        try:
+            found = normalised(Logits(self.network, self._hidden(ids), self.never)[:])
+            off = apart(self._whole(ids)[-len(found) :], found)
+        except Exception as error:  # whatever a network's own code raises: its logits are then made at once
+            if ran_out(error):
+                raise
+            return False
+        return agree(off, self.network.dtype)
+
+    @cached_property
+    def never(self) -> list[int]:
+        """Ids of probability 0."""
+        return []
+
     def _whole(self, ids: list[int]) -> torch.Tensor:
         """(T, V) nats after each of these ids, by one pass."""
+        raise NotImplementedError
+
+    def _hidden(self, ids: list[int]) -> torch.Tensor:
+        """(at most T, D) last hidden states after the last of these ids, for which `_whole` has nats."""
         raise NotImplementedError
 
     def _ids(self, rendered: str) -> list[int]:
@@ -222,8 +274,8 @@ def shown(rendered: str) -> str:
 
 
 def normalised(logits: torch.Tensor) -> torch.Tensor:
-    """Nats in float32: half precision would round log-probabilities to 0.03 nats."""
-    return logits.float().log_softmax(-1)
+    """Nats of logits; see `at_least_float32`."""
+    return at_least_float32(logits).log_softmax(-1)
 
 
 class LogitsState:

@@ -21,11 +21,12 @@ from transformers.cache_utils import (
     DynamicLayer,
     DynamicSlidingWindowLayer,
 )
-from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from alignbench.generators.base import Positions
 from alignbench.generators.budget import bucket, ran_out
+from alignbench.generators.gradient import inference
 from alignbench.generators.hf.graphs import Graphs
+from alignbench.generators.hf.heads import Logits, body_of, head
 from alignbench.generators.window import MASKED, Window, as_mask, seen
 from alignbench.types import Array, Draws
 
@@ -268,50 +269,9 @@ class Slots:
         self.at, self.reach, self.slots = self.at[rows], self.reach[rows.cpu().numpy()], len(rows)
 
 
-@dataclass(frozen=True)
-class Logits:
-    """See `Positions`: logits of last hidden states (P, D), made as they are cut."""
-
-    network: Any
-    hidden: torch.Tensor
-
-    def __getitem__(self, part: slice) -> torch.Tensor:
-        return head(self.network, self.hidden[part])
-
-
-class _Given(BaseModelOutputWithPast):  # type: ignore[misc]
-    """What a body would return, with nothing but its last hidden states."""
-
-    def __getattr__(self, name: str) -> None:
-        """None: cross-attentions, router logits and their like were not asked for."""
-        if name.startswith("__"):
-            raise AttributeError(name)
-
-
-def head(network: Any, hidden: torch.Tensor) -> torch.Tensor:
-    """(n, V) logits of last hidden states (n, D), with whatever the network does after its body (scaling, capping)."""
-    body = _body(network)
-    given = _Given(last_hidden_state=hidden[None])
-    before = body.__dict__.get("forward")
-    body.forward = lambda *args, **kwargs: given
-    try:
-        dummy = torch.zeros((1, len(hidden)), dtype=torch.long, device=hidden.device)
-        with torch.inference_mode():
-            return network(input_ids=dummy, use_cache=False).logits[0]  # type: ignore[no-any-return]
-    finally:
-        if before is None:
-            del body.forward
-        else:
-            body.forward = before
-
-
-def _body(network: Any) -> Any:
-    return getattr(network, network.base_model_prefix)
-
-
 def _hidden(network: Any, **inputs: Any) -> torch.Tensor:
-    with torch.inference_mode():
-        return _body(network)(use_cache=True, **inputs).last_hidden_state  # type: ignore[no-any-return]
+    with inference():
+        return body_of(network)(use_cache=True, **inputs).last_hidden_state  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True)
@@ -354,8 +314,8 @@ def apart(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
 
 
 def agree(gap: torch.Tensor, dtype: torch.dtype) -> bool:
-    """Whether two ways through a network that are `gap` nats apart are one: the largest in float32, else the mean."""
-    return bool(gap.max() <= CLOSE if dtype == torch.float32 else gap.mean() <= HALF)
+    """Whether two ways through a network that are `gap` nats apart are one: the largest, in half precision the mean."""
+    return bool(gap.mean() <= HALF if dtype in (torch.float16, torch.bfloat16) else gap.max() <= CLOSE)
 
 
 def _window(network: Any) -> float:
@@ -395,7 +355,7 @@ def _gap(network: Any, window: Window | None) -> tuple[torch.Tensor, SlotCache]:
         mask = window and as_mask(
             network, seen(torch.arange(ids.shape[1], device=device), ids.shape[1], window)[None, None]
         )
-        with torch.inference_mode():
+        with inference():
             whole = network(input_ids=ids, attention_mask=mask, use_cache=False).logits[0]
         plain = whole[len(prompt) - 1 :].float().log_softmax(-1)
         gaps.append(apart(plain, found[3 * i : 3 * i + 3]))

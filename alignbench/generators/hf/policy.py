@@ -1,0 +1,139 @@
+"""What training changes of a network: an adapter over tensors that it shares with its base, or a copy of them all."""
+
+from __future__ import annotations
+
+import copy
+import os
+import tempfile
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+from warnings import catch_warnings, filterwarnings
+
+import torch
+from torch import nn
+
+from alignbench.errors import StoreError, Unsupported, UsageError
+from alignbench.files import check_writable
+from alignbench.generators.hf.quiet import no_bars
+from alignbench.registry import Registry
+from alignbench.spec import parse_spec
+
+adapter = Registry("adapter")
+"""What can be trained, by name: `lora:r=16`, `full`."""
+CONFIGS = ("adapter_config.json", "config.json")
+"""The file of a saved folder without which `hf` sees none."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A network with those of its parameters that are trained, which alone require a gradient."""
+
+    network: Any
+    wrapped: Any = None  # in peft's wrapping, where an adapter is trained
+
+    @property
+    def tensors(self) -> dict[str, nn.Parameter]:
+        """The parameters that are trained, by name."""
+        return {name: p for name, p in self.network.named_parameters() if p.requires_grad}
+
+    def digest(self) -> str:
+        """16 hex digits of the trained numbers as they are now."""
+        found = sha256()
+        for name, p in sorted(self.tensors.items()):
+            found.update(name.encode() + b"\0")
+            found.update(p.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+        return found.hexdigest()[:16]
+
+    @torch.no_grad()
+    def follow(self, first: Trained) -> None:
+        """Take over the trained numbers of the same network on another device."""
+        theirs = first.tensors
+        for name, p in self.tensors.items():
+            p.copy_(theirs[name])
+
+    def save(self, folder: Path, tokenizer: Any) -> None:
+        """Write an adapter, or network and tokenizer, each file in one step and the one that tells of them last.
+
+        Raises StoreError where it cannot.
+        """
+        check_writable(folder)
+        try:
+            with tempfile.TemporaryDirectory(prefix=".saving-", dir=folder) as scratch:
+                with no_bars():
+                    self._write(Path(scratch), tokenizer)
+                for file in sorted(Path(scratch).iterdir(), key=lambda file: (file.name in CONFIGS, file.name)):
+                    os.replace(file, folder / file.name)  # noqa: PTH105 (atomic on every system)
+        except OSError as error:
+            raise StoreError(f"{folder}: cannot be written: {error.strerror or error}") from error
+
+    def _write(self, folder: Path, tokenizer: Any) -> None:
+        if self.wrapped is None:
+            self.network.save_pretrained(str(folder))
+            tokenizer.save_pretrained(str(folder))
+            return
+        self.wrapped.save_pretrained(str(folder), save_embedding_layers=False)
+        (folder / "README.md").unlink(missing_ok=True)  # peft's form of a model card, with nothing filled in
+
+
+@adapter("lora")
+@dataclass(frozen=True)
+class Lora:
+    """W + (alpha / r)·B·A for each linear layer but the output layer, B (out, r) = 0 at first (Hu et al. 2021)."""
+
+    r: int = 16
+    alpha: int = 32
+
+    def __post_init__(self) -> None:
+        for name, value in (("r", self.r), ("alpha", self.alpha)):
+            if value < 1:
+                raise UsageError(f"lora: {name}={value}: must be at least 1")
+
+    def put_on(self, network: Any, seed: int, name: str) -> Trained:
+        """The adapter over the network's own tensors, A drawn by `seed`."""
+        try:
+            from peft import LoraConfig, PeftModel
+        except ImportError:
+            raise UsageError("adapter=lora: needs the package peft: pip install 'alignbench[train]'") from None
+        kind = "SEQ_2_SEQ_LM" if network.config.is_encoder_decoder else "CAUSAL_LM"
+        config = LoraConfig(r=self.r, lora_alpha=self.alpha, target_modules="all-linear", task_type=kind,
+                            revision=getattr(network.config, "_commit_hash", None))  # fmt: skip
+        try:
+            with torch.random.fork_rng(devices=[]), catch_warnings():
+                torch.default_generator.manual_seed(seed)
+                filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)  # peft's name for it is old
+                wrapped = PeftModel(sharing(network), config)
+        except ValueError as error:
+            raise Unsupported(f"{name}: no adapter can be put on it: {error}") from error
+        return Trained(wrapped.get_base_model(), wrapped)
+
+
+@adapter("full")
+@dataclass(frozen=True)
+class Full:
+    """All parameters, which are copied."""
+
+    def put_on(self, network: Any, seed: int, name: str) -> Trained:
+        """A copy; `seed` has no part in it."""
+        return Trained(copy.deepcopy(network).requires_grad_(True))
+
+
+def put_on(network: Any, given: str, seed: int, name: str) -> Trained:
+    """The network with what `given` names put on it to be trained; nothing of `network` itself is changed.
+
+    Raises UsageError where no such adapter is known, Unsupported where the network has none to be trained.
+    """
+    if getattr(network, "is_quantized", False) or not all(p.is_floating_point() for p in network.parameters()):
+        raise Unsupported(f"{name}: its weights are quantised, and are not trained: give its unquantised model")
+    chosen: Lora | Full = parse_spec(given, "adapter").build(adapter, "adapter")
+    found = chosen.put_on(network, seed, name)
+    found.network.eval()  # with dropout it would be another law
+    return found
+
+
+def sharing(network: Any) -> Any:
+    """A copy of the network whose parameters, frozen, and buffers are the memory of its own."""
+    known: dict[int, Any] = {id(b): b for b in network.buffers()}
+    known |= {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in network.parameters()}
+    return copy.deepcopy(network, known)

@@ -1,0 +1,96 @@
+"""Policies: laws whose model is trained. What samples and scores is what gives the gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from alignbench.errors import Unsupported
+from alignbench.generators.base import Learner, Trainable
+from alignbench.generators.described import called
+from alignbench.generators.gradient import differentiable
+from alignbench.generators.law import Law, cuts, gather
+from alignbench.types import Draws, Sampler
+
+
+def policy_of(base: Sampler, adapter: str = "lora:r=16", *, seed: int = 0) -> TrainedLaw:
+    """A policy that begins as `base`, with its decoding settings and prompts, and shares its tensors.
+
+    `adapter` says what is trained: `lora:r=16,alpha=32` low-rank additions to the linear layers (A is drawn by `seed`),
+    `full` a copy of all weights. The base stays as it is. Raises Unsupported where there is nothing to be trained, and
+    UsageError on an unknown adapter.
+    """
+    if not isinstance(base, Law) or not isinstance(base.model, Trainable):
+        raise Unsupported(f"{called(base)}: has no weights that can be trained; a language model of transformers has")
+    return TrainedLaw(base.model.trainable(adapter, seed), base.warp, base.template, base.frame)
+
+
+@dataclass(frozen=True)
+class TrainedLaw(Law):
+    """See `Policy`: a law over a model whose weights change; its identity tells them as they are now."""
+
+    @property
+    def learner(self) -> Learner:
+        """The model."""
+        assert isinstance(self.model, Learner)
+        return self.model
+
+    @cached_property
+    def module(self) -> Scorer:
+        """(prompts, draws) → (B, T) nats with their gradient; its parameters that require one are trained."""
+        return Scorer(self)
+
+    def save(self, folder: Path) -> None:
+        """Write what `peft=` (an adapter) or `pretrained=` (all weights) loads; raises StoreError.
+
+        Decoding settings, templates and frames are not part of it.
+        """
+        self.learner.save(folder)
+
+
+class Scorer(nn.Module):
+    """(prompts, draws) → (B, T) nats by token under the law that samples, 0 after the end, with their gradient.
+
+    That is of the law after its settings; where they truncate, the tokens kept are taken as given. Next-token
+    distributions are made in parts, and again for the gradient, so that memory never holds draws × tokens × vocabulary.
+    """
+
+    def __init__(self, law: TrainedLaw) -> None:
+        super().__init__()
+        self.network: nn.Module = law.learner.network
+        self.law = law
+        self.eval()
+
+    def train(self, mode: bool = True) -> Scorer:
+        """As torch does, but for the network: under dropout it would be another law than the one that samples."""
+        super().train(mode)
+        self.network.eval()
+        return self
+
+    def forward(self, prompts: Sequence[str], draws: Draws) -> torch.Tensor:
+        """See the class; raises UsageError on draws of another tokenizer."""
+        self.law.check_vocab(draws)
+        assert draws.tokens is not None
+        inside = np.arange(draws.tokens.shape[1]) < draws.length[:, None]
+        ids = torch.as_tensor(draws.tokens[inside], device=self.law.device)
+        with differentiable():
+            raw = self.law.before(prompts, draws, self.law.warp.remembers)
+
+        def nats(cut: slice) -> torch.Tensor:
+            with differentiable():  # here too: a GPU's backward pass makes them again in a thread of its own
+                return gather(self.law.warp(*raw[cut]), ids[cut])
+
+        parts = [
+            checkpoint(nats, cut, use_reentrant=False, preserve_rng_state=False)
+            for cut in cuts(len(ids), self.law.device, len(self.law.vocab))
+        ]
+        found = torch.cat(parts)
+        where = torch.as_tensor(inside, device=found.device)
+        return found.new_zeros(inside.shape).masked_scatter(where, found)
