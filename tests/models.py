@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from alignbench.testing.worlds import save_network, tokenizer
+
 EOS = "</s>"
 NOUNS = ("rain", "sun", "wind", "snow", "cloud", "fog", "she", "he", "her", "his", "nurse", "said", "that", "the")
 VOCAB = 32
@@ -13,26 +15,12 @@ VOCAB = 32
 
 def tiny_gpt2(folder: Path, vocab: int | Sequence[str] = VOCAB, *, seed: int = 0, window: int = 64) -> Path:
     """Save a random GPT-2 (learned positions, tied embeddings; pad == eos) into `folder`; see `words_of`."""
-    from transformers import GPT2Config, GPT2LMHeadModel
-
-    size = len(words_of(vocab)) + 1
-    config = GPT2Config(
-        vocab_size=size, n_positions=window, n_embd=16, n_layer=2, n_head=2, initializer_range=0.3,
-        attn_pdrop=0.0, embd_pdrop=0.0, resid_pdrop=0.0, **_ends(size),
-    )  # fmt: skip
-    return _save(GPT2LMHeadModel, config, folder, words_of(vocab), seed)
+    return save_network(folder, words_of(vocab), kind="gpt2", seed=seed, window=window)
 
 
 def tiny_llama(folder: Path, vocab: int | Sequence[str] = VOCAB, *, seed: int = 0, window: int = 64) -> Path:
     """Save a random Llama (rotary positions, untied embeddings; pad == eos) into `folder`; see `words_of`."""
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    size = len(words_of(vocab)) + 1
-    config = LlamaConfig(
-        vocab_size=size, max_position_embeddings=window, hidden_size=16, intermediate_size=32, num_hidden_layers=2,
-        num_attention_heads=2, num_key_value_heads=1, initializer_range=0.3, **_ends(size),
-    )  # fmt: skip
-    return _save(LlamaForCausalLM, config, folder, words_of(vocab), seed)
+    return save_network(folder, words_of(vocab), kind="llama", seed=seed, window=window)
 
 
 CHAT = (
@@ -59,15 +47,7 @@ def chatty_llama(folder: Path, *, adds_bos: bool = False, trims: bool = False) -
 
 def tiny_t5(folder: Path, vocab: int | Sequence[str] = VOCAB, *, seed: int = 0, **config: Any) -> Path:
     """Save a random T5 (relative positions; the decoder starts with the pad, which is no EOS here) into `folder`."""
-    from transformers import T5Config, T5ForConditionalGeneration
-
-    size = len(words_of(vocab)) + 1
-    made = T5Config(**{
-        "vocab_size": size, "d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 2, "num_heads": 2, "dropout_rate": 0.0,
-        "relative_attention_num_buckets": 8, "relative_attention_max_distance": 16, "initializer_factor": 1.0,
-        "eos_token_id": size - 1, "pad_token_id": 0, "decoder_start_token_id": 0, **config,
-    })  # fmt: skip
-    return _save(T5ForConditionalGeneration, made, folder, words_of(vocab), seed)
+    return save_network(folder, words_of(vocab), kind="t5", seed=seed, **config)
 
 
 def tiny_bart(folder: Path, vocab: int | Sequence[str] = VOCAB, *, seed: int = 0, window: int = 64,
@@ -106,18 +86,6 @@ def _save(kind: type, config: object, folder: Path, words: Sequence[str], seed: 
     network.save_pretrained(str(folder))
     tokenizer(words).save_pretrained(str(folder))
     return folder
-
-
-def tokenizer(words: Sequence[str]):
-    """One token a word; decoding puts a space between; EOS is also BOS and pad."""
-    from tokenizers import Tokenizer
-    from tokenizers.models import WordLevel
-    from tokenizers.pre_tokenizers import WhitespaceSplit
-    from transformers import PreTrainedTokenizerFast
-
-    inner = Tokenizer(WordLevel({word: i for i, word in enumerate((*words, EOS))}, unk_token=EOS))
-    inner.pre_tokenizer = WhitespaceSplit()
-    return PreTrainedTokenizerFast(tokenizer_object=inner, bos_token=EOS, eos_token=EOS, pad_token=EOS, unk_token=EOS)
 
 
 def tiny_classifier(folder: Path, kind: str = "Bert", labels: Sequence[str] = ("sad", "glad", "mad"), **config) -> Path:

@@ -4,8 +4,8 @@
 
 The job: nats by token of the draws of several prompts under a LoRA policy (r = 16, all linear layers), with their
 gradient. The plain way runs each draw behind its whole prompt, as trainers do, and has logits of the draw alone. The
-ways take turns; before, each runs once in a process of its own for its memory: the most held during the job over what was
-held before. Both are checked to give the same nats and the same gradient.
+ways take turns. Before, each runs once in a process of its own for its memory: the most held during the job, less what
+was held before it. Both must give the same nats and the same gradient.
 """
 
 import argparse
@@ -115,8 +115,8 @@ def main() -> None:
     policy, prompts, draws = setting(args)
     (mine, my_gradient), (theirs, gradient) = (job(way, policy, prompts, draws) for way in WAYS.values())
     off = float((my_gradient - gradient).norm() / gradient.norm())
-    print(f"{len(draws)} draws of {draws.length.mean():.1f} tokens; nats at most {float((mine - theirs).abs().max()):.1e} "
-          f"apart, gradients {off:.1e} of their norm")  # fmt: skip
+    print(f"{len(draws)} draws of {draws.length.mean():.1f} tokens")
+    print(f"nats at most {float((mine - theirs).abs().max()):.1e} apart, gradients {off:.1e} of their norm", flush=True)
     found = pairs.in_turn({name: partial(seconds, way, policy, prompts, draws) for name, way in WAYS.items()},
                           args.pairs, warm=())  # fmt: skip
     ratio = pairs.Ratio.of(found["plain"], found["ours"])

@@ -259,6 +259,7 @@ def encoded(law, work):
 @pytest.mark.parametrize("kind", ["T5", "BART"])
 def test_the_encoder_runs_once_for_all_draws_of_a_prompt(laws, kind):
     law = laws[kind]
+    assert law.model.headed  # tried once, before it is counted
     asked = [PROMPTS[0], PROMPTS[2], PROMPTS[0]]
     assert encoded(law, lambda: drawn(law, prompts=asked)) == (1, 2)
     draws = drawn(law, prompts=asked)
