@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from alignbench.testing import tiny_network
+
 PAGE = Path(__file__).parents[1] / "docs" / "plug-ins.md"
 TASK = """\
 name: little
@@ -38,7 +40,7 @@ def plug_in(name: str) -> str:
 
 @pytest.fixture(autouse=True)
 def here(command):
-    for name in ("engine.py", "bigram.py", "rule.py"):
+    for name in ("engine.py", "bigram.py", "matched.py", "rule.py"):
         Path(name).write_text(plug_in(name), encoding="utf-8")
     Path("little.yaml").write_text(TASK)
 
@@ -150,6 +152,53 @@ def test_an_aligner_that_does_not_say_what_it_depends_on_is_measured_each_time_a
         assert command(*BIGRAM, "--seed", "0,1").code == 0
         assert caplog.text.count("the aligner does not say what its generator depends on") == 1
     assert not Path("out/aligned").exists()
+
+
+@pytest.fixture
+def matched(tmp_path):
+    """The words of a run of the policy on a tiny network; p is sun always, so that no λ is fitted."""
+    tiny_network(tmp_path / "tiny")
+    Path("little.yaml").write_text(TASK.replace("  - {feature: windy, moment: 0.5}\n", ""))
+    return (*RUN, "--draws", "500", "--include_path", "matched.py", "--model", "hf", "--model_args", "pretrained=tiny",
+            "--aligner", "matched:steps=40,lr=0.01")  # fmt: skip
+
+
+def test_a_policy_is_nearer_to_p_than_the_base_and_trains_once(command, matched):
+    """KL(p‖π) falls by more than half. A second run trains nothing."""
+    assert command(*matched).code == 0
+    first = rows()
+    own = "matched:steps=40,batch=64,lr=0.01"
+    kl = first.value.xs(("divergence", "kl_target"), level=("metric", "part"))
+    assert kl[own] < 0.5 * kl[""]
+    assert first.value[own, "cost", "training_steps"] == 40
+    Path("matched.py").write_text(raising(plug_in("matched.py")))
+    again = command(*matched)
+    assert again.code == 0 and "every draw was found on disk" in again.err and first.value.equals(rows().value)
+
+
+def test_a_policy_that_is_killed_goes_on(command, matched, monkeypatch):
+    """After 17 of 40 steps, by the same command: the weights are those of the run that was not killed."""
+    from alignbench.generators import checkpoint
+
+    def state():
+        [folder] = (path for path in Path("out/aligned").iterdir() if path.is_dir())
+        return (folder / "state-40.safetensors").read_bytes()
+
+    assert command(*matched).code == 0
+    whole = state()
+    shutil.rmtree("out")
+    right = checkpoint.write_atomic
+
+    def killed(path, content):
+        if path.name == "state-18.safetensors":
+            raise KeyboardInterrupt
+        right(path, content)
+
+    monkeypatch.setattr(checkpoint, "write_atomic", killed)
+    assert command(*matched).code != 0
+    monkeypatch.setattr(checkpoint, "write_atomic", right)
+    assert command(*matched).code == 0
+    assert state() == whole
 
 
 def test_a_rule_says_its_word_more_often_and_is_found_again(command):

@@ -16,6 +16,7 @@ from torch import nn
 
 from alignbench.errors import StoreError, Unsupported, UsageError
 from alignbench.files import check_writable
+from alignbench.generators.checkpoint import trained
 from alignbench.generators.hf.quiet import no_bars
 from alignbench.registry import Registry
 from alignbench.spec import parse_spec
@@ -36,7 +37,7 @@ class Trained:
     @property
     def tensors(self) -> dict[str, nn.Parameter]:
         """The parameters that are trained, by name."""
-        return {name: p for name, p in self.network.named_parameters() if p.requires_grad}
+        return trained(self.network)
 
     def digest(self) -> str:
         """16 hex digits of the trained numbers as they are now."""
