@@ -214,6 +214,23 @@ def test_a_rule_says_its_word_more_often_and_is_found_again(command):
     assert again.code == 0 and "every draw was found on disk" in again.err and first.value.equals(rows().value)
 
 
+@pytest.mark.parametrize(
+    ("model", "word", "line"),
+    [
+        ("exact", "rain sun", "exact: 'rain sun' takes 2 tokens ('rain', 'sun'): give a text of one token"),
+        ("exact", "hail", "text 'hail': the world has no word 'hail'. Known: rain, sun, wind."),
+        ("engine", "sun", "aligner 'doubled' changes next-token probabilities, and Engine has none to change"),
+    ],
+)
+def test_a_rule_that_cannot_be_had_is_one_line_that_says_why(command, model, word, line):
+    files = ("--include_path", "rule.py", "--include_path", "engine.py")
+    recipe = f"{{name: doubled, word: {word}}}"
+    said = command(*RUN, *files, "--model", f"{model}:words=rain sun wind", "--aligner", recipe)
+    assert said.code == 2 and "Traceback" not in said.err
+    [found] = [one for one in said.err.splitlines() if "doubled" in one]
+    assert found.startswith(f"alignbench: little: {model}") and f" + doubled:word={word}: {line}" in found
+
+
 def test_a_work_folder_that_cannot_be_written_is_one_line(command):
     Path("out").mkdir()
     Path("out/aligned").write_text("in the way")

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from alignbench.errors import RunError, Unsupported, UsageError
+from alignbench.errors import RunError, Unsupported, UsageError, brief
 from alignbench.generators.base import (
     Chatting,
     Conversing,
@@ -157,6 +157,17 @@ class Law:
         if not isinstance(self.model, Spelling):
             raise Unsupported(f"{self.name}: a {type(self.model).__name__} cannot be told what to say")
         return self.model.spell(text)
+
+    def token(self, text: str) -> int:
+        """The id that says `text`; raises UsageError where no single token does."""
+        ids = self.spell(text)
+        tokens = ", ".join(repr(self.vocab.tokens[i]) for i in ids) or "none"
+        if len(ids) != 1:
+            raise UsageError(f"{self.name}: {brief(text)} takes {len(ids)} tokens ({tokens}): give a text of one token")
+        [said] = self.model.decode(text, [np.array(ids)])
+        if not said or said.split() != text.split():  # an unknown word: many tokenizers have one token for all of them
+            raise UsageError(f"{self.name}: {brief(text)} is read as {tokens}, which says {said!r}: give another text")
+        return ids[0]
 
     @property
     def truncates(self) -> bool:

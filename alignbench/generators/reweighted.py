@@ -5,8 +5,10 @@ It is a `Model`, so that `Law` samples and scores it; the rule's memory travels 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache, cached_property, partial
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -15,20 +17,29 @@ import torch
 from alignbench.errors import UsageError
 from alignbench.generators.base import Decoder, Filling, Forced, Keyed, Positions, Rule, Slotted, Vocab
 from alignbench.generators.history import Before, after, history_of, seen_of
-from alignbench.generators.law import Law, LawState, together
-from alignbench.types import Array, Draws
+from alignbench.generators.law import Law, LawState, gather, together
+from alignbench.generators.law import law_of as law_of  # rules are written with it
+from alignbench.types import Array, Draws, Sampler
+
+_LOG = logging.getLogger(__name__)
 
 S = TypeVar("S")
+_Nats = tuple[torch.Tensor, torch.Tensor | None]
+"""(n, V) nats, and (n,) bool: where a rule left nothing, so that the base's row stands. None: it never does."""
+_Look = Callable[[slice, torch.Tensor, torch.Tensor], None]
+"""Given (part, nats, where nothing was left): notes whether that is where the law can come to."""
 
 
-def reweighted(base: Law, rule: Rule[Any], max_tokens: int | None = None) -> Law:
+def reweighted(base: Sampler, rule: Rule[Any], max_tokens: int | None = None) -> Law:
     """The law π(v | prefix) ∝ the rule's weights of the base's next-token probabilities, normalised each step alone.
 
     That is what guided decoding does, and why it is not p. `max_tokens` is that of the draws where the rule needs to
-    know it, else None: draws of any length. Where the rule leaves nothing, the base's row stands.
+    know it, else None: draws of any length. Where the rule leaves nothing, the base's row stands, which is logged once.
+    Raises Unsupported where the base has no next-token probabilities.
     """
-    kind = SlottedReweighted if isinstance(base.model, Slotted) else Reweighted
-    return Law(kind(base, rule, max_tokens))
+    law = law_of(base, rule.name)
+    kind = SlottedReweighted if isinstance(law.model, Slotted) else Reweighted
+    return Law(kind(law, rule, max_tokens))
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +52,7 @@ class Reweighted(Generic[S]):
     batch_size: int = field(init=False)
     _prompts: dict[str, str] = field(default_factory=dict, init=False, repr=False)  # rendered → the original
     _keys: dict[str, object] = field(default_factory=dict, init=False, repr=False)
+    _lengths: dict[str, int] = field(default_factory=dict, init=False, repr=False)  # rendered → tokens last asked for
 
     def __post_init__(self) -> None:
         if self.max_tokens is not None and self.max_tokens < 1:
@@ -87,6 +99,8 @@ class Reweighted(Generic[S]):
         """See `Model.encode`; raises UsageError where a draw is to have other than the tokens it was made for."""
         if max_tokens and self.max_tokens not in (None, max_tokens):
             raise UsageError(f"{self.name}: made for max_tokens={self.max_tokens}, asked for {max_tokens}")
+        if max_tokens:
+            self._lengths[rendered] = max_tokens
         return self.base.model.encode(rendered, max_tokens)
 
     def history(self, rendered: str) -> Sequence[int]:
@@ -105,19 +119,34 @@ class Reweighted(Generic[S]):
         """The task's prompts, of which these texts were made."""
         return [self._prompts[text] for text in rendered]
 
-    def nats(self, log_probs: torch.Tensor, memory: S) -> torch.Tensor:
-        """(R, V) nats of the base's law weighed by the rule in these rows of memory, and normalised."""
+    def nats(self, log_probs: torch.Tensor, memory: S) -> _Nats:
+        """(R, V) nats of the base's law weighed by the rule in these rows of memory, and normalised; see `_Nats`."""
         weighed = self.rule.weigh(log_probs, memory)
         if not self.rule.truncates:
-            return weighed.log_softmax(-1)
-        none_left = (weighed == -torch.inf).all(-1, keepdim=True)
-        return torch.where(none_left, log_probs, weighed).log_softmax(-1)
+            return weighed.log_softmax(-1), None
+        none_left = (weighed == -torch.inf).all(-1)
+        return torch.where(none_left[:, None], log_probs, weighed).log_softmax(-1), none_left
+
+    def _warn(self) -> None:
+        """Log, once for each law, that its rule left nothing where the law can come to."""
+        _warn_once(self.name, self._who)
+
+    @cached_property
+    def _who(self) -> str:
+        """The identity, as text."""
+        return str(self.identity())
+
+    @cached_property
+    def _eos(self) -> torch.Tensor:
+        """The ids that end a draw."""
+        return torch.as_tensor(sorted(self.vocab.eos), dtype=torch.long, device=self.device)
 
     def start(self, rendered: Sequence[str], *, max_tokens: int) -> ReweightedState[S]:
         """See `Model.start`."""
         for prompt in set(rendered):
             self.encode(prompt, max_tokens)
-        return ReweightedState(self, self.base.begun(rendered, max_tokens=max_tokens), self.begun(rendered))
+        live = torch.ones(len(rendered), dtype=torch.bool, device=self.device)
+        return ReweightedState(self, self.base.begun(rendered, max_tokens=max_tokens), self.begun(rendered), live)
 
     def forced(self, rendered: Sequence[str], draws: Draws) -> Positions:
         """See `Model.forced`: one teacher-forced pass of the base, weighed as it is cut."""
@@ -127,18 +156,24 @@ class Reweighted(Generic[S]):
             walked: Walked[S] = AtOnce(self.rule, memory, int(draws.length.sum()))
         else:
             walked = Steps.of(self.rule, self.begun(rendered), draws, self.device)
-        return Weighed(self, base.places, base.said, walked)
+        return Weighed(self, base.places, base.said, walked, _Given.of(self, draws))
 
     def together(self, prompt: int, width: int) -> int:
         """See `Grouped.together`."""
         return together(self.base.model, prompt, width)
 
 
+@cache
+def _warn_once(name: str, who: str) -> None:
+    """Log that the rule of the law called `name` left nothing, once for each `who`: a run makes a law for each seed."""
+    _LOG.warning(f"{name}: at some step its rule left no token to say; the base's probabilities stood there")
+
+
 class Walked(Generic[S]):
     """The rule's memory before each of P tokens of draws, draw by draw."""
 
-    def weigh(self, model: Reweighted[S], log_probs: torch.Tensor, part: slice) -> torch.Tensor:
-        """(n, V) nats of the base at these places, weighed and normalised."""
+    def weigh(self, model: Reweighted[S], log_probs: torch.Tensor, part: slice) -> _Nats:
+        """(n, V) nats of the base at these places, weighed and normalised; see `_Nats`."""
         raise NotImplementedError
 
 
@@ -150,7 +185,7 @@ class AtOnce(Walked[S]):
     memory: S
     rows: int  # P
 
-    def weigh(self, model: Reweighted[S], log_probs: torch.Tensor, part: slice) -> torch.Tensor:
+    def weigh(self, model: Reweighted[S], log_probs: torch.Tensor, part: slice) -> _Nats:
         """See `Walked.weigh`; a memory that is all wanted is not copied."""
         if len(log_probs) == self.rows:
             return model.nats(log_probs, self.memory)
@@ -179,13 +214,16 @@ class Steps(Walked[S]):
         row, step = (torch.as_tensor(x, device=device) for x in np.nonzero(np.arange(width) < draws.length[:, None]))
         return Steps(rule, memories, row, step)
 
-    def weigh(self, model: Reweighted[S], log_probs: torch.Tensor, part: slice) -> torch.Tensor:
+    def weigh(self, model: Reweighted[S], log_probs: torch.Tensor, part: slice) -> _Nats:
         """See `Walked.weigh`."""
         row, step, out = self.row[part], self.step[part], torch.empty_like(log_probs)
+        none_left = torch.zeros(len(out), dtype=torch.bool, device=out.device) if self.rule.truncates else None
         for t in sorted(set(step.tolist())):
             here = (step == t).nonzero()[:, 0]
-            out[here] = model.nats(log_probs[here], self.rule.select(self.memories[t], row[here]))
-        return out
+            out[here], none_here = model.nats(log_probs[here], self.rule.select(self.memories[t], row[here]))
+            if none_left is not None and none_here is not None:
+                none_left[here] = none_here
+        return out, none_left
 
 
 @dataclass(frozen=True)
@@ -196,12 +234,49 @@ class Weighed(Generic[S]):
     places: Positions  # of the base's model
     seen: Positions | None  # (P, V) bool: the tokens said before, where the base's settings remember
     walked: Walked[S]
+    look: _Look
 
     def __getitem__(self, part: slice) -> torch.Tensor:
         x, warp = self.places[part], self.model.base.warp
         x = x if x.dtype == torch.float64 else x.float()
         log_probs = warp(x.log_softmax(-1)) if self.seen is None else warp(x, self.seen[part])
-        return self.walked.weigh(self.model, log_probs, part)
+        nats, none_left = self.walked.weigh(self.model, log_probs, part)
+        if none_left is not None:
+            self.look(part, nats, none_left)
+        return nats
+
+
+@dataclass
+class _Given(Generic[S]):
+    """Notes the places of given draws at which a rule left nothing, and warns when the last one was cut.
+
+    Draws of another law may say what this one never says: what its rule leaves after that is of no account.
+    """
+
+    model: Reweighted[S]
+    inside: Array  # (B, T) bool
+    ids: torch.Tensor  # (P,)
+    possible: torch.Tensor  # (P,) bool: whether the law gives this token more than 0
+    none_left: torch.Tensor  # (P,) bool
+
+    @staticmethod
+    def of(model: Reweighted[S], draws: Draws) -> _Given[S]:
+        """Before any place was cut."""
+        assert draws.tokens is not None
+        inside = np.arange(draws.tokens.shape[1]) < draws.length[:, None]
+        ids = torch.as_tensor(draws.tokens[inside], device=model.device)
+        possible = torch.ones(len(ids), dtype=torch.bool, device=model.device)
+        return _Given(model, inside, ids, possible, torch.zeros_like(possible))
+
+    def __call__(self, part: slice, nats: torch.Tensor, none_left: torch.Tensor) -> None:
+        self.possible[part] = gather(nats, self.ids[part]) > -torch.inf
+        self.none_left[part] = none_left
+        if part.indices(len(self.ids))[1] == len(self.ids):  # else a GPU would wait at each cut
+            before = np.ones((len(self.inside), self.inside.shape[1] + 1), dtype=bool)
+            before[:, 1:][self.inside] = self.possible.cpu().numpy()
+            reached = np.logical_and.accumulate(before, 1)[:, :-1][self.inside]
+            if (self.none_left.cpu().numpy() & reached).any():
+                self.model._warn()
 
 
 @dataclass(frozen=True)
@@ -211,19 +286,27 @@ class ReweightedState(Generic[S]):
     model: Reweighted[S]
     base: LawState
     memory: S
+    live: torch.Tensor  # (R,) bool: has not ended, and the law can say it; known where the rule truncates
 
-    @property
+    @cached_property
     def log_probs(self) -> torch.Tensor:
         """See `State.log_probs`."""
-        return self.model.nats(self.base.log_probs, self.memory)
+        nats, none_left = self.model.nats(self.base.log_probs, self.memory)
+        if none_left is not None and (none_left & self.live).any():  # a GPU waits, as it does at each step by states
+            self.model._warn()
+        return nats
 
     def extend(self, tokens: torch.Tensor) -> ReweightedState[S]:
         """See `State.extend`."""
-        return replace(self, base=self.base.extend(tokens), memory=self.model.rule.extend(self.memory, tokens))
+        base, memory, live = self.base.extend(tokens), self.model.rule.extend(self.memory, tokens), self.live
+        if self.model.rule.truncates:
+            live = live & ~torch.isin(tokens, self.model._eos) & (gather(self.log_probs, tokens) > -torch.inf)
+        return replace(self, base=base, memory=memory, live=live)
 
     def select(self, rows: torch.Tensor) -> ReweightedState[S]:
         """See `State.select`."""
-        return replace(self, base=self.base.select(rows), memory=self.model.rule.select(self.memory, rows))
+        base, memory = self.base.select(rows), self.model.rule.select(self.memory, rows)
+        return replace(self, base=base, memory=memory, live=self.live[rows])
 
 
 @dataclass(frozen=True, eq=False)
@@ -237,6 +320,8 @@ class SlottedReweighted(Reweighted[S]):
     def give_back(self, decoder: Decoder) -> None:
         """See `Slotted.give_back`."""
         assert isinstance(decoder, ReweightedDecoder)
+        if decoder.none_left:
+            self._warn()
         self._slotted.give_back(decoder.inner)
 
     def too_many(self, rows: int, width: int) -> None:
@@ -258,6 +343,9 @@ class ReweightedDecoder(Generic[S]):
 
     A slot that holds nothing, or whose draw has ended, goes on with whatever memory it had. A rule that cannot fill
     slots anew is decoded in waves.
+
+    Whether the rule left nothing is kept on the device and read when the decoder is given back, since to read it at
+    each step makes a GPU wait. So it is not told of a decoder that is never given back, as where memory ran out.
     """
 
     memory: S
@@ -268,6 +356,9 @@ class ReweightedDecoder(Generic[S]):
         self.refills, self.unwatched = inner.refills and isinstance(model.rule, Filling), inner.unwatched
         self.begun = False
         self.seen: torch.Tensor | None = None  # (slots, V) bool: the tokens said before, where it matters
+        # (slots,) tokens still to draw; below 1 where a slot holds nothing, or its draw has ended
+        self.left = torch.zeros(self.slots, dtype=torch.long, device=model.device)
+        self.none_left = torch.zeros((), dtype=torch.bool, device=model.device)  # in a slot with tokens still to draw
 
     @property
     def slots(self) -> int:
@@ -288,11 +379,15 @@ class ReweightedDecoder(Generic[S]):
             first = seen_of(self.model.base.model, rendered)
             self.seen = first[:1].expand(self.slots, -1).clone() if self.seen is None else self.seen
         self.seen_first = first
-        return Weighed(self.model, logits, first, AtOnce(self.model.rule, self.first, len(rendered)))[:]
+        lengths = [self.model._lengths.get(text, 0) for text in rendered]
+        self.lengths = torch.tensor(lengths, dtype=torch.long, device=self.left.device)
+        walked = AtOnce(self.model.rule, self.first, len(rendered))
+        return Weighed(self.model, logits, first, walked, partial(self._look, self.lengths))[:]
 
     def fill(self, slots: torch.Tensor, which: torch.Tensor) -> None:
         """See `Decoder.fill`."""
         self.inner.fill(slots, which)
+        self.left[slots] = self.lengths[which]
         rule = self.model.rule
         if isinstance(rule, Filling):
             prompts = [self.prompts[i] for i in which.tolist()]
@@ -308,10 +403,18 @@ class ReweightedDecoder(Generic[S]):
         """See `Decoder.step`."""
         self.memory = self.model.rule.extend(self.memory, ids)
         self.seen = None if self.seen is None else after(self.seen, ids)
-        return Weighed(self.model, self.inner.step(ids), self.seen, AtOnce(self.model.rule, self.memory, self.slots))
+        if self.model.rule.truncates:
+            self.left = torch.where(torch.isin(ids, self.model._eos), 0, self.left - 1)
+        walked = AtOnce(self.model.rule, self.memory, self.slots)
+        return Weighed(self.model, self.inner.step(ids), self.seen, walked, partial(self._look, self.left))
+
+    def _look(self, left: torch.Tensor, part: slice, nats: torch.Tensor, none_left: torch.Tensor) -> None:
+        """Note whether the rule left nothing in a row with tokens `left` to draw; nothing waits for the device."""
+        self.none_left = self.none_left | (none_left & (left[part] > 0)).any()
 
     def keep(self, rows: torch.Tensor) -> None:
         """See `Decoder.keep`."""
         self.inner.keep(rows)
         self.memory = self.model.rule.select(self.memory, rows)
         self.seen = None if self.seen is None else self.seen[rows]
+        self.left = self.left[rows]

@@ -411,6 +411,22 @@ def test_impossible_tokens_give_no_nan_in_either_law():
         assert by_steps == whole == np.inf or by_steps == pytest.approx(float(whole), abs=1e-9)
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("sun rain", "'sun rain' takes 2 tokens ('sun', 'rain'): give a text of one token"),
+        ("", "'' takes 0 tokens (none): give a text of one token"),
+        ("hail", "'hail' is read as '</s>', which says '': give another text"),  # the unknown word's token is the EOS
+    ],
+)
+def test_the_token_of_a_text(tmp_path, text, message):
+    law = hf(pretrained=str(tiny_gpt2(tmp_path / "gpt2")))
+    assert [law.vocab.tokens[law.token(given)] for given in ("sun", " rain")] == ["sun", "rain"]
+    with pytest.raises(UsageError) as refused:
+        law.token(text)
+    assert str(refused.value) == f"{law.name}: {message}"
+
+
 def test_other_tokenizers_are_refused(worlds):
     base, other = worlds["exact"], exact(words="rain sun")
     draws = collect(other.sample(["rain"], rows_of(1, 2), max_tokens=3, seed=Seed()))

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 import torch
 from models import tiny_gpt2, tiny_llama, tiny_t5
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from alignbench.errors import UsageError
+from alignbench.generators import reweighted as reweighted_module
 from alignbench.generators.base import Filling, Forced
 from alignbench.generators.exact.world import enumerate_draws, exact
 from alignbench.generators.hf import slots
 from alignbench.generators.hf.factory import hf
 from alignbench.generators.law import Law
+from alignbench.generators.point_mass import Beams, PointMass
 from alignbench.generators.reweighted import (
     AtOnce,
     Reweighted,
@@ -23,7 +26,6 @@ from alignbench.generators.reweighted import (
     ReweightedState,
     SlottedReweighted,
     Steps,
-    Weighed,
     reweighted,
 )
 from alignbench.seeds import Seed
@@ -271,10 +273,10 @@ def test_a_memory_that_is_all_wanted_is_not_copied(worlds, monkeypatch):
     walked = AtOnce(law.model.rule, torch.tensor([True, False, False]), 3)
     rows = torch.full((3, 4), 0.25).log()
     monkeypatch.setattr(Doubled, "select", lambda self, *given: copied.append(given) or right(self, *given))
-    whole = walked.weigh(law.model, rows, slice(0, 16))
+    whole, _ = walked.weigh(law.model, rows, slice(0, 16))
     assert not copied
     for part in (slice(0, 2), slice(2, 16), slice(1, None)):
-        assert torch.equal(walked.weigh(law.model, rows[part], part), whole[part])
+        assert torch.equal(walked.weigh(law.model, rows[part], part)[0], whole[part])
     assert len(copied) == 3
 
 
@@ -308,15 +310,19 @@ def test_planted_weights_after_normalisation(worlds, monkeypatch, world, name):
 
     def nats(self, log_probs, memory):
         weighed = self.rule.weigh(log_probs.log_softmax(-1), memory)
-        return torch.where((weighed == -torch.inf).all(-1, keepdim=True), log_probs, weighed)
+        none_left = (weighed == -torch.inf).all(-1)
+        return torch.where(none_left[:, None], log_probs, weighed), none_left
 
     monkeypatch.setattr(Reweighted, "nats", nats)
     broken(law)
 
 
-def late_step(self, ids):
-    before, self.memory = self.memory, self.model.rule.extend(self.memory, ids)
-    return Weighed(self.model, self.inner.step(ids), None, AtOnce(self.model.rule, before, self.slots))
+def late_step(right):
+    def step(self, ids):
+        before = self.memory
+        return replace(right(self, ids), walked=AtOnce(self.model.rule, before, self.slots))
+
+    return step
 
 
 def late_state(right):
@@ -338,7 +344,7 @@ def late_state(right):
 def test_planted_memory_one_token_behind(worlds, monkeypatch, place, name):
     law = reweighted(worlds["llama"], RULES[name])
     if place == "slots":
-        monkeypatch.setattr(ReweightedDecoder, "step", late_step)
+        monkeypatch.setattr(ReweightedDecoder, "step", late_step(ReweightedDecoder.step))
     elif place == "states":
         monkeypatch.setattr(ReweightedState, "extend", late_state(ReweightedState.extend))
     else:
@@ -380,6 +386,182 @@ def test_planted_row_that_is_left_empty(worlds, monkeypatch):
     law = reweighted(worlds["ngram"], Once())
     monkeypatch.setattr(Once, "truncates", False)
     assert np.isnan(law.log_prob(PROMPTS, drawn(worlds["ngram"]))).any()
+
+
+# --- that a rule left nothing
+
+
+class Dead:
+    """Never says one word. After it and after an EOS it leaves nothing, so that what it can say never comes to that."""
+
+    name, truncates = "dead", True
+
+    def identity(self):
+        return {"kind": "dead"}
+
+    def start(self, prompts, max_tokens):
+        return torch.zeros(len(prompts), dtype=torch.bool)
+
+    def extend(self, memory, tokens):
+        return memory | (tokens == SUN) | (tokens == len(WORDS))
+
+    def select(self, memory, rows):
+        return memory[rows]
+
+    def weigh(self, log_probs, memory):
+        return log_probs.masked_fill(memory[:, None] | (torch.arange(log_probs.shape[1]) == SUN), -torch.inf)
+
+
+class DeadFilled(Dead):
+    """Its rows can be begun anew."""
+
+    fill = Filled.fill
+
+
+class Mute(Dead):
+    """Leaves nothing at all."""
+
+    def start(self, prompts, max_tokens):
+        return torch.ones(len(prompts), dtype=torch.bool)
+
+
+class Three(Dead):
+    """Leaves nothing after three tokens: (R,) how many were said."""
+
+    def start(self, prompts, max_tokens):
+        return torch.zeros(len(prompts), dtype=torch.long)
+
+    def extend(self, memory, tokens):
+        return memory + 1
+
+    def weigh(self, log_probs, memory):
+        return log_probs.masked_fill(memory[:, None] == 3, -torch.inf)
+
+
+def sampled(law, base, length):
+    list(law.sample(PROMPTS, rows_of(len(PROMPTS), 60), max_tokens=length, seed=Seed(3)))
+
+
+def scored(law, base, length):
+    """Draws of the base, which may say what the law cannot."""
+    law.token_log_prob(PROMPTS, collect(base.sample(PROMPTS, rows_of(3, 200), max_tokens=length, seed=Seed(3))))
+
+
+def listed(law, base, length):
+    enumerate_draws(law, PROMPTS, max_tokens=length)
+
+
+def searched(law, base, length):
+    """Beams that have ended, or can say nothing, go on with the others."""
+    sampled(PointMass(law, length, Beams(4)), base, length)
+
+
+USES = [sampled, scored, listed, searched]
+
+
+@pytest.fixture(autouse=True)
+def _nothing_told_yet():
+    reweighted_module._warn_once.cache_clear()
+
+
+def told(law, caplog):
+    line = f"{law.name}: at some step its rule left no token to say; the base's probabilities stood there"
+    found = [record for record in caplog.records if record.name == Reweighted.__module__]
+    assert all(record.levelname == "WARNING" and record.getMessage() == line for record in found)
+    return len(found)
+
+
+@pytest.mark.parametrize("use", USES)
+@pytest.mark.parametrize("world", ["ngram", "gpt2", "llama", "by states", "t5"])
+def test_that_a_rule_left_nothing_is_told_once(worlds, caplog, world, use):
+    """After three words no fourth is left; whatever is done later, it was told."""
+    law = reweighted(worlds[world], Once())
+    use(law, worlds[world], 4)
+    assert told(law, caplog) == 1
+    for again in USES:
+        again(law, worlds[world], 4)
+        again(reweighted(worlds[world], Once()), worlds[world], 4)  # the same law, as for another seed
+    assert told(law, caplog) == 1
+    sampled(reweighted(worlds[world], Once(), 4), worlds[world], 4)
+    assert told(law, caplog) == 2
+
+
+@pytest.mark.parametrize("use", USES)
+@pytest.mark.parametrize("world", ["ngram", "llama", "by states"])
+def test_that_a_rule_left_nothing_is_told_of_first_tokens(worlds, caplog, world, use):
+    law = reweighted(worlds[world], Mute())
+    use(law, worlds[world], 1)
+    assert told(law, caplog) == 1
+
+
+@pytest.mark.parametrize("use", USES)
+@pytest.mark.parametrize("world", ["ngram", "gpt2", "llama", "by states", "t5", "penalty"])
+def test_nothing_is_told_of_rows_that_ended_nor_of_what_a_law_cannot_say(worlds, caplog, world, use):
+    """Rules leave nothing after three words, which are all of a draw; after an EOS; and after a word never said."""
+    for rule, length in [(Once(), 3), (Dead(), 4), (DeadFilled(), 4), (Empty(), 4), (Filled(), 4)]:
+        law = reweighted(worlds[world], rule)
+        use(law, worlds[world], length)
+        assert told(law, caplog) == 0
+
+
+@pytest.mark.parametrize("unwatched", [1, 8])
+@pytest.mark.parametrize("batch_size", [1, 7, 64, 180])
+def test_nothing_is_told_of_slots_that_hold_nothing(worlds, caplog, monkeypatch, batch_size, unwatched):
+    """Few slots and many, filled anew and in waves; looked at each step, as on a CPU, or seldom, as on a GPU."""
+    right = ReweightedDecoder.__init__
+
+    def seldom(self, *given):
+        right(self, *given)
+        self.unwatched = unwatched
+
+    monkeypatch.setattr(ReweightedDecoder, "__init__", seldom)
+    for rule, length in [(Once(), 3), (Dead(), 4), (DeadFilled(), 4), (Once(), 4)]:
+        law = reweighted(worlds["llama"], rule)
+        object.__setattr__(law.model, "batch_size", batch_size)
+        sampled(law, None, length)
+        assert told(law, caplog) == (isinstance(rule, Once) and length == 4)
+
+
+def test_that_a_rule_left_nothing_is_told_of_a_row_that_moved(worlds, caplog):
+    """The first row ends, and later all but the last, which takes its slot and then comes to where nothing is left."""
+    draws, lengths = drawn(reweighted(worlds["llama"], Three()), each=300), [1, 2, 2, 2, 4]
+    rows, begin = [], 0
+    for length in lengths:
+        rows.append([0, next(i for i in range(begin, 300) if draws.length[i] == length)])
+        begin = rows[-1][1] + 1
+    caplog.clear()
+    reweighted_module._warn_once.cache_clear()
+    law = reweighted(worlds["llama"], Three())
+    found = collect(law.sample(PROMPTS, np.array(rows), max_tokens=LENGTH, seed=Seed(3)))
+    assert found.length.tolist() == lengths and told(law, caplog) == 1
+
+
+class Ops(TorchDispatchMode):
+    """Notes the operations inside."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.names.add(func.overloadpacket.__name__)
+        return func(*args, **(kwargs or {}))
+
+
+@torch.inference_mode()
+def test_a_step_of_slots_reads_no_number_from_the_device(worlds):
+    """A GPU would wait for it. What is noted is read once, from a decoder that is given back."""
+    model = reweighted(worlds["llama"], Once()).model
+    text = model.render(PROMPTS[0])
+    decoder = model.decoder(2, len(model.encode(text, LENGTH)) + LENGTH)
+    decoder.prefill([text])
+    decoder.fill(torch.arange(2), torch.zeros(2, dtype=torch.long))
+    decoder.inner.step = lambda ids: torch.zeros(2, len(WORDS) + 1)
+    with Ops() as ops:
+        for i in range(len(WORDS)):
+            decoder.step(torch.tensor([i, i]))[:]
+    assert "where" in ops.names and not ops.names & {"item", "is_nonzero", "_local_scalar_dense", "nonzero"}
+    assert decoder.none_left
 
 
 # --- what it says of itself

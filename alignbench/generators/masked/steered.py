@@ -21,7 +21,8 @@ def masked(base: Law, masks: Masks, *, max_tokens: int | None = None) -> Law:
     """The base's next token among those that `masks` allows, each step renormalised alone.
 
     That is what grammar-constrained decoding does and why it is not p (Park et al. 2024). `max_tokens` is that of the
-    draws where the masks look ahead, else None. Where the base gives nothing to what is left, it goes on unmasked.
+    draws where the masks look ahead, else None. Where the base gives nothing to what is left, it goes on unmasked,
+    which is logged.
     """
     if masks.vocab.fingerprint != base.vocab.fingerprint:
         raise UsageError(f"{base.name} constrained: the automaton reads other tokens than {base.name} says")
