@@ -157,7 +157,7 @@ def test_an_aligner_that_does_not_say_what_it_depends_on_is_measured_each_time_a
 @pytest.fixture
 def matched(tmp_path):
     """The words of a run of the policy on a tiny network; p is sun always, so that no λ is fitted."""
-    tiny_network(tmp_path / "tiny")
+    tiny_network(tmp_path / "tiny", kind="gpt2")
     Path("little.yaml").write_text(TASK.replace("  - {feature: windy, moment: 0.5}\n", ""))
     return (*RUN, "--draws", "500", "--include_path", "matched.py", "--model", "hf", "--model_args", "pretrained=tiny",
             "--aligner", "matched:steps=40,lr=0.01")  # fmt: skip

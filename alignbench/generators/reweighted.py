@@ -19,6 +19,7 @@ from alignbench.generators.base import Decoder, Filling, Forced, Keyed, Position
 from alignbench.generators.history import Before, after, history_of, seen_of
 from alignbench.generators.law import Law, LawState, gather, together
 from alignbench.generators.law import law_of as law_of  # rules are written with it
+from alignbench.generators.warp import at_least_float32
 from alignbench.types import Array, Draws, Sampler
 
 _LOG = logging.getLogger(__name__)
@@ -26,15 +27,15 @@ _LOG = logging.getLogger(__name__)
 S = TypeVar("S")
 _Nats = tuple[torch.Tensor, torch.Tensor | None]
 """(n, V) nats, and (n,) bool: where a rule left nothing, so that the base's row stands. None: it never does."""
-_Look = Callable[[slice, torch.Tensor, torch.Tensor], None]
-"""Given (part, nats, where nothing was left): notes whether that is where the law can come to."""
+_Look = Callable[[slice, torch.Tensor], None]
+"""Given (part, where nothing was left): notes whether that is where the law can come to."""
 
 
 def reweighted(base: Sampler, rule: Rule[Any], max_tokens: int | None = None) -> Law:
     """The law π(v | prefix) ∝ the rule's weights of the base's next-token probabilities, normalised each step alone.
 
     That is what guided decoding does, and why it is not p. `max_tokens` is that of the draws where the rule needs to
-    know it, else None: draws of any length. Where the rule leaves nothing, the base's row stands, which is logged once.
+    know it, else None: draws of any length. Where the rule leaves nothing, the base's row stands; drawing logs it once.
     Raises Unsupported where the base has no next-token probabilities.
     """
     law = law_of(base, rule.name)
@@ -156,7 +157,7 @@ class Reweighted(Generic[S]):
             walked: Walked[S] = AtOnce(self.rule, memory, int(draws.length.sum()))
         else:
             walked = Steps.of(self.rule, self.begun(rendered), draws, self.device)
-        return Weighed(self, base.places, base.said, walked, _Given.of(self, draws))
+        return Weighed(self, base.places, base.said, walked)
 
     def together(self, prompt: int, width: int) -> int:
         """See `Grouped.together`."""
@@ -234,49 +235,16 @@ class Weighed(Generic[S]):
     places: Positions  # of the base's model
     seen: Positions | None  # (P, V) bool: the tokens said before, where the base's settings remember
     walked: Walked[S]
-    look: _Look
+    look: _Look | None = None
 
     def __getitem__(self, part: slice) -> torch.Tensor:
         x, warp = self.places[part], self.model.base.warp
-        x = x if x.dtype == torch.float64 else x.float()
+        x = at_least_float32(x)
         log_probs = warp(x.log_softmax(-1)) if self.seen is None else warp(x, self.seen[part])
         nats, none_left = self.walked.weigh(self.model, log_probs, part)
-        if none_left is not None:
-            self.look(part, nats, none_left)
+        if none_left is not None and self.look is not None:
+            self.look(part, none_left)
         return nats
-
-
-@dataclass
-class _Given(Generic[S]):
-    """Notes the places of given draws at which a rule left nothing, and warns when the last one was cut.
-
-    Draws of another law may say what this one never says: what its rule leaves after that is of no account.
-    """
-
-    model: Reweighted[S]
-    inside: Array  # (B, T) bool
-    ids: torch.Tensor  # (P,)
-    possible: torch.Tensor  # (P,) bool: whether the law gives this token more than 0
-    none_left: torch.Tensor  # (P,) bool
-
-    @staticmethod
-    def of(model: Reweighted[S], draws: Draws) -> _Given[S]:
-        """Before any place was cut."""
-        assert draws.tokens is not None
-        inside = np.arange(draws.tokens.shape[1]) < draws.length[:, None]
-        ids = torch.as_tensor(draws.tokens[inside], device=model.device)
-        possible = torch.ones(len(ids), dtype=torch.bool, device=model.device)
-        return _Given(model, inside, ids, possible, torch.zeros_like(possible))
-
-    def __call__(self, part: slice, nats: torch.Tensor, none_left: torch.Tensor) -> None:
-        self.possible[part] = gather(nats, self.ids[part]) > -torch.inf
-        self.none_left[part] = none_left
-        if part.indices(len(self.ids))[1] == len(self.ids):  # else a GPU would wait at each cut
-            before = np.ones((len(self.inside), self.inside.shape[1] + 1), dtype=bool)
-            before[:, 1:][self.inside] = self.possible.cpu().numpy()
-            reached = np.logical_and.accumulate(before, 1)[:, :-1][self.inside]
-            if (self.none_left.cpu().numpy() & reached).any():
-                self.model._warn()
 
 
 @dataclass(frozen=True)
@@ -408,7 +376,7 @@ class ReweightedDecoder(Generic[S]):
         walked = AtOnce(self.model.rule, self.memory, self.slots)
         return Weighed(self.model, self.inner.step(ids), self.seen, walked, partial(self._look, self.left))
 
-    def _look(self, left: torch.Tensor, part: slice, nats: torch.Tensor, none_left: torch.Tensor) -> None:
+    def _look(self, left: torch.Tensor, part: slice, none_left: torch.Tensor) -> None:
         """Note whether the rule left nothing in a row with tokens `left` to draw; nothing waits for the device."""
         self.none_left = self.none_left | (none_left & (left[part] > 0)).any()
 

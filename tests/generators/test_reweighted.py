@@ -442,11 +442,6 @@ def sampled(law, base, length):
     list(law.sample(PROMPTS, rows_of(len(PROMPTS), 60), max_tokens=length, seed=Seed(3)))
 
 
-def scored(law, base, length):
-    """Draws of the base, which may say what the law cannot."""
-    law.token_log_prob(PROMPTS, collect(base.sample(PROMPTS, rows_of(3, 200), max_tokens=length, seed=Seed(3))))
-
-
 def listed(law, base, length):
     enumerate_draws(law, PROMPTS, max_tokens=length)
 
@@ -456,7 +451,7 @@ def searched(law, base, length):
     sampled(PointMass(law, length, Beams(4)), base, length)
 
 
-USES = [sampled, scored, listed, searched]
+USES = [sampled, listed, searched]
 
 
 @pytest.fixture(autouse=True)

@@ -104,6 +104,7 @@ class Lora:
             with torch.random.fork_rng(devices=[]), catch_warnings():
                 torch.default_generator.manual_seed(seed)
                 filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)  # peft's name for it is old
+                filterwarnings("ignore", "fan_in_fan_out", UserWarning)  # of GPT-2's layers, which peft sees by itself
                 wrapped = PeftModel(sharing(network), config)
         except ValueError as error:
             raise Unsupported(f"{name}: no adapter can be put on it: {error}") from error
