@@ -24,6 +24,7 @@ from alignbench.generators.hf.causal import HFState
 from alignbench.generators.hf.factory import hf
 from alignbench.generators.warp import Warp
 from alignbench.registry import aligner, feature, generator, load_plugins
+from alignbench.seeds import Seed
 from alignbench.spec import parse_spec
 from alignbench.target import Constraint, Target
 from alignbench.target.truth import exact_values
@@ -345,7 +346,7 @@ def test_registered_aligners_give_samplers_that_keep_the_laws(name, worlds):
     target = WINDY
     recipe = aligner[name].thing(**NEEDED.get(name, {}))
     base = worlds["exact"]
-    aligned = recipe.align(Setting(base, target, PROMPTS, 4, testing.Seed(0, "train")))
+    aligned = recipe.align(Setting(base, target, PROMPTS, 4, Seed(0, "train")))
     names = check(aligned, PROMPTS, max_tokens=4)
     assert set(EVERY_LAW[:3]) <= set(names)
     assert aligned.identity() != base.identity()
@@ -363,7 +364,7 @@ def _keeps_its_word(name, aligned):
 @pytest.mark.parametrize("name", list(aligner))
 def test_registered_aligners_on_a_network(name, worlds):
     """Rows as asked, draws that depend on their row alone, for several prompts; the sampler says what it is."""
-    setting = Setting(worlds["gpt2"], WINDY, PROMPTS[:2], 3, testing.Seed(0, "train"))
+    setting = Setting(worlds["gpt2"], WINDY, PROMPTS[:2], 3, Seed(0, "train"))
     aligned = aligner[name].thing(**NEEDED.get(name, {})).align(setting)
     for law in testing.LAWS[Sampler]:
         law(Case(aligned, PROMPTS[:2], 3, draws=2))
@@ -380,13 +381,13 @@ def test_a_target_driven_aligner_without_constraints_gives_the_base(name, worlds
 
 def returns_the_base(recipe, base, length=3):
     """KL 0 where the law is known, else the frequencies of all continuations within 5 standard errors."""
-    aligned = recipe.align(Setting(base, FREE, PROMPTS, length, testing.Seed(0, "train")))
+    aligned = recipe.align(Setting(base, FREE, PROMPTS, length, Seed(0, "train")))
     truth = exact_values(base, aligned, FREE, PROMPTS, length)
     if truth is not None:
         for part in ("kl_target", "kl_reverse", "kl_base"):
             assert truth[f"divergence.{part}"] == pytest.approx(0, abs=1e-9), part
         return
-    drawn = collect(aligned.sample(PROMPTS, rows_of(len(PROMPTS), 2000), max_tokens=length, seed=testing.Seed(1)))
+    drawn = collect(aligned.sample(PROMPTS, rows_of(len(PROMPTS), 2000), max_tokens=length, seed=Seed(1)))
     assert drawn.accepted is None or drawn.accepted.all()
     law = enumerate_draws(base, PROMPTS, max_tokens=length)
     for number in range(len(PROMPTS)):

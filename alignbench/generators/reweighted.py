@@ -19,7 +19,7 @@ from alignbench.generators.base import Decoder, Filling, Forced, Keyed, Position
 from alignbench.generators.history import Before, after, history_of, seen_of
 from alignbench.generators.law import Law, LawState, gather, together
 from alignbench.generators.law import law_of as law_of  # rules are written with it
-from alignbench.generators.warp import at_least_float32
+from alignbench.generators.warp import at_least_float32, log_normalised
 from alignbench.types import Array, Draws, Sampler
 
 _LOG = logging.getLogger(__name__)
@@ -124,9 +124,9 @@ class Reweighted(Generic[S]):
         """(R, V) nats of the base's law weighed by the rule in these rows of memory, and normalised; see `_Nats`."""
         weighed = self.rule.weigh(log_probs, memory)
         if not self.rule.truncates:
-            return weighed.log_softmax(-1), None
+            return log_normalised(weighed), None
         none_left = (weighed == -torch.inf).all(-1)
-        return torch.where(none_left[:, None], log_probs, weighed).log_softmax(-1), none_left
+        return log_normalised(torch.where(none_left[:, None], log_probs, weighed)), none_left
 
     def _warn(self) -> None:
         """Log, once for each law, that its rule left nothing where the law can come to."""
@@ -240,7 +240,7 @@ class Weighed(Generic[S]):
     def __getitem__(self, part: slice) -> torch.Tensor:
         x, warp = self.places[part], self.model.base.warp
         x = at_least_float32(x)
-        log_probs = warp(x.log_softmax(-1)) if self.seen is None else warp(x, self.seen[part])
+        log_probs = warp(log_normalised(x)) if self.seen is None else warp(x, self.seen[part])
         nats, none_left = self.walked.weigh(self.model, log_probs, part)
         if none_left is not None and self.look is not None:
             self.look(part, none_left)

@@ -19,7 +19,7 @@ from alignbench.generators.base import Decoder, Model, Positions, Slotted
 from alignbench.generators.budget import ran_out
 from alignbench.generators.history import logits_of, seen_of
 from alignbench.generators.replicas import merged, replicas_of, shares
-from alignbench.generators.warp import PLAIN, Warp, at_least_float32
+from alignbench.generators.warp import PLAIN, Warp, at_least_float32, cached_rows, log_normalised
 from alignbench.seeds import Seed
 from alignbench.types import Array, Draws
 
@@ -27,10 +27,6 @@ _LOG = logging.getLogger(__name__)
 
 BLOCK = 128
 """Ids in a block of the two-stage draw: 384 block sums replace a cumulative sum over 49,152 ids."""
-CACHED = 16
-"""Rows drawn at once on a CPU: 16 rows of 49,152 float32 are 3 MB, which stay in the second-level cache."""
-IN_CACHE = 16 * 49_152
-"""Numbers of them: of a smaller vocabulary more rows go at once, of one of some ids all that there are."""
 AT_ONCE = 128
 """Rows whose logits are made at once on a CPU: 25 MB at 49,152 ids. Above 32 MiB the C library gives memory back each
 time and gets it again page by page: 70 ms for 256 rows at once, 60 in two halves."""
@@ -63,17 +59,12 @@ def draw(
     return ids, law, model
 
 
-def cached_rows(size: int) -> int:
-    """How many rows of `size` ids are drawn from at once on a CPU."""
-    return max(CACHED, IN_CACHE // size)
-
-
 def _drawn(
     logits: torch.Tensor, uniforms: torch.Tensor, warp: Warp, seen: torch.Tensor | None
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     x = at_least_float32(logits)
     if warp != PLAIN:
-        raw = x.log_softmax(-1)
+        raw = log_normalised(x)
         law = warp(raw) if seen is None else warp(x, seen)
         ids = pick(law, uniforms)
         return ids, law.gather(1, ids[:, None])[:, 0], raw.gather(1, ids[:, None])[:, 0]

@@ -13,6 +13,12 @@ ADDED = ("typical_p", "repetition_penalty")
 """Settings that the identity of a law names only where they are on, so that draws stored before them are found."""
 
 
+CACHED = 16
+"""Rows at once on a CPU: 16 rows of 49,152 float32 are 3 MB, which stay in the second-level cache."""
+IN_CACHE = 16 * 49_152
+"""Numbers of them: of a smaller vocabulary more rows go at once, of one of some ids all that there are."""
+
+
 @dataclass(frozen=True)
 class Warp:
     """Decoding settings, in transformers' order: repetition penalty, temperature, top-k, top-p, min-p, typical.
@@ -72,10 +78,10 @@ class Warp:
         if seen is None and self.remembers:
             raise UsageError(f"repetition_penalty={self.repetition_penalty}: needs to know what was said before")
         if seen is not None:
-            x = _penalised(x, seen, self.repetition_penalty).log_softmax(-1)
+            x = log_normalised(_penalised(x, seen, self.repetition_penalty))
         if self.temperature == 1 and not self.truncates:
             return x
-        x = (x / self.temperature).log_softmax(-1)
+        x = log_normalised(x / self.temperature)
         if 0 < self.top_k < x.shape[-1]:
             x = _cut_below(x, x.topk(self.top_k).values[..., -1:])
         if self.top_p < 1:
@@ -96,6 +102,29 @@ def at_least_float32(x: torch.Tensor) -> torch.Tensor:
     return x if x.dtype == torch.float64 else x.float()
 
 
+def log_normalised(x: torch.Tensor) -> torch.Tensor:
+    """(…, V) x − log Σ eˣ.
+
+    On a CPU not by torch's log_softmax: it adds float32 up one after the other, and is 7e-6 nats off at each token of
+    SmolLM2 (V = 49,152), always to the same side.
+    """
+    if x.device.type != "cpu":
+        return x.log_softmax(-1)
+    if torch.is_grad_enabled() and x.requires_grad:
+        return x - x.logsumexp(-1, keepdim=True)
+    flat = x.reshape(-1, x.shape[-1])
+    out, step = torch.empty_like(flat), cached_rows(x.shape[-1])
+    for i in range(0, len(flat), step):
+        part = flat[i : i + step]
+        torch.sub(part, part.logsumexp(-1, keepdim=True), out=out[i : i + step])
+    return out.view(x.shape)
+
+
+def cached_rows(size: int) -> int:
+    """How many rows of `size` ids are worked on at once on a CPU."""
+    return max(CACHED, IN_CACHE // size)
+
+
 def _penalised(logits: torch.Tensor, seen: torch.Tensor, penalty: float) -> torch.Tensor:
     """The logits, those of `seen` tokens moved away from 0 if negative, towards it if positive."""
     return torch.where(seen, torch.where(logits < 0, logits * penalty, logits / penalty), logits)
@@ -108,12 +137,12 @@ def _typical(x: torch.Tensor, mass: float) -> torch.Tensor:
     nearest = off.sort(-1)
     held = x.gather(-1, nearest.indices).exp().cumsum(-1)
     last = (held < mass).sum(-1, keepdim=True).clamp(max=x.shape[-1] - 1)  # rounding may leave a mass near 1 unheld
-    return x.masked_fill(off > nearest.values.gather(-1, last), -torch.inf).log_softmax(-1)
+    return log_normalised(x.masked_fill(off > nearest.values.gather(-1, last), -torch.inf))
 
 
 def _cut_below(x: torch.Tensor, edge: torch.Tensor) -> torch.Tensor:
     """Nats renormalised over the tokens at or above `edge`."""
-    return x.masked_fill(x < edge, -torch.inf).log_softmax(-1)
+    return log_normalised(x.masked_fill(x < edge, -torch.inf))
 
 
 def _nucleus_edge(x: torch.Tensor, top_p: float) -> torch.Tensor:

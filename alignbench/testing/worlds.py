@@ -21,6 +21,7 @@ from alignbench.generators.exact.words import EOS, WordModel
 from alignbench.generators.gradient import inference
 from alignbench.generators.hf.quiet import no_bars
 from alignbench.generators.law import Law
+from alignbench.generators.warp import log_normalised
 from alignbench.types import Array
 
 KINDS = ("gpt2", "llama", "t5")
@@ -203,7 +204,7 @@ class TableState:
     def log_probs(self) -> torch.Tensor:
         """See `State.log_probs`."""
         with inference():
-            return self.model.network.logits[self.first + self.number].log_softmax(-1)
+            return log_normalised(self.model.network.logits[self.first + self.number])
 
     def extend(self, tokens: torch.Tensor) -> TableState:
         """See `State.extend`; after an EOS, or the last token, it stands anywhere."""

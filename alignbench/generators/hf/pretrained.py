@@ -19,7 +19,7 @@ from alignbench.generators.budget import Budget, ran_out
 from alignbench.generators.hf.heads import Logits
 from alignbench.generators.hf.policy import Trained, put_on
 from alignbench.generators.hf.slots import CLOSE, agree, apart, own_window
-from alignbench.generators.warp import at_least_float32
+from alignbench.generators.warp import at_least_float32, log_normalised
 from alignbench.generators.window import MASKED, Window
 
 T = TypeVar("T")
@@ -275,7 +275,7 @@ def shown(rendered: str) -> str:
 
 def normalised(logits: torch.Tensor) -> torch.Tensor:
     """Nats of logits; see `at_least_float32`."""
-    return at_least_float32(logits).log_softmax(-1)
+    return log_normalised(at_least_float32(logits))
 
 
 class LogitsState:

@@ -27,6 +27,7 @@ from alignbench.generators.budget import bucket, ran_out
 from alignbench.generators.gradient import inference
 from alignbench.generators.hf.graphs import Graphs
 from alignbench.generators.hf.heads import Logits, body_of, head
+from alignbench.generators.warp import log_normalised
 from alignbench.generators.window import MASKED, Window, as_mask, seen
 from alignbench.types import Array, Draws
 
@@ -348,7 +349,7 @@ def _gap(network: Any, window: Window | None) -> tuple[torch.Tensor, SlotCache]:
     cache.copy(prompts.cache, both, both, 5)
     rows = [prompts.last[:, None], cache.run(said[:, :1], prompts.length, 6)]
     rows.append(cache.run(said[:, 1:], prompts.length + 1, 7))
-    found = head(network, torch.cat(rows, 1).flatten(0, 1)).float().log_softmax(-1)
+    found = log_normalised(head(network, torch.cat(rows, 1).flatten(0, 1)).float())
     gaps = []
     for i, prompt in enumerate(encoded):
         ids = torch.tensor([[*prompt, *said[i].tolist()]], device=device)
@@ -357,6 +358,6 @@ def _gap(network: Any, window: Window | None) -> tuple[torch.Tensor, SlotCache]:
         )
         with inference():
             whole = network(input_ids=ids, attention_mask=mask, use_cache=False).logits[0]
-        plain = whole[len(prompt) - 1 :].float().log_softmax(-1)
+        plain = log_normalised(whole[len(prompt) - 1 :].float())
         gaps.append(apart(plain, found[3 * i : 3 * i + 3]))
     return torch.cat(gaps), cache
