@@ -174,10 +174,11 @@ class HFModel(Pretrained):
         return Nats(Logits(self.network, hidden[:, -width:][inside]))
 
     def _hidden(self, ids: list[int]) -> torch.Tensor:
-        """See `Pretrained._hidden`."""
-        given = torch.tensor([ids], device=self.device)
-        found: torch.Tensor = self._run(body_of(self.network), given, torch.ones_like(given)).last_hidden_state
-        return found[0]
+        """See `Pretrained._hidden`; beside a longer row, as rows are scored."""
+        found: torch.Tensor = self._run(
+            body_of(self.network), *self._left_padded([ids, [*ids, *ids]])
+        ).last_hidden_state
+        return found[0, -len(ids) :]
 
     def _run(self, part: Any, ids: torch.Tensor, mask: torch.Tensor, keep: int | None = None) -> Any:
         """What the network, or its body, says of whole rows, without a cache."""

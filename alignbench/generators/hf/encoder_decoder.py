@@ -170,9 +170,9 @@ class HFEncoderDecoder(Pretrained):
             ).last_hidden_state  # fmt: skip
 
     def _hidden(self, ids: list[int]) -> torch.Tensor:
-        """See `Pretrained._hidden`: prefix and ids, in two passes, as draws are scored."""
+        """See `Pretrained._hidden`: in two passes and beside a longer prompt, as draws are scored."""
         source = [i % len(self.vocab) for i in (1, 3, 2)]
-        return self._said([source], self._tensor([0]), self._tensor([self._sayable(ids)]))[0]
+        return self._said([source, [*source, *source]], self._tensor([0]), self._tensor([self._sayable(ids)]))[0]
 
     def decoder(self, rows: int, width: int) -> Decoder:
         """Its states, at most `rows` of them and as many as memory holds; see `Slotted`."""
