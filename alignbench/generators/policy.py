@@ -78,6 +78,8 @@ class Scorer(nn.Module):
         """See the class; raises UsageError on draws of another tokenizer."""
         self.law.check_vocab(draws)
         assert draws.tokens is not None
+        if not len(draws):  # a process's share of few draws
+            return torch.zeros(draws.tokens.shape, device=self.law.device)
         inside = np.arange(draws.tokens.shape[1]) < draws.length[:, None]
         ids = torch.as_tensor(draws.tokens[inside], device=self.law.device)
         with differentiable():

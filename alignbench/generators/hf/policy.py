@@ -12,11 +12,13 @@ from typing import Any
 from warnings import catch_warnings, filterwarnings
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from alignbench.errors import StoreError, Unsupported, UsageError
 from alignbench.files import check_writable
 from alignbench.generators.checkpoint import trained
+from alignbench.generators.hf.quantised import Int8Linear
 from alignbench.generators.hf.quiet import no_bars
 from alignbench.registry import Registry
 from alignbench.spec import parse_spec
@@ -65,15 +67,18 @@ class Trained:
                 with no_bars():
                     self._write(Path(scratch), tokenizer)
                 for file in sorted(Path(scratch).iterdir(), key=lambda file: (file.name in CONFIGS, file.name)):
+                    file.chmod(0o644)  # safetensors lets nobody else read
                     os.replace(file, folder / file.name)  # noqa: PTH105 (atomic on every system)
-        except OSError as error:
-            raise StoreError(f"{folder}: cannot be written: {error.strerror or error}") from error
+        except (OSError, SafetensorError) as error:
+            raise StoreError(f"{folder}: cannot be written: {getattr(error, 'strerror', '') or error}") from error
 
     def _write(self, folder: Path, tokenizer: Any) -> None:
         if self.wrapped is None:
             self.network.save_pretrained(str(folder))
             tokenizer.save_pretrained(str(folder))
             return
+        config = self.wrapped.active_peft_config
+        config.target_modules = sorted(config.target_modules)  # of a set: else each process would write another file
         self.wrapped.save_pretrained(str(folder), save_embedding_layers=False)
         (folder / "README.md").unlink(missing_ok=True)  # peft's form of a model card, with nothing filled in
 
@@ -104,7 +109,7 @@ class Lora:
             with torch.random.fork_rng(devices=[]), catch_warnings():
                 torch.default_generator.manual_seed(seed)
                 filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)  # peft's name for it is old
-                filterwarnings("ignore", "fan_in_fan_out", UserWarning)  # of GPT-2's layers, which peft sees by itself
+                filterwarnings("ignore", "fan_in_fan_out", UserWarning)  # GPT-2's layers: peft sets it as they need it
                 wrapped = PeftModel(sharing(network), config)
         except ValueError as error:
             raise Unsupported(f"{name}: no adapter can be put on it: {error}") from error
@@ -118,7 +123,12 @@ class Full:
 
     def put_on(self, network: Any, seed: int, name: str) -> Trained:
         """A copy; `seed` has no part in it."""
-        return Trained(copy.deepcopy(network).requires_grad_(True))
+        made = copy.deepcopy(network).requires_grad_(True)
+        words = made.get_input_embeddings().weight
+        for layer in made.modules():
+            if isinstance(layer, nn.Embedding) and layer.weight is words:
+                layer.padding_idx = None  # a pad that is also BOS or EOS is read, and torch would give it no gradient
+        return Trained(made)
 
 
 def put_on(network: Any, given: str, seed: int, name: str) -> Trained:
@@ -126,7 +136,9 @@ def put_on(network: Any, given: str, seed: int, name: str) -> Trained:
 
     Raises UsageError where no such adapter is known, Unsupported where the network has none to be trained.
     """
-    if getattr(network, "is_quantized", False) or not all(p.is_floating_point() for p in network.parameters()):
+    whole = all(p.is_floating_point() for p in network.parameters())
+    small = any(isinstance(layer, Int8Linear) for layer in network.modules())
+    if getattr(network, "is_quantized", False) or small or not whole:
         raise Unsupported(f"{name}: its weights are quantised, and are not trained: give its unquantised model")
     chosen: Lora | Full = parse_spec(given, "adapter").build(adapter, "adapter")
     found = chosen.put_on(network, seed, name)

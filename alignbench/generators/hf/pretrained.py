@@ -91,7 +91,9 @@ class Pretrained:
         }
 
     def trainable(self, adapter: str, seed: int) -> Self:
-        """See `Trainable.trainable`; raises Unsupported on weights that are quantised, or have an adapter."""
+        """See `Trainable.trainable`; raises Unsupported on weights that are quantised, trained already, or adapted."""
+        if self.trained:
+            raise Unsupported(f"{self.name}: is a policy already: save it, and make the next one of what loads it")
         if self.adapted:
             raise Unsupported(
                 f"{self.name}: has an adapter, and one more over it could not be loaded again: merge the first "

@@ -1,0 +1,414 @@
+"""Policies on disk: what is saved is what comes back, in float32 and in bfloat16; every adapter that is refused."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import resource
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from models import tiny_bart
+from policy_world import PROMPTS, SUN, WORDS, drawn, same, scored, stirred, trained, trained_of
+from safetensors.torch import load_file
+
+from alignbench.errors import StoreError, Unsupported, UsageError
+from alignbench.generators.exact.world import exact
+from alignbench.generators.hf import adapters
+from alignbench.generators.hf.factory import hf
+from alignbench.generators.hf.policy import Trained
+from alignbench.generators.policy import policy_of
+from alignbench.generators.reweighted import reweighted
+from alignbench.testing import differing, gap, load_table, save_network, table_world
+
+if importlib.util.find_spec("peft") is None:
+    pytest.skip("peft is an extra", allow_module_level=True)
+
+KINDS = ("gpt2", "llama", "t5", "bart")
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """Folders of a tiny network of each kind, and of a Llama whose output layer is its embeddings."""
+    home = tmp_path_factory.mktemp("saved")
+    for kind in ("gpt2", "llama", "t5"):
+        save_network(home / kind, WORDS, kind=kind)
+    save_network(home / "tied", WORDS, kind="llama", tie_word_embeddings=True)
+    tiny_bart(home / "bart", WORDS)
+    return home
+
+
+@pytest.fixture(scope="module")
+def bases(home):
+    return {kind: hf(pretrained=str(home / kind)) for kind in (*KINDS, "tied")}
+
+
+def back_from(base, adapter, folder, **more):
+    """What a user loads of a saved policy."""
+    if adapter == "full":
+        return hf(pretrained=str(folder), **more)
+    return hf(pretrained=str(base), peft=str(folder), **more)
+
+
+def comes_back(policy, back):
+    """Within 1e-4 nats, and 99 of 100 draws are the same."""
+    draws = drawn(policy, 171)
+    assert len(set(draws.texts)) > 10, "not one draw that is sure"
+    assert gap(back.log_prob(PROMPTS, draws), draws.log_prob) < 1e-4
+    again = drawn(back, 171)
+    assert differing(draws, again).mean() <= 0.01 and again.vocab == draws.vocab
+    assert gap(back.log_prob(PROMPTS, again), again.log_prob) < 1e-4
+
+
+# --- saved and loaded
+
+
+@pytest.mark.parametrize(
+    ("kind", "adapter"),
+    [*((kind, "lora:r=2") for kind in ("gpt2", "llama", "tied", "t5")), ("gpt2", "full"), ("bart", "full")],
+)
+def test_a_saved_policy_comes_back(home, bases, kind, adapter, tmp_path):
+    policy = policy_of(bases[kind], adapter)
+    for _ in range(2):  # the second time over the first
+        trained(policy, 2).save(tmp_path)
+    back = back_from(home / kind, adapter, tmp_path)
+    comes_back(policy, back)
+    draws = drawn(policy)
+    assert gap(bases[kind].log_prob(PROMPTS, draws), draws.log_prob) > 0.5
+    assert not any(hasattr(layer, "lora_A") for layer in back.model.network.modules())
+    assert back.identity() != bases[kind].identity() and back.identity() != policy.identity()
+    assert type(back.model.network) is type(bases[kind].model.network)
+    if kind in ("gpt2", "tied"):
+        network = back.model.network
+        assert network.get_output_embeddings().weight is network.get_input_embeddings().weight
+
+
+def test_a_saved_table_comes_back(tmp_path):
+    policy = trained(policy_of(table_world(WORDS, PROMPTS, 4)))
+    policy.save(tmp_path)
+    comes_back(policy, load_table(tmp_path))
+
+
+def test_settings_are_no_part_of_what_is_saved(home, bases, tmp_path):
+    policy = stirred(policy_of(bases["llama"], "lora:r=2")).warped(temperature=0.7, repetition_penalty=1.4)
+    policy.save(tmp_path)
+    back = back_from(home / "llama", "lora", tmp_path)
+    assert back.plain
+    comes_back(policy, back.warped(temperature=0.7, repetition_penalty=1.4))
+
+
+def test_what_came_back_is_trained_further(home, bases, tmp_path):
+    """All weights; over a loaded adapter a second is refused."""
+    policy = trained(policy_of(bases["gpt2"], "full"))
+    policy.save(tmp_path)
+    back = back_from(None, "full", tmp_path)
+    further = policy_of(back, "lora:r=2")
+    assert gap(further.log_prob(PROMPTS, drawn(back)), drawn(back).log_prob) < 1e-4
+    before = (drawn(further, 100).tokens == SUN).mean()
+    assert (drawn(trained(further), 100).tokens == SUN).mean() > before
+    further.save(tmp_path / "adapter")
+    comes_back(further, back_from(tmp_path, "lora", tmp_path / "adapter"))
+
+
+# --- its files
+
+
+LORA = ["adapter_config.json", "adapter_model.safetensors"]
+FULL = ["config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]
+
+
+def names(folder):
+    return sorted(file.name for file in folder.iterdir())
+
+
+@pytest.mark.parametrize(("adapter", "files"), [("lora:r=2,alpha=5", LORA), ("full", FULL)])
+@pytest.mark.parametrize("kind", ["gpt2", "t5"])
+def test_only_tensors_and_settings_are_written(home, bases, kind, adapter, files, tmp_path):
+    policy = policy_of(bases[kind], adapter)
+    policy.save(tmp_path / "new" / "folder")
+    folder = tmp_path / "new" / "folder"
+    assert names(folder) == files
+    for file in folder.glob("*.json"):
+        json.loads(file.read_text())
+    weights = load_file(next(folder.glob("*.safetensors")))
+    assert all(isinstance(x, torch.Tensor) for x in weights.values())
+    assert all(file.stat().st_mode & 0o777 == 0o644 for file in folder.iterdir()), "others may read"
+    if adapter != "full":
+        told = json.loads((folder / "adapter_config.json").read_text())
+        assert told["base_model_name_or_path"] == str(home / kind)
+        assert (told["r"], told["lora_alpha"], told["lora_dropout"], told["peft_type"]) == (2, 5, 0, "LORA")
+        assert told["target_modules"] == sorted(told["target_modules"]), "in no order of a hash"
+        assert sum(x.numel() for x in weights.values()) == sum(p.numel() for p in trained_of(policy))
+
+
+def test_other_files_of_the_folder_stay(bases, tmp_path):
+    (tmp_path / "README.md").write_text("mine")
+    (tmp_path / "notes").mkdir()
+    policy = policy_of(bases["gpt2"], "lora:r=2")
+    policy.save(tmp_path)
+    assert names(tmp_path) == sorted(["README.md", *LORA, "notes"])
+    assert (tmp_path / "README.md").read_text() == "mine"
+
+
+def test_equal_policies_are_saved_as_equal_files(bases, tmp_path):
+    for name in ("one", "other"):
+        policy_of(bases["llama"], "lora:r=2", seed=3).save(tmp_path / name)
+    for file in LORA:
+        assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "other" / file).read_bytes()
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), RuntimeError("lost"), KeyboardInterrupt()])
+@pytest.mark.parametrize("adapter", ["lora:r=2", "full"])
+def test_what_fails_halfway_leaves_what_was_there(home, bases, adapter, error, tmp_path, monkeypatch):
+    policy, right = policy_of(bases["gpt2"], adapter), Trained._write
+    policy.save(tmp_path)
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    stirred(policy)
+
+    def fails(self, folder, tokenizer):
+        right(self, folder, tokenizer)
+        raise error
+
+    monkeypatch.setattr(Trained, "_write", fails)
+    with pytest.raises(StoreError if isinstance(error, OSError) else type(error)) as caught:
+        policy.save(tmp_path)
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+    if isinstance(error, OSError):
+        assert str(caught.value) == f"{tmp_path}: cannot be written: No space left on device"
+
+
+@pytest.mark.parametrize("adapter", ["lora:r=2", "full"])
+def test_a_disk_that_is_full_is_one_line(bases, adapter, tmp_path):
+    """safetensors has an error of its own for it."""
+    policy, (soft, hard) = policy_of(bases["gpt2"], adapter), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(StoreError, match=r"cannot be written: .*File too large") as caught:
+            policy.save(tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "\n" not in str(caught.value) and not names(tmp_path)
+
+
+@pytest.mark.parametrize("place", ["file", "file/below"])
+def test_a_folder_that_cannot_be_made(bases, place, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match="cannot be written") as caught:
+        policy_of(bases["gpt2"], "lora:r=2").save(tmp_path / place)
+    assert "\n" not in str(caught.value) and names(tmp_path) == ["file"]
+
+
+def test_the_file_that_tells_of_the_others_comes_last(bases, tmp_path, monkeypatch):
+    """A run that is killed leaves a folder in which `hf` finds nothing, rather than half of something."""
+    order, right = [], os.replace
+    monkeypatch.setattr(os, "replace", lambda source, to: order.append(to.name) or right(source, to))
+    for adapter, last in (("lora:r=2", "adapter_config.json"), ("full", "config.json")):
+        policy_of(bases["gpt2"], adapter).save(tmp_path / adapter)
+        assert order[-1] == last
+
+
+# --- bfloat16
+
+
+@pytest.fixture(scope="module")
+def halves(home):
+    """Policies in bfloat16 that are not their bases any more."""
+    bases = {kind: hf(pretrained=str(home / kind), dtype="bfloat16", device="cpu") for kind in ("gpt2", "llama", "t5")}
+    return {kind: stirred(policy_of(base, "lora:r=2"), 0.1) for kind, base in bases.items()}
+
+
+def off(law, draws):
+    """Mean |nats| by token that it is off those of the draws."""
+    return np.abs(law.token_log_prob(PROMPTS, draws) - draws.token_log_prob).sum() / draws.length.sum()
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama", "t5"])
+def test_in_bfloat16_an_adapter_stays_beside_the_weights(home, halves, kind, tmp_path, monkeypatch):
+    """Then it is the policy bit for bit, batch by batch; merged into weights of 8 bits it is another law."""
+    policy = halves[kind]
+    policy.save(tmp_path)
+
+    def loaded(dtype):
+        return back_from(home / kind, "lora", tmp_path, dtype=dtype, device="cpu")
+
+    back, whole = loaded("bfloat16"), loaded("float32")
+    lora = [p for name, p in back.model.network.named_parameters() if "lora_" in name]
+    assert len(lora) == len(trained_of(policy)) and back.identity() != whole.identity()
+    assert {p.dtype for p in lora} == {p.dtype for p in trained_of(policy)} == {torch.float32}
+    monkeypatch.setattr(adapters, "HALVES", ())
+    merged = loaded("bfloat16")
+    assert not any("lora_" in name for name, _ in merged.model.network.named_parameters())
+    assert merged.identity() != back.identity()
+    draws = drawn(policy)
+    assert off(back, draws) < 1e-6 and same(drawn(back), draws)
+    assert off(merged, draws) > 1e-4
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama", "t5"])
+def test_in_bfloat16_it_scores_as_it_draws(halves, kind):
+    draws = drawn(halves[kind])
+    assert gap(scored(halves[kind], draws), draws.token_log_prob) < 0.1
+    assert all(p.grad is None for p in trained_of(halves[kind]))
+    gradient = torch.autograd.grad(halves[kind].module(PROMPTS, draws).sum(), trained_of(halves[kind]))
+    assert all(g.dtype == torch.float32 and g.isfinite().all() for g in gradient)
+
+
+def test_full_weights_of_bfloat16_come_back(home, tmp_path):
+    base = hf(pretrained=str(home / "llama"), dtype="bfloat16", device="cpu")
+    policy = stirred(policy_of(base, "full"), 0.1)
+    policy.save(tmp_path)
+    assert {x.dtype for x in load_file(tmp_path / "model.safetensors").values()} == {torch.bfloat16}
+    back = back_from(None, "full", tmp_path, dtype="bfloat16", device="cpu")
+    assert same(drawn(policy), drawn(back)) and not same(drawn(policy), drawn(base))
+
+
+# --- planted: an adapter that counts twice
+
+
+def broken(law, *given):
+    with pytest.raises(AssertionError):
+        law(*given)
+
+
+def test_planted_adapter_that_is_merged_and_still_there(home, bases, tmp_path, monkeypatch):
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    policy = trained(policy_of(bases["gpt2"], "lora:r=2"))
+    policy.save(tmp_path / "adapter")
+    once = back_from(home / "gpt2", "lora", tmp_path / "adapter")
+    comes_back(policy, once)
+
+    def twice(adapter, network, base):
+        wrapped = adapters._put_on(adapter, network, base)
+        wrapped.merge_adapter()
+        for layer in wrapped.modules():
+            if isinstance(layer, BaseTunerLayer):
+                layer.merged_adapters = []
+        return wrapped.get_base_model()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(adapters, "merged", twice)
+        broken(comes_back, policy, back_from(home / "gpt2", "lora", tmp_path / "adapter"))
+    once.model.network.save_pretrained(tmp_path / "merged")
+    once.model.tokenizer.save_pretrained(tmp_path / "merged")
+    comes_back(policy, hf(pretrained=str(tmp_path / "merged")))
+    broken(comes_back, policy, back_from(tmp_path / "merged", "lora", tmp_path / "adapter"))
+
+
+def test_planted_adapter_that_is_lost(home, bases, tmp_path):
+    policy = trained(policy_of(bases["llama"], "lora:r=2"))
+    broken(comes_back, policy, bases["llama"])
+
+
+# --- what is refused
+
+
+class Empty:
+    """A rule that changes nothing."""
+
+    name, truncates = "empty", False
+
+    def identity(self):
+        return {}
+
+    def start(self, prompts, max_tokens):
+        return None
+
+    def extend(self, memory, tokens):
+        return memory
+
+    def select(self, memory, rows):
+        return memory
+
+    def weigh(self, log_probs, memory):
+        return log_probs
+
+
+class Mute:
+    """A sampler that is no law."""
+
+    name = "mute"
+
+    def sample(self, prompts, rows, *, max_tokens, seed):
+        yield from ()
+
+
+def refused(kind, base, *given):
+    with pytest.raises(kind) as caught:
+        policy_of(base, *given)
+    assert caught.value.exit_code == 2 and "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("lorra", "adapter: unknown adapter 'lorra'. Did you mean 'lora'? Known: full, lora."),
+        ("lora:rank=4", "adapter 'lora': unknown argument 'rank'. Known: alpha, r."),
+        ("full:r=4", "adapter 'full': unknown argument 'r'. Known: none."),
+        ("lora:r=0", "lora: r=0: must be at least 1"),
+        ("lora:r=-2", "lora: r=-2: must be at least 1"),
+        ("lora:alpha=0", "lora: alpha=0: must be at least 1"),
+        ("lora:r=x", "adapter 'lora' argument 'r': input should be a valid integer, not 'x'"),
+        ("lora:r", "adapter 'lora': 'r' is not key=value (where a value holds a comma, use inline YAML: "),
+        ("", "adapter: '' names nothing"),
+    ],
+)
+def test_adapters_that_are_none(bases, given, said):
+    assert refused(UsageError, bases["llama"], given).startswith(said)
+
+
+def test_adapters_in_yaml(bases):
+    policy = policy_of(bases["llama"], "{name: lora, r: 3}")
+    assert {min(p.shape) for p in trained_of(policy)} == {3}
+
+
+def test_bases_without_weights(bases):
+    untrained = "has no weights that can be trained; a language model of transformers has"
+    assert refused(Unsupported, Mute()) == f"mute: {untrained}"
+    assert refused(Unsupported, exact(words=WORDS)) == f"exact: {untrained}"
+    assert refused(Unsupported, reweighted(bases["llama"], Empty())) == f"llama empty: {untrained}"
+
+
+@pytest.mark.parametrize("adapter", ["lora:r=2", "full"])
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+def test_quantised_weights_are_not_trained(home, kind, adapter):
+    """Nor what is left beside them: norms, embeddings."""
+    quantised = hf(pretrained=str(home / kind), quantize="int8", device="cpu")
+    assert refused(Unsupported, quantised, adapter) == (
+        f"{kind}-int8: its weights are quantised, and are not trained: give its unquantised model"
+    )
+
+
+@pytest.mark.parametrize("adapter", ["lora:r=2", "full"])
+def test_an_adapter_is_not_put_on_another(home, bases, adapter, tmp_path):
+    first = policy_of(bases["llama"], "lora:r=2")
+    first.save(tmp_path / "first")
+    loaded = back_from(home / "llama", "lora", tmp_path / "first")
+    assert refused(Unsupported, loaded, adapter).startswith(
+        "llama+first: has an adapter, and one more over it could not"
+    )
+    for policy in (first, policy_of(bases["llama"], "full")):
+        assert refused(Unsupported, policy, adapter) == (
+            "llama: is a policy already: save it, and make the next one of what loads it"
+        )
+
+
+def test_draws_of_another_tokenizer(bases):
+    policy, draws = policy_of(bases["llama"], "lora:r=2"), drawn(bases["llama"])
+    for strange in (replace(draws, vocab="0123456789ab"), replace(draws, vocab=""), replace(draws, tokens=None)):
+        with pytest.raises(UsageError, match="these draws are ids of another tokenizer"):
+            policy.module(PROMPTS, strange)
+
+
+def test_without_peft_the_extra_is_named(bases, monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "peft", None)
+    assert refused(UsageError, bases["llama"], "lora:r=2") == (
+        "adapter=lora: needs the package peft: pip install 'alignbench[train]'"
+    )
+    assert policy_of(bases["llama"], "full")
