@@ -36,9 +36,9 @@ def tiny_network(
     """A random language model over these words and EOS, saved to `folder` and loaded as a user's would be.
 
     `kind` is gpt2 (learned positions, the output layer is the embeddings), llama (rotary positions) or t5
-    (encoder–decoder). Its pad is its EOS, but for t5. `double` makes its weights float64; norms of llama and t5 go through
-    float32 all the same, so that only gpt2 is float64 throughout. With vocabularies of at most 8 and
-    draws of at most 6 tokens `enumerate_draws` lists them all.
+    (encoder–decoder). Its pad is its EOS, but for t5. `double` makes its weights float64; norms of llama and t5 go
+    through float32 all the same, so that only gpt2 is float64 throughout. With vocabularies of at most 8 and draws of
+    at most 6 tokens `enumerate_draws` lists them all.
     """
     from alignbench.generators.hf.factory import hf
 

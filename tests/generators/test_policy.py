@@ -734,8 +734,9 @@ def test_planted_positions_of_scored_tokens(known, name, wrong, monkeypatch):
 
 @pytest.mark.parametrize("name", ["gpt2", "llama", "gpt2, states", "llama, states", "t5", "bart"])
 def test_planted_mask_that_hides_nothing(known, name, monkeypatch):
-    """Not the padding before a prompt, nor after it."""
+    """Not the padding before a prompt, nor after it; once it was tried that the head can be taken alone."""
     policy, mask, padded = stirred(made(known, name)), slots.SlotCache._mask, HFEncoderDecoder._right_padded
+    policy.model.__dict__["headed"] = True
 
     def by_slots(self, positions, width):
         right = mask(self, positions, width)
