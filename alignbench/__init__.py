@@ -19,13 +19,14 @@ if TYPE_CHECKING:
     from alignbench.files import write_atomic
     from alignbench.reports.table.leaderboards import leaderboard
     from alignbench.seeds import Seed
-    from alignbench.types import Draws, Estimate, Evidence, rows_of
+    from alignbench.types import Draws, Estimate, Evidence, collect, rows_of
 
 _HOMES = {
     "Draws": "alignbench.types",
     "Estimate": "alignbench.types",
     "Evidence": "alignbench.types",
     "Seed": "alignbench.seeds",
+    "collect": "alignbench.types",
     "evaluate": "alignbench.api",
     "leaderboard": "alignbench.reports.table.leaderboards",
     "rows_of": "alignbench.types",
@@ -38,6 +39,7 @@ __all__ = [
     "Evidence",
     "Seed",
     "aligner",
+    "collect",
     "evaluate",
     "feature",
     "generator",

@@ -177,7 +177,7 @@ def test_a_policy_is_nearer_to_p_than_the_base_and_trains_once(command, matched)
 
 
 def test_a_policy_that_is_killed_goes_on(command, matched, monkeypatch):
-    """After 17 of 40 steps, by the same command: the weights are those of the run that was not killed."""
+    """After 20 of 40 steps, by the same command: the weights are those of the run that was not killed."""
     from alignbench.generators import checkpoint
 
     def state():
@@ -190,7 +190,7 @@ def test_a_policy_that_is_killed_goes_on(command, matched, monkeypatch):
     right = checkpoint.write_atomic
 
     def killed(path, content):
-        if path.name == "state-18.safetensors":
+        if path.name == "state-30.safetensors":
             raise KeyboardInterrupt
         right(path, content)
 

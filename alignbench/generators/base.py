@@ -295,10 +295,10 @@ class Policy(Autoregressive, Protocol):
 
     @property
     def module(self) -> nn.Module:
-        """(prompts, draws) → (B, T) nats with gradient, 0 after the end; what DDP and FSDP wrap."""
+        """(prompts, draws) → (B, T) nats with gradient, 0 after the end; what DDP wraps."""
         ...
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: str | Path) -> None:
         """Write what loads it again: of a network, an adapter or a checkpoint for `hf`."""
         ...
 

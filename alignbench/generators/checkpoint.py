@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,78 +11,95 @@ import torch
 from safetensors.torch import load, save
 from torch import nn
 
-from alignbench.errors import RunError, StoreError
+from alignbench.errors import RunError, StoreError, UsageError
 from alignbench.files import write_atomic
+from alignbench.generators.gradient import trainable_parameters
 
 STATE = "state.json"
 
 
 def save_training(
-    folder: Path, module: nn.Module, optimiser: torch.optim.Optimizer, *, step: int,
-    told: Mapping[str, Any] | None = None,
+    folder: str | Path, module: nn.Module, optimiser: torch.optim.Optimizer, *, step: int,
+    extra: Mapping[str, Any] | None = None,
 ) -> None:  # fmt: skip
-    """Write what `load_training` needs to go on after `step` steps; `told` is plain data of the trainer's own.
+    """Write what `load_training` needs to go on after `step` steps; `extra` is plain data of the trainer's own.
 
-    A run that is killed meanwhile finds the state before. Raises StoreError where it cannot be written, and RunError
-    where the optimiser keeps what is neither a tensor nor plain data.
+    A run that is killed meanwhile finds the state before. Raises StoreError where it cannot be written, RunError where
+    the optimiser keeps what is neither a tensor nor plain data, and UsageError where `extra` is no plain data.
     """
-    weights = {f"weights.{name}": p.detach() for name, p in trained(module).items()}
     known = optimiser.state_dict()
-    kept: dict[str, Any] = {}
+    tensors = {f"weights.{name}": p.detach() for name, p in trainable_parameters(module).items()}
     plain: dict[str, Any] = {}
     for number, values in known["state"].items():
         for name, value in values.items():
-            here = kept if isinstance(value, torch.Tensor) else plain
-            here[f"optimiser.{number}.{name}"] = value
-    tensors = {name: t.cpu().contiguous().clone() for name, t in {**weights, **kept}.items()}
+            kept = tensors if isinstance(value, torch.Tensor) else plain
+            kept[f"optimiser.{number}.{name}"] = value
     file = f"state-{step}.safetensors"
-    content = {"step": step, "tensors": file, "groups": known["param_groups"], "plain": plain, "told": told or {}}
-    try:
-        said = json.dumps(content, indent=2)
-    except TypeError as error:
-        raise RunError(f"{type(optimiser).__name__}: keeps what is neither a tensor nor plain data: {error}") from error
-    write_atomic(folder / file, save(tensors))
-    write_atomic(folder / STATE, said + "\n")
-    for old in folder.glob("state-*.safetensors"):
+    content = {
+        "step": step,
+        "tensors": file,
+        **_kind(module, optimiser),
+        "groups": known["param_groups"],
+        "plain": plain,
+    }
+    if not _is_plain(content):
+        raise RunError(f"{type(optimiser).__name__}: keeps what is neither a tensor nor plain data, and is not saved")
+    if not _is_plain(extra):
+        raise UsageError(f"save_training: extra={extra!r}: must be plain data: numbers, texts, lists and mappings")
+    write_atomic(Path(folder, file), save({name: t.cpu().contiguous().clone() for name, t in tensors.items()}))
+    write_atomic(Path(folder, STATE), json.dumps({**content, "extra": extra or {}}, indent=2) + "\n")
+    for old in Path(folder).glob("state-*.safetensors"):
         if old.name != file:
             old.unlink(missing_ok=True)
 
 
 def load_training(
-    folder: Path, module: nn.Module, optimiser: torch.optim.Optimizer
+    folder: str | Path, module: nn.Module, optimiser: torch.optim.Optimizer
 ) -> tuple[int, Mapping[str, Any]] | None:
-    """(step, what the trainer told) of the state in `folder`, with its weights and optimiser set; None where none is.
+    """(step, `extra`) of the state in `folder`, with its weights and optimiser set; None where there is none.
 
-    Raises StoreError where it is damaged or of another module or optimiser; then nothing was changed.
+    Raises StoreError where it is damaged, or of another module or optimiser; then nothing was changed.
     """
-    if not (folder / STATE).exists():
+    if not Path(folder, STATE).exists():
         return None
     try:
-        content = json.loads((folder / STATE).read_text(encoding="utf-8"))
-        tensors = load((folder / content["tensors"]).read_bytes())
+        content = json.loads(Path(folder, STATE).read_text(encoding="utf-8"))
+        tensors = load(Path(folder, content["tensors"]).read_bytes())
         state: dict[int, dict[str, Any]] = {}
         for name, value in [*tensors.items(), *content["plain"].items()]:
             kind, number, rest = name.split(".", 2)
             if kind == "optimiser":
                 state.setdefault(int(number), {})[rest] = value
-        groups, step, told = content["groups"], int(content["step"]), content["told"]
+        kind_of = {name: content[name] for name in _kind(module, optimiser)}
+        groups, step, extra = content["groups"], int(content["step"]), content["extra"]
     except Exception as error:  # whatever reading a damaged file raises
         raise StoreError(f"{folder}: its training state cannot be read ({error}): delete it to begin anew") from error
+    weights = trainable_parameters(module)
+    other = StoreError(f"{folder}: its training state is of other weights or another optimiser: delete it, or give "
+                       "another folder")  # fmt: skip
     held = {name.removeprefix("weights."): t.shape for name, t in tensors.items() if name.startswith("weights.")}
-    strange = StoreError(f"{folder}: its training state is of other weights or another optimiser: delete it, or give "
-                         "another folder")  # fmt: skip
-    if held != {name: p.shape for name, p in trained(module).items()}:
-        raise strange
+    if kind_of != _kind(module, optimiser) or held != {name: p.shape for name, p in weights.items()}:
+        raise other
     try:
         optimiser.load_state_dict({"state": state, "param_groups": groups})
     except (ValueError, KeyError) as error:
-        raise strange from error
+        raise other from error
     with torch.no_grad():
-        for name, p in trained(module).items():
+        for name, p in weights.items():
             p.copy_(tensors[f"weights.{name}"])
-    return step, told
+    return step, extra
 
 
-def trained(module: nn.Module) -> dict[str, nn.Parameter]:
-    """The parameters that are trained, by name."""
-    return {name: p for name, p in module.named_parameters() if p.requires_grad}
+def _kind(module: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, str | Sequence[str]]:
+    """The optimiser's class, and the names of its parameters in its own order: its state is kept by number."""
+    names = {id(p): name for name, p in module.named_parameters()}
+    order = [names.get(id(p), "") for group in optimiser.param_groups for p in group["params"]]
+    return {"optimiser": type(optimiser).__name__, "parameters": order}
+
+
+def _is_plain(data: object) -> bool:
+    try:
+        json.dumps(data)
+    except (TypeError, ValueError):
+        return False
+    return True

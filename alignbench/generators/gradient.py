@@ -8,6 +8,7 @@ from contextvars import ContextVar
 from typing import Any
 
 import torch
+from torch import nn
 
 _WANTED: ContextVar[bool] = ContextVar("wanted", default=False)
 
@@ -25,3 +26,8 @@ def differentiable() -> Iterator[None]:
 def inference() -> AbstractContextManager[Any]:
     """What every pass through a network runs in: `torch.inference_mode`; inside `differentiable` nothing."""
     return nullcontext() if _WANTED.get() else torch.inference_mode()
+
+
+def trainable_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters that require a gradient, by name."""
+    return {name: p for name, p in module.named_parameters() if p.requires_grad}

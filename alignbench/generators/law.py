@@ -260,8 +260,8 @@ class Law:
         self.check_vocab(draws)
         assert draws.tokens is not None
         out = np.zeros(draws.tokens.shape)
-        hands = shares(len(draws), len(replicas_of(self.model)))
         laws = [replace(self, model=model) for model in replicas_of(self.model)]
+        hands = shares(len(draws), len(laws))
         jobs = [partial(law._own_scores, prompts, draws.take(hand)) for law, hand in zip(laws, hands, strict=False)]
         for hand, found in zip(hands, at_once(jobs), strict=True):
             out[hand] = found

@@ -15,8 +15,9 @@ from torch.utils.checkpoint import checkpoint
 from alignbench.errors import Unsupported
 from alignbench.generators.base import Learner, Trainable
 from alignbench.generators.described import called
-from alignbench.generators.gradient import differentiable
+from alignbench.generators.gradient import differentiable, trainable_parameters
 from alignbench.generators.law import Law, cuts, gather
+from alignbench.generators.warp import at_least_float32
 from alignbench.types import Draws, Sampler
 
 
@@ -42,24 +43,30 @@ class TrainedLaw(Law):
         assert isinstance(self.model, Learner)
         return self.model
 
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """What an optimiser is given."""
+        return list(trainable_parameters(self.learner.network).values())
+
     @cached_property
     def module(self) -> Scorer:
         """(prompts, draws) → (B, T) nats with their gradient; its parameters that require one are trained."""
         return Scorer(self)
 
-    def save(self, folder: Path) -> None:
-        """Write what `peft=` (an adapter) or `pretrained=` (all weights) loads; raises StoreError.
+    def save(self, folder: str | Path) -> None:
+        """Write what `peft=` (an adapter) or `pretrained=` (all weights) of `hf` loads; raises StoreError.
 
-        Decoding settings, templates and frames are not part of it.
+        How prompts are rendered and draws decoded is no part of it. A table's is what `load_table` reads.
         """
-        self.learner.save(folder)
+        self.learner.save(Path(folder))
 
 
 class Scorer(nn.Module):
     """(prompts, draws) → (B, T) nats by token under the law that samples, 0 after the end, with their gradient.
 
     That is of the law after its settings; where they truncate, the tokens kept are taken as given. Next-token
-    distributions are made in parts, and again for the gradient, so that memory never holds draws × tokens × vocabulary.
+    distributions are made in parts, and again for the gradient, so that memory does not hold draws × tokens ×
+    vocabulary; but where a network's logits cannot be made of its last hidden states.
     """
 
     def __init__(self, law: TrainedLaw) -> None:
@@ -78,8 +85,9 @@ class Scorer(nn.Module):
         """See the class; raises UsageError on draws of another tokenizer."""
         self.law.check_vocab(draws)
         assert draws.tokens is not None
-        if not len(draws):  # a process's share of few draws
-            return torch.zeros(draws.tokens.shape, device=self.law.device)
+        if not len(draws):  # one process's share of few draws: the others wait for its gradient
+            nothing = sum(0 * p.flatten()[:1].sum() for p in self.law.parameters)
+            return at_least_float32(torch.as_tensor(nothing)).expand(draws.tokens.shape)
         inside = np.arange(draws.tokens.shape[1]) < draws.length[:, None]
         ids = torch.as_tensor(draws.tokens[inside], device=self.law.device)
         with differentiable():

@@ -111,13 +111,19 @@ def log_normalised(x: torch.Tensor) -> torch.Tensor:
     if x.device.type != "cpu":
         return x.log_softmax(-1)
     if torch.is_grad_enabled() and x.requires_grad:
-        return x - x.logsumexp(-1, keepdim=True)
+        return x - _total(x)
     flat = x.reshape(-1, x.shape[-1])
     out, step = torch.empty_like(flat), cached_rows(x.shape[-1])
     for i in range(0, len(flat), step):
         part = flat[i : i + step]
-        torch.sub(part, part.logsumexp(-1, keepdim=True), out=out[i : i + step])
+        torch.sub(part, _total(part), out=out[i : i + step])
     return out.view(x.shape)
+
+
+def _total(x: torch.Tensor) -> torch.Tensor:
+    """(…, 1) log Σ eˣ; NaN where it is infinite, so that a network that overflowed gives no numbers."""
+    total = x.logsumexp(-1, keepdim=True)
+    return total.masked_fill(total == torch.inf, torch.nan)
 
 
 def cached_rows(size: int) -> int:

@@ -19,6 +19,7 @@ from alignbench.errors import StoreError, UsageError, did_you_mean, unknown
 from alignbench.files import digest, dump, write_atomic
 from alignbench.generators.exact.words import EOS, WordModel
 from alignbench.generators.gradient import inference
+from alignbench.generators.hf.policy import recipe_of
 from alignbench.generators.hf.quiet import no_bars
 from alignbench.generators.law import Law
 from alignbench.generators.warp import log_normalised
@@ -30,7 +31,7 @@ MOST_ROWS = 1_000_000
 
 
 def tiny_network(
-    folder: Path, words: str | Sequence[str] = "rain sun wind", *, kind: str = "llama", seed: int = 0,
+    folder: str | Path, words: str | Sequence[str] = "rain sun wind", *, kind: str = "llama", seed: int = 0,
     double: bool = False,
 ) -> Law:  # fmt: skip
     """A random language model over these words and EOS, saved to `folder` and loaded as a user's would be.
@@ -42,16 +43,17 @@ def tiny_network(
     """
     from alignbench.generators.hf.factory import hf
 
-    law = hf(pretrained=str(save_network(folder, words, kind=kind, seed=seed)))
+    found = save_network(folder, words, kind=kind, seed=seed)
+    law = hf(pretrained=str(found), dtype="float32", device="cpu")
     if double:
         law.model.network.double()  # type: ignore[attr-defined]
     return law
 
 
 def save_network(
-    folder: Path, words: str | Sequence[str], *, kind: str, seed: int = 0, window: int = 64, **config: Any
+    folder: str | Path, words: str | Sequence[str], *, kind: str, seed: int = 0, window: int = 64, **config: Any
 ) -> Path:
-    """`folder`, with a random network of this kind over the words and EOS in it; `config` changes its shape.
+    """The folder, with a random network of this kind over the words and EOS in it; `config` changes its shape.
 
     Raises UsageError on an unknown kind.
     """
@@ -85,7 +87,7 @@ def save_network(
     with no_bars():
         made.save_pretrained(str(folder))
         tokenizer(names).save_pretrained(str(folder))
-    return folder
+    return Path(folder)
 
 
 def tokenizer(words: Sequence[str]) -> Any:
@@ -121,11 +123,11 @@ def table_world(
     return Law(replace(world, network=Rows(given).requires_grad_(False)))
 
 
-def load_table(folder: Path) -> Law:
+def load_table(folder: str | Path) -> Law:
     """The world that a policy over a table was saved as; raises StoreError where there is none."""
     try:
-        told = json.loads((folder / "table.json").read_text(encoding="utf-8"))
-        logits = load_file(folder / "table.safetensors")["logits"].numpy()
+        told = json.loads(Path(folder, "table.json").read_text(encoding="utf-8"))
+        logits = load_file(Path(folder, "table.safetensors"))["logits"].numpy()
         return table_world(**told, logits=logits.reshape(len(told["prompts"]), -1, logits.shape[1]))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StoreError(f"{folder}: holds no table: {error}") from error
@@ -183,7 +185,8 @@ class Table(WordModel):
         return TableState(self, first, torch.zeros_like(first))
 
     def trainable(self, adapter: str, seed: int) -> Table:
-        """See `Trainable.trainable`: a copy of all logits."""
+        """See `Trainable.trainable`: a copy of all logits, whichever adapter it is."""
+        recipe_of(adapter)
         return replace(self, network=copy.deepcopy(self.network).requires_grad_(True))
 
     def save(self, folder: Path) -> None:

@@ -10,10 +10,10 @@ was held before it. Both must give the same nats and the same gradient.
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 from functools import partial
+from pathlib import Path
 
 import pairs
 import psutil
@@ -71,10 +71,19 @@ def setting(args):
 
 
 def held(device) -> tuple[int, int]:
-    """Bytes held now, and the most ever."""
+    """Bytes held now, and the most since `forget_peak`."""
     if device.type == "cuda":
         return torch.cuda.memory_allocated(), torch.cuda.max_memory_allocated()
-    return psutil.Process().memory_info().rss, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return psutil.Process().memory_info().rss, int(next(x for x in lines if x.startswith("VmHWM")).split()[1]) * 1024
+
+
+def forget_peak(device) -> None:
+    """What was held before does not count."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    else:
+        Path("/proc/self/clear_refs").write_text("5")
 
 
 def alone(args) -> None:
@@ -83,6 +92,7 @@ def alone(args) -> None:
     policy.model.forget()
     small = draws.take(range(2))
     job(WAYS[args.way], policy, prompts, small)  # buffers that are made once
+    forget_peak(policy.device)
     before, _ = held(policy.device)
     job(WAYS[args.way], policy, prompts, draws)
     print(json.dumps({"bytes": held(policy.device)[1] - before}))
@@ -111,7 +121,7 @@ def main() -> None:
     if args.way:
         alone(args)
         return
-    bytes_of = {name: memory(name) for name in WAYS}  # first: a child's highest use begins at its parent's
+    bytes_of = {name: memory(name) for name in WAYS}
     policy, prompts, draws = setting(args)
     (mine, my_gradient), (theirs, gradient) = (job(way, policy, prompts, draws) for way in WAYS.values())
     off = float((my_gradient - gradient).norm() / gradient.norm())

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from alignbench.errors import RunError, StoreError
+from alignbench.errors import RunError, StoreError, UsageError
 from alignbench.generators import checkpoint
-from alignbench.generators.checkpoint import load_training, save_training, trained
+from alignbench.generators.checkpoint import load_training, save_training
 from alignbench.generators.policy import policy_of
 from alignbench.seeds import Seed
 from alignbench.testing import table_world, tiny_network
@@ -35,7 +35,7 @@ class Training:
 
     def __init__(self, base, optimiser="adamw"):
         self.policy, self.done = policy_of(base), 0
-        self.optimiser = OPTIMISERS[optimiser](trained(self.policy.module).values())
+        self.optimiser = OPTIMISERS[optimiser](self.policy.parameters)
 
     def steps(self, count):
         for _ in range(count):
@@ -49,7 +49,7 @@ class Training:
         return self
 
     def save(self, folder):
-        save_training(folder, self.policy.module, self.optimiser, step=self.done, told={"lr": 0.02, "seen": [1, 2]})
+        save_training(folder, self.policy.module, self.optimiser, step=self.done, extra={"lr": 0.02, "seen": [1, 2]})
         return self
 
     def load(self, folder):
@@ -59,7 +59,7 @@ class Training:
 
     @property
     def weights(self):
-        return torch.cat([p.detach().flatten() for p in trained(self.policy.module).values()])
+        return torch.cat([p.detach().flatten() for p in self.policy.parameters])
 
 
 @pytest.mark.parametrize("optimiser", OPTIMISERS)
@@ -79,7 +79,7 @@ def test_planted_optimiser_forgotten(bases, tmp_path):
     whole = Training(bases["table"]).steps(6)
     Training(bases["table"]).steps(3).save(tmp_path)
     later = Training(bases["table"])
-    load_training(tmp_path, later.policy.module, torch.optim.AdamW(trained(later.policy.module).values()))
+    load_training(tmp_path, later.policy.module, torch.optim.AdamW(later.policy.parameters))
     later.done = 3
     assert not torch.equal(later.steps(3).weights, whole.weights)
 
@@ -94,7 +94,7 @@ def test_only_json_and_safetensors_of_the_last_state(bases, tmp_path):
     header = (tmp_path / "state-3.safetensors").read_bytes()
     length = int.from_bytes(header[:8], "little")
     names = json.loads(header[8 : 8 + length])
-    assert sum(name.startswith("weights.") for name in names) == len(trained(training.policy.module))
+    assert sum(name.startswith("weights.") for name in names) == len(training.policy.parameters)
     assert any(name.endswith(".exp_avg") for name in names)
 
 
@@ -144,9 +144,25 @@ def test_a_state_of_something_else_is_one_line_and_changes_nothing(bases, tmp_pa
             later.load(tmp_path)
         assert torch.equal(later.weights, before)
     table = Training(bases["table"])
-    halves = [{"params": [p]} for p in (*trained(table.policy.module).values(), torch.nn.Parameter(torch.zeros(1)))]
+    halves = [{"params": [p]} for p in (*table.policy.parameters, torch.nn.Parameter(torch.zeros(1)))]
+    for optimiser in (torch.optim.AdamW(halves), torch.optim.RMSprop(table.policy.parameters)):
+        with pytest.raises(StoreError, match="of other weights or another optimiser"):
+            load_training(tmp_path, table.policy.module, optimiser)
+
+
+def test_parameters_in_another_order_are_another_optimiser(bases, tmp_path):
+    """Its moments are kept by number."""
+    Training(bases["network"]).steps(1).save(tmp_path)
+    policy = policy_of(bases["network"])
     with pytest.raises(StoreError, match="of other weights or another optimiser"):
-        load_training(tmp_path, table.policy.module, torch.optim.AdamW(halves))
+        load_training(tmp_path, policy.module, torch.optim.AdamW(policy.parameters[::-1]))
+
+
+def test_what_a_trainer_adds_must_be_plain(bases, tmp_path):
+    training = Training(bases["table"])
+    with pytest.raises(UsageError, match="extra=.*: must be plain data"):
+        save_training(tmp_path, training.policy.module, training.optimiser, step=0, extra={"a": np.float32(1)})
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_optimiser_that_keeps_other_things_is_refused(bases, tmp_path):

@@ -1,4 +1,4 @@
-"""PEFT adapters (LoRA and its kin): found, checked against the model they are put on, merged into its weights."""
+"""PEFT adapters (LoRA and its kin): found, checked against the model they are put on, merged or beside its weights."""
 
 from __future__ import annotations
 
@@ -11,14 +11,11 @@ from pathlib import Path
 from typing import Any
 from warnings import catch_warnings, filterwarnings
 
-import torch
-
 from alignbench import sources
 from alignbench.errors import UsageError
 
 _LOG = logging.getLogger(__name__)
 
-HALVES = (torch.float16, torch.bfloat16)
 CONFIG, SAFE, PICKLE = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
 CONVERT = "convert them to safetensors, or have them read with use_safetensors=false"
 
@@ -87,14 +84,14 @@ def _fetched(given: str) -> tuple[str, Path]:
         ) from error
 
 
-def merged(adapter: Adapter, network: Any, base: str) -> Any:
+def merged(adapter: Adapter, network: Any, base: str, *, beside: bool = False) -> Any:
     """The network with the adapter added to its weights, which is then as fast as without.
 
-    On quantised weights, and in half precision, it stays beside them: their grid would round it away. Raises UsageError
-    where it does not fit.
+    On quantised weights it stays beside them, and wherever `beside` asks for it: their grid would round it away. Raises
+    UsageError where it does not fit.
     """
     wrapped = _put_on(adapter, network, base)
-    if getattr(network, "is_quantized", False) or network.dtype in HALVES:
+    if beside or getattr(network, "is_quantized", False):
         return wrapped.get_base_model()
     _untie(wrapped)
     try:
@@ -114,7 +111,7 @@ def _untie(wrapped: Any) -> None:
     owners = Counter(id(weight) for _, weight in wrapped.named_parameters(remove_duplicate=False))
     layers: list[Any] = [x for x in wrapped.modules() if isinstance(x, BaseTunerLayer)]
     for layer in [x.get_base_layer() for x in layers]:
-        if owners[id(layer.weight)] > 1:
+        if owners[id(getattr(layer, "weight", None))] > 1:  # experts have none of that name
             layer.weight = Parameter(layer.weight.detach().clone(), requires_grad=False)
 
 

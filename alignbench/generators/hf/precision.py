@@ -12,6 +12,7 @@ from functools import cache
 import torch
 
 _LOG = logging.getLogger(__name__)
+HALVES = (torch.float16, torch.bfloat16)
 
 
 def default_dtype(device: torch.device) -> torch.dtype:

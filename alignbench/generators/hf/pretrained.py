@@ -49,6 +49,7 @@ class Pretrained:
     budget: Budget = field(default_factory=Budget)
     replicas: tuple[Self, ...] = ()  # copies on other devices
     window: Window | None = None  # what a token may attend to
+    source: str = ""  # what `pretrained=` was told, where that alone loads it
     adapted: bool = False  # whether an adapter was put on the weights that were loaded
     trained: Trained | None = None  # what of the network is trained
 
@@ -99,7 +100,7 @@ class Pretrained:
                 f"{self.name}: has an adapter, and one more over it could not be loaded again: merge the first "
                 "(merge_and_unload of peft), save what comes of it, and train that"
             )
-        made = put_on(self.network, adapter, seed, self.name)
+        made = put_on(self.network, adapter, seed, self.name, self.source)
         copies = tuple(one.trainable(adapter, seed) for one in self.replicas)
         return replace(self, network=made.network, trained=made, replicas=copies)
 

@@ -27,6 +27,7 @@ from alignbench.generators.budget import bucket, ran_out
 from alignbench.generators.gradient import inference
 from alignbench.generators.hf.graphs import Graphs
 from alignbench.generators.hf.heads import Logits, body_of, head
+from alignbench.generators.hf.precision import HALVES
 from alignbench.generators.warp import log_normalised
 from alignbench.generators.window import MASKED, Window, as_mask, seen
 from alignbench.types import Array, Draws
@@ -316,7 +317,7 @@ def apart(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
 
 def agree(gap: torch.Tensor, dtype: torch.dtype) -> bool:
     """Whether two ways through a network that are `gap` nats apart are one: the largest, in half precision the mean."""
-    return bool(gap.mean() <= HALF if dtype in (torch.float16, torch.bfloat16) else gap.max() <= CLOSE)
+    return bool(gap.mean() <= HALF if dtype in HALVES else gap.max() <= CLOSE)
 
 
 def _window(network: Any) -> float:
