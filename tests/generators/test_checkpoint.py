@@ -160,7 +160,7 @@ def test_parameters_in_another_order_are_another_optimiser(bases, tmp_path):
 
 def test_what_a_trainer_adds_must_be_plain(bases, tmp_path):
     training = Training(bases["table"])
-    with pytest.raises(UsageError, match="extra=.*: must be plain data"):
+    with pytest.raises(UsageError, match=r"extra=.*: must be plain data"):
         save_training(tmp_path, training.policy.module, training.optimiser, step=0, extra={"a": np.float32(1)})
     assert not list(tmp_path.iterdir())
 

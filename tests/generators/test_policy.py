@@ -572,6 +572,16 @@ def test_ddp_wraps_a_policy(known, name):
         torch.testing.assert_close(p.grad, g, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["table", "gpt2", "t5, whole"])
+def test_no_draws_have_a_gradient_of_zeros(policies, name):
+    """So that a process without a share of the draws does not keep the others waiting."""
+    policy = policies[name]
+    nats = policy.module(PROMPTS, drawn(policy).take(np.arange(0)))
+    assert nats.shape == (0, LENGTH) and nats.dtype == (torch.float64 if name == "table" else torch.float32)
+    found = torch.autograd.grad(nats.sum(), trained_of(policy))
+    assert not any(g.any() for g in found)
+
+
 # --- planted bugs
 
 
@@ -672,8 +682,8 @@ def test_planted_adapter_that_is_merged_into_shared_weights(kind, tmp_path):
 
 
 def shared_by_full(patch):
-    def put_on(self, network, seed, name):
-        return policy_module.Trained(policy_module.sharing(network).requires_grad_(True))
+    def put_on(self, network, seed, name, source):
+        return policy_module.Trained(policy_module.sharing(network).requires_grad_(True), self)
 
     patch.setattr(policy_module.Full, "put_on", put_on)
 

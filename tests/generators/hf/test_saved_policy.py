@@ -11,13 +11,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from models import tiny_bart
+from models import tiny_bart, tokenizer
 from policy_world import PROMPTS, SUN, WORDS, drawn, same, scored, stirred, trained, trained_of
 from safetensors.torch import load_file
 
 from alignbench.errors import StoreError, Unsupported, UsageError
 from alignbench.generators.exact.world import exact
-from alignbench.generators.hf import adapters
+from alignbench.generators.hf import adapters, factory
+from alignbench.generators.hf import policy as policy_module
 from alignbench.generators.hf.factory import hf
 from alignbench.generators.hf.policy import Trained
 from alignbench.generators.policy import policy_of
@@ -238,7 +239,7 @@ def test_in_bfloat16_an_adapter_stays_beside_the_weights(home, halves, kind, tmp
     lora = [p for name, p in back.model.network.named_parameters() if "lora_" in name]
     assert len(lora) == len(trained_of(policy)) and back.identity() != whole.identity()
     assert {p.dtype for p in lora} == {p.dtype for p in trained_of(policy)} == {torch.float32}
-    monkeypatch.setattr(adapters, "HALVES", ())
+    monkeypatch.setattr(factory, "HALVES", ())
     merged = loaded("bfloat16")
     assert not any("lora_" in name for name, _ in merged.model.network.named_parameters())
     assert merged.identity() != back.identity()
@@ -281,7 +282,7 @@ def test_planted_adapter_that_is_merged_and_still_there(home, bases, tmp_path, m
     once = back_from(home / "gpt2", "lora", tmp_path / "adapter")
     comes_back(policy, once)
 
-    def twice(adapter, network, base):
+    def twice(adapter, network, base, *, beside):
         wrapped = adapters._put_on(adapter, network, base)
         wrapped.merge_adapter()
         for layer in wrapped.modules():
@@ -412,3 +413,124 @@ def test_without_peft_the_extra_is_named(bases, monkeypatch):
         "adapter=lora: needs the package peft: pip install 'alignbench[train]'"
     )
     assert policy_of(bases["llama"], "full")
+
+
+# --- what other networks bring
+
+
+def network_of(folder, kind, **config):
+    """A random network of a class of transformers, saved."""
+    import transformers
+
+    made = getattr(transformers, kind)
+    ends = {"bos_token_id": 3, "eos_token_id": 3, "pad_token_id": 3}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = made(made.config_class(**{"vocab_size": 4, **ends, **config}))
+    network.save_pretrained(str(folder))
+    tokenizer(WORDS).save_pretrained(str(folder))
+    return folder
+
+
+PAIR = {"init_std": 0.3, "d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2,
+        "decoder_attention_heads": 2, "encoder_ffn_dim": 32, "decoder_ffn_dim": 32, "max_position_embeddings": 64,
+        "decoder_start_token_id": 3}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("kind", "config"),
+    [("MarianMTModel", {"share_encoder_decoder_embeddings": False, "decoder_vocab_size": 4}),
+     ("PegasusForConditionalGeneration", {})],
+)  # fmt: skip
+def test_all_that_full_trains_has_a_gradient(tmp_path, kind, config):
+    """Also the pad that the decoder begins with; positions that are computed are not trained."""
+    policy = policy_of(hf(pretrained=str(network_of(tmp_path / "base", kind, **PAIR, **config))), "full")
+    policy.module(PROMPTS, drawn(policy)).sum().backward()
+    assert all(p.grad is not None for p in policy.parameters)
+    words = policy.model.network.get_decoder().embed_tokens.weight.grad
+    assert words[3].any()
+    known = dict(policy.model.network.named_parameters())
+    assert all("embed_positions" in name for name in known.keys() - policy.model.trained.tensors.keys())
+    comes_back(stirred(policy, 0.1), saved_and_loaded(policy, tmp_path))
+
+
+def saved_and_loaded(policy, folder, **more):
+    policy.save(folder / "saved")
+    if "full" in repr(policy.model.trained.recipe).lower():
+        return hf(pretrained=str(folder / "saved"), **more)
+    return hf(pretrained=str(folder / "base"), peft=str(folder / "saved"), **more)
+
+
+@pytest.mark.filterwarnings("ignore:The following .*_pattern keys:RuntimeWarning")  # peft's, of the fused experts
+def test_a_mixture_of_experts_comes_back(tmp_path):
+    shape = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2,
+             "num_key_value_heads": 1, "num_local_experts": 2, "initializer_range": 0.3}  # fmt: skip
+    base = hf(pretrained=str(network_of(tmp_path / "base", "MixtralForCausalLM", **shape)))
+    policy = stirred(policy_of(base, "lora:r=2"))
+    comes_back(policy, saved_and_loaded(policy, tmp_path))
+
+
+def test_a_tokenizer_with_several_templates_is_saved_twice(home, tmp_path):
+    base = hf(pretrained=str(home / "llama"))
+    base.model.tokenizer.chat_template = {"default": "{{ messages }}", "tool": "tools: {{ messages }}"}
+    policy = policy_of(base, "full")
+    for _ in range(2):
+        policy.save(str(tmp_path))
+    folders = [path for path in tmp_path.rglob("*") if path.is_dir()]
+    assert folders and all(path.stat().st_mode & 0o100 for path in folders)
+    hf(pretrained=str(tmp_path), apply_chat_template="tool")
+
+
+@pytest.mark.parametrize("adapter", ["lora:r=2", "full"])
+def test_killed_while_it_overwrites_it_is_no_model_but_never_a_mixture(bases, home, tmp_path, monkeypatch, adapter):
+    policy_of(bases["llama"], adapter).save(tmp_path)
+    right, done = os.replace, []
+
+    def killed(source, target):
+        if done:
+            raise KeyboardInterrupt
+        done.append(target)
+        right(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(policy_module.os, "replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            stirred(policy_of(bases["llama"], adapter.replace("r=2", "r=2,alpha=64"))).save(tmp_path)
+    with pytest.raises(UsageError, match=r"no adapter in this folder|no model in this folder"):
+        back_from(home / "llama", adapter, tmp_path)
+
+
+def test_all_weights_in_the_folder_of_an_adapter(bases, tmp_path):
+    policy_of(bases["llama"]).save(tmp_path)
+    policy = stirred(policy_of(bases["llama"], "full"), 0.1)
+    policy.save(tmp_path)
+    comes_back(policy, hf(pretrained=str(tmp_path)))
+
+
+def test_two_recipes_with_equal_numbers_are_two_laws(bases):
+    one, other = (stirred(policy_of(bases["gpt2"], f"lora:r=2,alpha={alpha}")) for alpha in (4, 64))
+    assert all(torch.equal(p, q) for p, q in zip(one.parameters, other.parameters, strict=True))
+    assert one.identity() != other.identity()
+
+
+def test_a_policy_that_is_frozen_is_itself(bases):
+    one, other = (stirred(policy_of(bases["gpt2"]), seed=seed) for seed in (0, 1))
+    before = one.identity()
+    for policy in (one, other):
+        policy.module.requires_grad_(False)
+    assert one.identity() == before != other.identity()
+
+
+def test_an_adapter_in_half_precision_under_8_bits_is_merged_first(home, halves, tmp_path):
+    """Else its own factors would be rounded to 8 bits too: whole nats off."""
+    halves["llama"].save(tmp_path)
+    load = {"dtype": "bfloat16", "device": "cpu", "quantize": "int8"}
+    back = back_from(home / "llama", "lora", tmp_path, **load)
+    assert not any("lora_" in name for name, _ in back.model.network.named_modules())
+    assert off(back, drawn(halves["llama"])) < 0.1
+
+
+def test_an_adapter_tells_its_base_as_the_user_named_it(bases, home, tmp_path):
+    policy_of(bases["llama"]).save(tmp_path)
+    told = json.loads((tmp_path / "adapter_config.json").read_text())
+    assert told["base_model_name_or_path"] == str(home / "llama")
