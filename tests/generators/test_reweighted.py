@@ -499,8 +499,7 @@ def test_nothing_is_told_of_rows_that_ended_nor_of_what_a_law_cannot_say(worlds,
         assert told(law, caplog) == 0
 
 
-@pytest.mark.parametrize("unwatched", [1, 8])
-@pytest.mark.parametrize("batch_size", [1, 7, 64, 180])
+@pytest.mark.parametrize(("batch_size", "unwatched"), [(7, 1), (7, 8), (64, 1), (180, 8)])
 def test_nothing_is_told_of_slots_that_hold_nothing(worlds, caplog, monkeypatch, batch_size, unwatched):
     """Few slots and many, filled anew and in waves; looked at each step, as on a CPU, or seldom, as on a GPU."""
     right = ReweightedDecoder.__init__
