@@ -139,9 +139,8 @@ class Full:
         for layer in made.modules():
             if isinstance(layer, nn.Embedding):
                 layer.padding_idx = None  # a pad that is also BOS or EOS is read, and torch would give it no gradient
-                layer.requires_grad_(
-                    "Sinusoidal" not in type(layer).__name__
-                )  # positions that are computed, not learned
+                computed = "Sinusoidal" in type(layer).__name__  # positions that no pass gives a gradient
+                layer.requires_grad_(not computed)
         return Trained(made, self)
 
 
