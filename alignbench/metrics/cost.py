@@ -70,7 +70,7 @@ def cost(evidence: Evidence) -> dict[str, Estimate]:
     trained = {} if spent.training is None else asdict(spent.training)
     besides = f"not counted: {spent.uncounted}" if spent.uncounted else ""
     return {
-        "seconds": _once(seconds, "no draw was timed: all were already stored"),
+        "seconds": _once(seconds, "no draw was timed"),
         "tokens_per_second": _once(spent.tokens / seconds if seconds else None, "no draw was timed"),
         **{part: e.noted(besides) for part, e in each.items()},
         "peak_memory_mb": peak.noted(PROCESS) if on_cpu and peak.value is not None else peak,

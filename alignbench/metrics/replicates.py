@@ -114,7 +114,7 @@ def _without_blocks(evidence: Evidence) -> Iterator[Evidence]:
     )
     if own is None or ref is None or (proposal is None) != (evidence.proposal is None):
         return
-    proposed = None if evidence.proposed is None else _number_in_prompt(evidence.proposed[:, 0]) % count
+    proposed = None if evidence.proposed is None else number_in_prompt(evidence.proposed[:, 0]) % count
     for g in range(count):
         yield replace(
             _less(evidence, own, g), ref=picked(evidence.ref, np.flatnonzero(ref != g)),
@@ -162,7 +162,7 @@ def _rank_of_group(draws: Draws, stratum: Array) -> Array:
     return rank
 
 
-def _number_in_prompt(prompt: Array) -> Array:
+def number_in_prompt(prompt: Array) -> Array:
     """(N,) how many rows of its prompt come before each row."""
     order = np.argsort(prompt, kind="stable")
     ranked = prompt[order]

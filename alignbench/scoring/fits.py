@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from alignbench.errors import StoreError
 from alignbench.files import digest, write_atomic
+from alignbench.stats.normaliser import log_z_by_prompt
 from alignbench.store.packed import pack, unpack
-from alignbench.types import Fit
+from alignbench.types import Fit, Scored
 
 _LOG = logging.getLogger(__name__)
+
+
+def with_log_z(fit: Fit, ref: Scored) -> Fit:
+    """The fit with log Ẑ of each prompt and its standard error, nats, from reference draws."""
+    law = ref.log_base if ref.log_proposal is None else ref.log_proposal
+    assert ref.log_target is not None and law is not None
+    log_z, error = log_z_by_prompt(ref.draws.prompt, ref.log_target - law, ref.draws.group, ref.component)
+    return replace(fit, log_z=log_z, log_z_stderr=error)
 
 
 @dataclass(frozen=True)

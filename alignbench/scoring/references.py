@@ -14,14 +14,13 @@ from alignbench.files import digest
 from alignbench.generators.described import identity_of, log_prob_of
 from alignbench.registry import aligner as aligners
 from alignbench.scoring.bench import Bench
-from alignbench.scoring.fits import FitFile, KnownFit
+from alignbench.scoring.fits import FitFile, KnownFit, with_log_z
 from alignbench.seeds import ACCEPT, APART
 from alignbench.stats.mixture import joined_groups, log_proposal
-from alignbench.stats.normaliser import log_z_by_prompt
 from alignbench.target import Target
 from alignbench.types import Array, Distribution, Draws, Fit, Scored
 
-EVIDENCE = 4
+EVIDENCE = 5
 """Raised when what evidence holds, or how it is scored, changes: older files are then measured again."""
 FITS = 1
 """Raised when λ or log Ẑ come out otherwise from the same draws."""
@@ -136,10 +135,7 @@ class References:
         if self._known is not None:
             return self._known.fit
         assert self.target.fit is not None
-        ref, law = self.ref, self.ref.log_base if self.ref.log_proposal is None else self.ref.log_proposal
-        assert ref.log_target is not None and law is not None
-        log_z, error = log_z_by_prompt(ref.draws.prompt, ref.log_target - law, ref.draws.group, ref.component)
-        fit = replace(self.target.fit, log_z=log_z, log_z_stderr=error)
+        fit = with_log_z(self.target.fit, self.ref)
         self._file.write(KnownFit(fit, self.without_p))
         return fit
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 import numpy as np
 
 from alignbench.errors import RunError
-from alignbench.metrics.prompts import left_out, picked
+from alignbench.metrics.prompts import left_out
 from alignbench.reports.compare.contenders import Pair
 from alignbench.reports.table.board import plain_text
-from alignbench.types import Array, Evidence, Scored
+from alignbench.scoring.cut import first_draws
+from alignbench.types import Array, Evidence
 
 SHOWN = 60  # characters of a prompt in a note
 
@@ -28,7 +28,7 @@ def shared(pair: Pair) -> tuple[Evidence, Evidence, list[str]]:
     if pair.first.key.draws != pair.other.key.draws:
         notes.append(f"the first {count} draws of each prompt: one has {pair.first.key.draws}, the other "
                      f"{pair.other.key.draws}")  # fmt: skip
-        a, b = _first_draws(a, count), _first_draws(b, count)
+        a, b = (e if m.key.draws == count else first_draws(e, count) for m, e in ((pair.first, a), (pair.other, b)))
     if pair.first.key.seed != pair.other.key.seed:
         notes.append(f"seeds {pair.first.key.seed} and {pair.other.key.seed}: no draws are shared, nothing cancels")
     absent = [c for c in range(len(a.prompts)) if not (_has(a, c) and _has(b, c))]
@@ -43,19 +43,6 @@ def shared(pair: Pair) -> tuple[Evidence, Evidence, list[str]]:
 
 def _has(evidence: Evidence, prompt: int) -> bool:
     return bool((evidence.own.draws.prompt == prompt).any())
-
-
-def _first_draws(evidence: Evidence, count: int) -> Evidence:
-    proposal = evidence.proposal
-    return replace(
-        evidence, own=_below(evidence.own, count), ref=_below(evidence.ref, count),
-        proposal=None if proposal is None else _below(proposal, count),
-    )  # fmt: skip
-
-
-def _below(scored: Scored, count: int) -> Scored:
-    """The draws of sample number below `count`."""
-    return picked(scored, np.flatnonzero(scored.draws.index < count))
 
 
 def of_each_draw(evidence: Evidence) -> Mapping[str, Array]:

@@ -77,7 +77,7 @@ def spread(found):
 
 def by_position(scored: Scored, count: int) -> Array:
     """Planted: the block of a draw by its place among those that are left."""
-    return replicates._number_in_prompt(scored.draws.prompt) % count
+    return replicates.number_in_prompt(scored.draws.prompt) % count
 
 
 def test_planted_pairing_by_position_does_not_know_what_rows_share(evidence, found, monkeypatch):
