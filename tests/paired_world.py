@@ -10,6 +10,7 @@ from alignbench import metrics
 from alignbench.metrics import distance
 from alignbench.metrics.replicates import Measured, replicates, spelled
 from alignbench.registry import metric
+from alignbench.run.rows import RowKey, measure
 from alignbench.stats import discrete, divergences
 from alignbench.types import Draws, Estimate, Evidence, Fit, Scored, Wanted
 
@@ -88,6 +89,17 @@ def _atoms(law, uniforms):
 def records(evidences, name, ci_over="prompts_given", **more):
     """The row of each generator for the number `name` of `ASKED`."""
     return [_record(e, *ASKED[name], ci_over) | more for e in evidences]
+
+
+def equal_rows(generators, prompts, rng):
+    """Rows of generators that are equal over all prompts, as evaluation on a few prompts gives them for others."""
+    x = rng.normal(size=(generators, prompts))  # each prompt's mean
+    key = RowKey("r", "t", 1, "t", "g", "", "", "b", "b", "t", "", 0, 1, "", f"prompts:{prompts}", "prompts_like_these")
+    draws = Draws.from_texts(np.stack([np.arange(prompts), np.zeros(prompts, int)], axis=1), ["text"] * prompts)
+    fit, names = Fit((), np.zeros((1, 0)), np.zeros((1, 0))), [f"prompt {c}" for c in range(prompts)]
+    of_each = (Scored(draws, {"x": values}, *[None] * 4) for values in x)
+    evidences = [Evidence(own=own, ref=own, fit=fit, prompts=names) for own in of_each]
+    return [measure([("features", {})], key, e)[0].flat() for e in evidences]
 
 
 def _record(evidence, name, part, ci_over):

@@ -16,7 +16,8 @@ import pandas as pd
 
 from alignbench.metrics import range_of
 from alignbench.reports.folders import UNIT
-from alignbench.reports.publish import name_of, parts_of
+from alignbench.reports.publish import name_of
+from alignbench.reports.rows import parts_of
 from alignbench.reports.table.seeds import key_of
 from alignbench.run.rows import safe_name
 from alignbench.types import CEILING

@@ -23,7 +23,9 @@ from alignbench.types import Array, CiOver, Draws, Estimate, Evidence, Scored
 BLOCKS = 20
 """Blocks at most: Student's t with 19 degrees of freedom is 7 % wider than the normal, at 20 times a metric's time."""
 FEWEST = 8
-"""Blocks below which there are no replicates: of fewer, a variance is known to a factor of 1.7 at best."""
+"""Blocks of draws below which there are no replicates: of fewer, a variance is known to a factor of 1.7 at best.
+
+Prompts, each a block, are as many as a task has: from 2 on, as for intervals over them (Student's t, C − 1 degrees)."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +42,8 @@ def replicates(measured: Sequence[Measured], evidence: Evidence, ci_over: CiOver
 
     Block g holds the draws, own, reference and proposal's, whose sample number (or group's rank) within its prompt is
     g modulo G. A part has none where it has no value with an interval, where a replicate cannot be measured, or where
-    there are fewer than `FEWEST` blocks; no metric has any that is shown as a detail, carries λ's error (``at=asked``)
-    or declares ``replicates=False``.
+    there are fewer than `FEWEST` blocks of draws or 2 prompts; no metric has any that is shown as a detail, carries λ's
+    error (``at=asked``) or declares ``replicates=False``.
     The variance of a difference d is (G − 1)/G Σ (d_g − mean)². Source: Shao and Tu, The Jackknife and Bootstrap
     (1995), §2.3; Kott, The delete-a-group jackknife (2001).
     """
@@ -93,7 +95,7 @@ def _rests(evidence: Evidence, ci_over: CiOver, told: Measured) -> Iterator[Evid
     if ci_over == "prompts_like_these":
         prompts = len(evidence.prompts)
         count = min(BLOCKS, prompts)
-        yield from (left_out(evidence, *range(g, prompts, count)) for g in range(count if count >= FEWEST else 0))
+        yield from (left_out(evidence, *range(g, prompts, count)) for g in range(count if count > 1 else 0))
     elif units is not None:
         number, count = units(evidence, **told.params)
         own = _numbered(evidence.own.draws.prompt, number, min(count, BLOCKS))

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from alignbench.reports.folders import UNIT
-from alignbench.reports.rows import WORDS, read_rows, write_rows
+from alignbench.reports.rows import WORDS, parts_of, read_rows, write_rows
 from alignbench.run.rows import safe_name
 
 ASKED = 64
@@ -73,12 +73,6 @@ def _signed(row: pd.Series) -> dict[str, str]:
     return {"task": f"{row['task']}.v{row['task_version']}#{row['task_hash'][:8]}",
             "base": f"{row['base']}#{row['base_id']}", "prompts": "", "draws": str(row["draws"]), "max_tokens": "",
             "seed": str(row["seed"]), "version": ""}  # fmt: skip
-
-
-def parts_of(signature: str) -> Mapping[str, str]:
-    """Name → what a signature says of it; of two parts of one name (a prompt's text may hold a |) the first counts."""
-    parts = [part.partition(":") for part in signature.split("|")]
-    return {name: value for name, colon, value in reversed(parts) if colon}
 
 
 def drawn(unit: pd.DataFrame) -> int:

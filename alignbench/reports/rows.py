@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from itertools import islice
@@ -87,6 +87,12 @@ def _says_something(column: pd.Series) -> bool:
 def _witness(name: str) -> str:
     """The column that says whether a rare one is wanted: means have a spread column even where none has a spread."""
     return "seeds" if name == "seed_sd" else name
+
+
+def parts_of(signature: str) -> Mapping[str, str]:
+    """Name → what a signature says of it; of two parts of one name (a prompt's text may hold a |) the first counts."""
+    parts = [part.partition(":") for part in signature.split("|")]
+    return {name: value for name, colon, value in reversed(parts) if colon}
 
 
 def write_rows(path: Path, rows: pd.DataFrame) -> None:

@@ -10,11 +10,14 @@ from pathlib import Path
 
 import numpy as np
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parents[1] / "stats"))
 
+from paired_world import equal_rows
 from scipy.stats import norm, poisson
 from stats_worlds import World, mixed
 
+from alignbench.reports.table.pairs import difference
 from alignbench.stats import discrete, quasi, selection
 from alignbench.stats import divergences as d
 from alignbench.stats import overlap as o
@@ -172,6 +175,21 @@ class Rare:
         }  # fmt: skip
 
 
+class FewPrompts:
+    """Two generators that are equal over all prompts, beside each other on 2, 3 and 4 of them: paired, and not."""
+
+    def __init__(self):
+        self.truth = {f"difference over {c} prompts{how}": 0.0 for c in (2, 3, 4) for how in ("", ", unpaired")}
+
+    def measure(self, seed):
+        found = {}
+        for c in (2, 3, 4):
+            first, second = equal_rows(2, c, np.random.default_rng((seed, c)))
+            found[f"difference over {c} prompts"] = difference(first, second)
+            found[f"difference over {c} prompts, unpaired"] = difference(first, second | {"replicates": ""})
+        return found
+
+
 class Tally:
     """Counts of what covered, what was printed, and how wide it was."""
 
@@ -200,7 +218,7 @@ class Tally:
         return f"{100 * self.covered / self.intervals:.1f} {100 * (1 - self.printed / self.seeds):.0f} {width}"
 
 
-OTHERS = {"λ fitted": Fitted, "continuous": Ranked, "Poisson": Quasi, "rare": Rare}
+OTHERS = {"λ fitted": Fitted, "continuous": Ranked, "Poisson": Quasi, "rare": Rare, "few prompts": FewPrompts}
 
 
 def tabulate(worlds, seeds):

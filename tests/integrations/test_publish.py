@@ -10,8 +10,8 @@ from published_rows import signature, table, unit
 
 from alignbench.errors import StoreError
 from alignbench.reports.gather import gather
-from alignbench.reports.publish import LOCAL, accepted, drawn, merged, of_enough_draws, parts_of, publish
-from alignbench.reports.rows import read_rows
+from alignbench.reports.publish import LOCAL, accepted, drawn, merged, of_enough_draws, publish
+from alignbench.reports.rows import parts_of, read_rows
 
 LEADERBOARDS = Path(__file__).parents[2] / "leaderboards"
 PUBLISHED = sorted(path for path in LEADERBOARDS.glob("*/*.csv") if path.name != "leaderboard.csv")

@@ -120,7 +120,9 @@ def test_over_prompts_like_these_prompts_leave():
     e = world.evidence(0, each=10)[0]
     left = of("satisfaction", e, LIKE)["always"]
     assert left[4] == metrics.measure("satisfaction", left_out(e, 4))["always"].value and left.size == 9
-    assert of("satisfaction", WORLD.evidence(0, each=10)[0], LIKE) == {}  # 3 prompts
+    few = WORLD.evidence(0, each=10)[0]
+    assert of("satisfaction", few, LIKE)["always"].size == 3  # planted: none under 8, and normal limits instead
+    assert of("satisfaction", left_out(few, 1, 2), LIKE) == {}
     many = PairedWorld(5, prompts=25).evidence(0, each=4)[0]
     left = of("satisfaction", many, LIKE)["always"]
     assert left[4] == metrics.measure("satisfaction", left_out(many, 4, 24))["always"].value and left.size == 20

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from math import isinf
+from math import inf, isinf
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from alignbench.metrics.replicates import replicates_of
+from alignbench.reports.rows import parts_of
 from alignbench.stats.intervals import normal
 from alignbench.stats.ranks import SAME, Numbers, jackknife_error
 from alignbench.types import Estimate
@@ -32,9 +33,9 @@ def difference(first: Record, second: Record) -> Estimate:
     """`first` − `second` in their unit, of two rows of one metric, with a 95 % interval by paired replicates.
 
     Student's t with G − 1 degrees of freedom. Where the rows cannot be paired the standard error is the sum of theirs,
-    the most that it can be whatever they share, and the note begins with "not paired" and says why; of means over seeds
-    it has the seeds' degrees of freedom. Rows of another
-    task, base or judge are not compared. A difference from ∞ is ∞ and has no interval; of two ∞ there is none.
+    the most that it can be whatever they share, and the note begins with "not paired" and says why; it has the degrees
+    of freedom of the row with fewer (`degrees`). Rows of another task, base or judge are not compared. A difference
+    from ∞ is ∞ and has no interval; of two ∞ there is none.
     """
     unlike = _unlike(first, second, APART)
     if unlike:
@@ -57,7 +58,7 @@ def difference(first: Record, second: Record) -> Estimate:
     if errors[0] is None or errors[1] is None:
         return Estimate(a - b, n=n, note=f"{NOT_PAIRED} ({why}), and the error of one is not known: no interval")
     told = f"{NOT_PAIRED} ({why}): the interval holds whatever the two share"
-    df = min(_degrees(first), _degrees(second))
+    df = min(degrees(first), degrees(second))
     return normal(a - b, (errors[0] + errors[1]) ** 2, n=n, df=df, note=told)
 
 
@@ -88,14 +89,25 @@ def numbers(records: Sequence[Record | None], better: str) -> Numbers:
     for i in rows:
         table[i] = found[i]
     value, error = ([np.nan if (x := number(r.get(name))) is None else x for r in told] for name in ("value", "stderr"))
-    df = np.array([_degrees(record) for record in told])
+    df = np.array([degrees(record) for record in told])
     return Numbers(np.array(value, float), table, np.array(error, float), better, df)
 
 
-def _degrees(record: Record) -> float:
-    """Degrees of freedom of a row's own standard error: of a mean, its seeds less one."""
-    seeds = number(record.get("seeds"))
-    return float("inf") if seeds is None else seeds - 1
+def degrees(record: Record) -> float:
+    """Degrees of freedom of a row's own standard error: seeds less one of a mean, prompts less one over prompts."""
+    counts = [number(record.get("seeds")), _prompts(record)]
+    return min((count for count in counts if count is not None), default=inf) - 1
+
+
+def _prompts(record: Record) -> int | None:
+    """How many prompts, or blocks of them, an interval for prompts like these is over; None of another interval.
+
+    2 where a row does not tell: there is no interval over fewer.
+    """
+    if _told(record, "ci_over") != "prompts_like_these":
+        return None
+    left, signed = replicates_of(record), parts_of(_told(record, "signature")).get("prompts", "")
+    return left.size if left is not None else int(signed) if signed.isdecimal() else 2
 
 
 def number(value: Any) -> float | None:

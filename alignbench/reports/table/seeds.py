@@ -14,6 +14,7 @@ from alignbench.metrics import range_of
 from alignbench.metrics.replicates import spelled
 from alignbench.metrics.satisfaction import BIASED
 from alignbench.reports.rows import tidy
+from alignbench.reports.table.pairs import degrees
 from alignbench.stats.intervals import normal, on_logit_scale, spread_or_none, without_interval
 from alignbench.types import Estimate
 
@@ -28,10 +29,10 @@ def with_means(rows: pd.DataFrame) -> pd.DataFrame:
 
     Such a row has no `seed`; `seeds` counts them, `seed_sd` is the standard deviation between them, and its interval is
     Student's t with seeds − 1 degrees, on the log or logit scale where the metric's `range` asks for it: seeds share no
-    draws, no reference draws and no λ. Where all seeds gave the same number, the limits are the means of theirs. A mean
-    of sizes of errors is biased up in each seed alike, which no spread shows: its lower limit is the mean of the seeds'
-    own. Where a seed gave no number, or some but not all gave ∞, there is no mean and the note says so. Mean rows that
-    are there already are made anew.
+    draws, no reference draws and no λ, but their prompts, see `_mean_of`. Where all seeds gave the same number, the
+    limits are the means of theirs. A mean of sizes of errors is biased up in each seed alike, which no spread shows:
+    its lower limit is the mean of the seeds' own. Where a seed gave no number, or some but not all gave ∞, there is no
+    mean and the note says so. Mean rows that are there already are made anew.
     """
     single = rows[rows["seeds"].isna()] if "seeds" in rows else rows
     if single["seed"].nunique() < 2:
@@ -108,8 +109,11 @@ def _replicates(records: Sequence[Record]) -> str:
     """The mean without each seed; "" where some value is infinite.
 
     Differences of two means are then paired by seed, Student's t with seeds − 1 degrees of freedom as the means' own
-    intervals: blocks of draws would know nothing of how λ and training differ between seeds.
+    intervals: blocks of draws would know nothing of how λ and training differ between seeds. For prompts like these
+    there are none: they would know nothing of how other prompts differ.
     """
+    if _like_these(records):
+        return ""
     values = np.array([_number(r["value"]) for r in records], float)
     return spelled((values.sum() - values) / (values.size - 1)) if np.isfinite(values).all() else ""
 
@@ -137,17 +141,45 @@ def _estimate(seeds: Sequence[int], records: Sequence[Record | None], span: Span
         return Estimate(None, n=n, note=f"no mean over {count} seeds: {_why_not(records, len(infinite))}"), None
     if infinite:
         return Estimate(infinite[0], n=n, note=f"the same in each of {count} seeds").noted(_notes(records)), None
-    spread = float(np.std(values, ddof=1))
-    mean = normal(float(np.mean(values)), (spread / sqrt(count)) ** 2, n=n, df=count - 1)
-    if {r["stderr"] for r in records if r is not None} != {0.0}:  # else exact in each, and so is the mean
+    return _of_seeds(seeds, [r for r in records if r is not None], span)
+
+
+def _of_seeds(seeds: Sequence[int], records: Sequence[Record], span: Span) -> tuple[Estimate, float]:
+    """The same where each seed has a finite number."""
+    mean, spread = _mean_of(records)
+    if {r["stderr"] for r in records} != {0.0}:  # else exact in each, and so is the mean
         mean = spread_or_none(mean, "the seeds do not differ")
-    how = "interval by Student's t over them" if mean.stderr else ""
-    mean = _within(mean, span) if mean.stderr else _alike(mean, [r for r in records if r is not None])
-    if mean.stderr and all(BIASED in str(r["note"]) for r in records if r is not None):
-        mean = _biased(mean, [_number(r["ci_low"]) for r in records if r is not None])
+    how = f"interval by Student's t over them{' and over prompts' if _like_these(records) else ''}"
+    how = how if mean.stderr else ""
+    mean = _within(mean, span) if mean.stderr or spread else _alike(mean, records)
+    if mean.stderr and all(BIASED in str(r["note"]) for r in records):
+        mean = _biased(mean, [_number(r["ci_low"]) for r in records])
         how = f"{how}, but for the lower limit, the mean of theirs" if mean.stderr else ""
-    told = "; ".join(filter(None, (f"mean of {count} seeds ({', '.join(map(str, seeds))})", how, mean.note)))
+    told = "; ".join(filter(None, (f"mean of {len(seeds)} seeds ({', '.join(map(str, seeds))})", how, mean.note)))
     return replace(mean, note=told).noted(_notes(records)), spread
+
+
+def _mean_of(records: Sequence[Record]) -> tuple[Estimate, float]:
+    """The mean over seeds by Student's t, and the standard deviation between them, divisor seeds − 1.
+
+    Seeds share their prompts, so that their spread knows nothing of other prompts. For prompts like these the variance
+    over prompts is added, at the most that it can be whatever seeds share: the square of their mean standard error.
+    """
+    count, values = len(records), [float(r["value"]) for r in records]
+    n, spread = int(sum(_number(r["n"]) or 0 for r in records)), float(np.std(values, ddof=1))
+    mean = normal(float(np.mean(values)), (spread / sqrt(count)) ** 2, n=n, df=count - 1)
+    if not _like_these(records):
+        return mean, spread
+    errors = [error for r in records if (error := _number(r["stderr"])) is not None]
+    if len(errors) < count:
+        return without_interval(mean, "no interval: some seed has none over its prompts"), spread
+    df = min(count - 1, *map(degrees, records))
+    variance = (spread / sqrt(count)) ** 2 + float(np.mean(errors)) ** 2
+    return normal(float(np.mean(values)), variance, n=n, df=df), spread
+
+
+def _like_these(records: Sequence[Record]) -> bool:
+    return bool(records[0]["ci_over"] == "prompts_like_these")
 
 
 def _span(record: Record) -> Span:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from paired_world import BETTER, PairedWorld, kl_alone, records
-from scipy.stats import ttest_rel
+from paired_world import BETTER, PairedWorld, equal_rows, kl_alone, records
+from scipy.stats import t, ttest_rel
 
 from alignbench.metrics.replicates import replicates_of, spelled
 from alignbench.reports.table.pairs import NOT_PAIRED, STILL, difference, not_paired, numbers
@@ -111,6 +111,52 @@ def test_means_over_other_seeds_have_their_seeds_degrees_of_freedom():
     assert (got.ci_high - got.value) / got.stderr == pytest.approx(12.7062, abs=1e-4)
     far = numbers([mean_over_seeds([0.0, 1.0]), row(12.0, stderr=0.5, replicates="")], "lower")
     assert ranks(far).high.tolist() == [2, 2]  # 11.5 standard errors, one degree of freedom: p = 0.028, of two 0.055
+
+
+# --- prompts like these
+
+
+LIKE = {"ci_over": "prompts_like_these", "signature": "alignbench|prompts:3|seed:0"}
+
+
+@pytest.mark.parametrize(("more", "df"), [
+    ({}, 2), ({"signature": "alignbench|prompts:9"}, 8), ({"signature": ""}, 1), ({"signature": "prompts:x"}, 1),
+    ({"replicates": spelled([1.0, 1.1, 0.9, 1.2]), "seed": 1}, 3), ({"seeds": 2}, 1), ({"seeds": 9}, 2),
+])  # fmt: skip
+def test_rows_over_prompts_have_their_prompts_degrees_of_freedom(more, df):
+    """Planted bug: the normal, as if three prompts knew their standard deviation."""
+    got = difference(row(2.0, ()) | LIKE | more, row(1.0, ()) | LIKE | more | {"seed": 0})
+    assert got.stderr == pytest.approx(0.6) and got.note.startswith(NOT_PAIRED)
+    assert (got.ci_high - got.value) / got.stderr == pytest.approx(t.ppf(0.975, df), rel=1e-6)
+    far = numbers([row(1.0, ()) | LIKE | more, row(12.0, ()) | LIKE | more], "lower")
+    assert ranks(far).high[0] == (1 if t.sf(11 / 0.6, df) <= 0.025 else 2)
+
+
+def test_a_few_prompts_are_paired_with_their_degrees_of_freedom():
+    first, second = equal_rows(2, 3, np.random.default_rng(0))
+    x, y = np.random.default_rng(0).normal(size=(2, 3))
+    got, exact = difference(first, second), ttest_rel(x, y).confidence_interval()
+    assert (got.ci_low, got.ci_high) == pytest.approx((exact.low, exact.high), rel=1e-5)
+
+
+@pytest.mark.parametrize("prompts", [2, 3])
+def test_four_equal_rows_are_seldom_ranked_on_a_few_prompts(prompts):
+    """Planted bug: with normal limits some limit was wrong in 31 % of seeds at 2 prompts, in 11 % at 3."""
+    seeds = 40
+    tables = [equal_rows(4, prompts, np.random.default_rng((seed, prompts))) for seed in range(seeds)]
+    for more in ({}, {"replicates": ""}):
+        found = [ranks(numbers([r | more for r in rows], "lower")) for rows in tables]
+        wrong = [(f.low > 1).any() or (f.high < 4).any() for f in found]
+        assert np.mean(wrong) <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / seeds)
+
+
+def test_a_mean_over_seeds_knows_that_other_prompts_differ():
+    """Planted bug: seeds share their prompts, and their spread was all that the mean could err over others."""
+    mean = mean_over_seeds([1.0, 1.1, 1.2], ci_over="prompts_like_these", signature="a|prompts:3", stderr=0.3)
+    assert mean["stderr"] == pytest.approx(np.sqrt(0.01 / 3 + 0.3**2)) and "over prompts" in mean["note"]
+    assert replicates_of(mean) is None
+    bare = mean_over_seeds([1.0, 1.1, 1.2], ci_over="prompts_like_these", stderr=None)
+    assert pd.isna(bare["stderr"]) and pd.isna(bare["ci_high"]) and "no interval: some seed has none" in bare["note"]
 
 
 # --- exact worlds: 400 seeds of more of this are in tests/bench/paired_differences.py ---------------------------------
