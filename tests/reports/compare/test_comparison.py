@@ -12,7 +12,7 @@ from rich.console import Console
 from alignbench.generators.hf.series import step_of
 from alignbench.metrics.prompts import picked
 from alignbench.reports.compare import compared as module
-from alignbench.reports.compare import contenders, regression
+from alignbench.reports.compare import contenders, regression, shifts
 from alignbench.reports.compare.checkpoints import sparkline
 from alignbench.reports.compare.compared import Compared, Comparison, Difference, compare, differences
 from alignbench.reports.compare.contenders import Contender, Measured
@@ -106,6 +106,19 @@ def test_draws_that_were_left_out_are_compared_by_blocks():
     part = replace(b, own=picked(b.own, np.arange(2, DRAWS)))
     found = between(a, part)
     assert found.difference.stderr is not None and found.p_value is not None
+
+
+def test_as_many_draws_of_other_numbers_are_no_pairs():
+    """Planted bug: pairs by place alone, of two generators that each lost another draw."""
+    common = np.arange(DRAWS) ** 2.0
+    a, b = evidence(common), evidence(common + 1 + np.arange(DRAWS) % 2 / 100)
+    a, b = (replace(e, own=picked(e.own, np.delete(np.arange(DRAWS), gone))) for e, gone in ((a, 0), (b, DRAWS - 1)))
+    assert not module.aligned(a, b) and module.aligned(a, a)
+    value = between(a, b).difference.value
+    assert value == pytest.approx(b.own.features["x"].mean() - a.own.features["x"].mean())
+    told = shifts.shifts(a, b)[0].difference
+    assert told.ci_low is None and "cannot be paired" in told.note
+    assert {e.index for e in shifts._examples(a, b)} == set(range(1, DRAWS - 1))
 
 
 # --- what is not tested -----------------------------------------------------------------------------------------------
@@ -272,6 +285,9 @@ def outcome(first, other, interval=None, p=None, better="lower"):
     ("m:0.05", (0.1, 0.9), "lower", True),
     ("m", (0.1, 0.9), "higher", False),  # planted: the direction ignored
     ("m", (-0.9, -0.1), "higher", True),
+    ("m", (-0.9, 0.1), "higher", False),  # planted: its other limit
+    ("m:0.2", (-0.9, -0.1), "higher", False),
+    ("m:0.05", (-0.9, -0.1), "higher", True),
     ("m", None, "lower", None),
 ])  # fmt: skip
 def test_a_regression_is_an_interval_wholly_beyond_the_margin(words, interval, better, regressed):

@@ -100,10 +100,11 @@ def test_the_front_is_over_what_every_row_has() -> None:
     assert "kl_target ↓, perplexity ↓" in line and "1 of 5 rows" in line
 
 
-def test_diversity_is_nearness_to_draws_of_p() -> None:
-    """Planted bug: the most diverse row, far above p's own 0.5, was on the front."""
+@pytest.mark.parametrize("far", [0.99, 0.1])
+def test_diversity_is_nearness_to_draws_of_p(far: float) -> None:
+    """Planted bugs: the most diverse row, far above p's own 0.5, was on the front; the least diverse, far below it."""
     kinds = {"metric": "distinct", "part": "distinct_2", "better": ""}
-    points = {"near": 0.55, "wild": 0.99, "draws of p": 0.5}
+    points = {"near": 0.55, "wild": far, "draws of p": 0.5}
     who = {name: {"generator": name} if name == "draws of p" else {} for name in points}
     own = {name: "" if name == "draws of p" else name for name in points}
     table = table_of(
