@@ -239,7 +239,6 @@ class Evidence:
     references: Sequence[Sequence[str]] | None = None
     cost: Cost = field(default_factory=Cost)
     proposed: Array | None = None  # (N, 3) prompt, proposals, accepted of every draw asked for, left out ones too
-    spent: Array | None = None  # (N, 4) prompt, tokens decoded, model calls and proposals of every draw asked for
     categories: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # categorical feature → its categories
     selection: Selection | None = None  # how π picks among draws of a proposal, where that is what it does
     proposal: Scored | None = None  # draws of that proposal, log q as `log_gen`; None: it is the base

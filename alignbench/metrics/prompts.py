@@ -76,7 +76,7 @@ def left_out(evidence: Evidence, *gone: int) -> Evidence:
         own=_without(evidence.own, gone), ref=_without(evidence.ref, gone), fit=replace(fit, **shorter),
         prompts=[text for c, text in enumerate(evidence.prompts) if c not in gone],
         references=None if references is None else [r for c, r in enumerate(references) if c not in gone],
-        proposed=_rest(evidence.proposed, gone), spent=_rest(evidence.spent, gone),
+        proposed=_rest(evidence.proposed, gone),
         proposal=None if evidence.proposal is None else _without(evidence.proposal, gone),
         selection=_selecting(evidence.selection, gone),
     )  # fmt: skip
@@ -107,10 +107,10 @@ def _selecting(selection: Selection | None, gone: Sequence[int]) -> Selection | 
     return replace(selection, log_beta=tuple(beta for c, beta in enumerate(selection.log_beta) if c not in gone))
 
 
-def _rest(asked: Array | None, gone: Sequence[int]) -> Array | None:
+def _rest(proposed: Array | None, gone: Sequence[int]) -> Array | None:
     """(N, 3) without the rows of some prompts, those of later prompts moved up."""
-    if asked is None:
+    if proposed is None:
         return None
-    rest = asked[~np.isin(asked[:, 0], gone)].copy()
+    rest = proposed[~np.isin(proposed[:, 0], gone)].copy()
     rest[:, 0] = _moved_up(rest[:, 0], gone)
     return np.asarray(rest)

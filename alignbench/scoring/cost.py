@@ -6,8 +6,6 @@ import sys
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
 try:
     import resource
 except ImportError:  # Windows does not say
@@ -15,30 +13,25 @@ except ImportError:  # Windows does not say
 
 from alignbench.generators.described import described, drawn_on
 from alignbench.store.draws import Stored
-from alignbench.types import Array, Cost, Draws, Sampler, Training
+from alignbench.types import Cost, Draws, Sampler, Training
 
 
 def cost_of(stored: Stored, own: Draws, generator: Sampler, training: Training | None) -> Cost:
     """The cost of the stored draws, of which `own` were kept, and of the `training` before."""
+    drawn = stored.draws
     return replace(
-        counted(spent_on(stored.draws), len(own)), seconds=stored.seconds, peak_bytes=_peak_bytes(),
-        device=described(generator).device, training=training,
+        counted(drawn), seconds=stored.seconds, kept=len(own), exhausted=len(drawn) - len(own),
+        peak_bytes=_peak_bytes(), device=described(generator).device, training=training,
         uncounted="; ".join(filter(None, (described(law).uncounted for law in drawn_on(generator)))),
     )  # fmt: skip
 
 
-def spent_on(drawn: Draws) -> Array:
-    """(N, 4) prompt, tokens decoded, model calls and proposals of every draw."""
+def counted(drawn: Draws) -> Cost:
+    """What draws themselves say that they took: tokens, model calls and proposals."""
     tokens = drawn.length if drawn.spent is None else drawn.spent
     calls = tokens if drawn.calls is None else drawn.calls
-    proposals = np.ones(len(drawn), int) if drawn.proposals is None else drawn.proposals
-    return np.stack([drawn.prompt, tokens, calls, proposals], axis=1)
-
-
-def counted(spent: Array, kept: int) -> Cost:
-    """What can be counted of draws: the sums of what each was `spent` on, see `spent_on`, of which `kept` were kept."""
-    _, tokens, calls, proposals = map(int, spent.sum(axis=0))
-    return Cost(tokens=tokens, calls=calls, proposals=proposals, kept=kept, exhausted=len(spent) - kept)
+    proposals = len(drawn) if drawn.proposals is None else drawn.proposals.sum()
+    return Cost(tokens=int(tokens.sum()), calls=int(calls.sum()), proposals=int(proposals))
 
 
 def reset_peak() -> None:

@@ -23,7 +23,7 @@ def first_draws(evidence: Evidence, count: int) -> Evidence:
     kept = replace(
         evidence, own=_first(evidence.own, count), ref=_first(evidence.ref, count),
         proposal=None if evidence.proposal is None else _first(evidence.proposal, count),
-        proposed=_first_rows(evidence.proposed, count), spent=_first_rows(evidence.spent, count),
+        proposed=_asked_first(evidence.proposed, count),
     )  # fmt: skip
     fit = kept.fit if kept.fit.log_z is None else with_log_z(kept.fit, kept.ref)
     return replace(kept, fit=fit, cost=_cost(kept), rescoring=_rescoring(kept))
@@ -34,18 +34,26 @@ def _first(scored: Scored, count: int) -> Scored:
     return picked(scored, np.flatnonzero(scored.draws.index % APART < count))
 
 
-def _first_rows(asked: Array | None, count: int) -> Array | None:
-    """The first `count` rows of each prompt (column 0) of a table with a row for each draw that was asked for."""
-    return None if asked is None else asked[number_in_prompt(asked[:, 0]) < count]
+def _asked_first(proposed: Array | None, count: int) -> Array | None:
+    """The first `count` rows of each prompt of (N, 3), which has a row for each draw that was asked for, in order."""
+    return None if proposed is None else proposed[number_in_prompt(proposed[:, 0]) < count]
 
 
 def _cost(evidence: Evidence) -> Cost:
-    """Counts of what is left, none where it was not counted draw by draw; seconds are not known of a part."""
-    cost, spent = evidence.cost, evidence.spent
-    counts = Cost() if spent is None else counted(spent, len(evidence.own.draws))
+    """Counts of the draws that are left; all 0, where nothing was drawn for it, as for draws of p.
+
+    Seconds are known of all draws together only, and so are tokens and calls of those that ran out of proposals.
+    """
+    cost, own, asked = evidence.cost, evidence.own.draws, evidence.proposed
+    if not cost.kept:
+        return cost
+    counts, exhausted = counted(own), 0
+    if asked is not None and len(asked) > len(own):
+        counts, exhausted = Cost(proposals=int(asked[:, 1].sum())), len(asked) - len(own)
     return replace(
-        counts, peak_bytes=cost.peak_bytes, device=cost.device, uncounted=cost.uncounted, training=cost.training
-    )
+        cost, seconds=None, kept=len(own), exhausted=exhausted,
+        tokens=counts.tokens, calls=counts.calls, proposals=counts.proposals,
+    )  # fmt: skip
 
 
 def _rescoring(evidence: Evidence) -> float | None:

@@ -11,7 +11,7 @@ import numpy as np
 from alignbench.errors import RunError, UsageError, brief
 from alignbench.generators.described import called, described, log_prob_of
 from alignbench.scoring.bench import Bench
-from alignbench.scoring.cost import cost_of, reset_peak, spent_on
+from alignbench.scoring.cost import cost_of, reset_peak
 from alignbench.scoring.references import References
 from alignbench.scoring.trust import rescored
 from alignbench.seeds import APART
@@ -43,7 +43,7 @@ def evidence_of(references: References, label: str, generator: Sampler, training
         references, scores.own, ref, cost=cost_of(stored, own, generator, training),
         reasons=scores.reasons, rescoring=scores.rescoring,
         selection=described(generator).selection, is_base=generator is bench.base,
-        proposed=_proposed(stored.draws), spent=spent_on(stored.draws), proposal=_weighed(references, proposal),
+        proposed=_proposed(stored.draws), proposal=_weighed(references, proposal),
         remark=described(generator).remark,
         truncates=described(generator).truncates, truth=_truth(references, generator),
     )  # fmt: skip

@@ -20,7 +20,7 @@ from alignbench.stats.mixture import joined_groups, log_proposal
 from alignbench.target import Target
 from alignbench.types import Array, Distribution, Draws, Fit, Scored
 
-EVIDENCE = 5
+EVIDENCE = 4
 """Raised when what evidence holds, or how it is scored, changes: older files are then measured again."""
 FITS = 1
 """Raised when λ or log Ẑ come out otherwise from the same draws."""
