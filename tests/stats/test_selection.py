@@ -326,14 +326,13 @@ def test_a_rank_that_shuns_the_target_leaves_too_few_draws_in_common():
 
 
 def test_a_rank_that_no_draw_shows_is_put_in_numbers():
-    """Five ranks, the lowest rare: where no draw has it, the interval cannot know of it, and the note does."""
+    """Five ranks, the lowest rare: where no draw has it, the upper limit allows for it and the note says so."""
     rank = np.repeat([1.0, 2.0, 3.0, 4.0], [20, 60, 80, 40])
     prompt, r = np.zeros(rank.size, int), np.zeros(rank.size)
     found = divergences(prompt, r, Selection("best", 4), None, rank)
-    low = 3 / 200
-    assert f"share ≤ 0.015 of base draws: as much of p would add {3 * low * np.log(1 / low):.2g} nats" in (
-        found["kl_target"].note
-    )
+    more = 3 * 3 / 200 * np.log(200 / 3)
+    assert f"a rank lower than all seen, which could add {more:.2g} nats" in found["kl_target"].note
     assert "lower" not in found["kl_reverse"].note
+    assert found["kl_target"].ci_high > found["kl_target"].value + more
     for seen in (np.append(rank[1:], 0.0), np.arange(200.0), np.repeat([0.0, 1.0], 100)):  # once; all apart; two ranks
         assert "lower" not in divergences(prompt, r, Selection("best", 4), None, seen)["kl_target"].note
