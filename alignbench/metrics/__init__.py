@@ -19,7 +19,8 @@ To add one: a function ``(evidence, *, …)`` with ``@metric(needs={"log_gen"}, 
 imported below (a plug-in's file is found by `--include_path`). `needs` names entries of `CAPABILITIES`; `better` is
 "lower", "higher" or "", or a mapping from parts (or the beginnings of parts) to these; `parts` names the parts of a
 metric with several, so that each can say why it is missing; `check` is called with the parameters before anything is
-sampled and raises UsageError; `range` is (lowest, highest), or a mapping like `better`: means over seeds keep to it;
+sampled and raises UsageError; `range` is (lowest, highest), or a mapping like `better`: limits keep to it, those of
+means over prompts and seeds too;
 `opt_in=True` keeps a metric out of tasks that do not name it, `detail=True` out of leaderboards that do not;
 `replicates=False` keeps one that is slow or not smooth from being measured again without each block of draws, and
 `units` says which draws leave together, see `replicates.py`; `runs_code=True` says that its arguments name code.
@@ -32,6 +33,7 @@ from typing import Any
 
 from alignbench.errors import RunError, brief, plain_failures
 from alignbench.registry import metric
+from alignbench.stats.intervals import inside
 from alignbench.types import Estimate, Evidence
 
 CAPABILITIES: Mapping[str, Callable[[Evidence], bool]] = {
@@ -82,7 +84,13 @@ def measure(name: str, evidence: Evidence, **params: Any) -> dict[str, Estimate]
     parts = {"": answer} if isinstance(answer, Estimate) else answer
     if not isinstance(parts, Mapping) or not all(isinstance(e, Estimate) for e in parts.values()):
         raise RunError(f"metric '{name}' gave {brief(answer)}, not an Estimate or a mapping from parts to Estimates")
-    return {str(part): estimate for part, estimate in parts.items()}
+    return within_range(name, parts)
+
+
+def within_range(name: str, parts: Mapping[str, Estimate]) -> dict[str, Estimate]:
+    """The parts of the metric `name`, with limits inside the `range` that it declares."""
+    spans = {part: range_of(name, part) for part in parts}
+    return {str(part): e if (span := spans[part]) is None else inside(e, span) for part, e in parts.items()}
 
 
 def better(name: str, part: str = "") -> str:
@@ -141,4 +149,5 @@ __all__ = [
     "references",
     "satisfaction",
     "winning",
+    "within_range",
 ]

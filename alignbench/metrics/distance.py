@@ -15,7 +15,13 @@ from alignbench.metrics.weighed import BOUNDED, by_weights, weighed
 from alignbench.registry import metric
 from alignbench.stats import divergences, overlap, selection
 from alignbench.stats.divergences import Sample
-from alignbench.stats.intervals import mean_over_prompts, spread_or_none, told_by_enough, without_interval
+from alignbench.stats.intervals import (
+    mean_over_prompts,
+    spread_or_none,
+    told_by_enough,
+    without_interval,
+    without_rounding,
+)
 from alignbench.stats.moments import with_lambda_error
 from alignbench.stats.weights import is_boolean
 from alignbench.types import Array, Estimate, Evidence, Scored, Selection
@@ -53,7 +59,7 @@ def _known(*, at: str = "fitted", seed: int = 0) -> None:
 @metric(
     needs={"ref"},
     better={"kl_": "lower", "tv": "lower", "js": "lower", "log_z": ""},
-    range={"tv": (0, 1)},
+    range={"tv": (0, 1), "js": (0, float(np.log(2)))},
     parts=PARTS,
     check=_known,
 )
@@ -74,7 +80,8 @@ def divergence(evidence: Evidence, *, at: str = "fitted", seed: int = 0) -> dict
         note = _lam_note(evidence)
         parts = _at(evidence, seed).items()
         found = {part: e.noted(note) if _says(e) and _of_p(evidence, part) else e for part, e in parts}
-    return {part: e.noted(evidence.remark) if _says(e) and part != "log_z" else e for part, e in found.items()}
+    settled = {part: without_rounding(e) for part, e in found.items()}
+    return {part: e.noted(evidence.remark) if _says(e) and part != "log_z" else e for part, e in settled.items()}
 
 
 def _says(estimate: Estimate) -> bool:

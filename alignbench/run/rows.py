@@ -147,7 +147,7 @@ def _rows(told: Measured, left: Mapping[str, Array], key: RowKey, evidence: Evid
 def _numbers(name: str, evidence: Evidence, ci_over: CiOver, params: Mapping[str, Any]) -> Mapping[str, Estimate]:
     if ci_over == "prompts_given":
         return metrics.measure(name, evidence, **params)
-    return over_prompts(lambda some: metrics.measure(name, some, **params), evidence)
+    return metrics.within_range(name, over_prompts(lambda some: metrics.measure(name, some, **params), evidence))
 
 
 def _left_out(evidence: Evidence) -> str:

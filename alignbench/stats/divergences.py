@@ -170,10 +170,12 @@ a coefficient fitted to rounding is noise (a tiny GPT-2 under top_k=9, 16 draws:
 
 
 def kl_base(prompt: Array, k1: Array, rao_blackwell: Array | None = None, group: Array | None = None) -> Estimate:
-    """KL(π‖a) in nats from own draws: RB + c (k1 − RB), c by regression within prompts.
+    """KL(π‖a) in nats from own draws: RB + c (k1 − RB), each draw's c by regression on all others, within prompts.
 
     `k1` (B,) = log π − log a; `rao_blackwell` (B,) = Σ_t KL(π(·|x_<t)‖a(·|x_<t)), None where it is not known. Their
-    difference has mean 0. RB alone is not always the quieter: an exact sampler of a hard target has constant k1.
+    difference has mean 0, and no c depends on the draw that it is used for, so that nothing is biased: one c for all
+    was off by 0.35 standard errors, from 32 draws of a law that nearly keeps a hard constraint. RB alone is not always
+    the quieter: an exact sampler of a hard target has constant k1.
     """
     k1 = np.asarray(k1, float)
     if rao_blackwell is None:
@@ -182,11 +184,25 @@ def kl_base(prompt: Array, k1: Array, rao_blackwell: Array | None = None, group:
     rb = np.asarray(rao_blackwell, float)
     if not (np.all(np.isfinite(rb)) and np.all(np.isfinite(k1))):
         return Estimate(np.inf, n=k1.size, note="π says what the base cannot")
-    noise = _within(prompt, k1 - rb)
-    spread = float(noise @ noise)
-    told_apart = spread > ROUNDING**2 * k1.size
-    c = -float(_within(prompt, rb) @ noise) / spread if told_apart else 0.0
-    return told_by_enough(spread_or_none(mean_over_prompts(prompt, rb + c * (k1 - rb), group)), prompt, group)
+    values = rb + _coefficients(prompt, rb, k1 - rb, group) * (k1 - rb)
+    return told_by_enough(spread_or_none(mean_over_prompts(prompt, values, group)), prompt, group)
+
+
+def _coefficients(prompt: Array, values: Array, noise: Array, group: Array | None) -> Array:
+    """(B,) minus the slope of `values` in `noise` within prompts, for each draw without the unit that it is in.
+
+    0 where the others' noise is rounding.
+    """
+    spread, shared, lost = 0.0, 0.0, np.empty((values.size, 2))
+    for rows, unit in strata(prompt, group):
+        x, y = noise[rows] - noise[rows].mean(), values[rows] - values[rows].mean()
+        spread, shared = spread + float(x @ x), shared + float(x @ y)
+        xx, xy, xs, ys, size = unit_sums(np.stack([x * x, x * y, x, y, np.ones(x.size)], axis=1), unit).T
+        rest = np.maximum(rows.size - size, 1.0)  # a unit that is all of its prompt has sums of 0
+        lost[rows] = np.stack([xx + xs * xs / rest, xy + xs * ys / rest], axis=1)[unit]
+    left = spread - lost[:, 0]
+    told = left > ROUNDING**2 * values.size
+    return -np.divide(shared - lost[:, 1], left, out=np.zeros(values.size), where=told)
 
 
 def _kl_estimate(sample: Sample, gap: Array) -> Estimate:
@@ -229,11 +245,3 @@ def _covered(ref: Sample) -> float:
         if w.any():
             shares.append(float(w[ref.excess[rows] < np.inf].sum() / w.sum()))
     return float(np.mean(shares))
-
-
-def _within(prompt: Array, values: Array) -> Array:
-    """Values less their prompt's mean."""
-    off = np.empty(values.size)
-    for rows, _ in strata(prompt):
-        off[rows] = values[rows] - values[rows].mean()
-    return off

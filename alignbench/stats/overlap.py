@@ -17,6 +17,7 @@ from alignbench.stats.divergences import Sample
 from alignbench.stats.intervals import (
     FLAT,
     Z95,
+    folded,
     mean_over_prompts,
     moved,
     normal,
@@ -70,6 +71,11 @@ def tv(own: Sample, ref: Sample) -> Estimate:
         return Estimate.missing(refused, n=np.size(own.prompt))
     prompts = _prompts(own, ref)
     answer = _with_few_hits(spread_or_none(_sum_of(own, ref, prompts, _tv_of_prompt)), own, lambda s: 1 - s)
+    return folded(_near_zero(answer, prompts), 1.0)
+
+
+def _near_zero(answer: Estimate, prompts: Prompts) -> Estimate:
+    """The TV with a lower limit that makes up for what the error of log Ẑ feigns."""
     feigned = float(np.mean([_feigned(prompt) for _, _, prompt in prompts]))
     if answer.ci_low is None or answer.stderr is None or feigned < answer.stderr / 100:
         return answer
@@ -94,7 +100,7 @@ def js(own: Sample, ref: Sample) -> Estimate:
     lost = np.array([_js_lost(prompt) for _, _, prompt in prompts])
     shifted = moved(answer, answer.value + float(lost.mean())) if answer.value is not None else answer
     answer = spread_or_none(_at_least(shifted, 2 * float((lost**2).sum()) / lost.size**2))
-    return _with_few_hits(answer, own, _js_of_share)
+    return folded(_with_few_hits(answer, own, _js_of_share), float(np.log(2)))
 
 
 HITS = 10

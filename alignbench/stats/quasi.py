@@ -12,8 +12,8 @@ import numpy as np
 from scipy.special import rel_entr
 
 from alignbench.errors import UsageError
-from alignbench.stats.intervals import normal, on_root_scale, satterthwaite, spread_or_none
-from alignbench.stats.jackknife import leave_out, strata
+from alignbench.stats.intervals import folded, hull, normal, on_root_scale, satterthwaite, spread_or_none
+from alignbench.stats.jackknife import corrected, each_left_out, strata, tilts
 from alignbench.stats.normaliser import scaled
 from alignbench.stats.weights import LOGS, SHARES, cells, p_draws, refusal
 from alignbench.types import Array, Estimate
@@ -30,6 +30,7 @@ PARTS = ("acceptance", "tv_bound", "tv", "kl_target", "kl_reverse", "js", "kl_ba
 
 BY_SHARES = ("tv_bound", "tv", "js")
 NEAR_ZERO = ("kl_target", "kl_reverse", "js")  # squares of a distance near 0
+TOP = {"acceptance": 1.0, "tv_bound": 1.0, "tv": 1.0, "js": float(np.log(2))}
 
 
 def exact(weights: Array, beta: float, masses: Array | None = None, log_base: Array | None = None) -> Array:
@@ -75,16 +76,20 @@ def quasi_rejection(
         return {part: Estimate.missing(why, n=n) for part, why in refused.items()}
     offset = np.zeros(n) if log_base is None else np.asarray(log_base, float)
     table = [_of_prompt(r[rows], offset[rows], unit, beta) for rows, unit in strata(prompt, group)]
-    values, variances = (np.array(x) for x in zip(*table, strict=True))
+    numbers = np.array(table)  # (C, 4, 7)
     worth = p_draws(prompt, r)
-    means, errors = values.mean(axis=0), variances.sum(axis=0) / len(table) ** 2
-    answer = {}
-    for k, part in enumerate(PARTS):
-        df = satterthwaite(variances[:, k], worth)
-        number = normal(float(means[k]), float(errors[k]), n=n, df=df)
-        number = replace(on_root_scale(number) if part in NEAR_ZERO else number, ess=float(worth.sum()))
-        answer[part] = Estimate.missing(refused[part], n=n) if refused[part] else spread_or_none(number)
-    return answer
+    found = {part: replace(_mean(part, numbers[:, :, k], worth), n=n) for k, part in enumerate(PARTS)}
+    return {part: Estimate.missing(refused[part], n=n) if refused[part] else e for part, e in found.items()}
+
+
+def _mean(part: str, table: Array, worth: Array) -> Estimate:
+    """Mean over prompts of a part, from its value, variance, least and greatest on the path of each (C, 4)."""
+    values, variances, lows, highs = table.T
+    df = satterthwaite(variances, worth)
+    answer = normal(float(values.mean()), float(variances.sum()) / values.size**2, n=0, df=df)
+    answer = hull(on_root_scale(answer) if part in NEAR_ZERO else answer, values, lows, highs)
+    answer = answer if part not in TOP else folded(answer, TOP[part])
+    return spread_or_none(replace(answer, ess=float(worth.sum())))
 
 
 def _carried(prompt: Array, r: Array, beta: float) -> float:
@@ -113,13 +118,21 @@ def _weights(r: Array, beta: float) -> tuple[Array, float]:
     return w, float(np.exp(np.log(beta) - shift))
 
 
-def _of_prompt(r: Array, log_base: Array, unit: Array, beta: float) -> tuple[Array, Array]:
+def _of_prompt(r: Array, log_base: Array, unit: Array, beta: float) -> Array:
+    """(4, 7) of each part the value, its variance, and the least and greatest on the path of `tilts`."""
     w, limit = _weights(r, beta)
 
     def parts(kept: Array) -> Array:
         return exact(w[kept], limit, log_base=log_base[kept])
 
-    return leave_out(parts, unit)
+    whole, without = each_left_out(parts, unit)
+    if not np.isfinite(without).all():
+        return np.array([*corrected(whole, without), *np.full((2, whole.size), np.nan)])
+    paths = [
+        [exact(w, limit, law / law.sum(), log_base)[k] for law in tilts(without[:, k])[:, unit]]
+        for k in range(whole.size)
+    ]
+    return np.array([*corrected(whole, without), np.min(paths, axis=1), np.max(paths, axis=1)])
 
 
 def log_beta_for_acceptance(log_weight: Array, acceptance: float) -> float:

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from alignbench.stats.intervals import normal, satterthwaite, spread_or_none
+from alignbench.stats.intervals import normal, on_angle_scale, on_root_scale, satterthwaite, spread_or_none
 from alignbench.stats.jackknife import jackknife, strata, unit_sums
 from alignbench.stats.normaliser import scaled
 from alignbench.stats.weights import LOGS, SHARES, p_draws, refusal
@@ -28,6 +28,8 @@ FORMS: Mapping[str, Callable[[Array], Array]] = {  # of (w, w · 1_S) in sums (�
     "js": lambda s: _js(s[..., 1] / s[..., 0]),
 }
 
+TOP = {"tv": 1.0, "js": float(np.log(2))}
+
 
 def within_reach(prompt: Array, r: Array, reached: Array, group: Array | None = None) -> dict[str, Estimate]:
     """KL(p_S‖p) and JS in nats and TV of p and p_S, mean over prompts, from log-weights r (B,) of p on reference draws.
@@ -41,8 +43,8 @@ def within_reach(prompt: Array, r: Array, reached: Array, group: Array | None = 
         for part, form in FORMS.items():
             table[part].append(jackknife(sums, form))
     worth = p_draws(prompt, r)
-    return {part: _mean(pairs, prompt, r, worth, SHARES if part != "kl_reverse" else LOGS)
-            for part, pairs in table.items()}  # fmt: skip
+    found = {part: _mean(pairs, prompt, r, worth, SHARES if part in TOP else LOGS) for part, pairs in table.items()}
+    return {part: on_angle_scale(e, TOP[part]) if part in TOP else on_root_scale(e) for part, e in found.items()}
 
 
 def _mean(pairs: list[tuple[float, float]], prompt: Array, r: Array, worth: Array, needed: float) -> Estimate:

@@ -11,6 +11,7 @@ from alignbench.stats.intervals import (
     moved,
     mover,
     normal,
+    on_angle_scale,
     satterthwaite,
     score_limits,
     spread_or_none,
@@ -68,6 +69,7 @@ def of_best(prompt: Array, r: Array, n: int, group: Array | None = None) -> Esti
     each = np.array([rows.size for rows, _ in strata(prompt)])
     df = satterthwaite(variances, each)
     found = normal(float(values.mean()), float(variances.sum()) / values.size**2, n=r.size, df=df)
+    found = on_angle_scale(found, n / (n + 1))
     if np.isfinite(lows).all():
         low, high = mover(values, np.minimum(lows, values), np.maximum(highs, values))
         found = replace(found, ci_low=low, ci_high=high)

@@ -190,6 +190,66 @@ class FewPrompts:
         return found
 
 
+class Weights:
+    """Quasi-rejection by three weights, where KL(π‖p) turns in the share of the largest."""
+
+    w, q, beta = np.array([1.0, 1.19, 3.34]), np.array([0.108, 0.415, 0.477]), 1.28
+
+    def __init__(self):
+        self.truth = {
+            f"3 weights {k}": v for k, v in zip(quasi.PARTS, quasi.exact(self.w, self.beta, self.q), strict=True)
+        }
+
+    def measure(self, seed):
+        r = np.log(self.w[np.random.default_rng(seed).choice(3, 2 * EACH, p=self.q)])
+        found = quasi.quasi_rejection(np.zeros(r.size, int), r, self.beta)
+        return {f"3 weights {k}": v for k, v in found.items()}
+
+
+class Cells:
+    """Closed forms of five cells: the base near the gate of 50, and best-of-4 by ranks of which the lowest is rare."""
+
+    def __init__(self):
+        self.truth, gate, rank = {}, [0.661, 0.268, 0.033, 0.026, 0.012], [0.005, 0.2, 0.3, 0.3, 0.195]
+        self.laws = {
+            "near gate": (np.array(gate), 0.53 * np.arange(5), 3, Selection("best", 1)),
+            "rare rank": (np.array(rank), np.log([2.0, 1, 1.35, 1.22, 1.1]), 2, BEST),
+        }
+        for name, (base, r, _, law) in self.laws.items():
+            p, pi = discrete.normalised(np.log(base) + r), selection.selected(base, np.arange(5), law)
+            on = selection.Laws(base, p, pi, pi)
+            self.truth |= {f"{name} {part}": float(form(on)) for part, form in selection.FORMS.items()}
+
+    def measure(self, seed):
+        found = {}
+        for name, (base, r, prompts, law) in self.laws.items():
+            atom = np.random.default_rng(seed).choice(5, EACH * prompts, p=base)
+            prompt = np.repeat(np.arange(prompts), EACH)
+            parts = selection.divergences(prompt, r[atom], law, None, atom if name == "rare rank" else None)
+            found |= {f"{name} {part}": e for part, e in parts.items()}
+        return found
+
+
+class Near:
+    """A law 5 % from p, whose TV and JS plain limits take below 0; and 32 own draws in all of eight prompts."""
+
+    def __init__(self):
+        self.world = World(seed=6, prompts=2, tilt=0.5)
+        noise = np.random.default_rng(0).normal(size=self.world.p.shape)
+        self.world.g = discrete.normalised(np.log(self.world.p) + 0.05 * noise)
+        self.few = World(seed=6, prompts=8, noise=1.2)
+        self.rb, near = self.few.rao_blackwell(), self.world.truth()
+        self.truth = {"near p tv": near["tv"], "near p js": near["js"], "32 draws kl_base": self.few.truth()["kl_base"]}
+
+    def measure(self, seed):
+        rng = np.random.default_rng(seed)
+        ref, own = self.world.draw(self.world.a, EACH, rng), self.world.draw(self.world.g, EACH, rng)
+        where = self.few.atoms(self.few.g, 4, rng)
+        few = self.few.sample(*where)
+        kl_base = d.kl_base(few.prompt, few.log_gen - few.log_base, self.rb[where])
+        return {"near p tv": o.tv(own, ref), "near p js": o.js(own, ref), "32 draws kl_base": kl_base}
+
+
 class Tally:
     """Counts of what covered, what was printed, and how wide it was."""
 
@@ -218,7 +278,10 @@ class Tally:
         return f"{100 * self.covered / self.intervals:.1f} {100 * (1 - self.printed / self.seeds):.0f} {width}"
 
 
-OTHERS = {"λ fitted": Fitted, "continuous": Ranked, "Poisson": Quasi, "rare": Rare, "few prompts": FewPrompts}
+OTHERS = {
+    "λ fitted": Fitted, "continuous": Ranked, "Poisson": Quasi, "rare": Rare, "few prompts": FewPrompts,
+    "three weights": Weights, "cells": Cells, "near p": Near,
+}  # fmt: skip
 
 
 def tabulate(worlds, seeds):

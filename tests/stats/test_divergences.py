@@ -309,6 +309,35 @@ def test_rao_blackwell_with_noise_is_beaten_by_its_regression_on_k1():
     assert close(alone, both.value)
 
 
+@pytest.mark.parametrize("groups", [None, np.arange(32) // 2])
+def test_few_draws_regress_on_k1_without_a_bias(groups):
+    """A law that nearly keeps a hard constraint. Planted: one coefficient for all is off by a third of an error."""
+    world = World(seed=7, prompts=1, shares=(0.4,), obeys=True)
+    world.g = discrete.normalised(np.log(world.g + 1e-4 * world.a))
+    rb, truth, found, one = world.rao_blackwell(), world.truth()["kl_base"], [], []
+    for seed in range(500):
+        where = world.atoms(world.g, 32, np.random.default_rng(seed))
+        own = world.sample(*where)
+        k1, r = own.log_gen - own.log_base, rb[where]
+        found.append(d.kl_base(own.prompt, k1, r, groups).value or np.nan)
+        one.append(r.mean() - np.cov(r, k1 - r)[0, 1] / (k1 - r).var(ddof=1) * (k1 - r).mean())
+    off, planted = ((np.mean(x) - truth) / np.std(x) for x in (found, one))
+    assert abs(off) < 0.15 and planted < -0.2  # 3 standard errors of 500 are 0.13
+
+
+def test_each_draws_coefficient_is_that_of_the_others():
+    """By leaving out, one at a time; a prompt of one group among them."""
+    rng = np.random.default_rng(0)
+    prompt, group = np.repeat([0, 1, 2], [6, 8, 2]), np.array([*range(6), *[6, 6, 7, 7, 8, 8, 9, 9], 10, 10])
+    rb, noise = rng.normal(size=(2, 16)) + prompt
+    found = d._coefficients(prompt, rb, noise, group)
+    for i in range(16):
+        kept = group != group[i]
+        off = [np.concatenate([x[kept & (prompt == c)] - x[kept & (prompt == c)].mean() for c in set(prompt[kept])])
+               for x in (noise, rb)]  # fmt: skip
+        assert found[i] == pytest.approx(-(off[0] @ off[1]) / (off[0] @ off[0]))
+
+
 def test_two_prompts_ten_times_apart():
     """Each prompt by its own Z; planted: one Z for both, which here is off by half the log of their ratio."""
     world = World(seed=12, prompts=2, atoms=400, shares=(0.6, 0.055), obeys=True)

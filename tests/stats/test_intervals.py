@@ -9,10 +9,16 @@ from scipy.stats import binomtest, nbinom, ttest_1samp
 from alignbench.stats.intervals import (
     FLAT,
     Z95,
+    folded,
+    hull,
+    inside,
     mean_over_prompts,
     monotone,
     mover,
+    normal,
     of_totals,
+    on_angle_scale,
+    on_root_scale,
     ratio_over_prompts,
     scaled,
     share,
@@ -20,6 +26,7 @@ from alignbench.stats.intervals import (
     total,
     until,
     wilson,
+    without_rounding,
 )
 from alignbench.types import Estimate
 
@@ -203,3 +210,66 @@ def test_a_larger_estimate():
     half = Estimate(1.0, 0.1, 0.8, 1.2, n=3, note="x")
     assert scaled(half, 3.0) == Estimate(3.0, 0.1 * 3, 0.8 * 3, 1.2 * 3, n=3, note="x")
     assert scaled(Estimate.missing("x"), 2.0) == Estimate.missing("x")
+
+
+@pytest.mark.parametrize(
+    ("value", "half", "limits"),
+    [
+        (0.3, 0.1, (0.3, 0.2, 0.4)),
+        (0.05, 0.1, (0.05, 0.0, 0.15)),
+        (-0.05, 0.1, (0.05, 0.0, 0.15)),
+        (0.95, 0.1, (0.95, 0.85, 1.0)),
+        (1.05, 0.1, (0.95, 0.85, 1.0)),
+        (-0.3, 0.1, (0.3, 0.0, 0.4)),
+    ],
+)
+def test_a_size_is_reflected_and_its_limits_stop_at_the_ends(value, half, limits):
+    found = folded(normal(value, (half / Z95) ** 2, n=1), 1.0)
+    assert (found.value, found.ci_low, found.ci_high) == pytest.approx(limits)
+
+
+def test_folding_covers_what_the_plain_limits_cover():
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        plain, truth = normal(rng.normal(0.5, 0.6), rng.exponential(0.1), n=1), rng.random()
+        found = folded(plain, 1.0)
+        assert 0 <= found.ci_low <= found.value <= found.ci_high <= 1
+        assert found.ci_low <= truth <= found.ci_high or not plain.ci_low <= truth <= plain.ci_high
+
+
+@pytest.mark.parametrize("scale", [on_root_scale, on_angle_scale])
+@pytest.mark.parametrize("value", [1e-300, 1e-9, 1e-4])
+def test_a_value_that_happens_to_be_almost_0_has_no_endless_limits(scale, value):
+    """Planted on the old root scale: the upper limit was half²/(4·value)."""
+    found = scale(normal(value, 0.01**2, n=1))
+    assert found.ci_low == 0 and 2 * 0.01 < found.ci_high < 4 * 0.01
+
+
+def test_scales_agree_with_the_plain_limits_where_these_are_narrow():
+    plain = normal(0.4, 1e-6, n=1)
+    for scale in (on_root_scale, on_angle_scale):
+        found = scale(plain)
+        assert (found.ci_low, found.ci_high) == pytest.approx((plain.ci_low, plain.ci_high), abs=1e-5)
+    assert on_angle_scale(normal(1.1, 0.04, n=1)).ci_high == 1  # above the top: folded
+
+
+def test_limits_that_lie_inside_stay_and_others_come_inside():
+    narrow, wide = normal(0.3, 1e-4, n=1), normal(0.3, 1.0, n=1)
+    assert inside(narrow, (0, 1)) == narrow and inside(wide, (-math.inf, 1)) == wide
+    for top in (1.0, 0.4, math.inf):
+        found = inside(wide, (0, top))
+        assert 0 <= found.ci_low < found.value == 0.3 < found.ci_high <= top
+    assert inside(normal(1.7, 1.0, n=1), (0, 1)).ci_low < 0  # a value outside is the metric's own mistake: it is seen
+
+
+def test_a_hull_holds_both_and_needs_all_limits():
+    plain = normal(0.5, 0.01, n=1)
+    found = hull(plain, np.array([0.4, 0.6]), np.array([0.0, 0.1]), np.array([0.41, 0.61]))
+    assert found.ci_low == pytest.approx(0.5 - np.hypot(0.4, 0.5) / 2) and found.ci_high == plain.ci_high
+    assert hull(plain, np.array([0.5]), np.array([np.nan]), np.array([0.9])) == plain
+
+
+def test_nats_that_are_rounding_are_0():
+    found = without_rounding(Estimate(-1.6e-14, 0.01, -1e-13, 0.02))
+    assert (found.value, found.ci_low, found.ci_high) == (0, 0, 0.02)
+    assert without_rounding(Estimate(1e-9, ci_low=None)).value == 1e-9

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from alignbench.stats.jackknife import jackknife, leave_out
+from alignbench.stats.jackknife import jackknife, jackknife_path, leave_out, tilts
 
 
 @pytest.mark.parametrize("shares", [(0.5, 0.5), (0.8, 0.2)])  # where the form is flat, and where it is not
@@ -15,3 +15,23 @@ def test_by_rows_and_by_totals(shares):
     rows = leave_out(lambda kept: np.array([np.prod(columns[kept].mean(axis=0))]), np.arange(100))
     assert (rows[0][0], rows[1][0]) == pytest.approx(totals, rel=1e-9)
     assert np.sqrt(totals[1]) > 0.003  # of a spread of 0.0035 by the curve alone
+
+
+def test_what_no_unit_moves_has_no_bias_of_rounding():
+    """Planted: (units − 1) times the rounding of a sum is 1e-13."""
+    columns = np.full((400, 1), 0.1)
+    by_rows = leave_out(lambda kept: np.array([columns[kept].mean() * 3]), np.arange(400))
+    for value, variance in (jackknife(columns, lambda s: s[..., 0] / s[..., 0] * 0.3), (by_rows[0][0], by_rows[1][0])):
+        assert abs(value - 0.3) < 1e-15 and variance == 0
+
+
+def test_the_path_goes_where_the_slope_points_and_sees_a_turn():
+    """x (1 − x), largest at ½: the path of shares from 0.4 goes over the top, its slope would go on beyond it."""
+    columns = np.eye(2)[np.repeat([0, 1], [60, 40])]
+    value, variance, low, high = jackknife_path(columns, lambda s: s[..., 0] * s[..., 1] / s.sum(axis=-1) ** 2)
+    error = np.sqrt(variance)
+    assert high == pytest.approx(0.25, abs=1e-3) and value + 1.96 * error > 0.255
+    shares = (tilts(columns[:, 1]) @ columns)[:, 1] / 100
+    assert (shares[0], shares[-1]) == pytest.approx((0.497, 0.307), abs=0.003)  # 1.96 errors of a share of 0.4
+    assert low == pytest.approx(min(shares * (1 - shares)))
+    assert np.isnan(jackknife_path(columns[:1], lambda s: s[..., 0])[2])

@@ -99,3 +99,24 @@ def test_beta_from_a_wish(shift):
         beta = np.exp(log_beta_for_tv(r + shift, wanted) - shift)
         assert 1 - np.minimum(w, beta).mean() / w.mean() == pytest.approx(wanted, abs=1e-9)
     assert log_beta_for_tv(r, 0.0) == pytest.approx(r.max())
+
+
+def test_equal_weights_are_exactly_0_apart():
+    """Planted: leaving out one of 128 multiplied the rounding of a sum to 1e-14."""
+    for seed in range(20):
+        level = np.random.default_rng(seed).normal()
+        found = quasi_rejection(np.repeat([0, 1], 64), np.full(128, level), np.exp(level - 0.5))
+        assert all(abs(found[part].value or 0.0) < 2e-15 for part in PARTS if part not in ("acceptance", "tv_bound"))
+
+
+@pytest.mark.slow
+def test_three_weights_are_covered_where_a_divergence_is_largest():
+    """KL(π‖p) turns in the share of the largest weight: intervals by its slope alone hold it in 133 of these 150."""
+    w, q, beta = np.array([1.0, 1.19, 3.34]), np.array([0.108, 0.415, 0.477]), 1.28
+    truth, held = dict(zip(PARTS, exact(w, beta, q), strict=True)), dict.fromkeys(("tv", "kl_target", "kl_reverse"), 0)
+    for seed in range(150):
+        r = np.log(w[np.random.default_rng(seed).choice(3, 300, p=q)])
+        found = quasi_rejection(np.zeros(300, int), r, beta)
+        for part in held:
+            held[part] += found[part].ci_low <= truth[part] <= found[part].ci_high
+    assert all(count >= 0.92 * 150 for count in held.values()), held

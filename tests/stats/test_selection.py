@@ -326,14 +326,44 @@ def test_a_rank_that_shuns_the_target_leaves_too_few_draws_in_common():
 
 
 def test_a_rank_that_no_draw_shows_is_put_in_numbers():
-    """Five ranks, the lowest rare: where no draw has it, the interval cannot know of it, and the note does."""
+    """Five ranks, the lowest rare: where no draw has it, the upper limit allows for it and the note says so."""
     rank = np.repeat([1.0, 2.0, 3.0, 4.0], [20, 60, 80, 40])
     prompt, r = np.zeros(rank.size, int), np.zeros(rank.size)
     found = divergences(prompt, r, Selection("best", 4), None, rank)
-    low = 3 / 200
-    assert f"share ≤ 0.015 of base draws: as much of p would add {3 * low * np.log(1 / low):.2g} nats" in (
-        found["kl_target"].note
-    )
+    more = 3 * 3 / 200 * np.log(200 / 3)
+    assert f"a rank lower than all seen, which could add {more:.2g} nats" in found["kl_target"].note
     assert "lower" not in found["kl_reverse"].note
+    assert found["kl_target"].ci_high > found["kl_target"].value + more
     for seen in (np.append(rank[1:], 0.0), np.arange(200.0), np.repeat([0.0, 1.0], 100)):  # once; all apart; two ranks
         assert "lower" not in divergences(prompt, r, Selection("best", 4), None, seen)["kl_target"].note
+
+
+def test_a_rare_lowest_rank_is_covered():
+    """Share 0.005 of the base and more of p: without the allowance 73 %."""
+    base, r = np.array([0.005, 0.2, 0.3, 0.3, 0.195]), np.log([2.0, 1.0, 1.35, 1.22, 1.1])
+    truth, held = by_rank(base, r, np.arange(5.0))["kl_target"], 0
+    for seed in range(40):
+        prompt, drawn, rank = counted((base, r, np.arange(5.0)), seed)
+        held += covered(divergences(prompt, drawn, BEST, rank=rank)["kl_target"], truth)
+    assert held >= 0.93 * 40
+
+
+@pytest.mark.slow
+def test_js_and_tv_of_cells_near_the_gate_are_covered():
+    """The base, of which the gate of 50 lets 4 of 5 runs pass: 91 % by the slope alone."""
+    base, r = np.array([0.661, 0.268, 0.033, 0.026, 0.012]), np.array([0.0, 0.53, 1.06, 1.58, 2.11])
+    truth, held, told = by_rank(base, r, r, 1), 0, 0
+    for seed in range(80):
+        prompt, drawn, _ = counted((base, r, r), seed, prompts=3)
+        found = divergences(prompt, drawn, Selection("best", 1))
+        for part in ("tv", "js"):
+            told += found[part].value is not None
+            held += found[part].value is not None and covered(found[part], truth[part])
+    assert told >= 100 and held >= 0.93 * told
+
+
+def test_one_draw_by_a_rank_is_exactly_the_base():
+    rng = np.random.default_rng(0)
+    rank, prompt = rng.integers(0, 2, 256).astype(float), np.repeat([0, 1], 128)
+    found = divergences(prompt, np.full(256, 0.3), Selection("best", 1), None, rank)
+    assert all(found[part].value == 0 for part in PARTS)

@@ -15,7 +15,7 @@ from alignbench.metrics.replicates import spelled
 from alignbench.metrics.satisfaction import BIASED
 from alignbench.reports.rows import tidy
 from alignbench.reports.table.pairs import degrees
-from alignbench.stats.intervals import normal, on_logit_scale, spread_or_none, without_interval
+from alignbench.stats.intervals import folded, normal, on_logit_scale, spread_or_none, without_interval
 from alignbench.types import Estimate
 
 Record = Mapping[str, Any]
@@ -190,8 +190,10 @@ def _span(record: Record) -> Span:
 def _within(mean: Estimate, span: Span) -> Estimate:
     """The same with limits inside the span, which begins at 0: Student's t over a few seeds would leave it."""
     (low, high), value, upper = span, mean.value, mean.ci_high
-    if isinf(low) or value is None or upper is None or not low < value < high:
+    if isinf(low) or value is None or upper is None:
         return mean
+    if not low < value < high:
+        return folded(mean, high)
     if not isinf(high):
         return on_logit_scale(mean, high)
     factor = exp((upper - value) / value)

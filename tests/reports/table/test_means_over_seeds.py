@@ -90,6 +90,7 @@ def test_seeds_that_agree_keep_the_means_of_their_limits(rows: pd.DataFrame) -> 
     [
         ("satisfaction", "always", (0.3, 0.9), (0, 1)),
         ("divergence", "tv", (0.05, 0.4), (0, 1)),
+        ("divergence", "js", (0.3, 0.69), (0, np.log(2))),
         ("perplexity", "", (20.0, 60.0), (0, np.inf)),
         ("divergence", "kl_target", (0.05, 0.4), None),  # a divergence's estimate may be negative
     ],
@@ -101,6 +102,13 @@ def test_few_seeds_do_not_leave_what_is_possible(rows: pd.DataFrame, metric, par
     low, high = span or (-np.inf, 0)
     assert (low < mean["ci_low"] < mean["value"] < mean["ci_high"] < high) == (span is not None)
     assert span is not None or mean["ci_low"] < 0
+
+
+def test_a_size_below_0_in_an_old_table_has_a_mean_inside(rows: pd.DataFrame) -> None:
+    """Planted: rows of a version that told a total variation near 0 with its sign."""
+    named = rows.assign(metric="divergence", part="tv")
+    mean = mean_of(with_means(seeds(named, {"value": -3e-7}, {"value": 1e-7}, numbers=(0, 1))))
+    assert mean["value"] == pytest.approx(1e-7) and mean["ci_low"] == 0 and 1e-7 < mean["ci_high"] < 1
 
 
 def test_notes_that_all_seeds_have_are_kept(rows: pd.DataFrame) -> None:
