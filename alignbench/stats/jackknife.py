@@ -91,7 +91,14 @@ def leave_out(theta: Callable[[Array], Array], unit: Array) -> tuple[Array, Arra
     whole = theta(np.arange(unit.size))
     if units < 2:
         return whole, np.full(whole.shape, np.inf)
-    without = np.array([theta(np.flatnonzero(unit != u)) for u in range(units)])
+    return from_left_out(whole, np.array([theta(np.flatnonzero(unit != u)) for u in range(units)]))
+
+
+def from_left_out(whole: Array, without: Array) -> tuple[Array, Array]:
+    """(P,) values, bias-corrected, and their (P,) variances, from θ of all (P,) and without each unit (U, P)."""
+    units = len(without)
+    if units < 2:
+        return whole, np.full(whole.shape, np.inf)
     centre = without.mean(axis=0)
     bias = (units - 1) * (centre - whole)
     variance = ((without - centre) ** 2).sum(axis=0) * (units - 1) / units + 2 * bias**2
