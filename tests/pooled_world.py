@@ -103,7 +103,6 @@ class PooledWorld:
     def _laws(self, a: Array, r: Array) -> dict[str, Array]:
         p, boolean = discrete.normalised(np.log(a) + r), not self.soft
         resampled_law = p if boolean else resampled.law(a, r, 4)
-        assert resampled_law is not None
         quasi = discrete.normalised(np.log(a) + np.minimum(r, np.log(BETA)))
         return {"base": a, "best_of_n:n=4": selection.selected(a, r, Selection("best", 4)), "rejection": p,
                 CAPPED: p, "sir:n=4": resampled_law, "quasi_rejection": p if boolean else quasi}  # fmt: skip

@@ -357,7 +357,7 @@ def _keeps_its_word(name, aligned):
     declared = aligner[name].meta
     assert isinstance(declared["target_driven"], bool)
     found = "exact" if isinstance(aligned, Distribution) else "closed form"
-    assert declared["density"] == found or (declared["density"] == "bounds" and found == "closed form")
+    assert declared["density"] == found
     assert found == "exact" or aligned.selection.n >= 1
 
 

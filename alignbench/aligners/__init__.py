@@ -30,7 +30,7 @@ from their weights.
 `law_of` is in `generators.law`. `align` is given a `base.Setting`: base, target, prompts, those to train on
 (`setting.train_prompts`), length, seed, and what training needs.
 `@aligner` declares `target_driven`, whether the recipe reads the target (so that without constraints it gives the base
-back), and `density`: "exact" (the sampler has `log_prob`), "closed form" (it has a `selection`) or "bounds". One that
+back), and `density`: "exact" (the sampler has `log_prob`) or "closed form" (it has a `selection`). One that
 puts others to work calls `setting.aligned(recipe)`, or `setting.built(spec, where)`.
 """
 

@@ -11,7 +11,7 @@ from alignbench.errors import UsageError, did_you_mean
 from alignbench.metrics.black_box import black_box
 from alignbench.metrics.parameters import at_least
 from alignbench.metrics.prompts import OF_THESE
-from alignbench.metrics.weighed import BOUNDED, by_weights, weighed
+from alignbench.metrics.weighed import by_weights, weighed
 from alignbench.registry import metric
 from alignbench.stats import divergences, overlap, selection
 from alignbench.stats.divergences import Sample
@@ -165,8 +165,8 @@ def _blurred(estimate: Estimate) -> Estimate:
 def _parts(evidence: Evidence, ref: Sample, seed: int) -> Parts:
     drawn = _of_base(evidence, ref)
     if evidence.selection is not None and by_weights(evidence):
-        unlike = dict.fromkeys(PARTS[:-1], Estimate.missing(FROM_COUNTS)) | black_box(evidence, BOUNDED, seed)
-        return {**unlike, **weighed(evidence, drawn, ref)}
+        unlike = dict.fromkeys(("kl_base_rb", "kl_base_k1"), Estimate.missing(FROM_COUNTS))
+        return {**unlike, **_with_limits(evidence, weighed(evidence, drawn, ref), seed)}
     if evidence.selection is not None:
         rank = evidence.ref.rank
         found = _selected(drawn, evidence.selection, None if rank is None else rank[evidence.ref.of_base])
@@ -181,6 +181,13 @@ def _parts(evidence: Evidence, ref: Sample, seed: int) -> Parts:
             return {**_selected(ref, Selection("best", 1)), **still}
         return {**_measured(evidence, ref, seed), **still}
     return _measured(evidence, ref, seed)
+
+
+def _with_limits(evidence: Evidence, found: Parts, seed: int) -> Parts:
+    """The parts, and where weights tell nothing of one, what features do."""
+    silent = [part for part, e in found.items() if not _says(e)]
+    told = black_box(evidence, "", seed) if silent else {}
+    return {**found, **{part: told[part].noted(found[part].note) for part in silent if part in told}}
 
 
 def _of_base(evidence: Evidence, ref: Sample) -> Sample:

@@ -12,7 +12,6 @@ from alignbench.stats.divergences import Sample
 from alignbench.stats.reach import within_reach
 from alignbench.types import Array, Estimate, Evidence
 
-BOUNDED = "resampling has no density, and the weights of its proposal do not tell this part"
 UNREACHED = "the proposal does not reach all of p: its draws do not tell Z"
 
 
@@ -32,8 +31,8 @@ def weighed(evidence: Evidence, drawn: Sample, ref: Sample) -> dict[str, Estimat
     elif evidence.selection.kind == "quasi":
         found = _quasi(q, np.array(evidence.selection.log_beta), log_base)
     else:
-        found = resampled.bounds(q.prompt, q.ratio, evidence.selection.n, q.group)
-        found["kl_target_within"] = found["kl_target"]  # π keeps the hard constraints
+        found = resampled.divergences(q.prompt, q.ratio, evidence.selection.n, group=q.group, log_base=log_base)
+        found |= {f"{part}_within": found[part] for part in ("kl_target", "kl_reverse")}  # π keeps the hard constraints
     return found if evidence.proposal is None else _reached(evidence, ref, found)
 
 

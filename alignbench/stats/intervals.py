@@ -163,6 +163,15 @@ def on_logit_scale(estimate: Estimate, top: float = 1.0) -> Estimate:
     return replace(estimate, ci_low=min(low, estimate.value), ci_high=max(high, estimate.value))
 
 
+def on_log_scale(estimate: Estimate) -> Estimate:
+    """The same with limits symmetric on the log scale; on the root scale where the value is below half their width."""
+    value, high = estimate.value, estimate.ci_high
+    if value is None or high is None or high - value >= value:
+        return on_root_scale(estimate)
+    factor = float(np.exp((high - value) / value))
+    return replace(estimate, ci_low=value / factor, ci_high=value * factor)
+
+
 def satterthwaite(variances: Array, worth: Array) -> float:
     """Degrees of freedom of a mean of independent means (C,) with these variances, from `worth` draws each; at least 1.
 

@@ -105,17 +105,16 @@ def _law_of(
 
 def _weighing(
     selection: Selection, proposal: Distribution, prompts: Sequence[str], draws: Draws, ratio: Array
-) -> Callable[[Array], Array] | None:
-    """As `_law_of`, for a law that keeps draws of a proposal by their weights; None where they are too many to sum."""
+) -> Callable[[Array], Array]:
+    """As `_law_of`, for a law that keeps draws of a proposal by their weights."""
     assert draws.log_prob is not None
     log_q = np.asarray(proposal.log_prob(prompts, draws), float)
     log_p = np.where(log_q > -np.inf, draws.log_prob + ratio, -np.inf)
     if selection.kind == "resampled":
         weight = np.subtract(log_p, log_q, out=np.full(log_p.size, -np.inf), where=log_p > -np.inf)
-        parts = [(draws.prompt == c, np.exp(log_q), weight) for c in range(len(prompts))]
-        laws = [resampled.law(q[rows], w[rows], selection.n) for rows, q, w in parts]
-        known = [law for law in laws if law is not None]
-        return (lambda rows: known[int(draws.prompt[rows][0])]) if len(known) == len(laws) else None
+        by_prompt = [(draws.prompt == c, np.exp(log_q), weight) for c in range(len(prompts))]
+        laws = [resampled.law(q[rows], w[rows], selection.n) for rows, q, w in by_prompt]
+        return lambda rows: laws[int(draws.prompt[rows][0])]
     if selection.kind == "quasi":
         log_p = np.minimum(log_p, np.array(selection.log_beta)[draws.prompt] + log_q)
     return lambda rows: discrete.normalised(log_p[rows])

@@ -18,7 +18,7 @@ from scipy.stats import norm, poisson
 from stats_worlds import World, mixed
 
 from alignbench.reports.table.pairs import difference
-from alignbench.stats import discrete, quasi, selection
+from alignbench.stats import discrete, quasi, resampled, selection
 from alignbench.stats import divergences as d
 from alignbench.stats import overlap as o
 from alignbench.stats.intervals import mean_over_prompts, normal, share
@@ -154,6 +154,28 @@ class Quasi:
         return {f"quasi {k}": v for k, v in found.items()}
 
 
+class Resampled:
+    """One of 8 draws by its weight: two prompts, 10 and 30 % of whose draws have none, else r is uniform."""
+
+    prompts = ((0.1, 2.0), (0.3, 3.0))
+
+    def __init__(self):
+        laws, x = [], (np.arange(2000) + 0.5) / 2000
+        for lost, top in self.prompts:
+            a, r = np.append(np.full(2000, (1 - lost) / 2000), lost), np.append(top * x, -np.inf)
+            laws.append((a, discrete.normalised(np.log(a) + r), resampled.law(a, r, 8)))
+        exact = {"kl_target": lambda a, p, pi: discrete.kl(p, pi), "kl_reverse": lambda a, p, pi: discrete.kl(pi, p),
+                 "tv": lambda a, p, pi: discrete.tv(p, pi), "js": lambda a, p, pi: discrete.js(p, pi),
+                 "kl_base": lambda a, p, pi: discrete.kl(pi, a)}  # fmt: skip
+        self.truth = {f"SIR of 8 {k}": float(np.mean([f(*law) for law in laws])) for k, f in exact.items()}
+
+    def measure(self, seed):
+        rng, prompt = np.random.default_rng(seed), np.repeat([0, 1], EACH)
+        lost, top = np.array(self.prompts)[prompt].T
+        r = np.where(rng.random(2 * EACH) < lost, -np.inf, top * rng.random(2 * EACH))
+        return {f"SIR of 8 {k}": v for k, v in resampled.divergences(prompt, r, 8).items()}
+
+
 class Rare:
     """A target that keeps 1 % of the base, seen by half base draws and half draws of a generator near it."""
 
@@ -279,7 +301,7 @@ class Tally:
 
 
 OTHERS = {
-    "λ fitted": Fitted, "continuous": Ranked, "Poisson": Quasi, "rare": Rare, "few prompts": FewPrompts,
+    "λ fitted": Fitted, "continuous": Ranked, "Poisson": Quasi, "resampled": Resampled, "rare": Rare, "few prompts": FewPrompts,
     "three weights": Weights, "cells": Cells, "near p": Near,
 }  # fmt: skip
 

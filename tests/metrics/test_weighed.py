@@ -17,7 +17,7 @@ from alignbench.generators.exact.automaton import counts
 from alignbench.generators.exact.world import exact
 from alignbench.metrics import measure
 from alignbench.metrics.distance import _shifted
-from alignbench.metrics.prompts import left_out
+from alignbench.metrics.prompts import left_out, picked
 from alignbench.registry import load_plugins
 from alignbench.seeds import Seed
 from alignbench.store.draws import DrawStore
@@ -106,14 +106,23 @@ def test_a_proposal_that_lacks_some_of_p(benches, recipe):
 
 
 @pytest.mark.parametrize("proposal", [None, HOT, "masking"])
-def test_sir_has_bounds_that_hold(benches, proposal):
+def test_sir_beside_its_truth(benches, proposal):
     given = masking() if proposal == "masking" else proposal
     e = evidence(benches["soft"], SIR(3, proposal=given))
     found = measure("divergence", e)
-    for part in ("kl_target", "kl_target_within", "tv", "js"):
-        assert found[part].value is None and found[part].ci_high >= e.truth[f"divergence.{part}"] > 0
-        assert "an upper bound" in found[part].note
-    assert found["kl_base"].value is None and found["kl_base"].note
+    assert near(found, e.truth, EVERY) and found["kl_target"].stderr > 0
+    assert e.truth["divergence.kl_target"] > 0.003 and "closed form" in found["kl_target"].note
+    single = replace(e, selection=replace(e.selection, n=1))  # planted: one draw
+    assert not near(measure("divergence", single), e.truth, ("kl_target",))
+
+
+def test_where_weights_tell_nothing_features_do(benches):
+    e = evidence(benches["soft"], SIR(3, proposal=HOT))
+    few = np.sort(np.concatenate([np.flatnonzero(e.proposal.draws.prompt == c)[:8] for c in (0, 1)]))
+    found = measure("divergence", replace(e, proposal=picked(e.proposal, few)))
+    for part in ("kl_reverse", "tv"):
+        assert found[part].value is None and "are needed" in found[part].note, part
+        assert found[part].ci_low is not None and "by 2 cells" in found[part].note, part
 
 
 def test_hard_constraints_on_the_base_are_met_exactly(benches):

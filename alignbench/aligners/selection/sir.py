@@ -17,13 +17,13 @@ from alignbench.stats.normaliser import scaled
 from alignbench.types import Array, Draws, Selection
 
 
-@aligner("sir", target_driven=True, density="bounds")
+@aligner("sir", target_driven=True, density="closed form")
 @dataclass(frozen=True)
 class SIR(Immediate):
     """One of n proposals, drawn with probability ∝ P/q (Rubin 1987): p as n grows, and exactly p for hard constraints.
 
-    A draw all of whose proposals have P = 0 is marked, left out and reported, as in rejection. The law has no density;
-    `stats.resampled` bounds its distance from p.
+    A draw all of whose proposals have P = 0 is marked, left out and reported, as in rejection. What
+    `stats.resampled` says of the law needs no density.
     """
 
     format: ClassVar[int] = PICKING
