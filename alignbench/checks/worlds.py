@@ -22,9 +22,9 @@ from alignbench.types import Array
 
 SIZES: Mapping[str, tuple[int, int]] = {"small": (32, 96), "medium": (97, 320), "large": (321, 1024)}
 """Draws a prompt, by size; log-uniform between the two."""
-MOST_ROWS = 1200
+MOST_ROWS = 1100
 """Draws of all prompts together: with 1,024 draws a prompt there is but one prompt."""
-TRIED = 2500
+TRIED = 1600
 """Proposals of all rows of a law that rejects or picks, about: worlds whose Z is 0.001 would take minutes."""
 WORDS = ("sun", "rain", "wind", "snow")
 KEY = WORDS[0]
@@ -114,7 +114,7 @@ def _ground(rng: Rng, prompts: int, rare: tuple[float, float, float], deep: bool
     `rare`: decades by which the key word is rarer than others, from and to, and by how many more at most by context.
     """
     words = WORDS[: int(rng.integers(2, 4 if deep else 5))]
-    most = ({2: 8, 3: 6} if deep else {2: 7, 3: 5, 4: 4})[len(words)]
+    most = ({2: 8, 3: 5} if deep else {2: 6, 3: 4, 4: 3})[len(words)]
     low, spread = rng.uniform(*rare[:2]), rng.uniform(0, rare[2])
     make = _hidden if rng.random() < (0.8 if deep else 0.5) else _ngram
     return Ground(make(rng, words, low, spread), _prompts(rng, words, prompts), most - int(rng.integers(0, 2)))
