@@ -20,7 +20,7 @@ import numpy as np
 from scipy.stats import binom
 
 from alignbench.checks.seen import EXACT, MEASURED, Seen, grouped, results, seen_of
-from alignbench.checks.worlds import KINDS, kind_of, world
+from alignbench.checks.worlds import KINDS, REJECTING, kind_of, world
 from alignbench.errors import AlignbenchError, unknown
 from alignbench.generators.base import Autoregressive
 from alignbench.generators.described import described
@@ -41,8 +41,9 @@ ENOUGH = 0.5
 METRICS = (*MEASURED, "moment_error", "acceptance")
 ALPHA = 0.001
 """Chance that a healthy harness fails, over all families (Bonferroni)."""
-Told = Literal["interval", "bound", "sure", "nothing"]
-"""What is printed: an interval; one limit; a number said to be exact, or ∞; nothing that could be wrong."""
+Told = Literal["interval", "bound", "sure", "infinite", "nothing"]
+"""What is printed: an interval; one limit; a number said to be exact; anything of what is ∞ in truth; or nothing that
+could be wrong. Of the third and the fourth chance excuses nothing, so that they are not tested by family."""
 
 
 class Outcome(NamedTuple):
@@ -77,16 +78,17 @@ class Trial:
 def outcome(law: str, seen: Seen) -> Outcome:
     """One estimate beside the truth."""
     quantity, (low, high), value = _family_name(seen.quantity), seen.limits, seen.estimate.value
+    if seen.exact == inf:
+        right = high in (None, inf)
+        return Outcome(law, quantity, "infinite", right, "" if right else "finite where the truth is ∞")
     if seen.covered is None:
         wrong = value is not None and abs(value - seen.exact) > EXACT
         bare = "a value without limits and without a note is wrong" if wrong and not seen.estimate.note else ""
         return Outcome(law, quantity, "nothing", not wrong, bare)
     if seen.constant:
-        said = "∞ is printed and the truth is finite" if value == inf else "said to be exact, and wrong"
+        said = "∞ where the truth is finite" if value == inf else "said to be exact, and wrong"
         return Outcome(law, quantity, "sure", seen.covered, "" if seen.covered else said)
-    finite = seen.exact == inf and high is not None
-    told: Told = "bound" if low is None or high is None else "interval"
-    return Outcome(law, quantity, told, seen.covered, "finite where the truth is ∞" if finite else "")
+    return Outcome(law, quantity, "bound" if None in (low, high) else "interval", seen.covered)
 
 
 def _family_name(quantity: str) -> str:
@@ -108,6 +110,7 @@ def observe(number: int, alone: bool = False) -> Trial:
         return replace(trial, left=(("all laws", str(error)),))
     for kind, spec in (("base", None), *made.laws):
         trial = _with(trial, references, kind, made.model if kind == "model" else spec)
+    trial = replace(trial, outcomes=trial.outcomes + tuple(_refused(trial)))
     return replace(trial, told=(str(made),)) if alone else replace(trial, seen=())
 
 
@@ -118,12 +121,25 @@ def _with(trial: Trial, references: References, kind: str, asked: Spec | Sampler
         law = references.setting.built(asked, kind) if isinstance(asked, Spec) else asked or bench.base
         label = asked.label if isinstance(asked, Spec) else kind
         found = tuple(seen_of(references, label, law, METRICS, **acceptance(references, law)))
-    except AlignbenchError as error:
-        return replace(trial, left=(*trial.left, (kind, str(error))))
-    except Exception as error:  # no error of the harness's own: a bug, which must not end the other worlds
-        return replace(trial, crashes=(*trial.crashes, (kind, f"{type(error).__name__}: {error}")))
+    except Exception as error:  # a bug in one world must not end the others
+        bug = error.__cause__ if isinstance(error, AlignbenchError) else error
+        if bug is None or isinstance(bug, AlignbenchError):
+            return replace(trial, left=(*trial.left, (kind, str(error))))
+        return replace(trial, crashes=(*trial.crashes, (kind, f"{type(bug).__name__}: {bug}")))
     told = tuple(outcome(kind, s) for s in found)
     return replace(trial, outcomes=trial.outcomes + told, seen=trial.seen + found)
+
+
+def _refused(trial: Trial) -> Iterator[Outcome]:
+    """What a law that could not be had leaves out: nothing told, of the quantities that the base has.
+
+    Left out of the count, a sampler that rejects would be tested where it was lucky alone.
+    """
+    known = dict.fromkeys(said.quantity for said in trial.outcomes if said.law == "base")
+    for kind, _ in trial.left:
+        yield from (Outcome(kind, quantity, "nothing", True) for quantity in known if quantity != "divergence.log_z")
+        if kind in REJECTING:
+            yield Outcome(kind, "acceptance.rate", "nothing", True)
 
 
 def acceptance(references: References, law: Sampler) -> dict[str, float]:
@@ -137,15 +153,10 @@ def acceptance(references: References, law: Sampler) -> dict[str, float]:
     every = enumerate_draws(base, bench.prompts, max_tokens=bench.task.max_tokens)
     assert every.log_prob is not None
     log_q = q.log_prob(bench.prompts, every)
-    with np.errstate(invalid="ignore"):  # −∞ − (−∞) where neither says it
-        weight = (
-            every.log_prob
-            + references.target.log_ratio_of(bench.prompts, every)
-            - log_q
-            - np.array(limit)[every.prompt]
-        )
-    mean = np.exp(log_q + np.minimum(weight, 0.0), where=log_q > -np.inf, out=np.zeros(len(every)))
-    return {"acceptance.rate": float(mean.sum()) / len(bench.prompts)}
+    ratio = every.log_prob + references.target.log_ratio_of(bench.prompts, every)
+    weight = np.subtract(ratio, log_q, out=np.full(len(every), -np.inf), where=log_q > -np.inf)
+    weight -= np.array(limit)[every.prompt]
+    return {"acceptance.rate": float(np.exp(log_q + np.minimum(weight, 0.0)).sum()) / len(bench.prompts)}
 
 
 def check(numbers: Sequence[int], *, progress: Progress, jobs: int = 1, include_path: Sequence[Path] = ()) -> Report:
@@ -199,7 +210,7 @@ class Count:
 
     @property
     def runs(self) -> int:
-        """All but those said to be exact, which no chance excuses."""
+        """All that are a matter of chance."""
         return self.of("interval", "bound", "nothing")
 
     @property
@@ -246,7 +257,7 @@ class Tally:
 
     def _add(self, family: Family, told: Sequence[Outcome], trial: Trial) -> None:
         self.runs.update((family, said.told, said.right) for said in told)
-        chancy = [said for said in told if said.told != "sure"]
+        chancy = [said for said in told if said.told not in ("sure", "infinite")]
         if chancy:
             picked = chancy[int(trial.place * len(chancy))]
             self.worlds[family, picked.told, picked.right] += 1

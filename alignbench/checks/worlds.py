@@ -48,8 +48,8 @@ class World:
         task, base = self.task, "hidden Markov" if isinstance(self.base.model, HiddenMarkov) else "n-gram"
         asked = ", ".join(f"{c.kind} {task.features[c.feature].name}" for c in task.target.constraints)
         return (
-            f"world {self.number}, {self.kind}, {self.size}: {task.draws} draws of each of {len(task.prompts)} prompts, "
-            f"at most {task.max_tokens} tokens, {base} base; {asked}"
+            f"world {self.number}, {self.kind}, {self.size}: {task.draws} draws for each of {len(task.prompts)} "
+            f"prompts, at most {task.max_tokens} tokens, {base} base; {asked}"
         )
 
 
@@ -121,16 +121,16 @@ def _ground(rng: Rng, prompts: int, rare: tuple[float, float, float], deep: bool
 
 
 def _prompts(rng: Rng, words: Sequence[str], count: int) -> tuple[str, ...]:
-    """Distinct texts of one to three words."""
+    """Distinct texts of one to four words."""
     found: dict[str, None] = {}
     while len(found) < count:
-        found[" ".join(rng.choice(words, int(rng.integers(1, 4))))] = None
+        found[" ".join(rng.choice(words, int(rng.integers(1, 5))))] = None
     return tuple(found)
 
 
 def _rows(rng: Rng, count: int, size: int, decades: Array) -> Array:
     """(count, size) probabilities ~ Dirichlet, the first so many decades rarer."""
-    table = rng.dirichlet(np.full(size, rng.choice([0.7, 1.0, 3.0])), count) + 1e-3
+    table = rng.dirichlet(np.full(size, rng.choice([0.3, 1.0, 3.0])), count) + 1e-3
     table[:, 0] *= 10.0**-decades
     return np.asarray(table / table.sum(1, keepdims=True))
 
@@ -146,7 +146,7 @@ def _ngram(rng: Rng, words: tuple[str, ...], low: float, spread: float) -> Law:
 def _hidden(rng: Rng, words: tuple[str, ...], low: float, spread: float) -> Law:
     """2 to 4 hidden states that last: the prompt tells which it is, and so how rare the key word is to be."""
     states = int(rng.integers(2, 5))
-    leaves = 10.0 ** -rng.uniform(0.3, 3)
+    leaves = 10.0 ** -rng.uniform(0.5, 4)
     moves = (1 - leaves) * np.eye(states) + leaves * rng.dirichlet(np.ones(states), states)
     decades = low + spread * rng.permutation(np.linspace(0, 1, states))
     first = rng.dirichlet(np.ones(states))
@@ -255,9 +255,10 @@ KINDS: Mapping[str, tuple[tuple[float, float, float], bool, Asks]] = {
 
 def _laws(rng: Rng, task: Task) -> tuple[tuple[str, Spec], ...]:
     """Two of the aligners that are there, each of another kind."""
-    chosen = rng.choice(len(LAWS), 2, replace=False)
     rows = task.draws * len(task.prompts)
-    return tuple((name, LAWS[name](rng, rows)) for name in (list(LAWS)[i] for i in chosen))
+    unbounded = any(c.kind == "reward" and task.features[c.feature].name == "count" for c in task.target.constraints)
+    names = [name for name in LAWS if not (name == "rejection" and unbounded)]
+    return tuple((str(name), LAWS[name](rng, rows)) for name in rng.choice(names, 2, replace=False))
 
 
 def _some(rng: Rng, rows: int, most: int) -> int:
@@ -297,3 +298,5 @@ LAWS: Mapping[str, Callable[[Rng, int], Spec]] = {
     "sir of q": lambda rng, rows: Spec("sir", {"n": _some(rng, rows, 8), "proposal": _hot(rng)}),
 }
 """Kind of law → an aligner of it for so many rows; "model" is the world's own."""
+REJECTING = ("rejection", "quasi_rejection", "quasi_rejection of q")
+"""Kinds of law that have an acceptance rate."""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from alignbench.checks.fuzz import Count, Family, Report
 
 COLUMNS = ("quantity", "kind", "law", "size", "runs", "printed", "covered", "wrong", "bounds", "refused", "sure",
-           "worlds", "fault")  # fmt: skip
+           "infinite", "worlds", "fault")  # fmt: skip
 MOST = 30
 """Failures that are shown; the CSV has all of them."""
 
@@ -36,7 +36,7 @@ def as_csv(report: Report) -> str:
         worlds = report.worlds[family].runs if family in report.worlds else 0
         lines.writerow(
             [*family, count.runs, count.printed, count.covered, count.wrong, count.of("bound"), count.of("nothing"),
-             count.of("sure"), worlds, report.faults.get(family, "")]
+             count.of("sure"), count.of("infinite"), worlds, report.faults.get(family, "")]
         )  # fmt: skip
     return out.getvalue()
 
@@ -55,7 +55,8 @@ def _overall(report: Report) -> Iterator[RenderableType]:
     yield shown
     yield Text(
         "printed: with an interval; covered: of these; wrong: of all runs, those whose interval or bound does not "
-        "hold the truth; numbers said to be exact are not counted here, each of them must be right.\n", style="dim",
+        "hold the truth. Not counted are numbers said to be exact, and what is ∞ in truth: there each must be right.\n",
+        style="dim",
     )  # fmt: skip
 
 
