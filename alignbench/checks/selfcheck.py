@@ -6,41 +6,32 @@ one law in one world; its runs over the seeds are independent, so that the numbe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from math import inf, isfinite, isinf, isnan
-from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, TypeVar
 
 import numpy as np
 from scipy.stats import binom, norm, t
 
-from alignbench import metrics
+from alignbench.checks.seen import EXACT, Seen, grouped, results, seen_of
 from alignbench.errors import UsageError
 from alignbench.registry import aligner as aligners
 from alignbench.registry import generator as generators
 from alignbench.registry import load_plugins
 from alignbench.scoring.bench import Bench
-from alignbench.scoring.evidence import evidence_of
 from alignbench.scoring.references import References
 from alignbench.seeds import Seed
 from alignbench.spec import parse_spec
-from alignbench.stats.intervals import Z95
 from alignbench.store.draws import DrawStore
 from alignbench.task import Task, find_tasks
-from alignbench.types import Array, Estimate, Evidence, Progress, Sampler, silent
-
-T = TypeVar("T")
+from alignbench.types import Array, Progress, Sampler, silent
 
 WORLDS = ("exact_rare", "exact_proposals", "exact_shares", "exact_reward")
 """A hard constraint whose Z differs tenfold between prompts, a rare one with proposals, fitted shares,
 and rewards in a hidden Markov world."""
 LAWS = ("temperature:t=0.7", "best_of_n:n=4", "rejection", "top_p:p=0.8")
 """Aligners beside the base: a law of full support, a selection without a density, exact draws of p, a truncation."""
-MEASURED = ("divergence", "satisfaction", "entropy", "win_rate")
 SEEDS = 20
 """Runs of each world: some 50 s on two cores in all."""
 BAND = (0.93, 0.97)
@@ -50,62 +41,6 @@ ALPHA = 0.001
 WIDE = 0.5, 0.1
 """Mean squared distance from the truth, in standard errors, that the intervals of all quantities together and of each
 must keep to: 1 where they are right, 0.44 where they are 1.5 times too wide; near 0 a divergence has 0.2."""
-EXACT = 1e-9
-"""What summing in float64 leaves between two ways to one number."""
-
-
-@dataclass(frozen=True)
-class Seen:
-    """One estimate beside the truth."""
-
-    world: str
-    law: str
-    quantity: str
-    seed: int
-    exact: float
-    estimate: Estimate
-
-    @property
-    def covered(self) -> bool | None:
-        """Whether the interval, or the infinity, holds the exact value; None where the harness gave neither."""
-        low, high = self.limits
-        return None if low is None and high is None else _least(low) <= self.exact <= _most(high)
-
-    @property
-    def limits(self) -> tuple[float | None, float | None]:
-        """The 95 % limits; an infinite value is its own."""
-        told = self.estimate
-        return (told.value, told.value) if told.value is not None and isinf(told.value) else (told.ci_low, told.ci_high)
-
-    @property
-    def constant(self) -> bool:
-        """Whether the harness says that this number has no error."""
-        low, high = self.limits
-        return low is not None and low == high
-
-    @property
-    def distance(self) -> float | None:
-        """From the estimate to the exact value in standard errors; None without an interval, or at an infinite truth.
-
-        Of the standard error and what that side of the interval says, the larger: a share of 0 has no standard error,
-        and a percentile interval may have a short side.
-        """
-        told, (low, high) = self.estimate, self.limits
-        if told.value is None or low is None or high is None or isinf(self.exact):
-            return None
-        off = told.value - self.exact
-        if abs(off) <= EXACT:
-            return 0.0
-        error = max((told.value - low if off > 0 else high - told.value) / Z95, told.stderr or 0.0)
-        return abs(off) / error if isfinite(off) and error > 0 else inf
-
-
-def _least(low: float | None) -> float:
-    return -inf if low is None else low - EXACT
-
-
-def _most(high: float | None) -> float:
-    return inf if high is None else high + EXACT
 
 
 @dataclass(frozen=True)
@@ -227,16 +162,16 @@ class Report:
 
     def by_quantity(self) -> dict[str, list[Cell]]:
         """Quantity → its cells, in all worlds."""
-        return _grouped(self.cells, lambda cell: cell.first.quantity)
+        return grouped(self.cells, lambda cell: cell.first.quantity)
 
     def by_world(self) -> dict[str, list[Cell]]:
         """World → its cells."""
-        return _grouped(self.cells, lambda cell: cell.first.world)
+        return grouped(self.cells, lambda cell: cell.first.world)
 
 
 def _unit_means(values: Iterable[tuple[Seen, float]]) -> Array:
     """(U,) mean of the values of each world and seed."""
-    units = _grouped(values, lambda pair: (pair[0].world, pair[0].seed))
+    units = grouped(values, lambda pair: (pair[0].world, pair[0].seed))
     return np.array([np.mean([value for _, value in pairs]) for pairs in units.values()])
 
 
@@ -259,40 +194,19 @@ def check(
     work = [(task, seed) for seed in range(seeds) for task in worlds]
     seen: list[Seen] = []
     with progress("selfcheck", len(work)) as advance:
-        for found in _results(work, jobs, tuple(include_path)):
+        for found in results(observe, work, jobs, include_path):
             seen += found
             advance(1)
-    cells = _grouped(sorted(seen, key=lambda s: s.seed), lambda s: (s.world, s.law, s.quantity))
+    cells = grouped(sorted(seen, key=lambda s: s.seed), lambda s: (s.world, s.law, s.quantity))
     order = {task.name: place for place, task in enumerate(worlds)}
     return Report(tuple(Cell(tuple(runs)) for runs in sorted(cells.values(), key=lambda r: order[r[0].world])), seeds)
-
-
-def _results(work: Sequence[tuple[Task, int]], jobs: int, include_path: tuple[Path, ...]) -> Iterator[list[Seen]]:
-    """What each piece of work saw, as it is done; fresh processes, since torch's threads do not survive a fork."""
-    if jobs == 1:
-        yield from (observe(*piece) for piece in work)
-        return
-    pool = ProcessPoolExecutor(jobs, get_context("spawn"), _begin, (include_path,))
-    try:
-        for done in as_completed([pool.submit(observe, *piece) for piece in work]):
-            yield done.result()
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _begin(include_path: tuple[Path, ...]) -> None:
-    """One thread for each process: two processes on two cores are else 4 times slower."""
-    import os
-
-    os.environ["OMP_NUM_THREADS"] = "1"  # before torch is loaded
-    load_plugins(include_path)
 
 
 def observe(task: Task, seed: int) -> list[Seen]:
     """Every quantity with a truth, of the base and of each of `LAWS`, in one world with one seed."""
     base = parse_spec(task.base or "", task.name).build(generators, "base")
     references = References(Bench(task, base, base.name, DrawStore(None), task.draws, Seed(seed), silent))
-    return [s for label, law in _laws(references) for s in _seen(references, label, law)]
+    return [s for label, law in _laws(references) for s in seen_of(references, label, law)]
 
 
 def _laws(references: References) -> Iterator[tuple[str, Sampler]]:
@@ -301,37 +215,3 @@ def _laws(references: References) -> Iterator[tuple[str, Sampler]]:
     for text in LAWS:
         recipe = parse_spec(text, "selfcheck").build(aligners, "aligner")
         yield text, references.setting.aligned(recipe)
-
-
-def _seen(references: References, label: str, law: Sampler) -> Iterator[Seen]:
-    bench, evidence = references.bench, evidence_of(references, label, law)
-    if evidence.truth is None and law is bench.base:
-        raise UsageError(f"--worlds {bench.task.name}: the truth of its base, {bench.base_name}, is not known")
-    again = _said_before(evidence, label)
-    for quantity, estimate in _measured(evidence).items():
-        exact = (evidence.truth or {}).get(quantity)
-        if exact is not None and not isnan(exact) and not quantity.endswith(again):
-            yield Seen(bench.task.name, label, quantity, bench.seed.entropy, exact, estimate)
-
-
-def _said_before(evidence: Evidence, label: str) -> tuple[str, ...]:
-    """Ends of quantities that say nothing new: one Ẑ serves all laws; without hard constraints, within them is all."""
-    hard = any(wanted.kind == "always" for wanted in evidence.fit.wanted)
-    return (*(() if hard else ("_within", "always")), *(() if label == "base" else ("log_z",)))
-
-
-def _measured(evidence: Evidence) -> Mapping[str, Estimate]:
-    """`metric.part` → estimate."""
-    return {
-        f"{name}.{part}" if part else name: estimate
-        for name in MEASURED
-        for part, estimate in metrics.measure(name, evidence).items()
-    }
-
-
-def _grouped(things: Iterable[T], key: Callable[[T], Any]) -> dict[Any, list[T]]:
-    """Key → the things that have it, both in order of appearance."""
-    found: dict[Any, list[T]] = {}
-    for thing in things:
-        found.setdefault(key(thing), []).append(thing)
-    return found

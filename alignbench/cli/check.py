@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -20,6 +21,12 @@ Examples (the first tests this installation, the second your own model):
   alignbench selfcheck --seeds 200 --worlds exact_rare,exact_reward
 
   alignbench selfcheck --model hf:pretrained=gpt2,dtype=bfloat16 --prompts "It rained"
+
+Random worlds: 500 of them, and then one of them alone, number by number:
+
+  alignbench selfcheck --fuzz 500 --output_path fuzzed
+
+  alignbench selfcheck --fuzz 1 --seed 137
 """
 
 
@@ -32,6 +39,18 @@ def selfcheck(
     ] = None,
     jobs: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Processes. (default: one a core, at most 8)")
+    ] = None,
+    fuzz: Annotated[int | None, typer.Option(metavar="N", help="Check N random worlds instead.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(metavar="N", min=0, help="The first random world's number. (default: 0)")
+    ] = None,
+    kinds: Annotated[
+        str | None,
+        typer.Option(metavar="A,B", help="Random worlds of these kinds of target alone, such as rare,steep."),
+    ] = None,
+    output_path: Annotated[
+        Path | None,
+        typer.Option("--output_path", metavar="DIR", help="Write all that a fuzz counted as DIR/fuzz.csv."),
     ] = None,
     model: Annotated[str | None, typer.Option(metavar="NAME", help="Check this model instead, such as hf.")] = None,
     model_args: Annotated[
@@ -62,28 +81,74 @@ def selfcheck(
 
     Exit code 1 where something fails.
     """
-    given = {k: v for k, v in locals().items() if v not in (None, [], False)}
-    of_model = ("model_args", "prompts", "draws", "max_tokens", "device", "trust_remote_code")
-    stray = next((k for k in (("seeds", "worlds", "jobs") if model else of_model) if k in given), None)
-    if stray:
-        raise UsageError(f"--{stray} with --model: it is for the worlds" if model else f"--{stray} without --model")
-    (_check_model if model else _check_worlds)(given)
+    given = {k: v for k, v in locals().items() if v not in (None, [], False)} | ({} if fuzz is None else {"fuzz": fuzz})
+    what = "model" if model else "fuzz" if fuzz is not None else "worlds"
+    _refuse_stray(given, what)
+    {"model": _check_model, "fuzz": _check_random, "worlds": _check_worlds}[what](given)
+
+
+TAKEN = {
+    "model": ("model", "model_args", "prompts", "draws", "max_tokens", "device", "trust_remote_code"),
+    "fuzz": ("fuzz", "seed", "kinds", "output_path", "jobs"),
+    "worlds": ("seeds", "worlds", "jobs"),
+}
+"""What is checked → the options that it takes, besides --include_path."""
+
+
+def _refuse_stray(given: dict[str, Any], what: str) -> None:
+    """Raise UsageError on an option that is for another check."""
+    for name in given.keys() - {*TAKEN[what], "include_path"}:
+        home = next(other for other, names in TAKEN.items() if name in names)
+        if what == "worlds":
+            raise UsageError(f"--{name} without --{home}")
+        raise UsageError(f"--{name} with --{what}: it is for {'the worlds' if home == 'worlds' else f'--{home}'}")
+
+
+def _check_random(given: dict[str, Any]) -> None:
+    """Show what is printed beside the truth in random worlds; exit 1 where a family of numbers is off."""
+    from rich.console import Console
+
+    from alignbench.checks import fuzz
+    from alignbench.files import check_writable, write_atomic
+    from alignbench.reports.formats import fuzz as shown
+
+    if given["fuzz"] < 1:
+        raise UsageError(f"--fuzz {given['fuzz']}: must be 1 or more worlds")
+    folder = given.get("output_path")
+    if folder is not None:
+        check_writable(folder)
+    numbers = fuzz.numbers_of(given["fuzz"], given.get("seed", 0), _listed(given.get("kinds", "")))
+    jobs = min(_jobs(given), len(numbers))
+    report = fuzz.check(numbers, progress=progress, jobs=jobs, include_path=given.get("include_path", ()))
+    Console().print(shown.of_fuzz(report) if len(numbers) > 1 else shown.of_world(report))
+    if folder is not None:
+        write_atomic(folder / "fuzz.csv", shown.as_csv(report))
+    if report.failures:
+        raise typer.Exit(1)
+
+
+def _listed(names: str) -> list[str]:
+    return [name.strip() for name in names.split(",") if name.strip()]
+
+
+def _jobs(given: dict[str, Any]) -> int:
+    import os
+
+    return given.get("jobs") or min(os.cpu_count() or 1, 8)
 
 
 def _check_worlds(given: dict[str, Any]) -> None:
     """Show the worlds' estimates beside the truth; exit 1 where one is off."""
-    import os
-
     from rich.console import Console
 
     from alignbench.checks import selfcheck as checker
     from alignbench.reports.formats import checks
 
-    names = [w.strip() for w in given.get("worlds", ",".join(checker.WORLDS)).split(",") if w.strip()]
+    names = _listed(given.get("worlds", ",".join(checker.WORLDS)))
     folders = tuple(given.get("include_path", ()))
     report = checker.check(
         checker.find_worlds(names, folders), given.get("seeds", checker.SEEDS), progress=progress,
-        jobs=given.get("jobs") or min(os.cpu_count() or 1, 8), include_path=folders,
+        jobs=_jobs(given), include_path=folders,
     )  # fmt: skip
     Console().print(checks.of_worlds(report))
     if report.failures:

@@ -28,7 +28,7 @@ def of_worlds(report: Report) -> RenderableType:
 def _world(report: Report, name: str, cells: Sequence[Cell]) -> Iterator[RenderableType]:
     yield Text(name, style="bold")
     columns = ("law, quantity", "left"), ("exact", "right"), ("estimate, seed 0", "right"), ("covered", "right")
-    table = _table(*columns)
+    table = empty_table(*columns)
     law = ""
     for cell in cells:
         if not cell.told or (cell.constant and not report.faults(cell)):
@@ -65,7 +65,7 @@ def _coverage(report: Report) -> Iterator[RenderableType]:
     low, high = report.limits(report.seeds)
     yield Text(f"Coverage of the 95 % intervals over {report.seeds} seeds", style="bold")
     columns = ("quantity", "left"), ("laws", "right"), ("covered", "right"), ("fewest", "right"), ("far", "right")
-    table = _table(*columns, ("refused", "right"), ("", "left"))
+    table = empty_table(*columns, ("refused", "right"), ("", "left"))
     for quantity, cells in report.by_quantity().items():
         tested = [cell for cell in cells if cell in report.tested]
         if tested:
@@ -108,7 +108,7 @@ def short(quantity: str) -> str:
 
 def of_model(name: str, findings: Sequence[Finding]) -> RenderableType:
     """One line for each finding: the check, its verdict, what was found and why."""
-    table = _table(("check", "left"), ("", "left"), ("found", "left"))
+    table = empty_table(("check", "left"), ("", "left"), ("found", "left"))
     for finding in findings:
         told = Text(f"{finding.found}\n") + Text(finding.reason, style="dim")
         table.add_row(Text(finding.check), Text(finding.verdict, style=STYLES[finding.verdict]), told)
@@ -119,7 +119,8 @@ def of_model(name: str, findings: Sequence[Finding]) -> RenderableType:
     return Group(Text(name, style="bold"), table, end)
 
 
-def _table(*columns: tuple[str, str]) -> Table:
+def empty_table(*columns: tuple[str, str]) -> Table:
+    """An empty table of columns (name, side)."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
     for name, side in columns:
         table.add_column(Text(name), justify="right" if side == "right" else "left", overflow="fold", min_width=1)
