@@ -194,12 +194,14 @@ def _of_base(evidence: Evidence, ref: Sample) -> Sample:
     """The reference draws of the base alone, which closed forms count; all of them where the task has no proposals."""
     if evidence.ref.component is None:
         return ref
-    return replace(ref.take(evidence.ref.of_base), log_proposal=None, component=None)
+    drawn = replace(ref.take(evidence.ref.of_base), log_proposal=None, component=None)
+    most = evidence.fit.log_bound
+    return drawn if most is None else replace(drawn, bound=most[drawn.prompt])
 
 
 def _selected(ref: Sample, law: Selection, rank: Array | None = None) -> Parts:
     counts = dict.fromkeys(("kl_base_rb", "kl_base_k1"), Estimate.missing(FROM_COUNTS))
-    return {**selection.divergences(ref.prompt, ref.ratio, law, ref.group, rank), **counts}
+    return {**selection.divergences(ref.prompt, ref.ratio, law, ref.group, rank, ref.bound), **counts}
 
 
 def _measured(evidence: Evidence, ref: Sample, seed: int) -> Parts:
@@ -248,9 +250,22 @@ def _sample(evidence: Evidence, scored: Scored) -> Sample:
     gen = base if evidence.is_base or scored.log_gen is None else np.asarray(scored.log_gen, float)
     return Sample(
         np.asarray(scored.draws.prompt), base, np.asarray(scored.log_target, float), gen, scored.draws.group,
-        scored.log_proposal, scored.component,
-        bounded=scored.component is not None and evidence.fit.log_bound is not None,
+        scored.log_proposal, scored.component, _bound(evidence, scored),
     )  # fmt: skip
+
+
+def _bound(evidence: Evidence, scored: Scored) -> Array | None:
+    """(B,) nats: the most that log P − log of the law that drew them can be, where it is known.
+
+    A mixture of which the base has a share c is at least c · a.
+    """
+    if evidence.fit.log_bound is None:
+        return None
+    prompt = np.asarray(scored.draws.prompt)
+    if scored.component is None:
+        return np.asarray(evidence.fit.log_bound[prompt])
+    of_base = np.bincount(prompt, scored.component == 0) / np.maximum(np.bincount(prompt), 1)
+    return np.asarray(np.asarray(evidence.fit.log_bound)[prompt] - np.log(of_base[prompt]))
 
 
 def _unreferenced(evidence: Evidence) -> str:

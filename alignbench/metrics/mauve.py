@@ -92,8 +92,7 @@ def _of_p(evidence: Evidence) -> Texts | str:
         return "own draws and draws of the base are of different prompts"
     if _among(evidence.own.draws, ref.draws):
         return "own draws are themselves reference draws, by which p is known: the other rows' notes say what p scores"
-    bounded = ref.component is not None and evidence.fit.log_bound is not None
-    if refused := refusal(prompt, r, SHARES, bounded=bounded):
+    if refused := refusal(prompt, r, SHARES):
         return refused
     weight = self_normalised(r, prompt)[0] * np.bincount(prompt)[prompt]
     plain = _unbinned(prompt, weight, ref.draws.group)

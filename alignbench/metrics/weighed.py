@@ -26,7 +26,7 @@ def weighed(evidence: Evidence, drawn: Sample, ref: Sample) -> dict[str, Estimat
     assert evidence.selection is not None
     q, log_base = _of_proposal(evidence, drawn)
     if evidence.selection.kind == "first":
-        found = selection.divergences(drawn.prompt, drawn.ratio, evidence.selection, drawn.group)
+        found = selection.divergences(drawn.prompt, drawn.ratio, evidence.selection, drawn.group, bound=drawn.bound)
         found["kl_base"] = found["kl_base"] if ref is drawn else _kl_from_base(ref)
     elif evidence.selection.kind == "quasi":
         found = _quasi(q, np.array(evidence.selection.log_beta), log_base)
@@ -62,7 +62,7 @@ def _reached(evidence: Evidence, ref: Sample, found: Mapping[str, Estimate]) -> 
     """The parts, given what the reference draws say of what q reaches (`ref.log_gen` is log q)."""
     reached = ref.log_gen > -np.inf
     if not (ref.allowed & ~reached).any():
-        most = divergences.unseen(ref)
+        most = divergences.uncovered(ref)
         note = f"provided the proposal q, which truncates, leaves out none of p: at most {most:.2g} of its mass (95 %)"
         known = (e.value is not None or e.ci_high is not None for e in found.values())
         pairs = zip(found.items(), known, strict=True)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from alignbench.stats import unseen
 from alignbench.stats.intervals import (
     mean_over_prompts,
     normal,
@@ -20,8 +21,8 @@ from alignbench.stats.intervals import (
     total,
 )
 from alignbench.stats.jackknife import spread_of_sum, strata, unit_sums
-from alignbench.stats.normaliser import log_z, scaled
-from alignbench.stats.weights import LOGS, few_carriers, for_ratios, is_boolean, is_tied, p_draws, refusal
+from alignbench.stats.normaliser import log_z
+from alignbench.stats.weights import LOGS, few_carriers, for_ratios, is_boolean, is_tied, p_draws, refusal, scaled
 from alignbench.types import Array, Estimate
 
 
@@ -39,7 +40,7 @@ class Sample:
     group: Array | None = None
     log_proposal: Array | None = None  # None: drawn from the base
     component: Array | None = None  # which law of the mixture drew it, each a fixed number a prompt
-    bounded: bool = False  # whether log P − log of the law that drew them is known to have a bound
+    bound: Array | None = None  # the largest ratio that a draw of the same prompt can have, where it is known
 
     def take(self, rows: Array) -> Sample:
         """The draws in these rows."""
@@ -67,7 +68,7 @@ class Sample:
 
 def log_z_of(ref: Sample) -> Estimate:
     """Mean over prompts of log Z_c in nats; see `normaliser.log_z`."""
-    return log_z(ref.prompt, ref.ratio, ref.group, ref.component, bounded=ref.bounded)
+    return log_z(ref.prompt, ref.ratio, ref.group, ref.component, ref.bound)
 
 
 def kl_target(ref: Sample, truncates: bool = False) -> Estimate:
@@ -84,18 +85,18 @@ def _kl_target(ref: Sample, truncates: bool) -> Estimate:
     excess, n = ref.excess, np.size(ref.prompt)
     if np.any(excess == np.inf):
         return Estimate(np.inf, n=n, note=f"π covers {_covered(ref):.1%} of the target's mass")
-    refused = refusal(ref.prompt, ref.ratio, LOGS, for_ratios(ref.prompt, ref.ratio), bounded=ref.bounded)
+    refused = refusal(ref.prompt, ref.ratio, LOGS, for_ratios(ref.prompt, ref.ratio))
     if refused:
         return Estimate.missing(refused, n=n)
     worth = p_draws(ref.prompt, ref.ratio)
     plain = ref.component is None and is_boolean(ref.prompt, ref.ratio)
     answer = replace(_of_hits(ref, excess) if plain else _kl_estimate(ref, excess), ess=float(worth.sum()))
     if truncates and answer.value is not None:
-        answer = answer.noted(f"π truncates; target mass it leaves uncovered ≤ {unseen(ref):.2g}")
+        answer = answer.noted(f"π truncates; target mass it leaves uncovered ≤ {uncovered(ref):.2g}")
     return answer
 
 
-def unseen(ref: Sample) -> float:
+def uncovered(ref: Sample) -> float:
     """How much of the target's mass, mean over prompts, may lie where none of its draws among `ref` does (0 to 1)."""
     worth = p_draws(ref.prompt, ref.ratio)
     return min(3 / max(worth.size * float(worth.min()), 3.0), 1.0)  # 3/k in the prompt with the fewest, else nothing
@@ -213,14 +214,12 @@ def _kl_estimate(sample: Sample, gap: Array) -> Estimate:
         drawn = None if sample.component is None else np.asarray(sample.component)[rows]
         value, influence[rows] = _kl_of_prompt(sample.ratio[rows], gap[rows], unit, drawn)
         table.append((value, spread_of_sum(influence[rows], unit, drawn)))
-    few = "" if sample.component is not None or is_tied(sample.prompt, sample.ratio) else few_carriers(influence)
-    if few:
+    if few := "" if is_tied(sample.prompt, sample.ratio) else few_carriers(influence):
         return Estimate.missing(few, n=gap.size)
     values, variances = np.array(table).T
-    return normal(
-        float(values.mean()), float(variances.sum()) / values.size**2,
-        n=gap.size, df=satterthwaite(variances, worth),
-    )  # fmt: skip
+    df = satterthwaite(variances, worth)
+    answer = normal(float(values.mean()), float(variances.sum()) / values.size**2, n=gap.size, df=df)
+    return unseen.widened(answer, unseen.moves(sample.prompt, sample.ratio, sample.bound, unseen.of_kl(gap)))
 
 
 def _kl_of_prompt(ratio: Array, gap: Array, unit: Array, component: Array | None) -> tuple[float, Array]:

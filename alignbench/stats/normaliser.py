@@ -6,33 +6,38 @@ from dataclasses import replace
 
 import numpy as np
 
+from alignbench.stats import unseen
 from alignbench.stats.intervals import monotone, normal, satterthwaite, spread_or_none
 from alignbench.stats.jackknife import spread_of_sum, strata
-from alignbench.stats.weights import LOGS, few_carriers, is_boolean, is_tied, p_draws, refusal
+from alignbench.stats.weights import LOGS, few_carriers, is_boolean, is_tied, p_draws, refusal, scaled
 from alignbench.types import Array, Estimate
 
 
 def log_z(
-    prompt: Array, r: Array, group: Array | None = None, component: Array | None = None, *, bounded: bool = False
+    prompt: Array, r: Array, group: Array | None = None, component: Array | None = None, bound: Array | None = None
 ) -> Estimate:
     """Mean over prompts of log Z_c = log E_a[exp r] in nats; each log Ẑ_c is corrected for its bias.
 
     `r` (B,) = log P − log a on draws of the base, or log P − log of a mixture whose `component` (B,) drew each.
     Boolean targets: Wilson, transformed; else the delta interval. With too few draws of the target there is no value,
-    only the bounds that the counts allow. `bounded` as in `weights.refusal`.
+    only the bounds that the counts allow. `bound` (B,): the largest `r` that a draw of the same prompt can have, where
+    it is known.
     """
-    refused = refusal(prompt, r, LOGS, bounded=bounded)
+    refused = refusal(prompt, r, LOGS)
     if component is None and is_boolean(prompt, r):
         return _log_share(np.asarray(prompt), np.asarray(r, float), group, refused)
     if refused:
         return Estimate.missing(refused, n=np.size(r))
-    few = "" if component is not None or is_tied(prompt, r) else few_carriers(_influence(prompt, r))
-    if few:
+    if few := "" if is_tied(prompt, r) else few_carriers(_influence(prompt, r)):
         return Estimate.missing(few, n=np.size(r))
     values, errors = log_z_by_prompt(prompt, r, group, component)
     worth = p_draws(prompt, r)
     df = satterthwaite(errors**2, worth)
-    answer = normal(values.mean(), float((errors**2).sum()) / values.size**2, n=np.size(r), df=df)
+    plain = normal(values.mean(), float((errors**2).sum()) / values.size**2, n=np.size(r), df=df)
+    answer = unseen.widened(plain, unseen.moves(prompt, r, bound, unseen.of_log_z))
+    if answer.value is None and bound is not None:
+        most = unseen.most_added(prompt, r, bound)
+        answer = replace(answer, ci_low=plain.ci_low, ci_high=None if plain.ci_high is None else plain.ci_high + most)
     return replace(spread_or_none(answer), ess=float(worth.sum()))
 
 
@@ -59,12 +64,6 @@ def log_z_by_prompt(
         [_log_mean(r[rows], unit, None if parts is None else parts[rows]) for rows, unit in strata(prompt, group)]
     )
     return pairs[:, 0], np.sqrt(pairs[:, 1])
-
-
-def scaled(r: Array) -> tuple[Array, float]:
-    """Weights exp(r − shift) (n,) and the shift, max r; all zeros and 0.0 where nothing is finite."""
-    shift = float(r.max()) if np.isfinite(r).any() else 0.0
-    return np.exp(r - shift), shift
 
 
 def _log_mean(r: Array, unit: Array, component: Array | None) -> tuple[float, float]:

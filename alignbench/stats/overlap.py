@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.special import expit, log_ndtr, ndtr
 
-from alignbench.stats import discrete
+from alignbench.stats import discrete, unseen
 from alignbench.stats.divergences import Sample
 from alignbench.stats.intervals import (
     FLAT,
@@ -27,8 +27,8 @@ from alignbench.stats.intervals import (
     total,
 )
 from alignbench.stats.jackknife import prompts_in, spread_of_sum, strata
-from alignbench.stats.normaliser import log_z_by_prompt, scaled
-from alignbench.stats.weights import SHARES, p_draws, refusal
+from alignbench.stats.normaliser import log_z_by_prompt
+from alignbench.stats.weights import SHARES, is_boolean, p_draws, refusal, scaled
 from alignbench.types import Array, Estimate
 
 
@@ -71,7 +71,7 @@ def tv(own: Sample, ref: Sample) -> Estimate:
         return Estimate.missing(refused, n=np.size(own.prompt))
     prompts = _prompts(own, ref)
     answer = _with_few_hits(spread_or_none(_sum_of(own, ref, prompts, _tv_of_prompt)), own, lambda s: 1 - s)
-    return folded(_near_zero(answer, prompts), 1.0)
+    return folded(_allowing(_near_zero(answer, prompts), ref, 1.0), 1.0)
 
 
 def _near_zero(answer: Estimate, prompts: Prompts) -> Estimate:
@@ -100,7 +100,16 @@ def js(own: Sample, ref: Sample) -> Estimate:
     lost = np.array([_js_lost(prompt) for _, _, prompt in prompts])
     shifted = moved(answer, answer.value + float(lost.mean())) if answer.value is not None else answer
     answer = spread_or_none(_at_least(shifted, 2 * float((lost**2).sum()) / lost.size**2))
-    return folded(_with_few_hits(answer, own, _js_of_share), float(np.log(2)))
+    top = float(np.log(2))
+    return folded(_allowing(_with_few_hits(answer, own, _js_of_share), ref, top), top)
+
+
+def _allowing(answer: Estimate, ref: Sample, top: float) -> Estimate:
+    """The distance, at most `top`, with limits that allow for draws of p that `ref` hardly has."""
+    if ref.component is None and is_boolean(ref.prompt, ref.ratio):
+        return answer
+    by = unseen.moves(ref.prompt, ref.ratio, ref.bound, unseen.of_share(top))
+    return unseen.widened(answer, unseen.either_way(by), unseen.SETTLED * top)
 
 
 HITS = 10
@@ -189,7 +198,7 @@ def _refused(own: Sample, ref: Sample) -> str:
         return "fewer than 2 own draws for some prompt"
     if prompts_in(own.prompt).tolist() != prompts_in(ref.prompt).tolist():
         return "own draws and draws of the base are of different prompts"
-    return refusal(ref.prompt, ref.ratio, SHARES, bounded=ref.bounded)
+    return refusal(ref.prompt, ref.ratio, SHARES)
 
 
 def _tv_of_prompt(at: _Prompt) -> tuple[Array, Array]:

@@ -14,8 +14,7 @@ from scipy.special import rel_entr
 from alignbench.errors import UsageError
 from alignbench.stats.intervals import folded, hull, normal, on_root_scale, satterthwaite, spread_or_none
 from alignbench.stats.jackknife import corrected, each_left_out, strata, tilts
-from alignbench.stats.normaliser import scaled
-from alignbench.stats.weights import LOGS, SHARES, cells, p_draws, refusal
+from alignbench.stats.weights import LOGS, SHARES, cells, p_draws, refusal, scaled
 from alignbench.types import Array, Estimate
 
 CARRIED = 150.0

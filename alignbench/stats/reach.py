@@ -12,8 +12,7 @@ import numpy as np
 
 from alignbench.stats.intervals import normal, on_angle_scale, on_root_scale, satterthwaite, spread_or_none
 from alignbench.stats.jackknife import jackknife, strata, unit_sums
-from alignbench.stats.normaliser import scaled
-from alignbench.stats.weights import LOGS, SHARES, p_draws, refusal
+from alignbench.stats.weights import LOGS, SHARES, p_draws, refusal, scaled
 from alignbench.types import Array, Estimate
 
 

@@ -25,9 +25,8 @@ from alignbench.stats.intervals import (
     spread_or_none,
 )
 from alignbench.stats.jackknife import corrected, leave_out, strata
-from alignbench.stats.normaliser import scaled
 from alignbench.stats.selection import of_two_cells, shares
-from alignbench.stats.weights import LOGS, SHARES, UNDERFLOW, cells, few_carriers, is_tied, p_draws, refusal
+from alignbench.stats.weights import LOGS, SHARES, UNDERFLOW, cells, few_carriers, is_tied, p_draws, refusal, scaled
 from alignbench.types import Array, Estimate
 
 PARTS = ("kl_target", "tv", "js", "kl_reverse", "kl_base")

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from alignbench.stats import discrete
+from alignbench.stats import discrete, unseen
 from alignbench.stats.divergences import Sample, kl_target, violations
 from alignbench.stats.intervals import (
     Transform,
@@ -86,34 +86,47 @@ def selected(masses: Array, values: Array, selection: Selection) -> Array:
     return np.asarray(masses * np.divide(chosen, cell, out=np.zeros(cell.shape), where=cell > 0)[..., code])
 
 
+class Drawn(NamedTuple):
+    """Draws of the base, (B,) arrays: log-weights r, the rank that decides what is kept, and what bounds r."""
+
+    prompt: Array
+    r: Array
+    by: Array
+    group: Array | None
+    bound: Array | None  # the largest r that a draw of the same prompt can have, where it is known
+
+
 def divergences(
-    prompt: Array, r: Array, selection: Selection, group: Array | None = None, rank: Array | None = None
-) -> dict[str, Estimate]:
+    prompt: Array, r: Array, selection: Selection, group: Array | None = None, rank: Array | None = None,
+    bound: Array | None = None,
+) -> dict[str, Estimate]:  # fmt: skip
     """All of `PARTS` for a law that selects, in nats (TV: 0 to 1), from `r` (B,) on draws of the base alone.
 
-    `rank` (B,): what best-of-n keeps the largest of; None: r.
+    `rank` (B,): what best-of-n keeps the largest of; None: r. `bound` (B,): the largest r that a draw of the same prompt
+    can have, where it is known.
     """
     if selection.kind == "first":
-        return _exactly_p(prompt, r, group)
+        return _exactly_p(prompt, r, group, bound)
     r = np.asarray(r, float)
     by = r if rank is None else np.asarray(rank, float)
+    drawn = Drawn(np.asarray(prompt), r, by, group, bound)
     refused = uncountable(prompt, by, selection.n) if rank is None else unranked(prompt, by, selection.n)
     if refused:
         bounded = {"kl_base": Estimate.missing(refused, n=r.size, ci_high=kl_base_bound(selection.n))}
         return dict.fromkeys(PARTS, Estimate.missing(refused, n=r.size)) | bounded
-    answer = {part: _by_cells(part, prompt, r, by, selection, group) for part in PARTS}
+    answer = {part: _by_cells(part, drawn, selection) for part in PARTS}
     if rank is None and is_boolean(prompt, r):
         answer |= _boolean(prompt, r > -np.inf, selection.n, group)
     if rank is not None:  # p has no part in it
-        answer["kl_base"] = _by_cells("kl_base", prompt, np.zeros(r.size), by, selection, group)
+        answer["kl_base"] = _by_cells("kl_base", drawn._replace(r=np.zeros(r.size)), selection)
         low = lower_rank(prompt, by, selection.n)
         answer |= {part: _with_lower_rank(answer[part], low) for part in ("kl_target", "kl_target_within")}
     if selection.n == 1:
         answer["kl_base"] = Estimate(0.0, 0.0, 0.0, 0.0, n=r.size, note="exact by construction: one draw of the base")
     elif not ties(prompt, by):
         few = too_few_to_tie(prompt)
-        bound = Estimate.missing(few, n=r.size, ci_high=kl_base_bound(selection.n))
-        answer["kl_base"] = bound if few else _untied(answer["kl_base"], selection.n)
+        limit = Estimate.missing(few, n=r.size, ci_high=kl_base_bound(selection.n))
+        answer["kl_base"] = limit if few else _untied(answer["kl_base"], selection.n)
     return answer | _hard(prompt, r, by, selection, group)
 
 
@@ -142,10 +155,10 @@ def _untied(answer: Estimate, n: int) -> Estimate:
     return Estimate(kl_base_bound(n), n=answer.n, ess=answer.ess, note=note)
 
 
-def _exactly_p(prompt: Array, r: Array, group: Array | None) -> dict[str, Estimate]:
+def _exactly_p(prompt: Array, r: Array, group: Array | None, bound: Array | None) -> dict[str, Estimate]:
     n = np.size(r)
     zero = Estimate(0.0, 0.0, 0.0, 0.0, n=n, note="exact by construction: what is kept is a draw of p")
-    base = Sample(np.asarray(prompt), np.zeros(n), np.asarray(r, float), np.zeros(n), group)
+    base = Sample(np.asarray(prompt), np.zeros(n), np.asarray(r, float), np.zeros(n), group, bound=bound)
     return dict.fromkeys(PARTS, zero) | {"kl_base": _kl_from_base(base)}
 
 
@@ -211,12 +224,13 @@ def _with_lower_rank(answer: Estimate, more: Array) -> Estimate:
     return replace(answer, ci_high=answer.value + above).noted(note)
 
 
-def _by_cells(part: str, prompt: Array, r: Array, by: Array, selection: Selection, group: Array | None) -> Estimate:
+def _by_cells(part: str, drawn: Drawn, selection: Selection) -> Estimate:
     """Mean over prompts of the jackknifed functional `part` of the cells' counts; π keeps the largest `by`.
 
     Prompts of two cells have the limits that the form takes between Wilson's: right where it is flat or has a kink.
-    Others hold what it takes on the path of `jackknife.tilts`.
+    Others hold what it takes on the path of `jackknife.tilts`. Both allow for cells that were hardly or never drawn.
     """
+    prompt, r, by, group, bound = drawn
     refused = refusal(prompt, r, SHARES if part in ("tv", "js") else LOGS)
     if refused:
         return Estimate.missing(refused, n=r.size)
@@ -236,8 +250,27 @@ def _by_cells(part: str, prompt: Array, r: Array, by: Array, selection: Selectio
         answer = replace(answer, ci_low=low, ci_high=high)
     else:
         answer = hull(answer if part in ("tv", "kl_base") else on_root_scale(answer), values, lows, highs)
+    if not is_boolean(prompt, r):
+        by_unseen = unseen.moves(prompt, r, bound, _of_counts(FORMS[part], r, by, selection))
+        answer = unseen.widened(answer, by_unseen, unseen.SETTLED * TOP.get(part, 1.0))
     answer = answer if part not in TOP else folded(answer, TOP[part])
-    return spread_or_none(replace(answer, ess=float(worth.sum()), note="closed form from base draws"))
+    return spread_or_none(replace(answer, ess=float(worth.sum()))).noted("closed form from base draws")
+
+
+def _of_counts(form: Callable[[Laws], Array], r: Array, by: Array, selection: Selection) -> unseen.Change:
+    """Changes of a form where draws are counted otherwise; those of the class never drawn have the rank of its r."""
+
+    def change(rows: Array, at: unseen.Classes) -> Array:
+        values, ranks, code = _pairs(r[rows], by[rows])
+        first = np.unique(code, return_index=True)[1]
+        counts = np.bincount(code) * at.times[:, first]
+        top = int(np.argmax(values))
+        above = ranks[top] + (0.5 if by is r else 0.0)
+        values, ranks = np.append(values, at.log_weight), np.append(ranks, above)
+        found = form(_laws(np.column_stack([counts, at.more]), values, ranks, selection))
+        return np.asarray(found - form(_laws(np.bincount(code).astype(float), values[:-1], ranks[:-1], selection)))
+
+    return change
 
 
 def _of_prompt(

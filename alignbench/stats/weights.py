@@ -41,6 +41,12 @@ def cells(values: Array) -> tuple[Array, Array]:
     return ranked[np.flatnonzero(np.concatenate([[1], new[1:]]))] if values.size else ranked, code
 
 
+def scaled(r: Array) -> tuple[Array, float]:
+    """Weights exp(r − shift) (n,) and the shift, max r; all zeros and 0.0 where nothing is finite."""
+    shift = float(r.max()) if np.isfinite(r).any() else 0.0
+    return np.exp(r - shift), shift
+
+
 def is_boolean(prompt: Array, r: Array) -> bool:
     """Whether within every prompt all draws that the target allows have one weight: a hard constraint, nothing else."""
     return all(_distinct(x) <= 1 for x in _by_prompt(prompt, r))
@@ -122,12 +128,12 @@ def for_ratios(prompt: Array, r: Array) -> float:
     return PER_PROMPT if is_boolean(prompt, r) else max(PER_PROMPT, PER_ROOT * prompts ** (1 / 3))
 
 
-def refusal(prompt: Array, r: Array, needed: float, per_prompt: float = PER_PROMPT, *, bounded: bool = False) -> str:
+def refusal(prompt: Array, r: Array, needed: float, per_prompt: float = PER_PROMPT) -> str:
     """Why an average under the target must not be printed; empty when it may.
 
     It asks for `needed` p-draws in all, `per_prompt` on average, and hardly any of each prompt: sums pass nearly always
-    or nearly never, so that passing says little of the luck of the draw. `bounded`: the weights are known to have a
-    bound, so that their tail is not heavy whatever k̂ makes of the few that are seen.
+    or nearly never, so that passing says little of the luck of the draw. What passes may lack heavy draws all the
+    same: `unseen` allows for them.
     """
     worth = p_draws(prompt, r)
     if worth.sum() < needed:
@@ -138,7 +144,7 @@ def refusal(prompt: Array, r: Array, needed: float, per_prompt: float = PER_PROM
     if worth.min() < fewest * (1 - 1e-9):
         where = int(prompts_in(prompt)[worth.argmin()]) + 1
         return f"draws of the target for prompt number {where}: {worth.min():.3g}, {fewest:g} are needed for each"
-    return "" if bounded or is_tied(prompt, r) else _heavy(prompt, r)
+    return "" if is_tied(prompt, r) else _heavy(prompt, r)
 
 
 def _heavy(prompt: Array, r: Array) -> str:

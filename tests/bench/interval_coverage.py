@@ -301,8 +301,8 @@ class Tally:
 
 
 OTHERS = {
-    "λ fitted": Fitted, "continuous": Ranked, "Poisson": Quasi, "resampled": Resampled, "rare": Rare, "few prompts": FewPrompts,
-    "three weights": Weights, "cells": Cells, "near p": Near,
+    "λ fitted": Fitted, "continuous": Ranked, "Poisson": Quasi, "resampled": Resampled, "rare": Rare,
+    "few prompts": FewPrompts, "three weights": Weights, "cells": Cells, "near p": Near,
 }  # fmt: skip
 
 

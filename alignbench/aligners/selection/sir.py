@@ -13,7 +13,7 @@ from alignbench.aligners.selection.proposal import Weighing, check_proposal, pro
 from alignbench.generators.described import described
 from alignbench.registry import aligner
 from alignbench.seeds import RESAMPLE, Seed, attempts
-from alignbench.stats.normaliser import scaled
+from alignbench.stats.weights import scaled
 from alignbench.types import Array, Draws, Selection
 
 

@@ -1,0 +1,176 @@
+"""What weights that were hardly drawn, or never, could change: p may sit on rare heavy draws that a sample lacks.
+
+Draws whose weights are alike are a class. Each class of few draws is taken at the limits that its count allows, and the
+class above the largest weight seen at those of a count of 0; what an estimate would be then widens its interval. A
+gate alone does not do: read off the same draws, it lets lucky runs through. Hidden Markov worlds of 2 to 16 prompts,
+reward a count of a word, β 0.3 to 2, 100 to 1,000 draws a prompt: of KL(p‖π), KL(p‖a) and log Z up to 17 % of all runs
+were printed and wrong, with this at most 4 %.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+from scipy.special import gammaincinv
+
+from alignbench.stats.jackknife import prompts_in, strata
+from alignbench.stats.weights import TIE, scaled
+from alignbench.types import Array, Estimate
+
+ALIKE = float(np.log(2))  # nats: weights that differ by less than a factor of 2 are one class
+WELL = 10  # draws from which the share of a class is known well enough for the usual error
+NONE = float(gammaincinv(1, 0.975))  # 3.69: the most draws that can be expected, where there were none
+NEGLIGIBLE = 1e-3  # of p: classes that cannot have more say nothing
+SETTLED = 0.2  # width of an interval, in nats or as a share, that is narrow enough whatever the value
+HALF = 0.5
+"""Of the value: a wider interval is not printed. And of p: where classes never drawn could hold more, nothing is."""
+
+
+class Classes(NamedTuple):
+    """One prompt's draws counted otherwise, in A ways.
+
+    The class above all seen is added in the last two: in the one before the last for this prompt alone, in the last for
+    all prompts at once.
+    """
+
+    times: Array  # (A, n) how often each draw is counted
+    more: Array  # (A,) draws of the class above the largest weight seen
+    log_weight: float  # of that class
+    weight: Array  # (n,) weights over their sum
+    top: Array  # (n,) bool: the class of the largest weight
+    step: float  # nats from the largest weight to the class above it
+
+    @property
+    def added(self) -> Array:
+        """(A,) what is added to Z, over Z."""
+        return (self.times - 1) @ self.weight + self.above
+
+    @property
+    def above(self) -> Array:
+        """(A,) what the class above the largest weight adds to Z, over Z."""
+        return np.asarray(self.more * float(self.weight.max()) * np.exp(self.step))
+
+
+Change = Callable[[Array, Classes], Array]
+"""Rows (n,) of a prompt and its `Classes` → (A,) how much its value changes."""
+
+
+class Moves(NamedTuple):
+    """How far a mean over prompts could move down (≤ 0) and up, and the share of p that was never drawn (0 to 1)."""
+
+    low: float
+    high: float
+    share: float
+
+
+def moves(prompt: Array, r: Array, bound: Array | None, change: Change) -> Moves:
+    """What classes of few or no draws could do to a mean over prompts, from log-weights r (B,).
+
+    `bound` (B,): the largest log-weight that a draw of the same prompt can have; None where none is known. Classes are
+    changed one at a time, but those never drawn in all prompts at once too: each prompt may lack one.
+    """
+    low, high, together, share = 0.0, 0.0, 0.0, 0.0
+    count = prompts_in(prompt).size
+    for rows, _ in strata(prompt):
+        if not np.isfinite(r[rows]).any():
+            continue
+        most = np.inf if bound is None else float(bound[rows[0]])
+        classes = _classes(np.asarray(r, float)[rows], most, count)
+        each = change(rows, classes) / count
+        low, high, together = min(low, float(each.min())), max(high, float(each.max())), together + float(each[-1])
+        share += float(classes.above[-2] / (1 + classes.above[-2])) / count
+    return Moves(min(low, together), max(high, together), share)
+
+
+def _classes(r: Array, bound: float, prompts: int) -> Classes:
+    """The classes of one prompt's log-weights, at least one of which is finite."""
+    values, code = np.unique(-r, return_inverse=True)  # the largest weight first
+    w = scaled(r)[0]
+    starts = [0]
+    while (following := int(np.searchsorted(values, values[starts[-1]] + ALIKE - TIE))) < values.size:
+        starts.append(following)
+    code = np.searchsorted(starts, code, side="right") - 1
+    drawn = np.bincount(code)
+    most = gammaincinv(drawn + 1, 0.975) / drawn
+    few = np.flatnonzero((drawn < WELL) & (most * np.bincount(code, w) > NEGLIGIBLE * w.sum()))
+    times = np.ones((2 * few.size + 2, r.size))
+    for k, which in enumerate(few):
+        times[2 * k : 2 * k + 2, code == which] = [[gammaincinv(drawn[which], 0.025) / drawn[which]], [most[which]]]
+    more = np.zeros(len(times))
+    step = _step(-values, bound)
+    if step > 0:
+        more[-2:] = NONE, 1 + (NONE - 1) / prompts
+    return Classes(times, more, float(r.max()) + step, w / w.sum(), code == 0, step)
+
+
+def _step(values: Array, bound: float) -> float:
+    """Nats from the largest log-weight to the next class, values descending; 0 where the largest is at its bound."""
+    below = values[(values < values[0] - TIE) & np.isfinite(values)]
+    step = max(float(values[0] - below[0]) if below.size else 0.0, ALIKE)
+    left = bound - float(values[0])
+    return 0.0 if left <= TIE else min(step, left)
+
+
+def of_log_z(rows: Array, at: Classes) -> Array:
+    """(A,) changes of log Z in nats."""
+    return np.log1p(at.added)
+
+
+def most_added(prompt: Array, r: Array, bound: Array) -> float:
+    """Nats by which draws not seen can raise the mean over prompts of log Z, if all were as heavy as can be.
+
+    At most `NONE` of n draws; −∞ weights alone say nothing of Z, and ∞ is what they leave.
+    """
+    more = []
+    for rows, _ in strata(prompt):
+        w, shift = scaled(np.asarray(r, float)[rows])
+        more.append(np.log1p(NONE * np.exp(float(bound[rows[0]]) - shift) / w.sum()) if w.any() else np.inf)
+    return float(np.mean(more))
+
+
+def of_kl(gap: Array) -> Change:
+    """Changes of E_p[gap] − log Z in nats: gap (B,) is log P − log π.
+
+    A class never drawn has the gap of the one below it and the nats between the two: π there is as it is here.
+    """
+
+    def change(rows: Array, at: Classes) -> Array:
+        p, values = at.weight, np.where(at.weight > 0, gap[rows], 0.0)
+        mean = float(p @ values)
+        above = float(p[at.top] @ values[at.top] / p[at.top].sum()) + at.step
+        moved = (mean + (at.times - 1) @ (p * values) + at.above * above) / (1 + at.added)
+        return np.asarray(moved - mean - np.log1p(at.added))
+
+    return change
+
+
+def of_share(top: float) -> Change:
+    """Changes of an average under p of what lies between 0 and `top`: at most those of what is elsewhere."""
+    return lambda rows, at: top * np.abs(at.added) / (1 + at.added)
+
+
+def either_way(found: Moves) -> Moves:
+    """The same, down as far as up."""
+    far = max(-found.low, found.high)
+    return found._replace(low=-far, high=far)
+
+
+def widened(estimate: Estimate, by: Moves, settled: float = SETTLED) -> Estimate:
+    """The estimate with limits that allow for these moves; refused where they could be too far.
+
+    Too far: where more than half of p may never have been drawn, or where the limits are wider than `settled` and than
+    half of the value.
+    """
+    value, low, high = estimate.value, estimate.ci_low, estimate.ci_high
+    if value is None or low is None or high is None or not np.isfinite(value):
+        return estimate
+    if by.share > HALF:
+        return Estimate.missing(f"weights heavier than all seen may hold {by.share:.0%} of the target", n=estimate.n)
+    low, high = low + by.low, high + by.high
+    if (by.low or by.high) and high - low > max(settled, HALF * abs(value)):
+        could = f"weights hardly or never drawn could move it by {by.low:+.2g} to {by.high:+.2g}"
+        return Estimate.missing(f"{could}: too far for a value", n=estimate.n)
+    return replace(estimate, ci_low=low, ci_high=high)
