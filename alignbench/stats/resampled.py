@@ -26,7 +26,18 @@ from alignbench.stats.intervals import (
 )
 from alignbench.stats.jackknife import corrected, leave_out, strata
 from alignbench.stats.selection import of_two_cells, shares
-from alignbench.stats.weights import LOGS, SHARES, UNDERFLOW, cells, few_carriers, is_tied, p_draws, refusal, scaled
+from alignbench.stats.weights import (
+    CARRIED,
+    LOGS,
+    SHARES,
+    UNDERFLOW,
+    cells,
+    few_carriers,
+    is_tied,
+    p_draws,
+    refusal,
+    scaled,
+)
 from alignbench.types import Array, Estimate
 
 PARTS = ("kl_target", "tv", "js", "kl_reverse", "kl_base")
@@ -148,9 +159,9 @@ def _mean(part: str, table: list[_Part], worth: Array, n: int) -> Estimate:
         carried = [_carriers(t.influence) for t in table]
         df = satterthwaite(np.array([t.variance for t in table]), np.minimum(worth, carried))
         answer = spread_or_none(normal(value, variance, n=n, df=df))
-        few = "" if answer.stderr is None else few_carriers(np.concatenate([t.influence for t in table]))
-        if few:
-            return Estimate.missing(few, n=n)
+        count = _carriers(np.concatenate([t.influence for t in table]))
+        if answer.stderr is not None and count < CARRIED:
+            return Estimate.missing(f"{count:.3g} draws carry its error, {CARRIED:g} are needed", n=n)
         answer = SCALES[part](answer)
     return replace(spread_or_none(answer), ess=float(worth.sum())).noted(CLOSED)
 

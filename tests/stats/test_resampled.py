@@ -145,8 +145,8 @@ def test_a_heavy_tail_leaves_bounds():
     a = np.exp(-(x**2) / 2) / np.exp(-(x**2) / 2).sum()
     kl = discrete.kl(discrete.normalised(np.log(a) + 0.8 * x), law(a, 0.8 * x, 16))
     assert found["kl_target"].value is None and found["kl_target"].ci_high > kl
-    assert "an upper bound" in found["kl_target"].note and "carry the error" in found["kl_target"].note
-    assert found["kl_reverse"].value is None and "carry the error" in found["kl_reverse"].note
+    assert "an upper bound" in found["kl_target"].note and "carry its error" in found["kl_target"].note
+    assert found["kl_reverse"].value is None and "carry its error" in found["kl_reverse"].note
 
 
 def test_limits_hold_and_are_near():
@@ -173,3 +173,10 @@ def test_few_draws_of_the_target_tell_nothing():
     r = np.where(np.arange(200) < 4, 0.0, -np.inf)
     for found in (bounds(np.zeros(200, int), r, 16), divergences(np.zeros(200, int), r, 16)):
         assert found["kl_target"].ci_high is None and "are needed" in found["kl_target"].note
+
+
+def test_degrees_of_freedom_are_those_of_the_draws_that_carry():
+    r = 0.3 * np.random.default_rng(2).normal(size=2000)
+    found = divergences(np.zeros(2000, int), r, 4)["kl_target"]
+    quantile = np.log(found.ci_high / found.value) * found.value / found.stderr
+    assert found.ess > 1500 and quantile > 2.03  # Student's t of 1,500 degrees is 1.96
