@@ -83,8 +83,10 @@ def world(number: int) -> World:
     size = list(SIZES)[number // len(KINDS) % len(SIZES)]
     rare, deep, wish = KINDS[kind]
     draws = _between(rng, *SIZES[size])
-    ground = _ground(rng, int(rng.integers(1, min(8, MOST_ROWS // draws) + 1)), rare, deep)
-    asked = wish(rng, ground)
+    prompts, asked = int(rng.integers(1, min(8, MOST_ROWS // draws) + 1)), None
+    while asked is None:
+        ground = _ground(rng, prompts, rare, deep)
+        asked = wish(rng, ground)
     features = {name: bind(spec, name) for name, spec in asked.features.items()}
     categories = {name: f.categories for name, f in features.items() if f.categories}
     ranges = {name: f.range for name, f in features.items() if not f.categories}
@@ -207,13 +209,13 @@ def _mild(rng: Rng, ground: Ground) -> Wish:
     return Wish({"f": feature}, (_reward("f", rng, 0.7, 3),))
 
 
-def _steep(rng: Rng, ground: Ground) -> Wish:
-    """A number without a bound, each of which is worth 1.5 to 5 nats: about what p's mass needs to fall slowly in it.
+def _steep(rng: Rng, ground: Ground) -> Wish | None:
+    """A number without a bound, each of which is worth 2 to 3.5 nats; None where the base is not about as reluctant.
 
-    Where one more is worth as much as it is rare, p reaches classes that no draw of the base is in.
+    One more is worth 0.3 to 0.8 times what it is rare: p's mass falls slowly, into classes that no draw is in.
     """
-    nats = np.log(rng.uniform(0.2, 1.5) / ground.mean(_COUNT))
-    return Wish({"f": _COUNT}, (Constraint("f", "reward", beta=1 / float(np.clip(nats, 1.5, 5))),))
+    nats = float(np.log(rng.uniform(0.3, 0.8) / ground.mean(_COUNT)))
+    return Wish({"f": _COUNT}, (Constraint("f", "reward", beta=1 / nats),)) if 2 < nats < 3.5 else None
 
 
 def _both(rng: Rng, ground: Ground) -> Wish:
@@ -227,7 +229,7 @@ def _both(rng: Rng, ground: Ground) -> Wish:
 
 def _mixture(rng: Rng, ground: Ground) -> Wish:
     """A rare hard constraint, or now and then a steep reward, with proposals that reach it."""
-    wish = _rare(rng, ground) if rng.random() < 0.75 else _steep(rng, ground)
+    wish = (_steep(rng, ground) if rng.random() < 0.4 else None) or _rare(rng, ground)
     hot = [Spec("temperature", {"t": round(float(rng.uniform(1.5, 4)), 2)}) for _ in range(int(rng.integers(1, 3)))]
     return Wish(wish.features, wish.asks, tuple({spec.label: spec for spec in hot}.values()))
 
@@ -236,14 +238,14 @@ def _reward(feature: str, rng: Rng, low: float, high: float) -> Constraint:
     return Constraint(feature, "reward", beta=float(np.exp(rng.uniform(np.log(low), np.log(high)))))
 
 
-Asks = Callable[[Rng, Ground], Wish]
+Asks = Callable[[Rng, Ground], Wish | None]
 KINDS: Mapping[str, tuple[tuple[float, float, float], bool, Asks]] = {
     "hard": ((-0.3, 0.5, 1.0), False, _hard),
     "rare": ((0.3, 1.7, 3.0), False, _rare),
     "shares": ((-0.3, 0.5, 1.0), False, _shares),
     "moment": ((-0.3, 0.5, 1.0), False, _moment),
     "mild": ((-0.3, 0.7, 1.0), False, _mild),
-    "steep": ((0.3, 1.7, 0.7), True, _steep),
+    "steep": ((0.8, 1.7, 0.4), True, _steep),
     "tilted": ((-0.3, 0.5, 1.0), False, _both),
     "mixture": ((0.3, 1.7, 3.0), False, _mixture),
 }
