@@ -38,7 +38,12 @@ PRELOADED = ("torch", "transformers", "pandas", "scipy.stats", "sklearn.cluster"
              "jsonschema", "pydantic", "rich.console", "typer")  # fmt: skip
 """Loaded once: each test process is a fork of one that has them, which saves half of the time."""
 KNOWN = {
-    "aligners/bill.py": ("test_plug_ins.py",), "aligners/identities.py": ("test_golden_identities.py",),
+    "aligners/base.py": ("test_plug_ins.py", "test_golden_identities.py"), "aligners/bill.py": ("test_plug_ins.py",),
+    "aligners/identities.py": ("test_golden_identities.py",), "generators/base.py": ("test_golden_identities.py",),
+    "generators/described.py": ("scoring/test_evidence.py",), "generators/history.py": ("generators/test_sampling.py",),
+    "generators/hf/causal.py": ("test_laws.py",), "generators/warp.py": ("generators/test_law.py",),
+    "generators/masked/steered.py": ("aligners/guidance",), "stats/discrete.py": ("stats/test_divergences.py",),
+    "stats/intervals.py": ("stats/test_divergences.py",),
     "metrics/cost.py": ("metrics/test_metrics.py",), "metrics/entropy.py": ("metrics/test_metrics.py",),
     "metrics/fluency.py": ("metrics/test_metrics.py",), "metrics/length.py": ("metrics/test_metrics.py",),
     "metrics/winning.py": ("metrics/test_metrics.py",), "reports/compare/common_draws.py": ("reports/compare",),
@@ -52,13 +57,13 @@ KNOWN = {
 }  # fmt: skip
 """File → tests that cover it and neither mirror nor import it."""
 MANY = 8
-"""Of a file that more tests import, those in the folder of its room alone are near."""
+"""Of a file that more tests import, these are not near: they run with those of its room."""
 LONGEST = 900
 """Seconds after which the tests are stopped: a bug that never ends is seen."""
 WIDER = {
     "stats": ("metrics", "checks", "reports/compare"), "seeds.py": ("test_golden_identities.py", "aligners", "scoring"),
-    "generators": ("test_laws.py", "checks", "scoring"), "aligners": ("test_streams.py", "test_laws.py", "scoring"),
-    "metrics": ("run", "reports/compare", "checks"), "store": ("scoring", "run", "reports/test_examples.py"),
+    "generators": ("test_laws.py", "checks", "scoring"),
+    "aligners": ("test_streams.py", "test_golden_identities.py", "scoring"), "metrics": ("run", "reports/compare", "checks"), "store": ("scoring", "run", "reports/test_examples.py"),
     "scoring": ("run", "metrics", "checks", "test_streams.py"), "target": ("aligners", "scoring"),
     "reports": ("cli", "integrations"), "checks": ("cli",),
 }  # fmt: skip
@@ -112,9 +117,9 @@ def occurrences(mutant: Mutant) -> int:
     return (PACKAGE / mutant.file).read_text(encoding="utf-8").count(mutant.before)
 
 
-def planted(mutant: Mutant) -> str:
+def planted(mutant: Mutant, package: Path = PACKAGE) -> str:
     """The text of the file with the bug."""
-    return (PACKAGE / mutant.file).read_text(encoding="utf-8").replace(mutant.before, mutant.after)
+    return (package / mutant.file).read_text(encoding="utf-8").replace(mutant.before, mutant.after)
 
 
 @cache
@@ -133,12 +138,11 @@ def stages(mutant: Mutant) -> Iterator[list[str]]:
     """The tests of a file, those first that are likeliest to know it."""
     path = Path(mutant.file)
     mirrored = TESTS / path.parent / f"test_{path.stem}.py"
-    importers = [test for test in sorted(TESTS.rglob("test_*.py")) if mutant.file in imported(test)]
-    if len(importers) > MANY:
-        importers = [test for test in importers if test.is_relative_to(TESTS / path.parent)]
+    importers = [test for test in TESTS.rglob("test_*.py") if mutant.file in imported(test)]
     own = [*[mirrored] * mirrored.is_file(), *_tests_in(KNOWN.get(mutant.file, ()))]
     yield _named(own)
-    yield _named([] if mutant.file == "seeds.py" else [test for test in importers if test not in own])
+    short_first = sorted(importers, key=lambda test: (test.stat().st_size, test))
+    yield _named([test for test in short_first if test not in own] if len(importers) <= MANY else [])
 
 
 def near(mutant: Mutant) -> list[str]:
@@ -182,7 +186,7 @@ class Copy:
         path, began = self.folder / "alignbench" / mutant.file, time.monotonic()
         text, state = path.read_bytes(), path.stat()
         try:
-            path.write_text(planted(mutant), encoding="utf-8")
+            path.write_text(planted(mutant, self.folder / "alignbench"), encoding="utf-8")
             tests = [*stages(mutant), *([] if only_near else [wider(mutant)])]
             killer = next(filter(None, map(self.failing, tests)), "")
         finally:
