@@ -13,6 +13,7 @@ from tiny_world import BASE, BRIGHT, PROMPTS, TASK
 from alignbench import metrics
 from alignbench.aligners.base import Setting
 from alignbench.errors import RunError, Unsupported, UsageError
+from alignbench.files import digest
 from alignbench.generators import law as law_module
 from alignbench.generators.described import identity_of
 from alignbench.generators.exact.world import enumerate_draws, exact
@@ -20,8 +21,10 @@ from alignbench.generators.hf.factory import hf
 from alignbench.generators.later import Later
 from alignbench.generators.law import Law
 from alignbench.registry import aligner, load_plugins
-from alignbench.scoring import trust
+from alignbench.scoring import references, trust
+from alignbench.scoring.references import depends_on
 from alignbench.seeds import Seed
+from alignbench.spec import Spec
 from alignbench.stats import discrete
 from alignbench.stats.intervals import mean_over_prompts
 from alignbench.store.draws import DrawStore
@@ -496,6 +499,26 @@ def test_evidence_says_what_it_is_of(bench):
     assert got.cost.seconds > 0
     assert got.cost.peak_bytes > 10**7
     assert got.truth is not None
+
+
+def test_evidence_is_found_by_all_that_it_depends_on(bench, monkeypatch):
+    """Each change alone gives another name; nothing else does, such as where it lies or what it is called."""
+    judge, plain = exact(words="sun rain wind", seed=8), bench(judge=exact(words="sun rain wind", seed=9))
+    right = depends_on(plain, {"a": 1})
+    others = {
+        "judge": plain.anew(judge=judge), "no judge": plain.anew(judge=None), "draws": plain.anew(draws=201),
+        "seed": plain.anew(seed=Seed(8)), "base": plain.anew(base=exact(words="sun rain wind", seed=4)),
+        "task": bench(MOMENT, judge=exact(words="sun rain wind", seed=9)),
+        "prompts": plain.anew(task=replace(plain.task, prompts=("rain",))),
+        "proposals": plain.anew(task=replace(plain.task, proposals=(Spec("temperature", {"t": 2.0}),))),
+    }  # fmt: skip
+    names = {"": digest(right), "generator": digest(depends_on(plain, {"a": 2}))}
+    names |= {what: digest(depends_on(one, {"a": 1})) for what, one in others.items()}
+    assert len(set(names.values())) == len(names), names
+    same = plain.anew(store=DrawStore(None), progress=silent, base_name="another", judge_name="another", limit=2)
+    assert digest(depends_on(same, {"a": 1})) == names[""]
+    monkeypatch.setattr(references, "EVIDENCE", references.EVIDENCE + 1)
+    assert digest(depends_on(plain, {"a": 1})) not in names.values()
 
 
 def test_selections_say_how_they_pick(bench):

@@ -48,6 +48,13 @@ def test_hard_constraints_have_no_lower_side():
     assert found.ci_high > -0.5
 
 
+def test_limits_are_those_of_student_s_t():
+    """Two runs have one degree of freedom: t = 12.706, from a table."""
+    found = log_z_bounds(np.array([-1.0, -2.0]), np.array([1.0, 3.0]))
+    assert found.ci_low == pytest.approx(-1.5 - 12.706 * 0.5, abs=1e-3)
+    assert found.ci_high == pytest.approx(2.0 + 12.706, abs=1e-3)
+
+
 def test_what_is_missing_is_said():
     assert "no draw of p" in log_z_bounds(np.array([-1.0, -1.1])).note
     one = log_z_bounds(np.array([-1.0]))

@@ -63,6 +63,30 @@ def test_known_shares_need_no_draws_of_p():
         assert drawn[part].ci_low < known[part].ci_low <= truth(P, G)[part]
 
 
+def test_the_level_is_shared_by_all_limits_of_all_laws():
+    """Bonferroni: 5 % over two sides of three cells of one law, or of two."""
+    rng = np.random.default_rng(3)
+    p, g = np.array([[0.9, 0.05, 0.05]]), np.array([[0.4, 0.3, 0.3]])
+    own, wanted = draw(g, 300, rng), draw(p, 300, rng)
+    mine, theirs = (np.bincount(x[1], minlength=3) for x in (own, wanted))
+    one, two = shares_box(mine, 0.05 / 6), [shares_box(counts, 0.05 / 12) for counts in (theirs, mine)]
+    given = lower_limits(own, p[0], 3)
+    assert given["kl_target"].ci_low == pytest.approx(nearest_kl((p[0], p[0]), one), abs=1e-12)
+    assert given["kl_reverse"].ci_low == pytest.approx(nearest_kl(one, (p[0], p[0])), abs=1e-12)
+    drawn = lower_limits(own, wanted, 3)
+    assert drawn["kl_target"].ci_low == pytest.approx(nearest_kl(*two), abs=1e-12)
+    assert drawn["kl_reverse"].ci_low == pytest.approx(nearest_kl(*two[::-1]), abs=1e-12)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_total_variation_takes_the_side_that_tells_more(turned):
+    """One cell may fall far while three others rise a little: what falls for sure is 0.3, what rises 0.1."""
+    p_box = np.array([0.6, 0.0, 0.1]), np.array([0.7, 0.2, 0.3])
+    q_box = np.array([0.1, 0.3, 0.0]), np.array([0.3, 0.6, 0.6])
+    boxes = (q_box, p_box) if turned else (p_box, q_box)
+    assert nearest_tv(*boxes) == pytest.approx(0.3)
+
+
 def test_the_least_divergence_is_the_least():
     p_box = np.array([0.5, 0.1, 0.05]), np.array([0.7, 0.4, 0.3])
     q_box = np.array([0.1, 0.2, 0.3]), np.array([0.3, 0.5, 0.7])

@@ -80,6 +80,15 @@ def truncated(world):
     return world
 
 
+@pytest.mark.parametrize("broken", [1, 2, 999])
+def test_one_own_draw_off_the_target_makes_the_reverse_kl_infinite(broken):
+    """Planted: only from 1 % of violations on. One of 1,000 is told all the same, and how many there are."""
+    prompt, zero = np.zeros(1000, int), np.zeros(1000)
+    own = d.Sample(prompt, zero, np.where(np.arange(1000) < broken, -np.inf, 0.0), zero)
+    found = d.kl_reverse(own, d.Sample(prompt, zero, zero, zero))
+    assert found.value == math.inf and found.note.startswith(f"{broken / 1000:.3g} of π breaks a hard constraint")
+
+
 def test_truncation_is_refused_where_importance_sampling_prints_a_number():
     world = truncated(World(seed=5, tilt=1.0))
     rng = np.random.default_rng(0)

@@ -39,6 +39,29 @@ def test_planted_js_without_its_second_order_is_wrong_at_p(monkeypatch):
     assert held(world, o.js, 0.0) < 0.93
 
 
+def above_the_truth(off, each=64, seeds=40):
+    """How many of `seeds` lower limits of TV lie above the truth, where π is p but for `off` of the base, 8 prompts."""
+    world = World(seed=2, shares=(0.3,), prompts=8)
+    world.g = (1 - off) * world.p + off * world.a
+    truth, count = world.truth()["tv"], 0
+    for seed in range(seeds):
+        rng = np.random.default_rng(seed)
+        low = o.tv(world.draw(world.g, each, rng), world.draw(world.a, each, rng)).ci_low
+        count += low is not None and low > truth + 1e-9
+    return count
+
+
+@pytest.mark.parametrize("off", [0.0, 0.02])
+def test_the_error_of_log_z_is_no_distance_in_tv(off):
+    """Eight prompts that each feign some: their sum is well above 0, and the lower limit makes up for it."""
+    assert above_the_truth(off) <= 3
+
+
+def test_planted_a_lower_limit_of_tv_that_takes_the_error_of_log_z_for_distance(monkeypatch):
+    monkeypatch.setattr(o, "_feigned", lambda prompt: 0.0)
+    assert above_the_truth(0.0) > 30 and above_the_truth(0.02) > 20
+
+
 @pytest.mark.parametrize("estimate", [o.js, o.tv])
 @pytest.mark.parametrize("rate", [0.01, 0.03, 0.15])
 def test_few_own_draws_on_the_support_are_covered(estimate, rate):

@@ -10,7 +10,7 @@ from alignbench.aligners.base import Setting
 from alignbench.aligners.selection.rejection import Rejection
 from alignbench.aligners.selection.rounds import Rounds
 from alignbench.errors import Unsupported, UsageError
-from alignbench.seeds import ATTEMPT, Seed
+from alignbench.seeds import ACCEPT, ATTEMPT, Seed
 from alignbench.types import Selection, collect, rows_of
 
 
@@ -43,6 +43,28 @@ def test_planted_bugs_change_the_law(soft, monkeypatch):
     assert not within(draw(low), soft.p)  # a bound that is none
     monkeypatch.setattr(Rounds, "_accept", lambda self, prompts, proposed, seed: np.isfinite(proposed.log_weight))
     assert not within(draw(align(soft)), soft.p)  # the reward forgotten
+
+
+def first_accepted(world, sampler, prompt, index):
+    """The number of the first attempt whose coin is below exp(log P − log a − log β of its prompt), by hand."""
+    for attempt in range(256):
+        row = np.array([[prompt, index + attempt * ATTEMPT]])
+        [ratio] = world.target.log_ratio_of(
+            PROMPTS, collect(world.base.sample(PROMPTS, row, max_tokens=LENGTH, seed=Seed(1)))
+        )
+        coin = Seed(1).salted(ACCEPT).rng(PROMPTS[prompt], row[0, 1]).random()
+        if coin < np.exp(ratio - sampler.bound[prompt]):
+            return attempt + 1
+    raise AssertionError("none of 256")
+
+
+def test_each_prompt_accepts_by_its_own_beta(soft):
+    """Planted: all by that of prompt 0; coins that are the tokens' own uniforms."""
+    sampler = align(soft)
+    sampler = replace(sampler, bound=tuple(b + extra for b, extra in zip(sampler.bound, (0.0, 1.0), strict=True)))
+    drawn = draw(sampler, each=20)
+    by_hand = [first_accepted(soft, sampler, *row) for row in zip(drawn.prompt, drawn.index, strict=True)]
+    assert drawn.proposals.tolist() == by_hand
 
 
 def test_the_number_of_proposals_is_geometric(hard):
