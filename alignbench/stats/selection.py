@@ -102,8 +102,8 @@ def divergences(
 ) -> dict[str, Estimate]:  # fmt: skip
     """All of `PARTS` for a law that selects, in nats (TV: 0 to 1), from `r` (B,) on draws of the base alone.
 
-    `rank` (B,): what best-of-n keeps the largest of; None: r. `bound` (B,): the largest r that a draw of the same prompt
-    can have, where it is known.
+    `rank` (B,): what best-of-n keeps the largest of; None: r. `bound` (B,): the largest r of any draw of the same prompt
+    where it is known.
     """
     if selection.kind == "first":
         return _exactly_p(prompt, r, group, bound)
@@ -250,7 +250,7 @@ def _by_cells(part: str, drawn: Drawn, selection: Selection) -> Estimate:
         answer = replace(answer, ci_low=low, ci_high=high)
     else:
         answer = hull(answer if part in ("tv", "kl_base") else on_root_scale(answer), values, lows, highs)
-    if not is_boolean(prompt, r):
+    if np.isfinite(values).all() and not is_boolean(prompt, r):
         by_unseen = unseen.moves(prompt, r, bound, _of_counts(FORMS[part], r, by, selection))
         answer = unseen.widened(answer, by_unseen, unseen.SETTLED * TOP.get(part, 1.0))
     answer = answer if part not in TOP else folded(answer, TOP[part])

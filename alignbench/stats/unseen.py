@@ -87,12 +87,7 @@ def moves(prompt: Array, r: Array, bound: Array | None, change: Change) -> Moves
 
 def _classes(r: Array, bound: float, prompts: int) -> Classes:
     """The classes of one prompt's log-weights, at least one of which is finite."""
-    values, code = np.unique(-r, return_inverse=True)  # the largest weight first
-    w = scaled(r)[0]
-    starts = [0]
-    while (following := int(np.searchsorted(values, values[starts[-1]] + ALIKE - TIE))) < values.size:
-        starts.append(following)
-    code = np.searchsorted(starts, code, side="right") - 1
+    w, code = scaled(r)[0], _code(r)
     drawn = np.bincount(code)
     most = gammaincinv(drawn + 1, 0.975) / drawn
     few = np.flatnonzero((drawn < WELL) & (most * np.bincount(code, w) > NEGLIGIBLE * w.sum()))
@@ -100,17 +95,28 @@ def _classes(r: Array, bound: float, prompts: int) -> Classes:
     for k, which in enumerate(few):
         times[2 * k : 2 * k + 2, code == which] = [[gammaincinv(drawn[which], 0.025) / drawn[which]], [most[which]]]
     more = np.zeros(len(times))
-    step = _step(-values, bound)
+    step = _step(r, bound)
     if step > 0:
         more[-2:] = NONE, 1 + (NONE - 1) / prompts
     return Classes(times, more, float(r.max()) + step, w / w.sum(), code == 0, step)
 
 
-def _step(values: Array, bound: float) -> float:
-    """Nats from the largest log-weight to the next class, values descending; 0 where the largest is at its bound."""
-    below = values[(values < values[0] - TIE) & np.isfinite(values)]
-    step = max(float(values[0] - below[0]) if below.size else 0.0, ALIKE)
-    left = bound - float(values[0])
+def _code(r: Array) -> Array:
+    """(n,) the class of each draw: 0 that of the largest weight, downwards; weights of 0 are one class."""
+    code, left = np.zeros(r.size, int), r > -np.inf
+    while left.any():
+        left &= r <= r[left].max() - ALIKE + TIE
+        code[left] += 1
+    code[r == -np.inf] = code.max() + 1
+    return np.unique(code, return_inverse=True)[1]
+
+
+def _step(r: Array, bound: float) -> float:
+    """Nats from the largest log-weight to the class above it; 0 where the largest is at its bound."""
+    top = float(r.max())
+    below = r[(r < top - TIE) & (r > -np.inf)]
+    step = max(top - float(below.max()), ALIKE) if below.size else ALIKE
+    left = bound - top
     return 0.0 if left <= TIE else min(step, left)
 
 
