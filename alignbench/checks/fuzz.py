@@ -1,8 +1,8 @@
 """Random worlds: is what is printed true, whatever is asked of whatever base? Families of quantities, tested together.
 
-A family is one quantity of one kind of target at one size, or at all sizes, or of one kind of law. Numbers of one world
-share draws: of each family a world counts once, by one of its numbers drawn at random, so that the number of worlds
-whose number is wrong is binomial.
+A family is one quantity of one kind of target (at one size, at all sizes, or of the base alone) or of one kind of law.
+Numbers of one world share draws: of each family a world counts once, by one of its numbers drawn at random, so that the
+number of worlds whose number is wrong is binomial.
 """
 
 from __future__ import annotations
@@ -279,6 +279,8 @@ def _families(trial: Trial) -> Iterator[tuple[Family, Outcome]]:
         yield Family(said.quantity, trial.kind, size=trial.size), said
         yield Family(said.quantity, trial.kind), said
         yield Family(said.quantity, law=said.law), said
+        if said.law == "base":  # every world has it, and many a number is its alone
+            yield Family(said.quantity, trial.kind, "base"), said
         yield Family(said.quantity), said  # for the tables alone
 
 

@@ -83,7 +83,7 @@ def world(number: int) -> World:
     size = list(SIZES)[number // len(KINDS) % len(SIZES)]
     rare, deep, wish = KINDS[kind]
     draws = _between(rng, *SIZES[size])
-    prompts, asked = int(rng.integers(1, min(8, MOST_ROWS // draws) + 1)), None
+    prompts, asked = int(rng.integers(1, min(4 if deep else 8, MOST_ROWS // draws) + 1)), None
     while asked is None:
         ground = _ground(rng, prompts, rare, deep)
         asked = wish(rng, ground)
@@ -212,9 +212,9 @@ def _mild(rng: Rng, ground: Ground) -> Wish:
 def _steep(rng: Rng, ground: Ground) -> Wish | None:
     """A number without a bound, each of which is worth 2 to 3.5 nats; None where the base is not about as reluctant.
 
-    One more is worth 0.3 to 0.8 times what it is rare: p's mass falls slowly, into classes that no draw is in.
+    One more is worth 0.25 to 0.6 times what it is rare: p's mass falls slowly, into classes that no draw is in.
     """
-    nats = float(np.log(rng.uniform(0.3, 0.8) / ground.mean(_COUNT)))
+    nats = float(np.log(rng.uniform(0.25, 0.6) / ground.mean(_COUNT)))
     return Wish({"f": _COUNT}, (Constraint("f", "reward", beta=1 / nats),)) if 2 < nats < 3.5 else None
 
 
@@ -228,8 +228,8 @@ def _both(rng: Rng, ground: Ground) -> Wish:
 
 
 def _mixture(rng: Rng, ground: Ground) -> Wish | None:
-    """A hard constraint of Z = 0.001 to 0.02, or now and then a steep reward, with proposals that reach some of it."""
-    wish = _steep(rng, ground) if rng.random() < 0.3 else None
+    """A hard constraint of Z = 0.001 to 0.02, or as often a steep reward, with proposals that reach some of it."""
+    wish = _steep(rng, ground) if rng.random() < 0.5 else None
     if wish is None and not 0.001 < ground.mean(_HAS) < 0.02:
         return None
     wish = wish or _rare(rng, ground)

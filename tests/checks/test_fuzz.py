@@ -94,10 +94,10 @@ def rows(good, bad, nothing=0):
 )
 def test_the_rule(told, line):
     report = report_of(trials(told))
-    assert len(report.tested) == 3  # of the kind at its size and at all sizes, and of the law
-    assert all(line in fault for fault in report.faults.values()) and len(report.faults) == (3 if line else 0)
+    assert len(report.tested) == 4  # of the kind (at its size, at all sizes, of the base) and of the law
+    assert all(line in fault for fault in report.faults.values()) and len(report.faults) == (4 if line else 0)
     most = int(binom.isf(report.alpha, 100, 0.05))
-    assert report.alpha == 0.001 / 6 and binom.sf(most, 100, 0.05) <= report.alpha < binom.sf(most - 1, 100, 0.05)
+    assert report.alpha == 0.001 / 8 and binom.sf(most, 100, 0.05) <= report.alpha < binom.sf(most - 1, 100, 0.05)
 
 
 def test_a_world_counts_once_in_a_family_by_a_law_drawn_at_random():
