@@ -88,7 +88,7 @@ def rows(good, bad, nothing=0):
         (rows(85, 15), ""),
         (rows(75, 25), "75 of 100 intervals cover, at least 82 must"),
         (rows(5, 9, 86), ""),  # 36 % of what is printed cover: reported, since little is printed
-        (rows(10, 20, 70), "printed and wrong in 20 of 100 worlds, at most 14 may be"),
+        (rows(10, 20, 70), "printed and wrong in 20 of 100 worlds, at most 15 may be"),
         ([[("bound", False)]] * 20 + rows(0, 0, 80), "printed and wrong in 20 of 100 worlds"),
     ],
 )
