@@ -312,7 +312,7 @@ def test_the_tables_fit_80_columns_and_the_csv_has_every_family(tiny):
     console.print(shown.of_fuzz(report))
     text = console.export_text()
     assert max(map(len, text.splitlines())) <= 80 and "…" not in text
-    assert all(kind in text for kind in worlds.KINDS) and "16 random worlds" in text and "log_z" in text
+    assert all(kind in text for kind in worlds.KINDS) and "16 random worlds" in text and "kl_reverse_within " in text
     lines = list(csv.DictReader(StringIO(shown.as_csv(report))))
     assert [tuple(line[k] for k in ("quantity", "kind", "law", "size")) for line in lines] == sorted(report.runs)
     for line in lines:
