@@ -1,8 +1,8 @@
 """Random worlds: is what is printed true, whatever is asked of whatever base? Families of quantities, tested together.
 
-A family is one quantity of one kind of target at one size, or at all sizes, or of one kind of law. Numbers of one world
-share draws: of each family a world counts once, by one of its numbers drawn at random, so that the number of worlds
-whose number is wrong is binomial.
+A family is one quantity of one kind of target (at one size, at all sizes, or of the base alone) or of one kind of law.
+Numbers of one world share draws: of each family a world counts once, by one of its numbers drawn at random, so that the
+number of worlds whose number is wrong is binomial.
 """
 
 from __future__ import annotations
@@ -106,8 +106,8 @@ def observe(number: int, alone: bool = False) -> Trial:
     references, trial = References(bench), Trial(number, made.kind, made.size)
     try:
         references.prepare()
-    except AlignbenchError as error:
-        return replace(trial, left=(("all laws", str(error)),))
+    except Exception as error:
+        return _without(trial, "all laws", error)
     for kind, spec in (("base", None), *made.laws):
         trial = _with(trial, references, kind, made.model if kind == "model" else spec)
     trial = replace(trial, outcomes=trial.outcomes + tuple(_refused(trial)))
@@ -121,13 +121,21 @@ def _with(trial: Trial, references: References, kind: str, asked: Spec | Sampler
         law = references.setting.built(asked, kind) if isinstance(asked, Spec) else asked or bench.base
         label = asked.label if isinstance(asked, Spec) else kind
         found = tuple(seen_of(references, label, law, METRICS, **acceptance(references, law)))
-    except Exception as error:  # a bug in one world must not end the others
-        bug = error.__cause__ if isinstance(error, AlignbenchError) else error
-        if bug is None or isinstance(bug, AlignbenchError):
-            return replace(trial, left=(*trial.left, (kind, str(error))))
-        return replace(trial, crashes=(*trial.crashes, (kind, f"{type(bug).__name__}: {bug}")))
+    except Exception as error:
+        return _without(trial, kind, error)
     told = tuple(outcome(kind, s) for s in found)
     return replace(trial, outcomes=trial.outcomes + told, seen=trial.seen + found)
+
+
+def _without(trial: Trial, kind: str, error: Exception) -> Trial:
+    """The trial without what an error ended: left out for a reason that was said, or a bug, which ends no other world.
+
+    A bug inside a plug-in's code has become an error of the harness's own, with the bug as its cause.
+    """
+    bug = error.__cause__ if isinstance(error, AlignbenchError) else error
+    if bug is None or isinstance(bug, AlignbenchError):
+        return replace(trial, left=(*trial.left, (kind, str(error))))
+    return replace(trial, crashes=(*trial.crashes, (kind, f"{type(bug).__name__}: {bug}")))
 
 
 def _refused(trial: Trial) -> Iterator[Outcome]:
@@ -271,6 +279,8 @@ def _families(trial: Trial) -> Iterator[tuple[Family, Outcome]]:
         yield Family(said.quantity, trial.kind, size=trial.size), said
         yield Family(said.quantity, trial.kind), said
         yield Family(said.quantity, law=said.law), said
+        if said.law == "base":  # every world has it, and many a number is its alone
+            yield Family(said.quantity, trial.kind, "base"), said
         yield Family(said.quantity), said  # for the tables alone
 
 

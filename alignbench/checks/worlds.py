@@ -83,7 +83,7 @@ def world(number: int) -> World:
     size = list(SIZES)[number // len(KINDS) % len(SIZES)]
     rare, deep, wish = KINDS[kind]
     draws = _between(rng, *SIZES[size])
-    prompts, asked = int(rng.integers(1, min(8, MOST_ROWS // draws) + 1)), None
+    prompts, asked = int(rng.integers(1, min(4 if deep else 8, MOST_ROWS // draws) + 1)), None
     while asked is None:
         ground = _ground(rng, prompts, rare, deep)
         asked = wish(rng, ground)
@@ -212,9 +212,9 @@ def _mild(rng: Rng, ground: Ground) -> Wish:
 def _steep(rng: Rng, ground: Ground) -> Wish | None:
     """A number without a bound, each of which is worth 2 to 3.5 nats; None where the base is not about as reluctant.
 
-    One more is worth 0.3 to 0.8 times what it is rare: p's mass falls slowly, into classes that no draw is in.
+    One more is worth 0.25 to 0.6 times what it is rare: p's mass falls slowly, into classes that no draw is in.
     """
-    nats = float(np.log(rng.uniform(0.3, 0.8) / ground.mean(_COUNT)))
+    nats = float(np.log(rng.uniform(0.25, 0.6) / ground.mean(_COUNT)))
     return Wish({"f": _COUNT}, (Constraint("f", "reward", beta=1 / nats),)) if 2 < nats < 3.5 else None
 
 
@@ -227,11 +227,25 @@ def _both(rng: Rng, ground: Ground) -> Wish:
     return Wish({"has": _HAS, "f": held}, (_HARD, Constraint("f", "moment", float(rng.uniform(0.2, 0.8)))))
 
 
-def _mixture(rng: Rng, ground: Ground) -> Wish:
-    """A rare hard constraint, or now and then a steep reward, with proposals that reach it."""
-    wish = (_steep(rng, ground) if rng.random() < 0.4 else None) or _rare(rng, ground)
-    hot = [Spec("temperature", {"t": round(float(rng.uniform(1.5, 4)), 2)}) for _ in range(int(rng.integers(1, 3)))]
-    return Wish(wish.features, wish.asks, tuple({spec.label: spec for spec in hot}.values()))
+def _mixture(rng: Rng, ground: Ground) -> Wish | None:
+    """A hard constraint of Z = 0.001 to 0.02, or as often a steep reward, with proposals that reach some of it."""
+    wish = _steep(rng, ground) if rng.random() < 0.5 else None
+    if wish is None and not 0.001 < ground.mean(_HAS) < 0.02:
+        return None
+    wish = wish or _rare(rng, ground)
+    laws = [_proposal(rng, ground) for _ in range(int(rng.integers(1, 3)))]
+    return Wish(wish.features, wish.asks, tuple({spec.label: spec for spec in laws}.values()))
+
+
+def _proposal(rng: Rng, ground: Ground) -> Spec:
+    """The base at a higher temperature; after the key word; or a stranger, who says it where the base does not."""
+    kind, words = int(rng.integers(5)), ground.base.vocab.tokens[:-1]
+    if kind == 0:
+        return Spec("temperature", {"t": round(float(rng.uniform(1.2, 3)), 2)})
+    if kind == 1:
+        return Spec("prompt", {"text": "{prompt} " + KEY})
+    given = {"words": " ".join(words), "order": 2, "seed": int(rng.integers(1000)), "concentration": 0.3}
+    return Spec("exact", given)
 
 
 def _reward(feature: str, rng: Rng, low: float, high: float) -> Constraint:
@@ -247,7 +261,7 @@ KINDS: Mapping[str, tuple[tuple[float, float, float], bool, Asks]] = {
     "mild": ((-0.3, 0.7, 1.0), False, _mild),
     "steep": ((0.8, 1.7, 0.4), True, _steep),
     "tilted": ((-0.3, 0.5, 1.0), False, _both),
-    "mixture": ((0.3, 1.7, 3.0), False, _mixture),
+    "mixture": ((1.2, 2.0, 1.0), True, _mixture),
 }
 """Kind of target → how rare its word is, whether continuations are long, and what it asks."""
 

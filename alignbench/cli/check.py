@@ -1,4 +1,4 @@
-"""`alignbench selfcheck`: estimators beside the truth, or a model of one's own."""
+"""`alignbench selfcheck`: estimators beside the truth, in known worlds or random ones, or a model of one's own."""
 
 from __future__ import annotations
 
@@ -76,6 +76,9 @@ def selfcheck(
 
     Worlds: exact values beside estimates, and how many intervals cover.
 
+    Random worlds (--fuzz): whether what is printed is true, by quantity,
+    kind of target, law and number of draws; each world has a number.
+
     A model: whether sampling and scoring agree, in any batch and beside
     longer prompts, whether an EOS is charged for, what the dtype costs.
 
@@ -88,16 +91,16 @@ def selfcheck(
 
 
 TAKEN = {
-    "model": ("model", "model_args", "prompts", "draws", "max_tokens", "device", "trust_remote_code"),
-    "fuzz": ("fuzz", "seed", "kinds", "output_path", "jobs"),
     "worlds": ("seeds", "worlds", "jobs"),
+    "fuzz": ("fuzz", "seed", "kinds", "output_path", "jobs"),
+    "model": ("model", "model_args", "prompts", "draws", "max_tokens", "device", "trust_remote_code"),
 }
 """What is checked → the options that it takes, besides --include_path."""
 
 
 def _refuse_stray(given: dict[str, Any], what: str) -> None:
     """Raise UsageError on an option that is for another check."""
-    for name in given.keys() - {*TAKEN[what], "include_path"}:
+    for name in sorted(given.keys() - {*TAKEN[what], "include_path"}):
         home = next(other for other, names in TAKEN.items() if name in names)
         if what == "worlds":
             raise UsageError(f"--{name} without --{home}")

@@ -64,10 +64,11 @@ def _by_kind(report: Report) -> Iterator[RenderableType]:
     kinds = sorted({f.kind for f in report.runs if f.kind}, key=[kind for kind, _ in report.tally.trials].index)
     yield Text("Of 100 intervals cover, by kind of target / of 100 runs print one", style="bold")
     shown = empty_table(("quantity", "left"), *((kind, "right") for kind in kinds))
+    shown.padding = 0  # else 8 kinds do not fit
     for family, _ in _whole(report):
         shown.add_row(Text(short(family.quantity)), *(_cell(report, family._replace(kind=kind)) for kind in kinds))
     yield shown
-    yield Text("A kind of target is red where it fails, at all sizes together or at one.\n", style="dim")
+    yield Text("A kind of target is red where it fails, at all sizes together, at one, or of the base alone.\n", style="dim")
 
 
 def _cell(report: Report, family: Family) -> Text:
