@@ -19,7 +19,6 @@ from alignbench.stats.intervals import (
     mean_over_prompts,
     spread_or_none,
     told_by_enough,
-    without_interval,
     without_rounding,
 )
 from alignbench.stats.moments import with_lambda_error
@@ -41,7 +40,7 @@ PARTS = (
 )
 BASE_ITSELF = Estimate(0.0, 0.0, 0.0, 0.0, note="the base itself")
 GIVEN = Estimate(0.0, 0.0, 0.0, 0.0, note="exact by construction: the base given the hard constraints is p")
-UNSEEN = "no interval: the target tilts, but log P − log a is the same for all base draws of a prompt that it allows"
+UNSEEN = "the target tilts, but log P − log a is the same for all base draws of a prompt that it allows"
 FROM_COUNTS = "no density: what each token adds is not known"
 
 
@@ -123,7 +122,7 @@ def _at(evidence: Evidence, seed: int) -> dict[str, Estimate]:
     parts = {"log_z": divergences.log_z_of(ref), **_parts(evidence, ref, seed)}
     unseen = _tilts(evidence) and is_boolean(ref.prompt, ref.ratio)
     own_alone = () if _picks_by_p(evidence) else ("kl_base", "kl_base_rb", "kl_base_k1")
-    return {part: _blurred(parts[part]) if unseen and part not in own_alone else parts[part] for part in PARTS}
+    return {part: _unknown(parts[part]) if unseen and part not in own_alone else parts[part] for part in PARTS}
 
 
 def _shifted(evidence: Evidence, shift: Array) -> Evidence:
@@ -153,13 +152,10 @@ def _tilts(evidence: Evidence) -> bool:
     return any(wanted.kind != "always" for wanted in evidence.fit.wanted)
 
 
-def _blurred(estimate: Estimate) -> Estimate:
-    """Without the limits that hold for hard constraints only; what is exact by construction for any p, or ∞, stays."""
-    if estimate.note.startswith(selection.WITHIN):
-        return Estimate.missing(UNSEEN, n=estimate.n)
-    if estimate.stderr == 0 or (estimate.ci_low is None and estimate.ci_high is None):
-        return estimate
-    return without_interval(estimate, UNSEEN)
+def _unknown(estimate: Estimate) -> Estimate:
+    """Nothing, where draws that are all of one weight tell no tilt; what is exact by construction, or ∞, stays."""
+    exact = estimate.stderr == 0 and not estimate.note.startswith(selection.WITHIN)
+    return estimate if exact or estimate.value == np.inf else Estimate.missing(UNSEEN, n=estimate.n)
 
 
 def _parts(evidence: Evidence, ref: Sample, seed: int) -> Parts:

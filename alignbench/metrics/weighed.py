@@ -73,6 +73,6 @@ def _reached(evidence: Evidence, ref: Sample, found: Mapping[str, Estimate]) -> 
     if evidence.selection.kind != "first":
         lost = Estimate.missing(UNREACHED, n=ref.prompt.size)
         return {part: e if part == "kl_base" else lost for part, e in found.items()} | parts
-    parts |= within_reach(ref.prompt, ref.ratio, reached, ref.group)
+    parts |= within_reach(ref.prompt, ref.ratio, reached, ref.group, ref.bound)
     kept = replace(ref, log_target=np.where(reached, ref.log_target, -np.inf))
     return parts | {"kl_reverse_within": parts["kl_reverse"], "kl_base": _kl_from_base(kept)}

@@ -9,8 +9,9 @@ import numpy as np
 from scipy.optimize import linprog, minimize
 
 from alignbench.errors import InfeasibleTarget, RunError, UsageError, brief
+from alignbench.stats import unseen
 from alignbench.stats.intervals import FLAT, Z95, normal, satterthwaite
-from alignbench.stats.weights import SHARES, p_draws, refusal
+from alignbench.stats.weights import SHARES, is_boolean, p_draws, refusal
 from alignbench.types import Array, Estimate
 
 _MARGIN = 1e-7  # the least weight (times the number of distinct draws) that every allowed draw must be able to keep
@@ -232,11 +233,14 @@ def _margin(phi: Array, prompt: Array) -> float:
     return float(answer.x[-1]) if answer.status == 0 else -1.0
 
 
-def tilted_moments(values: Array, log_weight: Array, prompt: Array, names: Sequence[str]) -> dict[str, Estimate]:
+def tilted_moments(
+    values: Array, log_weight: Array, prompt: Array, names: Sequence[str], bound: Array | None = None
+) -> dict[str, Estimate]:
     """mean_c E_{p_c}[values] from base draws weighted by exp(log_weight) = P/a, self-normalised within each prompt.
 
-    `values` is (N, K), one column for each of `names`; 95 % delta intervals, draws independent (Owen, 2013). Missing,
-    with the reason, where the draws are worth too few of p.
+    `values` is (N, K), one column for each of `names`; `bound` (N,) is the largest log_weight of any draw of the same
+    prompt, where it is known. 95 % delta intervals, draws independent (Owen, 2013), that allow for draws of p that the
+    base's lack. Missing, with the reason, where the draws are worth too few of p.
     """
     refused = refusal(prompt, log_weight, SHARES)
     if refused:
@@ -246,9 +250,12 @@ def tilted_moments(values: Array, log_weight: Array, prompt: Array, names: Seque
     off = (weights[:, None] * (values - means[prompt])) ** 2
     variances = prompt_means(off, np.ones(len(prompt)), prompt) * (worth / np.maximum(worth - 1, 1.0))[:, None]
     answer = {}
-    for name, value, spread in zip(names, means.mean(axis=0), variances.T, strict=True):
+    for name, value, spread, span in zip(names, means.mean(axis=0), variances.T, np.ptp(values, axis=0), strict=True):
         df = satterthwaite(spread, worth)
         found = _interval(float(value), float(spread.sum()) / len(means) ** 2, len(prompt), df)
+        if not is_boolean(prompt, log_weight):
+            by = unseen.moves(prompt, log_weight, bound, unseen.of_share(float(span)))
+            found = unseen.widened(found, unseen.either_way(by), unseen.SETTLED * float(span))
         answer[name] = replace(found, ess=float(worth.sum()))
     return answer
 

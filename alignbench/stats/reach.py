@@ -10,9 +10,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from alignbench.stats.intervals import normal, on_angle_scale, on_root_scale, satterthwaite, spread_or_none
+from alignbench.stats import unseen
+from alignbench.stats.intervals import folded, normal, on_angle_scale, on_root_scale, satterthwaite, spread_or_none
 from alignbench.stats.jackknife import jackknife, strata, unit_sums
-from alignbench.stats.weights import LOGS, SHARES, p_draws, refusal, scaled
+from alignbench.stats.weights import LOGS, SHARES, is_boolean, p_draws, refusal, scaled
 from alignbench.types import Array, Estimate
 
 
@@ -30,10 +31,13 @@ FORMS: Mapping[str, Callable[[Array], Array]] = {  # of (w, w · 1_S) in sums (�
 TOP = {"tv": 1.0, "js": float(np.log(2))}
 
 
-def within_reach(prompt: Array, r: Array, reached: Array, group: Array | None = None) -> dict[str, Estimate]:
+def within_reach(
+    prompt: Array, r: Array, reached: Array, group: Array | None = None, bound: Array | None = None
+) -> dict[str, Estimate]:
     """KL(p_S‖p) and JS in nats and TV of p and p_S, mean over prompts, from log-weights r (B,) of p on reference draws.
 
-    `reached` (B,) bool: whether q can say them. Jackknifed.
+    `reached` (B,) bool: whether q can say them. `bound` (B,): the largest r of any draw of the same prompt, where it is
+    known. Jackknifed.
     """
     table: dict[str, list[tuple[float, float]]] = {part: [] for part in FORMS}
     for rows, unit in strata(prompt, group):
@@ -43,7 +47,17 @@ def within_reach(prompt: Array, r: Array, reached: Array, group: Array | None = 
             table[part].append(jackknife(sums, form))
     worth = p_draws(prompt, r)
     found = {part: _mean(pairs, prompt, r, worth, SHARES if part in TOP else LOGS) for part, pairs in table.items()}
-    return {part: on_angle_scale(e, TOP[part]) if part in TOP else on_root_scale(e) for part, e in found.items()}
+    scaled_to = {part: on_angle_scale(e, TOP[part]) if part in TOP else on_root_scale(e) for part, e in found.items()}
+    if is_boolean(prompt, r):
+        return scaled_to
+    return {part: _allowing(e, prompt, r, bound, TOP.get(part)) for part, e in scaled_to.items()}
+
+
+def _allowing(answer: Estimate, prompt: Array, r: Array, bound: Array | None, top: float | None) -> Estimate:
+    """The estimate, at most `top`, with limits that allow for draws of p that were hardly or never seen."""
+    by = unseen.moves(prompt, r, bound, unseen.of_log_z if top is None else unseen.of_share(top))
+    wider = unseen.widened(answer, unseen.either_way(by), unseen.SETTLED * (top or 1.0))
+    return wider if top is None else folded(wider, top)
 
 
 def _mean(pairs: list[tuple[float, float]], prompt: Array, r: Array, worth: Array, needed: float) -> Estimate:

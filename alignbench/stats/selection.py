@@ -102,7 +102,7 @@ def divergences(
 ) -> dict[str, Estimate]:  # fmt: skip
     """All of `PARTS` for a law that selects, in nats (TV: 0 to 1), from `r` (B,) on draws of the base alone.
 
-    `rank` (B,): what best-of-n keeps the largest of; None: r. `bound` (B,): the largest r of any draw of the same prompt
+    `rank` (B,): what best-of-n keeps the largest of; None: r. `bound` (B,): the largest r of any draw of its prompt,
     where it is known.
     """
     if selection.kind == "first":

@@ -23,6 +23,9 @@ from alignbench.types import Array, Estimate
 ALIKE = float(np.log(2))  # nats: weights that differ by less than a factor of 2 are one class
 WELL = 10  # draws from which the share of a class is known well enough for the usual error
 NONE = float(gammaincinv(1, 0.975))  # 3.69: the most draws that can be expected, where there were none
+EACH = 0.5
+"""Draws of the class above all seen that may be expected in every prompt at once: where what classes add to Z at least
+halves from one to the next, a quarter of those of the class below."""
 NEGLIGIBLE = 1e-3  # of p: classes that cannot have more say nothing
 SETTLED = 0.2  # width of an interval, in nats or as a share, that is narrow enough whatever the value
 HALF = 0.5
@@ -59,11 +62,11 @@ Change = Callable[[Array, Classes], Array]
 
 
 class Moves(NamedTuple):
-    """How far a mean over prompts could move down (≤ 0) and up, and the share of p that was never drawn (0 to 1)."""
+    """How far a mean over prompts could move, down (≤ 0) and up: by classes of few draws, and by those of none."""
 
-    low: float
-    high: float
-    share: float
+    few: tuple[float, float]
+    none: tuple[float, float]
+    share: float  # of p, in classes never drawn (0 to 1)
 
 
 def moves(prompt: Array, r: Array, bound: Array | None, change: Change) -> Moves:
@@ -72,17 +75,17 @@ def moves(prompt: Array, r: Array, bound: Array | None, change: Change) -> Moves
     `bound` (B,): the largest log-weight that a draw of the same prompt can have; None where none is known. Classes are
     changed one at a time, but those never drawn in all prompts at once too: each prompt may lack one.
     """
-    low, high, together, share = 0.0, 0.0, 0.0, 0.0
-    count = prompts_in(prompt).size
+    few, none, together, share, count = [0.0], [0.0], 0.0, 0.0, prompts_in(prompt).size
     for rows, _ in strata(prompt):
         if not np.isfinite(r[rows]).any():
             continue
         most = np.inf if bound is None else float(bound[rows[0]])
         classes = _classes(np.asarray(r, float)[rows], most, count)
-        each = change(rows, classes) / count
-        low, high, together = min(low, float(each.min())), max(high, float(each.max())), together + float(each[-1])
+        *seen, alone, also = change(rows, classes) / count
+        few, none, together = few + seen, [*none, alone], together + also
         share += float(classes.above[-2] / (1 + classes.above[-2])) / count
-    return Moves(min(low, together), max(high, together), share)
+    none.append(together)
+    return Moves((min(few), max(few)), (min(none), max(none)), share)
 
 
 def _classes(r: Array, bound: float, prompts: int) -> Classes:
@@ -97,7 +100,7 @@ def _classes(r: Array, bound: float, prompts: int) -> Classes:
     more = np.zeros(len(times))
     step = _step(r, bound)
     if step > 0:
-        more[-2:] = NONE, 1 + (NONE - 1) / prompts
+        more[-2:] = NONE, EACH + (NONE - EACH) / prompts
     return Classes(times, more, float(r.max()) + step, w / w.sum(), code == 0, step)
 
 
@@ -160,8 +163,8 @@ def of_share(top: float) -> Change:
 
 def either_way(found: Moves) -> Moves:
     """The same, down as far as up."""
-    far = max(-found.low, found.high)
-    return found._replace(low=-far, high=far)
+    few, none = (max(-low, high) for low, high in (found.few, found.none))
+    return found._replace(few=(-few, few), none=(-none, none))
 
 
 def widened(estimate: Estimate, by: Moves, settled: float = SETTLED) -> Estimate:
@@ -175,8 +178,8 @@ def widened(estimate: Estimate, by: Moves, settled: float = SETTLED) -> Estimate
         return estimate
     if by.share > HALF:
         return Estimate.missing(f"weights heavier than all seen may hold {by.share:.0%} of the target", n=estimate.n)
-    low, high = low + by.low, high + by.high
-    if (by.low or by.high) and high - low > max(settled, HALF * abs(value)):
-        could = f"weights hardly or never drawn could move it by {by.low:+.2g} to {by.high:+.2g}"
+    below, above = min(low, value + by.few[0]) + by.none[0], max(high, value + by.few[1]) + by.none[1]
+    if (below, above) != (low, high) and above - below > max(settled, HALF * abs(value)):
+        could = f"weights hardly or never drawn could take it from {below:.3g} to {above:.3g}"
         return Estimate.missing(f"{could}: too far for a value", n=estimate.n)
-    return replace(estimate, ci_low=low, ci_high=high)
+    return replace(estimate, ci_low=below, ci_high=above)

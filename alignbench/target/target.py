@@ -235,11 +235,12 @@ class Target:
         names = self._asked_moments()
         lam, error = fit_lambda(self.moments(features), log_weight, prompt, self.per_prompt, names, prompts)
         solved = replace(self, fit=Fit(self.wanted(), lam, error))
+        bound = solved.log_bound(count)
         off = tilted_moments(
             self.moments(heldout_features), solved.log_ratio(heldout_features, heldout_prompt), heldout_prompt,
-            self.moment_names,
+            self.moment_names, None if bound is None else bound[heldout_prompt],
         )  # fmt: skip
-        return replace(self, fit=Fit(self.wanted(), lam, error, heldout=off, log_bound=solved.log_bound(count)))
+        return replace(self, fit=Fit(self.wanted(), lam, error, heldout=off, log_bound=bound))
 
     def _check_categories_occur(self, features: Mapping[str, Array], allowed: Array) -> None:
         """Raise InfeasibleTarget when a category with a wanted share is on no allowed draw."""

@@ -75,7 +75,8 @@ class World:
     def sample(self, prompt, atom):
         """What base, target and generator say of atoms."""
         with np.errstate(divide="ignore"):
-            return Sample(prompt, *(np.log(x)[prompt, atom] for x in (self.a, self.P, self.g)))
+            logs = (np.log(x)[prompt, atom] for x in (self.a, self.P, self.g))
+            return Sample(prompt, *logs, bound=self.r.max(axis=1)[prompt])
 
 
 def covered(estimate, truth):
@@ -93,4 +94,6 @@ def mixed(parts, log_densities):
         f: np.concatenate([getattr(p, f) for p in parts]) for f in ("prompt", "log_base", "log_target", "log_gen")
     }
     proposal = log_proposal(joined["prompt"], component, np.concatenate(log_densities))
-    return Sample(**joined, log_proposal=proposal, component=component)
+    of_base = np.bincount(joined["prompt"], component == 0) / np.bincount(joined["prompt"])
+    bound = np.concatenate([p.bound for p in parts]) - np.log(of_base)[joined["prompt"]]
+    return Sample(**joined, log_proposal=proposal, component=component, bound=bound)

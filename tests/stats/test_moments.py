@@ -156,7 +156,7 @@ def test_tilted_moments_cover_the_truth():
     prompt, truth, covered = np.repeat([0, 1], 300), np.mean(expit(logit([0.3, 0.1]) + 1.0)), 0
     for _ in range(400):
         hit = (rng.random(600) < np.array([0.3, 0.1])[prompt]).astype(float)
-        answer = tilted_moments(hit[:, None], hit, prompt, ["hit"])["hit"]
+        answer = tilted_moments(hit[:, None], hit, prompt, ["hit"], np.ones(600))["hit"]
         covered += answer.ci_low <= truth <= answer.ci_high
     assert abs(covered / 400 - 0.95) < 0.044
 
@@ -204,7 +204,7 @@ def test_without_the_error_of_lambda_the_interval_of_a_divergence_is_too_narrow(
 def tilted(prompt, phi, lam):
     """The base as a generator, and a target of weights exp(λφ)."""
     level = np.zeros(phi.size)
-    return Sample(prompt, level, lam * phi, level)
+    return Sample(prompt, level, lam * phi, level, bound=np.full(phi.size, lam * phi.max()))
 
 
 def test_the_slope_is_that_of_the_quantity():

@@ -20,7 +20,7 @@ def test_distances_of_p_from_p_within_reach():
     held = dict.fromkeys(truth, 0)
     for seed in range(60):
         prompt, atom = world.atoms(world.a, 200, np.random.default_rng(seed))
-        found = within_reach(prompt, world.r[prompt, atom], reach[prompt, atom])
+        found = within_reach(prompt, world.r[prompt, atom], reach[prompt, atom], bound=np.full(prompt.size, 2.0))
         for part, exact in truth.items():
             assert close(found[part], exact, 5)
             held[part] += covered(found[part], exact)

@@ -244,11 +244,13 @@ def counted(world, seed, each=128, prompts=2):
 def test_truth_and_coverage_by_another_rank(name):
     truth, seeds, held, seen = by_rank(*RANKED[name]), 60, dict.fromkeys(PARTS, 0), dict.fromkeys(PARTS, 0)
     prompt, r, rank = counted(RANKED[name], 0, 2500)
-    for part, estimate in divergences(prompt, r, BEST, rank=rank).items():
+    for part, estimate in divergences(prompt, r, BEST, rank=rank, bound=np.full(r.size, RANKED[name][1].max())).items():
         assert estimate.value == truth[part] or close(estimate, truth[part]), part
     for seed in range(seeds):
         prompt, r, rank = counted(RANKED[name], seed)
-        for part, estimate in divergences(prompt, r, BEST, rank=rank).items():
+        for part, estimate in divergences(
+            prompt, r, BEST, rank=rank, bound=np.full(r.size, RANKED[name][1].max())
+        ).items():
             if estimate.ci_low is not None:
                 seen[part] += 1
                 held[part] += covered(estimate, truth[part])
@@ -339,13 +341,15 @@ def test_a_rank_that_no_draw_shows_is_put_in_numbers():
 
 
 def test_a_rare_lowest_rank_is_covered():
-    """Share 0.005 of the base and more of p: without the allowance 73 %."""
+    """Share 0.005 of the base and more of p: without the allowance 73 %; some runs that drew it few times are refused."""
     base, r = np.array([0.005, 0.2, 0.3, 0.3, 0.195]), np.log([2.0, 1.0, 1.35, 1.22, 1.1])
-    truth, held = by_rank(base, r, np.arange(5.0))["kl_target"], 0
+    truth, held, told = by_rank(base, r, np.arange(5.0))["kl_target"], 0, 0
     for seed in range(40):
         prompt, drawn, rank = counted((base, r, np.arange(5.0)), seed)
-        held += covered(divergences(prompt, drawn, BEST, rank=rank)["kl_target"], truth)
-    assert held >= 0.93 * 40
+        found = divergences(prompt, drawn, BEST, rank=rank, bound=np.full(drawn.size, r.max()))["kl_target"]
+        told += found.value is not None
+        held += found.value is not None and covered(found, truth)
+    assert told > 20 and held >= 0.93 * told
 
 
 @pytest.mark.slow
@@ -355,7 +359,7 @@ def test_js_and_tv_of_cells_near_the_gate_are_covered():
     truth, held, told = by_rank(base, r, r, 1), 0, 0
     for seed in range(80):
         prompt, drawn, _ = counted((base, r, r), seed, prompts=3)
-        found = divergences(prompt, drawn, Selection("best", 1))
+        found = divergences(prompt, drawn, Selection("best", 1), bound=np.full(drawn.size, r.max()))
         for part in ("tv", "js"):
             told += found[part].value is not None
             held += found[part].value is not None and covered(found[part], truth[part])
