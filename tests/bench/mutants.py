@@ -61,11 +61,11 @@ MANY = 8
 LONGEST = 900
 """Seconds after which the tests are stopped: a bug that never ends is seen."""
 WIDER = {
-    "stats": ("metrics", "checks", "reports/compare"), "seeds.py": ("test_golden_identities.py", "aligners", "scoring"),
-    "generators": ("test_laws.py", "checks", "scoring"),
-    "aligners": ("test_streams.py", "test_golden_identities.py", "scoring"), "metrics": ("run", "reports/compare", "checks"), "store": ("scoring", "run", "reports/test_examples.py"),
-    "scoring": ("run", "metrics", "checks", "test_streams.py"), "target": ("aligners", "scoring"),
-    "reports": ("cli", "integrations"), "checks": ("cli",),
+    "aligners": ("test_streams.py", "test_golden_identities.py", "scoring"), "checks": ("cli",),
+    "generators": ("test_laws.py", "checks", "scoring"), "metrics": ("run", "reports/compare", "checks"),
+    "reports": ("cli", "integrations"), "scoring": ("run", "metrics", "checks", "test_streams.py"),
+    "seeds.py": ("test_golden_identities.py", "aligners", "scoring"), "stats": ("metrics", "checks", "reports/compare"),
+    "store": ("scoring", "run", "reports/test_examples.py"), "target": ("aligners", "scoring"),
 }  # fmt: skip
 """Room → the tests beside those of its own folder that see it at work."""
 
