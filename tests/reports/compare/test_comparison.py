@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from rich.console import Console
+from scipy.stats import t
 
 from alignbench.generators.hf.series import step_of
 from alignbench.metrics.prompts import picked
@@ -17,6 +18,7 @@ from alignbench.reports.compare.checkpoints import sparkline
 from alignbench.reports.compare.common_draws import of_each_draw
 from alignbench.reports.compare.compared import Compared, Comparison, Difference, compare, differences
 from alignbench.reports.compare.contenders import Contender, Measured
+from alignbench.reports.compare.shifts import shifts
 from alignbench.reports.compare.text import grilles, to_html, to_json, to_markdown, to_terminal
 from alignbench.run.rescore import Remembered
 from alignbench.run.rows import Row, RowKey, measure
@@ -282,6 +284,17 @@ def test_the_prompt_that_moved_most_comes_first_and_draws_that_differ_are_shown(
     example = next(e for e in found.examples if e.prompt == "prompt 1")
     assert (example.index, example.first, example.other) == (4, "old 20", "new 20")
     assert example.changed["ok"] == (True, False)
+
+
+def test_limits_of_a_shift_hold_for_all_that_was_looked_at(cheap):
+    """Bonferroni: of 3 prompts and 2 features (x and n) six intervals, each at 1 − 0.05/6."""
+    rng = np.random.default_rng(1)
+    a, b = (evidence(rng.normal(s, 1, 24), prompts=3, n=rng.normal(s, 1, 24)) for s in (0, 1))
+    for shift in shifts(a, b):
+        here = a.own.draws.prompt == a.prompts.index(shift.prompt)
+        off = (b.own.features[shift.quantity] - a.own.features[shift.quantity])[here]
+        half = t.ppf(1 - 0.025 / 6, 7) * off.std(ddof=1) / 8**0.5
+        assert shift.looked_at == 6 and shift.difference.ci_high == pytest.approx(off.mean() + half)
 
 
 # --- gates ------------------------------------------------------------------------------------------------------------
