@@ -60,6 +60,7 @@ KNOWN = {
     "reports/compare/shifts.py": ("reports/compare",),
     "reports/faults.py": ("reports/test_gather.py",),
     "reports/folders.py": ("reports/test_gather.py",),
+    "reports/formats/latex.py": ("reports/formats/test_render.py",),
     "reports/formats/page/svg.py": ("reports/formats/test_page.py",),
     "reports/formats/strict_json.py": ("reports/formats/test_render.py",),
     "reports/formats/terminal.py": ("reports/formats/test_render.py",),
