@@ -52,6 +52,7 @@ def test_a_copy_says_its_own_prompt_and_is_cut_where_it_must_be(model):
     assert [text.strip() for text in draws.texts[::3]] == ["the nurse", "she"]
     assert draws.finished.tolist() == [False] * 3 + [True] * 3
     assert draws.length.tolist() == [2] * 6
+    assert law.identity()["says"] == " {prompt}", "after a space, as a text goes on"
 
 
 def test_the_base_s_log_probability_of_it_is_its_kl_from_the_base(tmp_path):

@@ -3,7 +3,8 @@
     python tests/bench/mutants.py [WORDS …] [--jobs N] [--near] [--list]
 
 WORDS choose bugs whose file or description has one of them. For each bug the tests of its file run (that of the
-mirrored path, those known to cover it, those that import it), then, where it lives, those of its room, unless `--near`.
+mirrored path, those known to cover it, those of its room that import it), then, where it lives, those of the whole room
+and of rooms that see it at work, unless `--near`.
 Prints which test killed it, and at the end which bugs live; exits with 1 if one does that is not said to be an
 equivalent. The tests that killed are run once more on the code without bugs: one that fails there kills nothing.
 """
@@ -38,34 +39,62 @@ PRELOADED = ("torch", "transformers", "pandas", "scipy.stats", "sklearn.cluster"
              "jsonschema", "pydantic", "rich.console", "typer")  # fmt: skip
 """Loaded once: each test process is a fork of one that has them, which saves half of the time."""
 KNOWN = {
-    "aligners/base.py": ("test_plug_ins.py", "test_golden_identities.py"), "aligners/bill.py": ("test_plug_ins.py",),
-    "aligners/identities.py": ("test_golden_identities.py",), "generators/base.py": ("test_golden_identities.py",),
-    "generators/described.py": ("scoring/test_evidence.py",), "generators/history.py": ("generators/test_sampling.py",),
-    "generators/hf/causal.py": ("test_laws.py",), "generators/warp.py": ("generators/test_law.py",),
-    "generators/masked/steered.py": ("aligners/guidance",), "stats/discrete.py": ("stats/test_divergences.py",),
-    "stats/intervals.py": ("stats/test_divergences.py",),
-    "metrics/cost.py": ("metrics/test_metrics.py",), "metrics/entropy.py": ("metrics/test_metrics.py",),
-    "metrics/fluency.py": ("metrics/test_metrics.py",), "metrics/length.py": ("metrics/test_metrics.py",),
-    "metrics/winning.py": ("metrics/test_metrics.py",), "reports/compare/common_draws.py": ("reports/compare",),
-    "reports/compare/shifts.py": ("reports/compare",), "reports/faults.py": ("reports/test_hostile.py",),
-    "reports/folders.py": ("reports/test_gather.py",), "reports/formats/page/svg.py": ("reports/formats/test_page.py",),
+    "aligners/base.py": (
+        "test_plug_ins.py",
+        "test_golden_identities.py",
+    ),
+    "aligners/bill.py": ("test_plug_ins.py",),
+    "aligners/identities.py": ("test_golden_identities.py",),
+    "generators/base.py": ("test_golden_identities.py",),
+    "generators/described.py": ("scoring/test_evidence.py",),
+    "generators/hf/causal.py": ("test_laws.py",),
+    "generators/history.py": ("generators/test_sampling.py",),
+    "generators/masked/steered.py": ("aligners/guidance",),
+    "generators/warp.py": ("generators/test_law.py",),
+    "metrics/cost.py": ("metrics/test_metrics.py",),
+    "metrics/entropy.py": ("metrics/test_metrics.py",),
+    "metrics/fluency.py": ("metrics/test_metrics.py",),
+    "metrics/length.py": ("metrics/test_metrics.py",),
+    "metrics/winning.py": ("metrics/test_metrics.py",),
+    "reports/compare/common_draws.py": ("reports/compare",),
+    "reports/compare/shifts.py": ("reports/compare",),
+    "reports/faults.py": ("reports/test_gather.py",),
+    "reports/folders.py": ("reports/test_gather.py",),
+    "reports/formats/latex.py": ("reports/formats/test_render.py",),
+    "reports/formats/page/svg.py": ("reports/formats/test_page.py",),
     "reports/formats/strict_json.py": ("reports/formats/test_render.py",),
-    "reports/formats/terminal.py": ("reports/formats/test_render.py",), "reports/table/cells.py": ("reports/table",),
-    "reports/table/groups.py": ("reports/table",), "reports/table/lines.py": ("reports/table",),
-    "scoring/cost.py": ("scoring/test_evidence.py",), "scoring/fits.py": ("run/test_known.py",),
-    "seeds.py": ("test_streams.py",), "target/constraint.py": ("target/test_target.py",),
-}  # fmt: skip
+    "reports/formats/terminal.py": ("reports/formats/test_render.py",),
+    "reports/table/cells.py": ("reports/table",),
+    "reports/table/groups.py": ("reports/table",),
+    "reports/table/lines.py": ("reports/table",),
+    "scoring/bench.py": ("scoring/test_evidence.py",),
+    "scoring/cost.py": ("scoring/test_evidence.py",),
+    "scoring/fits.py": ("run/test_known.py",),
+    "scoring/references.py": ("scoring/test_evidence.py",),
+    "seeds.py": ("test_streams.py",),
+    "stats/discrete.py": ("stats/test_divergences.py",),
+    "stats/intervals.py": ("stats/test_divergences.py",),
+    "store/draws.py": (
+        "store",
+        "aligners/selection/test_pool.py",
+    ),
+    "store/shelf.py": (
+        "store",
+        "aligners/selection/test_pool.py",
+    ),
+    "target/constraint.py": ("target/test_target.py",),
+}
 """File → tests that cover it and neither mirror nor import it."""
 MANY = 8
-"""Of a file that more tests import, these are not near: they run with those of its room."""
+"""Of a file that more tests of its room import, these are not near."""
 LONGEST = 900
 """Seconds after which the tests are stopped: a bug that never ends is seen."""
 WIDER = {
-    "stats": ("metrics", "checks", "reports/compare"), "seeds.py": ("test_golden_identities.py", "aligners", "scoring"),
-    "generators": ("test_laws.py", "checks", "scoring"),
-    "aligners": ("test_streams.py", "test_golden_identities.py", "scoring"), "metrics": ("run", "reports/compare", "checks"), "store": ("scoring", "run", "reports/test_examples.py"),
-    "scoring": ("run", "metrics", "checks", "test_streams.py"), "target": ("aligners", "scoring"),
-    "reports": ("cli", "integrations"), "checks": ("cli",),
+    "aligners": ("test_streams.py", "test_golden_identities.py", "scoring"), "checks": ("cli",),
+    "generators": ("test_laws.py", "checks", "scoring"), "metrics": ("run", "reports/compare", "checks"),
+    "reports": ("cli", "integrations"), "scoring": ("run", "metrics", "checks", "test_streams.py"),
+    "seeds.py": ("test_golden_identities.py", "aligners", "scoring"), "stats": ("metrics", "checks", "reports/compare"),
+    "store": ("scoring", "run", "reports/test_examples.py"), "target": ("aligners", "scoring"),
 }  # fmt: skip
 """Room → the tests beside those of its own folder that see it at work."""
 
@@ -138,7 +167,7 @@ def stages(mutant: Mutant) -> Iterator[list[str]]:
     """The tests of a file, those first that are likeliest to know it."""
     path = Path(mutant.file)
     mirrored = TESTS / path.parent / f"test_{path.stem}.py"
-    importers = [test for test in TESTS.rglob("test_*.py") if mutant.file in imported(test)]
+    importers = [test for test in (TESTS / path.parent).rglob("test_*.py") if mutant.file in imported(test)]
     own = [*[mirrored] * mirrored.is_file(), *_tests_in(KNOWN.get(mutant.file, ()))]
     yield _named(own)
     short_first = sorted(importers, key=lambda test: (test.stat().st_size, test))

@@ -71,6 +71,7 @@ LOST = "6 of 64 draws left out: their proposals ran out"
     ("more", "draws"),
     [
         ({}, 64), ({"draws": 15}, 60), ({"draws": 15, "n": 60}, 60), ({"note": f"x; {LOST}"}, 58), ({"n": 14}, 14),
+        ({"n": 63}, 63),
         ({"n": 4, "ci_over": "prompts_like_these"}, 64),  # there n counts prompts
         ({"n": 4, "ci_over": "prompts_like_these", "note": LOST}, 58),
     ],

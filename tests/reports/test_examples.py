@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from math import inf
 from pathlib import Path
 
@@ -11,8 +11,9 @@ import pytest
 from tiny_world import BRIGHT, TASK
 
 import alignbench
-from alignbench.reports.examples import CUT, by_token, chosen, examples, of_file
+from alignbench.reports.examples import CUT, _feature, by_token, chosen, examples, of_file
 from alignbench.run.rows import read_evidence
+from alignbench.store.packed import pack, unpack
 from alignbench.types import Array, Draws, rows_of
 
 
@@ -46,6 +47,24 @@ def test_an_example_is_what_the_evidence_says(out: Path) -> None:
     assert draw.features == {name: values[i] for name, values in own.features.items()}
     assert own.log_base is not None and own.log_gen is not None and own.log_target is not None
     assert (draw.log_base, draw.log_gen, draw.log_target) == (own.log_base[i], own.log_gen[i], own.log_target[i])
+
+
+def test_of_two_measurements_of_a_generator_the_newer_is_shown(out: Path, tmp_path: Path) -> None:
+    """Whichever is read first, its name being what comes first."""
+    path = next((out / "exact").glob("evidence_*.npz"))
+    _, key = read_evidence(path)
+    for when, order in (("1999", "a"), ("2999", "b")):
+        for folder, name in (("first", order), ("last", {"a": "b", "b": "a"}[order])):
+            (tmp_path / folder / "exact").mkdir(parents=True, exist_ok=True)
+            record = {**unpack(path), "key": asdict(replace(key, measured=when))}
+            (tmp_path / folder / "exact" / f"evidence_tiny_{name}.npz").write_bytes(pack(record))
+    for folder in ("first", "last"):
+        assert [s.key.measured for s in examples([tmp_path / folder / "exact"])[0]] == ["2999"]
+
+
+@pytest.mark.parametrize(("code", "word"), [(0.0, "she"), (1.0, "he"), (-1.0, "none")])
+def test_a_category_is_shown_by_its_own_name(code: float, word: str) -> None:
+    assert _feature(code, ("she", "he")) == word
 
 
 def test_pieces_make_up_the_text_and_the_log_probability(out: Path) -> None:

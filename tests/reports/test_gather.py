@@ -79,6 +79,20 @@ def test_the_last_table_counts_before_the_results_of_the_same_measurement(out: P
     same(fine(gather([out])), rows)
 
 
+def test_of_two_results_of_one_measurement_the_one_scored_last_counts(out: Path) -> None:
+    """Also where a run judged the same generator by another model: those are other rows."""
+    (out / "leaderboard.csv").unlink()
+    path = next(out.glob("exact+rejection_cap=256/results_*.json"))
+    content = json.loads(path.read_text())
+    scored_again = {**content, "rows": [{**row, "note": "scored again"} for row in content["rows"]]}
+    judged = {**content, "rows": [{**row, "judge": "another", "note": "judged"} for row in content["rows"]]}
+    path.with_name(f"{path.stem}z.json").write_text(json.dumps(scored_again))
+    path.with_name("results_0.json").write_text(json.dumps(judged))
+    rows = gather([out]).rows
+    notes = rows.loc[rows["aligner"] == "rejection:cap=256"].groupby("judge")["note"].unique().to_dict()
+    assert {judge: list(told) for judge, told in notes.items()} == {"": ["scored again"], "another": ["judged"]}
+
+
 def test_a_newer_measurement_counts(out: Path, tmp_path: Path) -> None:
     """Planted bug: the path given first counts."""
     newer = read_rows(out / "leaderboard.csv").assign(measured="2999-01-01T00:00:00+00:00", n=7, generator_id="")

@@ -71,6 +71,19 @@ def test_the_permutation_test_tries_all_swaps_of_few_units():
     assert permuted(d, np.zeros(8), where, np.random.default_rng(0)) == pytest.approx(truth, abs=1e-12)
 
 
+def test_prompts_count_alike_when_signs_are_flipped_however_many_draws_they_have():
+    """One prompt of 6 draws and one of 2, by all 256 flips of the mean over prompts."""
+    d, prompt = noise(12, 8) + 0.7, np.array([0] * 6 + [1] * 2)
+    weight = np.where(prompt == 0, 1 / 12, 1 / 4)
+    every = np.array([np.sum(np.array(s) * weight * d) for s in product((1, -1), repeat=8)])
+    truth = np.mean(np.abs(every) >= abs(np.sum(weight * d)) - 1e-12)
+    plain = np.mean(
+        [abs(np.sum(np.array(s) * d)) >= abs(d.sum()) - 1e-12 for s in product((1, -1), repeat=8)]
+    )  # planted: draws count alike
+    assert permuted(d, np.zeros(8), Pairing(prompt), np.random.default_rng(0)) == pytest.approx(truth, abs=1e-12)
+    assert plain != pytest.approx(truth, abs=0.01)
+
+
 def test_permutation_agrees_with_the_t_test_where_it_is_right():
     where = pairing(4, 100)
     first, second = noise(10, 400) + 0.1, noise(11, 400)

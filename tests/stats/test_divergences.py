@@ -221,6 +221,28 @@ def test_own_draws_that_break_everything_cannot_be_conditioned():
         assert "own draws that keep" in missing.note
 
 
+@pytest.mark.parametrize("name", [*WORLDS, "breaks the constraint"])
+def test_a_draw_that_a_run_says_twice_is_worth_one(name):
+    """Planted: groups dropped on the way to one of them, whose errors are then smaller by √2."""
+    world = World(seed=1, shares=(0.5, 0.6)) if name == "breaks the constraint" else WORLDS[name][0]
+    rng = np.random.default_rng(0)
+    once = [world.draw(law, 128, rng) for law in (world.g, world.a)]
+    rows = np.repeat(np.arange(once[0].prompt.size), 2)
+    plain, twice = (
+        {
+            "log_z": d.log_z_of(ref), "kl_target": d.kl_target(ref), "kl_target_within": d.kl_target_within(own, ref),
+            "kl_reverse": d.kl_reverse(own, ref), "kl_reverse_within": d.kl_reverse_within(own, ref),
+            "tv": o.tv(own, ref), "js": o.js(own, ref),
+            "kl_base": d.kl_base(own.prompt, own.log_gen - own.log_base, None, own.group),
+        }
+        for own, ref in (once, [replace(sample.take(rows), group=rows) for sample in once])
+    )  # fmt: skip
+    for part, told in plain.items():
+        if told.stderr is not None:
+            assert twice[part].stderr == pytest.approx(told.stderr, rel=0.03), part
+            assert twice[part].value == pytest.approx(told.value, abs=0.05 * told.stderr), part
+
+
 def test_tv_counts_groups():
     world = World(seed=3, tilt=1.5)
     rng = np.random.default_rng(0)

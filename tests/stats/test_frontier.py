@@ -142,6 +142,20 @@ def test_samples_of_one_law_score_what_is_told():
     assert of_one_law(p, q) == of_one_law(p, q)
 
 
+def test_one_law_is_the_mean_of_both():
+    """Apart as they are, sets of their mean hold both buckets; sets of either alone would all score 1."""
+    rows, ones = np.arange(40), np.ones(40)
+    apart = [Binned(0 * rows, np.full((40, 1), k), ones, np.array([40.0])) for k in (0, 1)]
+    for pair in (apart, apart[::-1]):
+        assert of_one_law(*pair)[0] < 0.99
+
+
+def test_prompts_share_alike_whatever_their_number_of_draws():
+    bucket = np.array([[0], [0], [0], [1]])
+    some = Binned(np.array([0, 0, 0, 7]), bucket, np.ones(4), np.array([3.0, 1.0]))
+    assert some.histogram(0, 2).tolist() == pytest.approx([0.5, 0.5])
+
+
 def test_one_draw_has_no_interval_and_no_spread_none():
     q = Binned(np.array([0, 1, 1]), np.zeros((3, 1), int), np.ones(3), np.array([1.0, 2.0]))
     assert mauve(q, q).stderr is None and "one independent draw" in mauve(q, q).note

@@ -137,6 +137,17 @@ def test_a_ratio_is_that_of_the_means_over_prompts():
     assert level == Estimate(1.5, n=4, note=f"{FLAT}; judge: a")
 
 
+def test_the_error_of_a_ratio_is_that_of_both_its_parts():
+    """By the delta method over one prompt: the standard deviation of (x − r·y)/ȳ over √n; planted: y without error."""
+    rng = np.random.default_rng(0)
+    y = rng.uniform(1, 9, 40)
+    x = 3 * y + rng.normal(size=40)
+    ratio, prompt = x.mean() / y.mean(), np.zeros(40, int)
+    found = ratio_over_prompts(prompt, x, y)
+    assert found.stderr == pytest.approx(np.std(x - ratio * y, ddof=1) / y.mean() / 40**0.5)
+    assert found.stderr < 0.3 * np.std(x, ddof=1) / y.mean() / 40**0.5
+
+
 def test_no_spread_is_no_interval_unless_infinite_or_missing():
     rounding = np.full(30, 0.1) + 1e-16 * np.arange(30)
     flat = spread_or_none(mean_over_prompts(np.zeros(30, int), rounding))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from alignbench.stats.jackknife import jackknife, jackknife_path, leave_out, tilts
+from alignbench.stats.jackknife import jackknife, jackknife_path, leave_out, spread_of_sum, strata, tilts
 
 
 @pytest.mark.parametrize("shares", [(0.5, 0.5), (0.8, 0.2)])  # where the form is flat, and where it is not
@@ -17,6 +17,7 @@ def test_by_rows_and_by_totals(shares):
     assert np.sqrt(totals[1]) > 0.003  # of a spread of 0.0035 by the curve alone
 
 
+<<<<<<< HEAD
 def test_what_no_unit_moves_has_no_bias_of_rounding():
     """Planted: (units − 1) times the rounding of a sum is 1e-13."""
     columns = np.full((400, 1), 0.1)
@@ -35,3 +36,24 @@ def test_the_path_goes_where_the_slope_points_and_sees_a_turn():
     assert (shares[0], shares[-1]) == pytest.approx((0.497, 0.307), abs=0.003)  # 1.96 errors of a share of 0.4
     assert low == pytest.approx(min(shares * (1 - shares)))
     assert np.isnan(jackknife_path(columns[:1], lambda s: s[..., 0])[2])
+=======
+def test_units_are_draws_or_the_groups_of_a_prompt():
+    prompt, group = np.array([5, 2, 5, 5, 2]), np.array([1, 1, 9, 1, 1])
+    assert [(rows.tolist(), unit.tolist()) for rows, unit in strata(prompt)] == [
+        ([1, 4], [0, 1]),
+        ([0, 2, 3], [0, 1, 2]),
+    ]
+    of_groups = [(rows.tolist(), unit.tolist()) for rows, unit in strata(prompt, group)]
+    assert of_groups == [([1, 4], [0, 0]), ([0, 2, 3], [0, 1, 0])]
+
+
+def test_the_variance_of_a_sum_is_that_of_its_units_within_each_law():
+    """n times the sample variance: of all, of the sums of groups, and of each of two laws apart."""
+    values = np.array([1.0, 2.0, 4.0, 8.0, 16.0])
+    each, pairs = np.arange(5), np.array([0, 0, 1, 1, 2])
+    assert spread_of_sum(values, each) == pytest.approx(5 * values.var(ddof=1))
+    assert spread_of_sum(values, pairs) == pytest.approx(3 * np.var([3.0, 12.0, 16.0], ddof=1))
+    parts = 2 * values[:2].var(ddof=1) + 3 * values[2:].var(ddof=1)
+    assert spread_of_sum(values, each, np.array([0, 0, 1, 1, 1])) == pytest.approx(parts)
+    assert spread_of_sum(values, each, np.array([0, 1, 1, 1, 1])) == np.inf
+>>>>>>> j-mutants

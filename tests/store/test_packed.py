@@ -1,6 +1,7 @@
 """Records as files: what comes back is what was packed, and nothing in a file is run."""
 
 from math import inf, nan
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -43,6 +44,11 @@ def test_evidence_comes_back_as_it_was(tmp_path):
     assert [(name, dict(params)) for name, params in again["metrics"]] == [("distinct", {"draws": 8})]
 
 
+def test_lists_come_back_as_what_frozen_dataclasses_hold(tmp_path):
+    (tmp_path / "e.npz").write_bytes(pack({"prompts": PROMPTS, "nested": [[1], (2, 3)]}))
+    assert unpack(tmp_path / "e.npz") == {"prompts": PROMPTS, "nested": ((1,), (2, 3))}
+
+
 @pytest.mark.parametrize("text", ["", "é 日本 🙂", "\ud800", "a\x00b", "\n\r"])
 def test_any_text_survives(tmp_path, text):
     (tmp_path / "e.npz").write_bytes(pack({"text": text, "number": nan, "big": inf}))
@@ -51,10 +57,16 @@ def test_any_text_survives(tmp_path, text):
 
 
 def test_a_pickle_is_never_loaded(tmp_path):
-    """Planted: an object array, whose loading would run code."""
-    np.savez(tmp_path / "e.npz", tree=np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    """Planted: an object array, whose loading would run code, here one that makes a folder."""
+
+    class Runs:
+        def __reduce__(self):
+            return Path.mkdir, (tmp_path / "ran",)
+
+    np.savez(tmp_path / "e.npz", tree=np.array([Runs()], dtype=object), allow_pickle=True)
     with pytest.raises(StoreError, match="is not readable"):
         unpack(tmp_path / "e.npz")
+    assert not (tmp_path / "ran").exists()
 
 
 def test_a_record_of_an_unknown_kind_is_refused(tmp_path):

@@ -137,6 +137,15 @@ def test_fitted_by_closed_form_per_prompt():
     assert asked.fit.lam == pytest.approx(np.array([[np.log(4)], [0]]), abs=1e-9)
 
 
+def test_held_out_errors_are_means_over_prompts_however_many_draws_each_has():
+    """λ = 0: the error is the mean of 0.3 and 0.8, less what is wanted; planted: all draws in one prompt."""
+    hit, prompt = np.repeat([1.0, 0.0] * 2, [50, 50, 50, 50]), np.repeat([0, 1], 100)
+    seen, where = np.repeat([1.0, 0, 1, 0], [60, 140, 80, 20]), np.repeat([0, 1], [200, 100])
+    fit = target(HALF).fitted({"hit": hit}, prompt, {"hit": seen}, where).fit
+    assert fit.lam == pytest.approx(np.zeros((1, 1)), abs=1e-9)
+    assert fit.heldout["hit"].value == pytest.approx((0.3 + 0.8) / 2 - 0.5)
+
+
 def test_without_moments_there_is_nothing_to_fit():
     fit = target(CLEAN).fitted(FEATURES, PROMPT, FEATURES, PROMPT).fit
     assert fit.lam.shape == (1, 0) and fit.heldout == {} and fit.log_bound.tolist() == [0, 0]

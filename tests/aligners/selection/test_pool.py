@@ -236,6 +236,17 @@ def test_seconds_are_what_a_row_takes_alone(soft, slow, tmp_path, recipes):
         assert slow.now == began
 
 
+def test_what_prepares_a_row_is_no_part_of_its_seconds(soft, slow):
+    """The pilot that chooses β: 2 · 200 seconds of draws on the stream `train`, whether made now or found."""
+    recipe, store = QuasiRejection(acceptance=0.2, pilot=200, cap=9), DrawStore(None)
+    first = measured(soft, {"quasi": recipe}, store)["quasi"].seconds
+    assert slow.now == pytest.approx(first + 400)
+    again = made(soft, recipe, store)  # its pilot is found, its draws are other ones
+    request = DrawRequest(PROMPTS, ROWS + np.array([0, EACH]), LENGTH, Seed(1))
+    began, stored = slow.now, store.sample(again, identity_of(again), request)
+    assert stored.seconds == pytest.approx(slow.now - began)
+
+
 # --- streams ----------------------------------------------------------------------------------------------------------
 
 MOMENT = "  - {feature: windy, moment: 0.5}\n"

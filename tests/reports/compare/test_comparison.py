@@ -8,14 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 from rich.console import Console
+from scipy.stats import t
 
 from alignbench.generators.hf.series import step_of
 from alignbench.metrics.prompts import picked
 from alignbench.reports.compare import compared as module
 from alignbench.reports.compare import contenders, regression, shifts
 from alignbench.reports.compare.checkpoints import sparkline
+from alignbench.reports.compare.common_draws import of_each_draw
 from alignbench.reports.compare.compared import Compared, Comparison, Difference, compare, differences
 from alignbench.reports.compare.contenders import Contender, Measured
+from alignbench.reports.compare.shifts import shifts
 from alignbench.reports.compare.text import grilles, to_html, to_json, to_markdown, to_terminal
 from alignbench.run.rescore import Remembered
 from alignbench.run.rows import Row, RowKey, measure
@@ -242,6 +245,33 @@ def test_of_several_measurements_the_same_seed_and_the_newest_are_taken(cheap):
     assert (pair.first.key.seed, pair.other.key.seed) == (2, 2)
 
 
+def test_the_same_seed_comes_before_the_same_number_of_draws_and_then_the_newest(cheap):
+    told = {"other": {"seed": 2, "draws": 12}, "same": {"seed": 1, "draws": 6, "measured": "2026-02-02"},
+            "older": {"seed": 1, "draws": 6, "measured": "2026-01-02"}}  # fmt: skip
+    pool = tuple(contender(name, many(k), **key).found[0] for k, (name, key) in enumerate(told.items()))
+    for order in (pool, pool[::-1]):
+        [pair], _ = contenders.pairs(Contender("a", order), contender("b", many(5), seed=1))
+        assert pair.first.key.aligner == "same"
+
+
+def test_draws_of_a_run_are_paired_with_those_of_a_run_alike_alone():
+    """Where both generators draw in groups, and not in the same ones, their draws are no pairs."""
+    a, b = worlds(6, 1.0)
+    groups = [np.repeat(np.arange(6), 2), np.tile(np.arange(6), 2)]
+    a, b, c = (
+        replace(e, own=replace(e.own, draws=replace(e.own.draws, group=g)))
+        for e, g in ((a, groups[0]), (b, groups[0]), (b, groups[1]))
+    )
+    assert "features.x" in module._by_draw(a, b, "prompts_given")
+    assert module._by_draw(a, c, "prompts_given") == {}
+
+
+def test_a_draw_satisfies_the_task_where_it_keeps_every_constraint():
+    e = evidence(np.zeros(4), one=np.array([1.0, 1.0, 0.0, 0.0]), two=np.array([1.0, 0.0, 1.0, 0.0]))
+    e = replace(e, fit=replace(e.fit, wanted=(Wanted("one", "always"), Wanted("two", "always"))))
+    assert of_each_draw(e)["satisfaction.always"].tolist() == [1.0, 0.0, 0.0, 0.0]
+
+
 # --- prompts and draws ------------------------------------------------------------------------------------------------
 
 
@@ -267,6 +297,17 @@ def test_the_prompt_that_moved_most_comes_first_and_draws_that_differ_are_shown(
     example = next(e for e in found.examples if e.prompt == "prompt 1")
     assert (example.index, example.first, example.other) == (4, "old 20", "new 20")
     assert example.changed["ok"] == (True, False)
+
+
+def test_limits_of_a_shift_hold_for_all_that_was_looked_at(cheap):
+    """Bonferroni: of 3 prompts and 2 features (x and n) six intervals, each at 1 − 0.05/6."""
+    rng = np.random.default_rng(1)
+    a, b = (evidence(rng.normal(s, 1, 24), prompts=3, n=rng.normal(s, 1, 24)) for s in (0, 1))
+    for shift in shifts(a, b):
+        here = a.own.draws.prompt == a.prompts.index(shift.prompt)
+        off = (b.own.features[shift.quantity] - a.own.features[shift.quantity])[here]
+        half = t.ppf(1 - 0.025 / 6, 7) * off.std(ddof=1) / 8**0.5
+        assert shift.looked_at == 6 and shift.difference.ci_high == pytest.approx(off.mean() + half)
 
 
 # --- gates ------------------------------------------------------------------------------------------------------------

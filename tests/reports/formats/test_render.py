@@ -8,7 +8,9 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 from html.parser import HTMLParser
+from math import inf, nan
 from pathlib import Path
 
 import pandas as pd
@@ -18,6 +20,7 @@ from rich.console import Console
 
 from alignbench.errors import StoreError
 from alignbench.reports.formats.render import FORMATS, to_html, to_json, to_markdown, to_terminal, write_leaderboard
+from alignbench.reports.formats.strict_json import plain_value
 from alignbench.reports.rows import COLUMNS, csv_bytes, read_rows, tidy
 from alignbench.reports.table.leaderboards import Leaderboard, leaderboard
 
@@ -135,6 +138,20 @@ def test_json_is_strict_and_complete(board: Leaderboard, rows: pd.DataFrame) -> 
         "value": None, "ci_low": 0.1234567, "ci_high": None, "text": "≥ 0.123",
         "notes": first["rows"][2]["cells"][0]["notes"], "best": False,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(("value", "told"), [(inf, "inf"), (-inf, "-inf"), (nan, None), (0.5, 0.5), (pd.NA, None)])
+def test_json_has_no_number_that_is_none(value: object, told: object) -> None:
+    assert plain_value(value) == told
+
+
+def test_a_terminal_shows_the_best_in_bold(rows: pd.DataFrame) -> None:
+    """7.1 ± 0.4 is the lowest perplexity beyond doubt."""
+    out = io.StringIO()
+    board = leaderboard(rows[rows["metric"] == "perplexity"], primary={"gender_balance": "perplexity"})
+    Console(file=out, width=120, force_terminal=True, color_system="standard").print(to_terminal(board))
+    numbers = [text for text in re.findall(r"\x1b\[1m([^\x1b]*)", out.getvalue()) if text[:1].isdigit()]
+    assert numbers == ["7.10"]
 
 
 def test_a_board_prints_itself(board: Leaderboard) -> None:

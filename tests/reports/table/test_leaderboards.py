@@ -9,6 +9,7 @@ import pytest
 
 from alignbench.errors import UnknownName
 from alignbench.reports.rows import COLUMNS, tidy
+from alignbench.reports.table.cells import shared_notes
 from alignbench.reports.table.leaderboards import Cell, Table, common_signature, leaderboard, plain_text
 
 
@@ -32,6 +33,11 @@ def notes(table: Table, label: str, key: str) -> list[str]:
 def table(rows: pd.DataFrame) -> Table:
     """The table of the first task."""
     return leaderboard(rows).tables[0]
+
+
+def test_a_note_stands_at_the_head_of_a_column_where_every_measured_row_has_it() -> None:
+    told = [{"value": 1.0, "note": "all; first"}, {"value": 2.0, "note": "second; all"}, {"value": nan, "note": "none"}]
+    assert shared_notes(told) == ("all",) and shared_notes(told[:1]) == ()
 
 
 def test_hashes_and_bases_never_share_a_table(rows: pd.DataFrame) -> None:

@@ -55,6 +55,18 @@ def test_the_best_and_what_is_tied_with_it_is_bold() -> None:
     assert all(row.cells[0].best for row in rows_of(table_of(*unpaired)).values())
 
 
+@pytest.mark.parametrize("better", ["lower", "higher"])
+@pytest.mark.parametrize("bare", ["best", "worst"])
+def test_nothing_is_bold_where_the_best_has_no_interval(better: str, bare: str) -> None:
+    """Of the worst none is needed."""
+    good, bad = (1.0, 2.0) if better == "lower" else (2.0, 1.0)
+    without = {"stderr": None, "ci_low": None, "ci_high": None, "replicates": ""}
+    cells = [cell("best", good, 0, better=better), cell("worst", bad, 1, better=better)]
+    table = table_of(*({**c, **without} if c["aligner"] == bare else c for c in cells))
+    assert [label for label, row in rows_of(table).items() if row.cells[0].best] == ["best"] * (bare == "worst")
+    assert any(line.startswith("Nothing is bold in kl_target") for line in table.legend) == (bare == "best")
+
+
 def test_ranks_have_limits_and_what_was_not_measured_has_none() -> None:
     table = table_of(*FIVE)
     rows = rows_of(table)

@@ -1,0 +1,145 @@
+"""p on rare heavy classes that a sample lacks: what is printed allows for them, or nothing is printed."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from stats_worlds import covered
+
+from alignbench.stats import discrete, unseen
+from alignbench.stats.divergences import Sample, kl_target, log_z_of
+from alignbench.stats.normaliser import log_z
+from alignbench.stats.selection import divergences
+from alignbench.types import Estimate, Selection
+
+SEEDS = 100
+
+
+class Counts:
+    """A reward of k/β for k words; base and generator say k words with these probabilities, in every prompt."""
+
+    def __init__(self, base, beta, gen=None):
+        self.base, self.r = np.array(base) / np.sum(base), np.arange(len(base)) / beta
+        self.gen = self.base if gen is None else np.array(gen) / np.sum(gen)
+        self.p = discrete.normalised(np.log(self.base) + self.r)
+        self.log_z = float(np.log(self.base @ np.exp(self.r)))
+
+    def sample(self, seed, each, prompts=1):
+        k = np.random.default_rng(seed).choice(self.base.size, each * prompts, p=self.base)
+        logs = np.log(self.base[k])
+        return Sample(np.repeat(np.arange(prompts), each), logs, logs + self.r[k], np.log(self.gen[k]))
+
+
+STEEP = Counts([0.6, 0.3, 0.099, 0.0008, 0.0001], 0.3)  # p has half of its mass on what 300 draws see in 3 % of runs
+MILD = Counts(0.3 ** np.arange(9) / np.cumprod([1.0, *range(1, 9)]), 2.0, 0.4 ** np.arange(9.0))
+
+
+def told(world, each, prompts=1, seeds=SEEDS):
+    """{number: (printed, printed and wrong)} in shares of the runs."""
+    truth = {
+        "log_z": world.log_z,
+        "kl_target": discrete.kl(world.p, world.gen),
+        "base": discrete.kl(world.p, world.base),
+    }
+    found = dict.fromkeys(truth, (0.0, 0.0))
+    for seed in range(seeds):
+        ref = world.sample(seed, each, prompts)
+        numbers = {"log_z": log_z_of(ref), "kl_target": kl_target(ref)}
+        numbers["base"] = divergences(ref.prompt, ref.ratio, Selection("best", 1))["kl_target"]
+        for name, e in numbers.items():
+            printed = e.value is not None
+            wrong = printed and not covered(e, truth[name])
+            found[name] = found[name][0] + printed / seeds, found[name][1] + wrong / seeds
+    return found
+
+
+def test_steep_rewards_on_unbounded_counts_are_not_printed_wrong(monkeypatch):
+    """Printed in nearly all runs and wrong in nearly all of these, before limits allowed for what is not seen."""
+    for name, (_, wrong) in told(STEEP, 300).items():
+        assert wrong <= 0.05, name
+    monkeypatch.setattr(unseen, "widened", lambda estimate, *_: estimate)
+    for name, (printed, wrong) in told(STEEP, 300, seeds=30).items():
+        assert printed > 0.7 and wrong > 0.9 * printed, name
+
+
+def test_mild_rewards_are_printed_and_covered():
+    for name, (printed, wrong) in told(MILD, 300, prompts=2).items():
+        assert printed > 0.7 and wrong <= 0.05, name
+
+
+def test_many_prompts_lack_a_class_each(monkeypatch):
+    """24 prompts of 60 draws: allowing for one prompt's class alone leaves what all of them lack."""
+    world = Counts(0.2 ** np.arange(9) / np.cumprod([1.0, *range(1, 9)]), 1.1)
+    printed, wrong = told(world, 60, prompts=24)["log_z"]
+    assert printed > 0.5 and wrong <= 0.05
+    monkeypatch.setattr(unseen, "EACH", 0.0)
+    monkeypatch.setattr(unseen, "WELL", 0)
+    assert told(world, 60, prompts=24)["log_z"][1] > wrong
+
+
+def test_classes_by_hand():
+    """Draws of log-weight 0 (12), 1 (4) and 1.5 (1): the last two are one class of 5, that above it is at 2.5."""
+    r = np.repeat([0.0, 1.0, 1.5], [12, 4, 1])
+    w = np.exp(r) / np.exp(r).sum()
+    found = unseen.moves(np.zeros(17, int), r, None, unseen.of_log_z)
+    high, low = (np.log1p((limit / 5 - 1) * w[12:].sum()) for limit in (11.668, 1.6235))  # limits of a count of 5
+    assert found.few == pytest.approx((low, high), abs=1e-3)
+    above = 3.6889 * w[-1] * np.exp(np.log(2))
+    assert found.none == pytest.approx((0.0, np.log1p(above)), abs=1e-4)
+    assert found.share == pytest.approx(above / (1 + above), abs=1e-4)
+
+
+def test_a_lattice_goes_on_by_its_own_step_and_a_bound_ends_it():
+    r, prompt = np.repeat([0.0, 3.0], [80, 20]), np.zeros(100, int)
+    weight = np.exp(r).sum()
+    free = unseen.moves(prompt, r, None, unseen.of_log_z)
+    assert free.none[1] == pytest.approx(np.log1p(3.6889 * np.exp(6) / weight), abs=1e-4)
+    near = unseen.moves(prompt, r, np.full(100, 3.5), unseen.of_log_z)
+    assert near.none[1] == pytest.approx(np.log1p(3.6889 * np.exp(3.5) / weight), abs=1e-4)
+    assert unseen.moves(prompt, r, np.full(100, 3.0), unseen.of_log_z) == unseen.Moves((0.0, 0.0), (0.0, 0.0), 0.0)
+
+
+def test_of_kl_is_the_kl_where_a_class_is_drawn_otherwise():
+    """Against counts that are changed themselves; planted: Z as it was."""
+    gap, r = np.repeat([0.5, -0.2, 1.1], [12, 4, 1]), np.repeat([0.0, 1.0, 2.0], [12, 4, 1])
+    change = unseen.of_kl(gap)(np.arange(17), at := unseen._classes(r, 2.0, 1))
+    for times, got in zip(at.times, change, strict=True):
+        kl = [p @ gap / p.sum() - np.log(p.sum()) for p in (np.exp(r), times * np.exp(r))]
+        assert got == pytest.approx(kl[1] - kl[0], abs=1e-12)
+    assert np.abs(change + np.log1p(at.added)).max() > 0.1
+
+
+def test_closed_forms_count_otherwise_too():
+    """KL(p‖a) from cells moves as by the formula of the weights."""
+    ref = MILD.sample(1, 200)
+    by_weights = unseen.moves(ref.prompt, ref.ratio, None, unseen.of_kl(ref.ratio))
+    from alignbench.stats.selection import FORMS, _of_counts
+
+    by_cells = unseen.moves(
+        ref.prompt, ref.ratio, None, _of_counts(FORMS["kl_target"], ref.ratio, ref.ratio, Selection("best", 1))
+    )
+    assert by_cells.few == pytest.approx(by_weights.few, abs=1e-9)
+    assert by_cells.share == pytest.approx(by_weights.share)
+
+
+def test_limits_are_widened_or_the_number_is_refused():
+    plain = Estimate(1.0, 0.1, 0.9, 1.1, n=9)
+    narrow = unseen.Moves((-0.15, 0.05), (-0.02, 0.1), 0.1)
+    wider = unseen.widened(plain, narrow)
+    assert (wider.value, wider.ci_low, wider.ci_high) == pytest.approx((1.0, 0.83, 1.2))
+    assert unseen.widened(plain, narrow._replace(none=(0.0, 0.9))).note.startswith("weights hardly or never drawn")
+    assert "55%" in unseen.widened(plain, narrow._replace(share=0.55)).note
+    assert unseen.widened(plain, unseen.Moves((0.0, 0.0), (0.0, 0.0), 0.0)) == plain
+    infinite = replace(plain, value=np.inf)
+    assert unseen.widened(infinite, narrow) == infinite
+
+
+def test_where_a_bound_is_known_log_z_keeps_its_limits():
+    """A rare class of weight e^5 in one of 300 draws; no more than 3.7 draws of the largest weight are missing."""
+    ref = Counts([0.7, 0.3], 1.0).sample(0, 300)
+    r = np.where(np.arange(300) == 0, 5.0, 0.0)
+    bare = log_z(ref.prompt, r)
+    bounded = log_z(ref.prompt, r, bound=np.full(300, 6.0))
+    assert bare.value is bare.ci_high is bounded.value is None
+    truth = np.log(1 + 0.002 * np.exp(5))
+    assert bounded.ci_low is None or bounded.ci_low <= truth <= bounded.ci_high
