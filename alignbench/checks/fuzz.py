@@ -19,11 +19,12 @@ from typing import Literal, NamedTuple
 import numpy as np
 from scipy.stats import binom
 
+from alignbench.aligners.selection.quasi_rejection import QuasiRejectionSampler
+from alignbench.aligners.selection.rejection import RejectionSampler
 from alignbench.checks.seen import EXACT, MEASURED, Seen, grouped, results, seen_of
 from alignbench.checks.worlds import KINDS, REJECTING, kind_of, world
 from alignbench.errors import AlignbenchError, unknown
 from alignbench.generators.base import Autoregressive
-from alignbench.generators.described import described
 from alignbench.generators.exact import enumerate_draws
 from alignbench.registry import load_plugins
 from alignbench.scoring.bench import Bench
@@ -31,7 +32,7 @@ from alignbench.scoring.references import References
 from alignbench.seeds import Seed
 from alignbench.spec import Spec
 from alignbench.store.draws import DrawStore
-from alignbench.types import Distribution, Progress, Sampler, silent
+from alignbench.types import Progress, Sampler, silent
 
 WRONG = 0.05
 """Share of all runs of a family, at most, that print something wrong: refusing is allowed, being lucky is not."""
@@ -152,12 +153,11 @@ def _refused(trial: Trial) -> Iterator[Outcome]:
 
 def acceptance(references: References, law: Sampler) -> dict[str, float]:
     """acceptance.rate → E_q[min(1, P/(βq))], mean over prompts, of what rejects draws of q; nothing of other laws."""
-    limit = getattr(law, "bound", getattr(law, "log_beta", None))
-    if limit is None or described(law).selection is None:
+    if not isinstance(law, RejectionSampler | QuasiRejectionSampler):
         return {}
-    bench, base = references.bench, references.bench.base
-    q = described(law).proposal or base
-    assert isinstance(base, Autoregressive) and isinstance(q, Distribution)
+    limit = law.bound if isinstance(law, RejectionSampler) else law.log_beta
+    bench, base, q = references.bench, references.bench.base, law.proposal
+    assert isinstance(base, Autoregressive)
     every = enumerate_draws(base, bench.prompts, max_tokens=bench.task.max_tokens)
     assert every.log_prob is not None
     log_q = q.log_prob(bench.prompts, every)

@@ -17,7 +17,6 @@ def test_by_rows_and_by_totals(shares):
     assert np.sqrt(totals[1]) > 0.003  # of a spread of 0.0035 by the curve alone
 
 
-<<<<<<< HEAD
 def test_what_no_unit_moves_has_no_bias_of_rounding():
     """Planted: (units − 1) times the rounding of a sum is 1e-13."""
     columns = np.full((400, 1), 0.1)
@@ -36,7 +35,8 @@ def test_the_path_goes_where_the_slope_points_and_sees_a_turn():
     assert (shares[0], shares[-1]) == pytest.approx((0.497, 0.307), abs=0.003)  # 1.96 errors of a share of 0.4
     assert low == pytest.approx(min(shares * (1 - shares)))
     assert np.isnan(jackknife_path(columns[:1], lambda s: s[..., 0])[2])
-=======
+
+
 def test_units_are_draws_or_the_groups_of_a_prompt():
     prompt, group = np.array([5, 2, 5, 5, 2]), np.array([1, 1, 9, 1, 1])
     assert [(rows.tolist(), unit.tolist()) for rows, unit in strata(prompt)] == [
@@ -56,4 +56,3 @@ def test_the_variance_of_a_sum_is_that_of_its_units_within_each_law():
     parts = 2 * values[:2].var(ddof=1) + 3 * values[2:].var(ddof=1)
     assert spread_of_sum(values, each, np.array([0, 0, 1, 1, 1])) == pytest.approx(parts)
     assert spread_of_sum(values, each, np.array([0, 1, 1, 1, 1])) == np.inf
->>>>>>> j-mutants

@@ -341,7 +341,7 @@ def test_a_rank_that_no_draw_shows_is_put_in_numbers():
 
 
 def test_a_rare_lowest_rank_is_covered():
-    """Share 0.005 of the base and more of p: without the allowance 73 %; some runs that drew it few times are refused."""
+    """Share 0.005 of the base and more of p: without the allowance 73 %; some runs that hardly drew it are refused."""
     base, r = np.array([0.005, 0.2, 0.3, 0.3, 0.195]), np.log([2.0, 1.0, 1.35, 1.22, 1.1])
     truth, held, told = by_rank(base, r, np.arange(5.0))["kl_target"], 0, 0
     for seed in range(40):

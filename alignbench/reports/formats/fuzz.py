@@ -68,9 +68,7 @@ def _by_kind(report: Report) -> Iterator[RenderableType]:
     for family, _ in _whole(report):
         shown.add_row(Text(short(family.quantity)), *(_cell(report, family._replace(kind=kind)) for kind in kinds))
     yield shown
-    yield Text(
-        "A kind of target is red where it fails, at all sizes together, at one, or of the base alone.\n", style="dim"
-    )
+    yield Text("A kind of target is red where it fails: at one size, at all, or of the base alone.\n", style="dim")
 
 
 def _cell(report: Report, family: Family) -> Text:
