@@ -53,8 +53,12 @@ class Classes(NamedTuple):
 
     @property
     def above(self) -> Array:
-        """(A,) what the class above the largest weight adds to Z, over Z."""
-        return np.asarray(self.more * float(self.weight.max()) * np.exp(self.step))
+        """(A,) what the class above the largest weight adds to Z, over Z.
+
+        Draws like those seen are missing too, of which the usual error knows: what is more than their mean counts.
+        """
+        heavier = float(self.weight.max()) * np.exp(self.step) - float(self.weight[self.weight > 0].mean())
+        return np.asarray(self.more * heavier)
 
 
 Change = Callable[[Array, Classes], Array]
@@ -115,10 +119,13 @@ def _code(r: Array) -> Array:
 
 
 def _step(r: Array, bound: float) -> float:
-    """Nats from the largest log-weight to the class above it; 0 where the largest is at its bound."""
-    top = float(r.max())
-    below = r[(r < top - TIE) & (r > -np.inf)]
-    step = max(top - float(below.max()), ALIKE) if below.size else ALIKE
+    """Nats from the largest log-weight to the class above it; 0 where the largest is at its bound.
+
+    As far as it is from the next below, or from the median where draws do not tie, at most `ALIKE`.
+    """
+    top, allowed = float(r.max()), r[r > -np.inf]
+    below = allowed[allowed < top - TIE]
+    step = max(top - float(below.max()), min(ALIKE, top - float(np.median(allowed)))) if below.size else ALIKE
     left = bound - top
     return 0.0 if left <= TIE else min(step, left)
 

@@ -18,7 +18,6 @@ from alignbench.reports.compare.checkpoints import sparkline
 from alignbench.reports.compare.common_draws import of_each_draw
 from alignbench.reports.compare.compared import Compared, Comparison, Difference, compare, differences
 from alignbench.reports.compare.contenders import Contender, Measured
-from alignbench.reports.compare.shifts import shifts
 from alignbench.reports.compare.text import grilles, to_html, to_json, to_markdown, to_terminal
 from alignbench.run.rescore import Remembered
 from alignbench.run.rows import Row, RowKey, measure
