@@ -32,6 +32,10 @@ HALF = 0.5
 """Of the value: a wider interval is not printed. And of p: where classes never drawn could hold more, nothing is."""
 
 
+LITTLE = 1.5
+"""Times the width that the usual error gives: limits that are no wider are printed, however wide."""
+
+
 class Classes(NamedTuple):
     """One prompt's draws counted otherwise, in A ways.
 
@@ -89,7 +93,8 @@ def moves(prompt: Array, r: Array, bound: Array | None, change: Change) -> Moves
         few, none, together = few + seen, [*none, alone], together + also
         share += float(classes.above[-2] / (1 + classes.above[-2])) / count
     none.append(together)
-    return Moves((min(few), max(few)), (min(none), max(none)), share)
+    ends = ((float(min(values)), float(max(values))) for values in (few, none))
+    return Moves(*ends, share)
 
 
 def _classes(r: Array, bound: float, prompts: int) -> Classes:
@@ -177,8 +182,8 @@ def either_way(found: Moves) -> Moves:
 def widened(estimate: Estimate, by: Moves, settled: float = SETTLED) -> Estimate:
     """The estimate with limits that allow for these moves; refused where they could be too far.
 
-    Too far: where more than half of p may never have been drawn, or where the limits are wider than `settled` and than
-    half of the value.
+    Too far: where more than half of p may never have been drawn, or where the limits are wider than `settled`, than
+    half of the value, and than by a little what the usual error makes them.
     """
     value, low, high = estimate.value, estimate.ci_low, estimate.ci_high
     if value is None or low is None or high is None or not np.isfinite(value):
@@ -186,7 +191,7 @@ def widened(estimate: Estimate, by: Moves, settled: float = SETTLED) -> Estimate
     if by.share > HALF:
         return Estimate.missing(f"weights heavier than all seen may hold {by.share:.0%} of the target", n=estimate.n)
     below, above = min(low, value + by.few[0]) + by.none[0], max(high, value + by.few[1]) + by.none[1]
-    if (below, above) != (low, high) and above - below > max(settled, HALF * abs(value)):
+    if above - below > max(settled, HALF * abs(value), LITTLE * (high - low)):
         could = f"weights hardly or never drawn could take it from {below:.3g} to {above:.3g}"
         return Estimate.missing(f"{could}: too far for a value", n=estimate.n)
     return replace(estimate, ci_low=below, ci_high=above)
