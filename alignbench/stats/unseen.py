@@ -93,8 +93,11 @@ def moves(prompt: Array, r: Array, bound: Array | None, change: Change) -> Moves
         few, none, together = few + seen, [*none, alone], together + also
         share += float(classes.above[-2] / (1 + classes.above[-2])) / count
     none.append(together)
-    ends = ((float(min(values)), float(max(values))) for values in (few, none))
-    return Moves(*ends, share)
+    return Moves(_ends(few), _ends(none), share)
+
+
+def _ends(values: list[float]) -> tuple[float, float]:
+    return float(min(values)), float(max(values))
 
 
 def _classes(r: Array, bound: float, prompts: int) -> Classes:
