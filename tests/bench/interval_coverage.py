@@ -1,4 +1,4 @@
-"""Coverage of the 95 % intervals on exact worlds: quantity × world, share covered, share refused, mean width.
+"""Coverage of the 95 % intervals on exact worlds: quantity × world: covered, refused, printed and wrong, width.
 
 By hand: ``python tests/bench/interval_coverage.py [seeds]``; 2,000 seeds take some minutes.
 `tests/stats/test_coverage.py` runs few seeds of it. An interval counts whether its value is printed or
@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "stats"))
 
 from paired_world import equal_rows
 from scipy.stats import norm, poisson
-from stats_worlds import World, mixed
+from stats_worlds import MILD, STEEP, World, mixed
 
 from alignbench.reports.table.pairs import difference
 from alignbench.stats import discrete, quasi, resampled, selection
@@ -197,6 +197,48 @@ class Rare:
         }  # fmt: skip
 
 
+class Rewards:
+    """Rewards on an unbounded count: mild, and so steep that p sits on counts that 300 draws hardly see."""
+
+    def __init__(self):
+        self.worlds, self.truth = {"mild": (MILD, 2), "steep": (STEEP, 1)}, {}
+        for name, (world, _) in self.worlds.items():
+            laws = {"kl_target": world.gen, "kl_target of base": world.base}
+            self.truth |= {f"{name} counts {part}": float(discrete.kl(world.p, law)) for part, law in laws.items()}
+            self.truth[f"{name} counts log_z"] = world.log_z
+
+    def measure(self, seed):
+        found = {}
+        for name, (world, prompts) in self.worlds.items():
+            ref = world.sample(seed, 300, prompts)
+            of_base = selection.divergences(ref.prompt, ref.ratio, Selection("best", 1))["kl_target"]
+            parts = {"log_z": d.log_z_of(ref), "kl_target": d.kl_target(ref), "kl_target of base": of_base}
+            found |= {f"{name} counts {part}": e for part, e in parts.items()}
+        return found
+
+
+class Strangers:
+    """A target that keeps 0.4 % of the base, and proposals that know nothing of it: the base at temperature 2.5."""
+
+    sizes = (300, 600, 1500)
+
+    def __init__(self):
+        self.world = World(seed=16, prompts=2, atoms=600, shares=(0.004,))
+        self.other = discrete.normalised(np.log(self.world.a) / 2.5)
+        self.world.g = discrete.normalised(np.log(self.world.p + 0.2 * self.world.a))
+        truth = self.world.truth()
+        self.truth = {f"strangers {k} at {n}": truth[k] for k in ("log_z", "kl_target") for n in self.sizes}
+
+    def measure(self, seed):
+        found, rng = {}, np.random.default_rng(seed)
+        for n in self.sizes:
+            places = [self.world.atoms(law, n // 2, rng) for law in (self.world.a, self.other)]
+            logs = [np.log(np.stack([self.world.a[at], self.other[at]], axis=1)) for at in places]
+            ref = mixed([self.world.sample(*at) for at in places], logs)
+            found |= {f"strangers log_z at {n}": d.log_z_of(ref), f"strangers kl_target at {n}": d.kl_target(ref)}
+        return found
+
+
 class FewPrompts:
     """Two generators that are equal over all prompts, beside each other on 2, 3 and 4 of them: paired, and not."""
 
@@ -297,10 +339,12 @@ class Tally:
         if not self.intervals:
             return "refused"
         width = f"{self.width / self.printed:.3g}" if self.printed else "—"
-        return f"{100 * self.covered / self.intervals:.1f} {100 * (1 - self.printed / self.seeds):.0f} {width}"
+        refused, wrong = 1 - self.printed / self.seeds, (self.printed - self.covered_printed) / self.seeds
+        return f"{100 * self.covered / self.intervals:.1f} {100 * refused:.0f} {100 * wrong:.1f} {width}"
 
 
 OTHERS = {
+    "counts": Rewards, "strangers": Strangers,
     "λ fitted": Fitted, "continuous": Ranked, "Poisson": Quasi, "resampled": Resampled, "rare": Rare,
     "few prompts": FewPrompts, "three weights": Weights, "cells": Cells, "near p": Near,
 }  # fmt: skip
@@ -323,7 +367,7 @@ def main():
     seeds = int(sys.argv[1]) if len(sys.argv) > 1 else 2000
     names = sys.argv[2:] or [*WORLDS, *OTHERS]
     table = tabulate(names, seeds)
-    print(f"{seeds} seeds, {EACH} draws a prompt; each cell: covered %, refused %, mean width")
+    print(f"{seeds} seeds, {EACH} draws a prompt; each cell: covered %, refused %, printed and wrong %, mean width")
     print("| quantity | " + " | ".join(names) + " |")
     print("|---" * (len(names) + 1) + "|")
     for part in dict.fromkeys(part for tallies in table.values() for part in tallies):

@@ -4,34 +4,15 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from stats_worlds import covered
+from stats_worlds import MILD, STEEP, Counts, covered
 
 from alignbench.stats import discrete, unseen
-from alignbench.stats.divergences import Sample, kl_target, log_z_of
+from alignbench.stats.divergences import kl_target, log_z_of
 from alignbench.stats.normaliser import log_z
 from alignbench.stats.selection import divergences
 from alignbench.types import Estimate, Selection
 
 SEEDS = 100
-
-
-class Counts:
-    """A reward of k/β for k words; base and generator say k words with these probabilities, in every prompt."""
-
-    def __init__(self, base, beta, gen=None):
-        self.base, self.r = np.array(base) / np.sum(base), np.arange(len(base)) / beta
-        self.gen = self.base if gen is None else np.array(gen) / np.sum(gen)
-        self.p = discrete.normalised(np.log(self.base) + self.r)
-        self.log_z = float(np.log(self.base @ np.exp(self.r)))
-
-    def sample(self, seed, each, prompts=1):
-        k = np.random.default_rng(seed).choice(self.base.size, each * prompts, p=self.base)
-        logs = np.log(self.base[k])
-        return Sample(np.repeat(np.arange(prompts), each), logs, logs + self.r[k], np.log(self.gen[k]))
-
-
-STEEP = Counts([0.6, 0.3, 0.099, 0.0008, 0.0001], 0.3)  # p has half of its mass on what 300 draws see in 3 % of runs
-MILD = Counts(0.3 ** np.arange(9) / np.cumprod([1.0, *range(1, 9)]), 2.0, 0.4 ** np.arange(9.0))
 
 
 def told(world, each, prompts=1, seeds=SEEDS):
