@@ -32,7 +32,7 @@ HALF = 0.5
 """Of the value: a wider interval is not printed. And of p: where classes never drawn could hold more, nothing is."""
 
 
-LITTLE = 1.5
+LITTLE = 1.25
 """Times the width that the usual error gives: limits that are no wider are printed, however wide."""
 
 

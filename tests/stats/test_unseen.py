@@ -88,6 +88,10 @@ def test_of_kl_is_the_kl_where_a_class_is_drawn_otherwise():
         kl = [p @ gap / p.sum() - np.log(p.sum()) for p in (np.exp(r), times * np.exp(r))]
         assert got == pytest.approx(kl[1] - kl[0], abs=1e-12)
     assert np.abs(change + np.log1p(at.added)).max() > 0.1
+    at = unseen._classes(r, np.inf, 1)  # a class at log-weight 3, with the gap of that at 2 and 1 more
+    total, more = np.exp(r).sum(), 3.6889 * (np.exp(3) - np.exp(r).mean())
+    kl = [(np.exp(r) @ gap + x * 2.1) / (total + x) - np.log(total + x) for x in (0.0, more)]
+    assert unseen.of_kl(gap)(np.arange(17), at)[-2] == pytest.approx(kl[1] - kl[0], abs=1e-4)
 
 
 def test_closed_forms_count_otherwise_too():
@@ -116,11 +120,10 @@ def test_limits_are_widened_or_the_number_is_refused():
 
 
 def test_where_a_bound_is_known_log_z_keeps_its_limits():
-    """A rare class of weight e^5 in one of 300 draws; no more than 3.7 draws of the largest weight are missing."""
-    ref = Counts([0.7, 0.3], 1.0).sample(0, 300)
-    r = np.where(np.arange(300) == 0, 5.0, 0.0)
-    bare = log_z(ref.prompt, r)
-    bounded = log_z(ref.prompt, r, bound=np.full(300, 6.0))
-    assert bare.value is bare.ci_high is bounded.value is None
-    truth = np.log(1 + 0.002 * np.exp(5))
-    assert bounded.ci_low is None or bounded.ci_low <= truth <= bounded.ci_high
+    """Weights of e^5 in 12 of 300 draws, and e^8 may be: at most 3.7 draws of these are missing."""
+    r, prompt = np.where(np.arange(300) < 12, 5.0, 0.0), np.zeros(300, int)
+    bare, bounded = log_z(prompt, r), log_z(prompt, r, bound=np.full(300, 8.0))
+    assert bare.value is bare.ci_low is bare.ci_high is bounded.value is None
+    mean, most = np.exp(r).mean(), 3.6889 * np.exp(8) / 300
+    assert bounded.ci_high > np.log(mean + most) and bounded.ci_low < np.log(mean)
+    assert bounded.ci_high - bounded.ci_low < 3.5 + np.log1p(most / mean)
