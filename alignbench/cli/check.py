@@ -117,10 +117,12 @@ def _check_random(given: dict[str, Any]) -> None:
 
     if given["fuzz"] < 1:
         raise UsageError(f"--fuzz {given['fuzz']}: must be 1 or more worlds")
-    folder = given.get("output_path")
+    kinds, folder = _listed(given.get("kinds", "")), given.get("output_path")
+    if "kinds" in given and not kinds:
+        raise UsageError("--kinds names no kind of target: give some, such as rare,steep, or leave it out for all")
     if folder is not None:
         check_writable(folder)
-    numbers = fuzz.numbers_of(given["fuzz"], given.get("seed", 0), _listed(given.get("kinds", "")))
+    numbers = fuzz.numbers_of(given["fuzz"], given.get("seed", 0), kinds)
     jobs = min(_jobs(given), len(numbers))
     report = fuzz.check(numbers, progress=progress, jobs=jobs, include_path=given.get("include_path", ()))
     Console().print(shown.of_fuzz(report) if len(numbers) > 1 else shown.of_world(report))

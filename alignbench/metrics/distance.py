@@ -153,9 +153,10 @@ def _tilts(evidence: Evidence) -> bool:
 
 
 def _unknown(estimate: Estimate) -> Estimate:
-    """Nothing, where draws that are all of one weight tell no tilt; what is exact by construction, or ∞, stays."""
+    """Nothing, where draws that are all of one weight tell no tilt; what is exact, ∞ or missing stays."""
     exact = estimate.stderr == 0 and not estimate.note.startswith(selection.WITHIN)
-    return estimate if exact or estimate.value == np.inf else Estimate.missing(UNSEEN, n=estimate.n)
+    settled = exact or estimate.value == np.inf or not _says(estimate)
+    return estimate if settled else Estimate.missing(UNSEEN, n=estimate.n)
 
 
 def _parts(evidence: Evidence, ref: Sample, seed: int) -> Parts:

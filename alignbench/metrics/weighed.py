@@ -31,7 +31,8 @@ def weighed(evidence: Evidence, drawn: Sample, ref: Sample) -> dict[str, Estimat
     elif evidence.selection.kind == "quasi":
         found = _quasi(q, np.array(evidence.selection.log_beta), log_base)
     else:
-        found = resampled.divergences(q.prompt, q.ratio, evidence.selection.n, group=q.group, log_base=log_base)
+        n, known = evidence.selection.n, q.bound
+        found = resampled.divergences(q.prompt, q.ratio, n, group=q.group, log_base=log_base, bound=known)
         found |= {f"{part}_within": found[part] for part in ("kl_target", "kl_reverse")}  # π keeps the hard constraints
     return found if evidence.proposal is None else _reached(evidence, ref, found)
 

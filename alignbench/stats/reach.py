@@ -50,14 +50,29 @@ def within_reach(
     scaled_to = {part: on_angle_scale(e, TOP[part]) if part in TOP else on_root_scale(e) for part, e in found.items()}
     if is_boolean(prompt, r):
         return scaled_to
-    return {part: _allowing(e, prompt, r, bound, TOP.get(part)) for part, e in scaled_to.items()}
+    return {part: _allowing(part, e, unseen.moves(prompt, r, bound, _of_counts(FORMS[part], r, reached)))
+            if e.value is not None and np.isfinite(e.value) else e for part, e in scaled_to.items()}  # fmt: skip
 
 
-def _allowing(answer: Estimate, prompt: Array, r: Array, bound: Array | None, top: float | None) -> Estimate:
-    """The estimate, at most `top`, with limits that allow for draws of p that were hardly or never seen."""
-    by = unseen.moves(prompt, r, bound, unseen.of_log_z if top is None else unseen.of_share(top))
-    wider = unseen.widened(answer, unseen.either_way(by), unseen.SETTLED * (top or 1.0))
-    return wider if top is None else folded(wider, top)
+def _allowing(part: str, answer: Estimate, by: unseen.Moves) -> Estimate:
+    """The estimate with limits that allow for draws of p that were hardly or never seen, inside what it can be."""
+    wider = unseen.widened(answer, unseen.either_way(by), unseen.SETTLED * TOP.get(part, 1.0))
+    return folded(wider, TOP.get(part, np.inf))
+
+
+def _of_counts(form: Callable[[Array], Array], r: Array, reached: Array) -> unseen.Change:
+    """Changes of a form where draws are counted otherwise, a class never drawn within reach or not, whichever is more.
+
+    −log p(S) moves by more than log Z where p(S) is small and the class is in S.
+    """
+
+    def change(rows: Array, at: unseen.Classes) -> Array:
+        inside = at.times @ (at.weight * reached[rows])
+        here = form(np.array([1.0, at.weight @ reached[rows]]))
+        out, within = (form(np.stack([1 + at.added, held], axis=-1)) - here for held in (inside, inside + at.above))
+        return np.asarray(np.where(np.abs(within) > np.abs(out), within, out))
+
+    return change
 
 
 def _mean(pairs: list[tuple[float, float]], prompt: Array, r: Array, worth: Array, needed: float) -> Estimate:

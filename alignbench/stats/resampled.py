@@ -14,8 +14,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from alignbench.stats import discrete
+from alignbench.stats import discrete, unseen
 from alignbench.stats.intervals import (
+    inside,
     mover,
     normal,
     on_log_scale,
@@ -33,6 +34,7 @@ from alignbench.stats.weights import (
     UNDERFLOW,
     cells,
     few_carriers,
+    is_boolean,
     is_tied,
     p_draws,
     refusal,
@@ -43,11 +45,12 @@ from alignbench.types import Array, Estimate
 PARTS = ("kl_target", "tv", "js", "kl_reverse", "kl_base")
 BOUNDED = ("kl_target", "tv", "js")
 BY_SHARES = ("tv", "js")
+TOP = {"tv": 1.0, "js": float(np.log(2))}
 SCALES: Mapping[str, Callable[[Estimate], Estimate]] = {
     "kl_target": on_log_scale,
     "kl_reverse": on_log_scale,
     "tv": on_logit_scale,
-    "js": lambda e: on_logit_scale(e, float(np.log(2))),
+    "js": lambda e: on_logit_scale(e, TOP["js"]),
     "kl_base": on_root_scale,
 }
 """Where the error of each is even: the distances from p are spreads of the weights, known to a factor. 2 · 128 Gaussian
@@ -84,12 +87,14 @@ def law(masses: Array, log_weight: Array, n: int) -> Array:
 
 
 def divergences(
-    prompt: Array, r: Array, n: int, *, group: Array | None = None, log_base: Array | None = None
-) -> dict[str, Estimate]:
+    prompt: Array, r: Array, n: int, *, group: Array | None = None, log_base: Array | None = None,
+    bound: Array | None = None,
+) -> dict[str, Estimate]:  # fmt: skip
     """`PARTS` in nats (TV: 0 to 1), mean over prompts, from r = log P − log q (B,) on draws of q; jackknife.
 
     kl_target = KL(p‖π), kl_reverse = KL(π‖p), kl_base = KL(π‖a) with `log_base` (B,) = log a − log q, 0 by default.
-    Where one is refused, KL(p‖π), TV and JS keep their upper bounds.
+    `bound` (B,): the largest r of any draw of its prompt, where it is known. Limits allow for weights that were hardly
+    or never drawn. Where one is refused, KL(p‖π), TV and JS keep their upper bounds.
     """
     r = np.asarray(r, float)
     refused = {part: refusal(prompt, r, SHARES if part in BY_SHARES else LOGS) for part in PARTS}
@@ -100,9 +105,35 @@ def divergences(
         worth = p_draws(prompt, r)
         found |= {part: _mean(part, [t[k] for t in table], worth, r.size)
                   for k, part in enumerate(PARTS) if not refused[part]}  # fmt: skip
+        if not is_boolean(prompt, r):
+            for k, part in enumerate(PARTS):
+                by_unseen = unseen.moves(prompt, r, bound, _of_counts(k, r, offset, n))
+                found[part] = _allowing(found[part], by_unseen, part)
     lost = [part for part in BOUNDED if found[part].value is None]
-    bound = bounds(prompt, r, n, group) if lost else {}
-    return found | {part: bound[part].noted(found[part].note) for part in lost if bound[part].ci_high is not None}
+    limits = bounds(prompt, r, n, group, bound) if lost else {}
+    return found | {part: limits[part].noted(found[part].note) for part in lost if limits[part].ci_high is not None}
+
+
+def _allowing(answer: Estimate, by: unseen.Moves, part: str) -> Estimate:
+    """The estimate with limits that allow for these moves, inside what it can be."""
+    wider = unseen.widened(answer, by, unseen.SETTLED * TOP.get(part, 1.0))
+    return inside(wider, (0.0, TOP.get(part, np.inf)))
+
+
+def _of_counts(k: int, r: Array, offset: Array, n: int) -> unseen.Change:
+    """Changes of the k-th of `PARTS` where draws are counted otherwise; a class never drawn has the offset below it."""
+
+    def change(rows: Array, at: unseen.Classes) -> Array:
+        values, code = cells(r[rows])
+        first = np.unique(code, return_index=True)[1]
+        drawn = np.bincount(code).astype(float)
+        counts = np.column_stack([drawn * at.times[:, first], at.more])
+        each = np.bincount(code, offset[rows]) / drawn
+        values, each = np.append(values, at.log_weight), np.append(each, each[-1])
+        here = np.append(drawn, 0.0)
+        return np.asarray(_of_cells(counts, counts * each, values, n)[k] - _of_cells(here, here * each, values, n)[k])
+
+    return change
 
 
 class _Part(NamedTuple):
@@ -172,11 +203,14 @@ def _carriers(influence: Array) -> float:
     return float(squares.sum() ** 2 / (squares**2).sum()) if squares.any() else np.inf
 
 
-def bounds(prompt: Array, r: Array, n: int, group: Array | None = None) -> dict[str, Estimate]:
+def bounds(
+    prompt: Array, r: Array, n: int, group: Array | None = None, bound: Array | None = None
+) -> dict[str, Estimate]:
     """Upper bounds of KL(p‖π) and JS in nats and TV (0 to 1), mean over prompts, from r = log P − log q on draws of q.
 
     KL(p‖π) ≤ E_p log(1 + (w/Z − 1)/n); TV = E_p (1 − π/p)⁺ ≤ E_p (w/Z − 1)⁺/(w/Z − 1 + n); JS ≤ log 2 · TV. Each is
-    estimated (jackknife), and its upper 97.5 % limit told. Source of the last: Lin (1991).
+    estimated (jackknife), and its upper 97.5 % limit printed, which allows for weights that were hardly or never drawn;
+    `bound` as in `divergences`. Source of the last: Lin (1991).
     """
     r = np.asarray(r, float)
     refused = refusal(prompt, r, LOGS)
@@ -196,6 +230,8 @@ def bounds(prompt: Array, r: Array, n: int, group: Array | None = None) -> dict[
     for k, part in enumerate(("kl_target", "tv")):
         df = satterthwaite(variances[:, k], worth)
         high = normal(float(values[:, k].mean()), float(variances[:, k].sum()) / len(table) ** 2, n=r.size, df=df)
+        if not is_boolean(prompt, r):
+            high = unseen.widened(high, unseen.moves(prompt, r, bound, _of_bound(k, r, n)))
         found[part] = Estimate.missing(BOUND, n=r.size, ci_high=high.ci_high) if high.ci_high is not None else high
         found[part] = replace(found[part], ess=float(worth.sum()))
     tv = found["tv"]
@@ -205,6 +241,17 @@ def bounds(prompt: Array, r: Array, n: int, group: Array | None = None) -> dict[
 
 def _left(w: Array, n: int) -> Callable[[Array], Array]:
     return lambda kept: of_weights(w[kept], n)
+
+
+def _of_bound(k: int, r: Array, n: int) -> unseen.Change:
+    """Changes of the bound of KL(p‖π) (k = 0) or of TV (1) where draws are counted otherwise."""
+
+    def change(rows: Array, at: unseen.Classes) -> Array:
+        w, counts = np.append(scaled(r[rows])[0], np.exp(at.step)), np.column_stack([at.times, at.more])
+        found = [of_weights(w, n, masses / masses.sum())[k] for masses in counts]
+        return np.asarray(np.array(found) - of_weights(w[:-1], n)[k])
+
+    return change
 
 
 def of_weights(w: Array, n: int, masses: Array | None = None) -> Array:

@@ -349,6 +349,7 @@ def test_two_processes_count_what_one_counts():
         (("--fuzz", 2, "--prompts", "x"), "--prompts with --fuzz: it is for --model"),
         (("--seed", 2), "--seed without --fuzz"),
         (("--kinds", "rare"), "--kinds without --fuzz"),
+        (("--fuzz", 2, "--kinds", ","), "--kinds names no kind of target"),
         (("--fuzz", 2, "--kinds", "rae"), "Did you mean 'rare'"),
     ],
 )

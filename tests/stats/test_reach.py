@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from stats_worlds import World, close, covered
 
-from alignbench.stats import discrete
-from alignbench.stats.reach import within_reach
+from alignbench.stats import discrete, unseen
+from alignbench.stats.reach import FORMS, _of_counts, within_reach
 
 
 def test_distances_of_p_from_p_within_reach():
@@ -27,6 +27,18 @@ def test_distances_of_p_from_p_within_reach():
     assert min(held.values()) >= 0.85 * 60
     planted = within_reach(prompt, np.zeros(prompt.size), reach[prompt, atom])  # a's share and not p's
     assert abs(planted["tv"].value - truth["tv"]) > 3 * planted["tv"].stderr
+
+
+def test_a_class_never_drawn_may_be_all_that_is_within_reach():
+    """q reaches 2 % of p as drawn; planted: what a class never drawn does to log Z."""
+    r, reached = np.repeat([0.0, 0.5], [250, 250]), np.arange(500) % 50 == 0
+    prompt = np.zeros(500, int)
+    added = unseen.moves(prompt, r, None, unseen.of_log_z).none[1]
+    moved = unseen.moves(prompt, r, None, _of_counts(FORMS["kl_reverse"], r, reached)).none
+    share = 0.02
+    assert moved[0] == pytest.approx(-np.log((share + np.expm1(added)) / share / np.exp(added)))
+    assert -moved[0] > 10 * added
+    assert within_reach(prompt, r, reached)["kl_reverse"].ci_low <= 3.9 + moved[0]
 
 
 def test_few_draws_are_refused():

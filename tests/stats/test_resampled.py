@@ -4,6 +4,7 @@ from itertools import product
 
 import numpy as np
 import pytest
+from stats_worlds import STEEP, Counts
 
 from alignbench.stats import discrete, resampled
 from alignbench.stats.resampled import PARTS, bounds, divergences, law, of_weights
@@ -13,6 +14,7 @@ from alignbench.types import Selection
 Q = np.array([0.4, 0.3, 0.15, 0.1, 0.05])
 W = np.array([0.0, 0.5, 1.0, 4.0, 4.0])
 P = Q * W / (Q @ W)
+FALLING = Counts((0.3 * np.exp(-2)) ** np.arange(8.0), 0.5)  # of each count p has 0.3 of what it has of the one below
 
 
 def by_definition(n):
@@ -151,12 +153,31 @@ def test_a_heavy_tail_leaves_bounds():
 
 def test_limits_hold_and_are_near():
     kl, tv = of_weights(W, 4, Q)
-    found = [bounds(*drawn(seed), 4) for seed in range(60)]
+    found = [bounds(prompt, r, 4, bound=np.full(r.size, np.log(4))) for prompt, r in map(drawn, range(60))]
     assert all(f["kl_target"].value is None and "upper bound" in f["kl_target"].note for f in found)
     assert np.mean([f["kl_target"].ci_high >= kl for f in found]) > 0.9
     assert np.mean([f["tv"].ci_high >= tv for f in found]) > 0.9
     assert np.mean([f["kl_target"].ci_high for f in found]) < 1.2 * kl
     assert found[0]["js"].ci_high == pytest.approx(np.log(2) * found[0]["tv"].ci_high)
+
+
+@pytest.mark.parametrize(("world", "prompts"), [(STEEP, 1), (FALLING, 1), (FALLING, 3)])
+def test_steep_rewards_on_counts_are_not_printed_wrong(world, prompts):
+    """Numbers and bounds were wrong in up to 90 % of runs, before limits allowed for counts that are not seen."""
+    pi = law(world.base, world.r, 4)
+    truth = {
+        "kl_target": discrete.kl(world.p, pi),
+        "kl_reverse": discrete.kl(pi, world.p),
+        "tv": discrete.tv(world.p, pi),
+    }
+    wrong = dict.fromkeys(truth, 0)
+    for seed in range(40):
+        ref = world.sample(seed, 300, prompts)
+        found = divergences(ref.prompt, ref.ratio, 4)
+        for part, exact in truth.items():
+            low, high = found[part].ci_low, found[part].ci_high
+            wrong[part] += not (-np.inf if low is None else low) <= exact <= (np.inf if high is None else high)
+    assert max(wrong.values()) <= 2, wrong
 
 
 def test_of_one_draw_the_bounds_are_the_distances():

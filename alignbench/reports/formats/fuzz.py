@@ -105,7 +105,8 @@ def _verdict(report: Report) -> Iterator[RenderableType]:
     if more := report.failures[MOST:]:
         yield Text(f"FAIL … and {len(more)} more", style=STYLES["FAIL"])
     if not report.failures:
-        yield Text(f"ok: {len(report.tested)} families in {sum(report.tally.trials.values())} worlds", STYLES["ok"])
+        worlds = sum(report.tally.trials.values())
+        yield Text(f"ok: {len(report.tested)} families in {worlds:,} world{'s' * (worlds > 1)}", STYLES["ok"])
 
 
 def of_world(report: Report) -> RenderableType:
