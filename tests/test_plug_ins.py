@@ -159,7 +159,7 @@ def matched(tmp_path):
     """The words of a run of the policy on a tiny network; p is sun always, so that no λ is fitted."""
     tiny_network(tmp_path / "tiny", kind="gpt2")
     Path("little.yaml").write_text(TASK.replace("  - {feature: windy, moment: 0.5}\n", ""))
-    return (*RUN, "--draws", "500", "--include_path", "matched.py", "--model", "hf", "--model_args", "pretrained=tiny",
+    return (*RUN, "--draws", "200", "--include_path", "matched.py", "--model", "hf", "--model_args", "pretrained=tiny",
             "--aligner", "matched:steps=40,lr=0.01")  # fmt: skip
 
 

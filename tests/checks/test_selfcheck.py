@@ -11,6 +11,7 @@ import pytest
 from rich.console import Console
 from scipy.stats import binom
 
+from alignbench.checks import seen as seen_module
 from alignbench.checks import selfcheck
 from alignbench.checks.selfcheck import Cell, Report, Seen
 from alignbench.reports.formats import checks
@@ -105,6 +106,28 @@ def test_what_is_said_to_be_exact_must_be():
 @pytest.fixture(scope="module")
 def worlds():
     return selfcheck.find_worlds()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _drawn_once():
+    """The references and evidence of a world, law and seed are made once: what is planted here comes after them."""
+    references, evidence, known = selfcheck.References, seen_module.evidence_of, {}
+
+    def once(key, make):
+        if key not in known:
+            known[key] = make()
+        return known[key]
+
+    def of_bench(bench):
+        return once((bench.task.name, bench.draws, bench.seed), lambda: references(bench))
+
+    def of_law(made, label, law):
+        return once((id(made), label), lambda: evidence(made, label, law))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(selfcheck, "References", of_bench)
+        patch.setattr(seen_module, "evidence_of", of_law)
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -28,7 +28,7 @@ WORDS = ("rain", "sun", "wind", "snow", "she", "he")
 PROMPTS = ("rain", "sun wind rain snow she he " * 6, "she he", "rain", "wind sun " * 10, "he")
 """1 to 36 tokens, so that rows go in waves; the first and the fourth are one text."""
 STEPS = 6
-EACH = 10
+EACH = 6
 WORLDS = ("exact", "gpt2", "llama", "gpt2 plain", "llama plain")
 BY_SLOTS = ("gpt2", "llama")
 REAL = WORLDS[1:]

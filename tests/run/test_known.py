@@ -21,7 +21,7 @@ version: 1
 summary: Rain always, and wind in half of the draws.
 prompts: [rain, sun wind]
 max_tokens: 4
-draws: 150
+draws: 60
 features:
   rainy: {feature: contains_any, words: [rain]}
   windy: {feature: contains_any, words: [wind]}

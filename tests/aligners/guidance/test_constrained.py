@@ -142,7 +142,7 @@ def models(tmp_path_factory):
 @pytest.mark.parametrize("model", ["gpt2", "llama", "llama plain", "t5"])
 def test_every_law_holds_on_real_models(models, model):
     law = align(models[model], any_of=["sun rain"], never=["wind"], lookahead=True)
-    assert check(law, PROMPTS, max_tokens=LENGTH) == EVERY_LAW
+    assert check(law, PROMPTS[:2], max_tokens=LENGTH) == EVERY_LAW
     draws = collect(law.sample(PROMPTS, rows_of(3, 50), max_tokens=LENGTH, seed=Seed(0, "own")))
     assert contains_any(PROMPTS, draws, words=["sun rain"]).all()
     assert not contains_any(PROMPTS, draws, words=["wind"]).any()
@@ -151,19 +151,19 @@ def test_every_law_holds_on_real_models(models, model):
 def test_every_law_holds_on_a_prompted_base_with_settings(models):
     settings = {"top_k": 3, "temperature": 1.3, "repetition_penalty": 1.5}
     base = replace(models["gpt2"].warped(**settings), template="wind {prompt}")
-    assert check(align(base, must=["rain"]), PROMPTS, max_tokens=LENGTH) == EVERY_LAW
+    assert check(align(base, must=["rain"]), PROMPTS[:2], max_tokens=LENGTH) == EVERY_LAW
 
 
 def test_constraints_add_up(models):
     inner = align(models["gpt2"], must=["rain"], lookahead=True)
     law = align(inner, never=["wind"])
-    assert check(law, PROMPTS, max_tokens=LENGTH) == EVERY_LAW
+    assert check(law, PROMPTS[:2], max_tokens=LENGTH) == EVERY_LAW
     assert law.identity() != inner.identity()
 
 
 def broken(law):
     with pytest.raises(LawBroken) as caught:
-        check(law, PROMPTS, max_tokens=LENGTH)
+        check(law, PROMPTS[:2], max_tokens=LENGTH)
     return str(caught.value)
 
 

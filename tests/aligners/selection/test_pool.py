@@ -167,7 +167,7 @@ def test_the_first_attempt_is_the_base_s_own_draw(hard, soft):
 
 def test_laws_hold_on_a_pool_that_is_shared(soft):
     """Best-of-n and rejection of one pool have the laws that they have alone."""
-    store, each = DrawStore(None), 1200
+    store, each = DrawStore(None), 600
     request = DrawRequest(PROMPTS, rows_of(2, each), LENGTH, Seed(1))
     recipes = {"rejection": Rejection(), "best": BestOfN(3), "nested": BestOfN(2, proposal="rejection")}
     draws = {

@@ -61,7 +61,7 @@ def test_planted_move_before_the_first_word_and_forgotten_prompt_are_seen(monkey
 
 @pytest.mark.parametrize("settings", [{}, {"temperature": 0.5}, {"top_k": 2}, {"top_p": 0.7}])
 def test_every_law_holds(settings):
-    assert len(check(world().warped(**settings), ["rain", "sun wind rain", ""], max_tokens=4)) == 7
+    assert len(check(world().warped(**settings), ["sun wind rain", ""], max_tokens=4)) == 7
 
 
 def test_its_memory_is_longer_than_the_last_word():

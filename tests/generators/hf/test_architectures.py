@@ -163,7 +163,7 @@ def test_every_law_holds_for_the_family(name, tmp_path):
     kind, config, by_slots = RUN[name]
     law = hf(pretrained=str(saved(tmp_path, kind, config)))
     assert law.model.trial.works is by_slots
-    assert check(law, PROMPTS, max_tokens=3) == EVERY_LAW
+    assert check(law, PROMPTS, max_tokens=3, draws=8) == EVERY_LAW
     scores_are_those_of_a_plain_forward_pass(law)
     if "attn_implementation" in config:
         assert law.model.network.config._attn_implementation == config["attn_implementation"]
@@ -246,7 +246,7 @@ def test_a_network_that_never_says_some_token_is_run(by_slots, tmp_path, monkeyp
         monkeypatch.setattr(slots, "_window", lambda network: 0)
     law = hf(pretrained=str(tiny_llama(tmp_path / "llama", WORDS)))
     assert law.model.trial.works is by_slots
-    assert check(law, PROMPTS, max_tokens=3) == EVERY_LAW
+    assert check(law, PROMPTS, max_tokens=3, draws=8) == EVERY_LAW
 
 
 # --- windows
@@ -269,7 +269,7 @@ def test_rows_wider_than_a_layer_s_window_are_run_plainly(kind, config, window, 
     assert isinstance(law.model.decoder(4, window), slots.Slots)
     assert isinstance(law.model.decoder(4, window + 1), Stepwise)
     prompts = ("rain", "sun " * 17, "wind " * 18, PROMPTS[1])  # the second fits with its draw, the third does not
-    assert check(law, prompts, max_tokens=3) == EVERY_LAW
+    assert check(law, prompts, max_tokens=3, draws=8) == EVERY_LAW
 
 
 @pytest.mark.parametrize("kind", ["MistralForCausalLM", "GPTNeoForCausalLM"])
@@ -279,7 +279,7 @@ def test_planted_window_that_is_not_seen(kind, tmp_path, monkeypatch):
     law = hf(pretrained=str(saved(tmp_path, kind, config)))
     monkeypatch.setattr(law.model, "trial", slots.Trial(True, np.inf, law.model.trial.position_bytes))
     with pytest.raises(LawBroken):
-        check(law, PROMPTS, max_tokens=3)
+        check(law, PROMPTS, max_tokens=3, draws=8)
 
 
 def test_a_network_whose_config_cannot_be_read_is_run_plainly(tmp_path, monkeypatch):

@@ -99,7 +99,7 @@ def test_planted_truncation_without_renormalising_does_not_sum_to_one():
 @pytest.mark.parametrize("decoder", ["twisted", "constrained", "looking ahead"])
 @pytest.mark.parametrize("base", BASES)
 def test_every_law_holds(base, decoder):
-    assert check(decoders(BASES[base])[decoder], PROMPTS, max_tokens=LENGTH) == EVERY_LAW
+    assert check(decoders(BASES[base])[decoder], PROMPTS[:2], max_tokens=LENGTH) == EVERY_LAW
 
 
 @pytest.mark.parametrize("penalised", [True, False])
@@ -107,7 +107,7 @@ def test_masks_of_a_law_that_remembers(penalised):
     """Of the base, and of what it is masked to: both know what was said before."""
     base = BASES["ngram"].warped(repetition_penalty=2.0)
     law = constrained(base, says(base)) if penalised else constrained(BASES["ngram"], says(base))
-    assert check(law if penalised else law.warped(repetition_penalty=2.0), PROMPTS, max_tokens=3) == EVERY_LAW
+    assert check(law if penalised else law.warped(repetition_penalty=2.0), PROMPTS[:2], max_tokens=3) == EVERY_LAW
     with pytest.raises(
         UsageError, match="exact: under a repetition penalty a world can be listed, not summed by state"
     ):
@@ -209,11 +209,11 @@ def test_planted_bugs_break_the_laws(monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(Reweighted, "forced", lambda self, said, draws: self.base.model.forced(said, draws))
         with pytest.raises(LawBroken, match="rescoring_is_sampling"):
-            check(law, PROMPTS, max_tokens=LENGTH)
+            check(law, PROMPTS[:2], max_tokens=LENGTH)
     with monkeypatch.context() as patch:
         patch.setattr(Reweighted, "nats", lambda *given: (right(*given)[0].mul(0.9), None))
         with pytest.raises(LawBroken):
-            check(law, PROMPTS, max_tokens=LENGTH)
+            check(law, PROMPTS[:2], max_tokens=LENGTH)
     base = BASES["ngram"]
     late = twisted(base, says(base).log(), max_tokens=LENGTH)
     every = enumerate_draws(base, PROMPTS[:1], max_tokens=LENGTH)
@@ -240,7 +240,7 @@ def test_steered_laws_are_asked_for_the_length_they_were_made_for():
         law.check(PROMPTS, 5)
     with pytest.raises(UsageError, match="made for max_tokens=4"):
         list(decoders(BASES["ngram"])["looking ahead"].sample(PROMPTS, rows_of(1, 1), max_tokens=3, seed=Seed()))
-    assert check(constrained(BASES["ngram"], says(BASES["ngram"])), PROMPTS, max_tokens=3) == EVERY_LAW
+    assert check(constrained(BASES["ngram"], says(BASES["ngram"])), PROMPTS[:2], max_tokens=3) == EVERY_LAW
 
 
 def test_refused_steering():
@@ -308,7 +308,7 @@ def test_probabilities_of_every_law_of_a_real_model_sum_to_one(gpt2):
 def test_every_law_holds_on_a_constrained_real_model(gpt2):
     keeps = contains_any(gpt2.vocab, ["sun rain", "wind"])
     for law in (constrained(gpt2, keeps), constrained(gpt2.warped(top_k=3), keeps, lookahead=4)):
-        assert check(law, PROMPTS, max_tokens=4) == EVERY_LAW
+        assert check(law, PROMPTS[:2], max_tokens=4) == EVERY_LAW
 
 
 def test_a_real_model_cannot_be_twisted(gpt2):
