@@ -54,7 +54,7 @@ class World:
 
 
 @dataclass(frozen=True)
-class Wish:
+class TargetSpec:
     """What a kind of target asks: features, constraints, and the draws that join the base's."""
 
     features: Mapping[str, Mapping[str, Any]]
@@ -63,7 +63,7 @@ class Wish:
 
 
 @dataclass(frozen=True)
-class Ground:
+class Basis:
     """A base, its prompts and how far it goes on."""
 
     base: Law
@@ -81,20 +81,20 @@ def world(number: int) -> World:
     """The world of that number: its kind of target, size, base, target, model and aligners."""
     kind, rng = kind_of(number), np.random.default_rng(number)
     size = list(SIZES)[number // len(KINDS) % len(SIZES)]
-    rare, deep, wish = KINDS[kind]
+    rare, deep, spec_of = KINDS[kind]
     draws = _between(rng, *SIZES[size])
     prompts, asked = int(rng.integers(1, min(4 if deep else 8, MOST_ROWS // draws) + 1)), None
     while asked is None:
-        ground = _ground(rng, prompts, rare, deep)
-        asked = wish(rng, ground)
+        basis = _basis(rng, prompts, rare, deep)
+        asked = spec_of(rng, basis)
     features = {name: bind(spec, name) for name, spec in asked.features.items()}
     categories = {name: f.categories for name, f in features.items() if f.categories}
     ranges = {name: f.range for name, f in features.items() if not f.categories}
     task = Task(
-        name=f"fuzz_{number}", version=1, summary=kind, prompts=ground.prompts, max_tokens=ground.max_tokens,
+        name=f"fuzz_{number}", version=1, summary=kind, prompts=basis.prompts, max_tokens=basis.max_tokens,
         draws=draws, features=features, target=Target(asked.asks, categories, ranges), proposals=asked.proposals,
     )  # fmt: skip
-    return World(number, kind, size, task, ground.base, _beside(rng, ground.base), _laws(rng, task))
+    return World(number, kind, size, task, basis.base, _beside(rng, basis.base), _laws(rng, task))
 
 
 def kind_of(number: int) -> str:
@@ -110,7 +110,7 @@ def _between(rng: Rng, low: int, high: int) -> int:
 # --- bases ------------------------------------------------------------------------------------------------------------
 
 
-def _ground(rng: Rng, prompts: int, rare: tuple[float, float, float], deep: bool) -> Ground:
+def _basis(rng: Rng, prompts: int, rare: tuple[float, float, float], deep: bool) -> Basis:
     """An n-gram or a hidden Markov model of 2 to 4 words, with at most some 1,000 continuations a prompt.
 
     `rare`: decades by which the key word is rarer than others, from and to, and by how many more at most by context.
@@ -119,7 +119,7 @@ def _ground(rng: Rng, prompts: int, rare: tuple[float, float, float], deep: bool
     most = ({2: 8, 3: 5} if deep else {2: 6, 3: 4, 4: 3})[len(words)]
     low, spread = rng.uniform(*rare[:2]), rng.uniform(0, rare[2])
     make = _hidden if rng.random() < (0.8 if deep else 0.5) else _ngram
-    return Ground(make(rng, words, low, spread), _prompts(rng, words, prompts), most - int(rng.integers(0, 2)))
+    return Basis(make(rng, words, low, spread), _prompts(rng, words, prompts), most - int(rng.integers(0, 2)))
 
 
 def _prompts(rng: Rng, words: Sequence[str], count: int) -> tuple[str, ...]:
@@ -175,71 +175,72 @@ _LENGTH: Mapping[str, Any] = {"feature": "length_tokens"}
 _HARD = Constraint("has", "always")
 
 
-def _hard(rng: Rng, ground: Ground) -> Wish:
-    return Wish({"has": {**_HAS, "negate": bool(rng.random() < 0.2)}}, (_HARD,))
+def _hard(rng: Rng, basis: Basis) -> TargetSpec:
+    return TargetSpec({"has": {**_HAS, "negate": bool(rng.random() < 0.2)}}, (_HARD,))
 
 
-def _rare(rng: Rng, ground: Ground) -> Wish:
-    return Wish({"has": _HAS}, (_HARD,))
+def _rare(rng: Rng, basis: Basis) -> TargetSpec:
+    return TargetSpec({"has": _HAS}, (_HARD,))
 
 
-def _shares(rng: Rng, ground: Ground) -> Wish:
+def _shares(rng: Rng, basis: Basis) -> TargetSpec:
     """Which word comes first, key word or another, in shares of 0.2 to 0.8."""
     share = float(rng.uniform(0.2, 0.8))
     first = {"feature": "first_of", "groups": {"one": [KEY], "two": [WORDS[1]]}}
     per = "prompt" if rng.random() < 0.3 else "task"
-    return Wish({"first": first}, (Constraint("first", "distribution", {"one": share, "two": 1 - share}, per=per),))  # type: ignore[arg-type]
+    wanted = {"one": share, "two": 1 - share}
+    return TargetSpec({"first": first}, (Constraint("first", "distribution", wanted, per=per),))  # type: ignore[arg-type]
 
 
-def _moment(rng: Rng, ground: Ground) -> Wish:
+def _moment(rng: Rng, basis: Basis) -> TargetSpec:
     """The key word's presence, its number or the length, moved from what the base has."""
     feature = (_HAS, _COUNT, _LENGTH)[int(rng.integers(3))]
-    base = ground.mean(feature)
+    base = basis.mean(feature)
     if feature is _HAS:
         odds = base / (1 - base) * float(np.exp(rng.uniform(-1.5, 1.5)))
         wanted = odds / (1 + odds)
     else:
         least = 0 if feature is _COUNT else 1  # token
         wanted = least + (base - least) * float(rng.uniform(0.6, 1.4))
-    return Wish({"f": feature}, (Constraint("f", "moment", wanted),))
+    return TargetSpec({"f": feature}, (Constraint("f", "moment", wanted),))
 
 
-def _mild(rng: Rng, ground: Ground) -> Wish:
+def _mild(rng: Rng, basis: Basis) -> TargetSpec:
     feature = (_HAS, _COUNT, _SHARE)[int(rng.integers(3))]
-    return Wish({"f": feature}, (_reward("f", rng, 0.7, 3),))
+    return TargetSpec({"f": feature}, (_reward("f", rng, 0.7, 3),))
 
 
-def _steep(rng: Rng, ground: Ground) -> Wish | None:
+def _steep(rng: Rng, basis: Basis) -> TargetSpec | None:
     """A number without a bound, each of which is worth 2 to 3.5 nats; None where the base is not about as reluctant.
 
     One more is worth 0.25 to 0.6 times what it is rare: p's mass falls slowly, into classes that no draw is in.
     """
-    nats = float(np.log(rng.uniform(0.25, 0.6) / ground.mean(_COUNT)))
-    return Wish({"f": _COUNT}, (Constraint("f", "reward", beta=1 / nats),)) if 2 < nats < 3.5 else None
+    nats = float(np.log(rng.uniform(0.25, 0.6) / basis.mean(_COUNT)))
+    return TargetSpec({"f": _COUNT}, (Constraint("f", "reward", beta=1 / nats),)) if 2 < nats < 3.5 else None
 
 
-def _both(rng: Rng, ground: Ground) -> Wish:
+def _both(rng: Rng, basis: Basis) -> TargetSpec:
     """A hard constraint, and a reward or a moment of another word."""
     other = {"feature": "count", "words": [WORDS[1]]}
     if rng.random() < 0.5:
-        return Wish({"has": _HAS, "f": other}, (_HARD, _reward("f", rng, 0.5, 3)))
+        return TargetSpec({"has": _HAS, "f": other}, (_HARD, _reward("f", rng, 0.5, 3)))
     held = {"feature": "contains_any", "words": [WORDS[1]]}
-    return Wish({"has": _HAS, "f": held}, (_HARD, Constraint("f", "moment", float(rng.uniform(0.2, 0.8)))))
+    return TargetSpec({"has": _HAS, "f": held}, (_HARD, Constraint("f", "moment", float(rng.uniform(0.2, 0.8)))))
 
 
-def _mixture(rng: Rng, ground: Ground) -> Wish | None:
+def _mixture(rng: Rng, basis: Basis) -> TargetSpec | None:
     """A hard constraint of Z = 0.001 to 0.02, or as often a steep reward, with proposals that reach some of it."""
-    wish = _steep(rng, ground) if rng.random() < 0.5 else None
-    if wish is None and not 0.001 < ground.mean(_HAS) < 0.02:
+    asked = _steep(rng, basis) if rng.random() < 0.5 else None
+    if asked is None and not 0.001 < basis.mean(_HAS) < 0.02:
         return None
-    wish = wish or _rare(rng, ground)
-    laws = [_proposal(rng, ground) for _ in range(int(rng.integers(1, 3)))]
-    return Wish(wish.features, wish.asks, tuple({spec.label: spec for spec in laws}.values()))
+    asked = asked or _rare(rng, basis)
+    laws = [_proposal(rng, basis) for _ in range(int(rng.integers(1, 3)))]
+    return TargetSpec(asked.features, asked.asks, tuple({spec.label: spec for spec in laws}.values()))
 
 
-def _proposal(rng: Rng, ground: Ground) -> Spec:
+def _proposal(rng: Rng, basis: Basis) -> Spec:
     """The base at a higher temperature; after the key word; or a stranger, who says it where the base does not."""
-    kind, words = int(rng.integers(5)), ground.base.vocab.tokens[:-1]
+    kind, words = int(rng.integers(5)), basis.base.vocab.tokens[:-1]
     if kind == 0:
         return Spec("temperature", {"t": round(float(rng.uniform(1.2, 3)), 2)})
     if kind == 1:
@@ -252,8 +253,8 @@ def _reward(feature: str, rng: Rng, low: float, high: float) -> Constraint:
     return Constraint(feature, "reward", beta=float(np.exp(rng.uniform(np.log(low), np.log(high)))))
 
 
-Asks = Callable[[Rng, Ground], Wish | None]
-KINDS: Mapping[str, tuple[tuple[float, float, float], bool, Asks]] = {
+MakeTarget = Callable[[Rng, Basis], TargetSpec | None]
+KINDS: Mapping[str, tuple[tuple[float, float, float], bool, MakeTarget]] = {
     "hard": ((-0.3, 0.5, 1.0), False, _hard),
     "rare": ((0.3, 1.7, 3.0), False, _rare),
     "shares": ((-0.3, 0.5, 1.0), False, _shares),
@@ -297,8 +298,8 @@ def _cap(rows: int) -> int:
 
 def _quasi(rng: Rng, rows: int, **more: Any) -> Spec:
     beta = round(float(np.exp(rng.uniform(-1, 2))), 2)
-    wish: Mapping[str, Any] = ({"beta": beta}, {"acceptance": 0.3}, {"tv": 0.1})[int(rng.integers(3))]
-    return Spec("quasi_rejection", {**wish, "pilot": 32, "cap": _cap(rows), **more})
+    spec_of: Mapping[str, Any] = ({"beta": beta}, {"acceptance": 0.3}, {"tv": 0.1})[int(rng.integers(3))]
+    return Spec("quasi_rejection", {**spec_of, "pilot": 32, "cap": _cap(rows), **more})
 
 
 LAWS: Mapping[str, Callable[[Rng, int], Spec]] = {

@@ -297,7 +297,7 @@ def _widened(here: Estimate, moved: Array) -> Estimate:
     if here.value is None or here.stderr is None or here.ci_low is None or here.ci_high is None:
         return here
     if np.isnan(moved).any():
-        return Estimate.missing("λ's error cannot be carried: the quantity is not finite near λ", n=here.n)
+        return Estimate.missing("λ's error cannot be carried: it cannot be estimated near λ", n=here.n)
     extra = float((moved.sum(axis=1) ** 2).sum())
     low, high = (
         here.value + sign * np.sqrt((end - here.value) ** 2 + Z95**2 * extra)

@@ -34,11 +34,19 @@ def log_z(
     worth = p_draws(prompt, r)
     df = satterthwaite(errors**2, worth)
     plain = normal(values.mean(), float((errors**2).sum()) / values.size**2, n=np.size(r), df=df)
-    answer = unseen.widened(plain, unseen.moves(prompt, r, bound, unseen.of_log_z))
+    by = unseen.moves(prompt, r, bound, unseen.of_log_z)
+    answer = unseen.widened(plain, by)
     if answer.value is None and bound is not None:
-        most = unseen.most_added(prompt, r, bound)
-        answer = replace(answer, ci_low=plain.ci_low, ci_high=None if plain.ci_high is None else plain.ci_high + most)
+        answer = _limits(plain, by.few, unseen.most_added(prompt, r, bound), answer.note)
     return replace(spread_or_none(answer), ess=float(worth.sum()))
+
+
+def _limits(plain: Estimate, few: tuple[float, float], most: float, note: str) -> Estimate:
+    """What remains of a log Z that is refused: limits by classes of few draws, and `most` nats of those of none."""
+    if plain.value is None or plain.ci_low is None or plain.ci_high is None:
+        return Estimate.missing(note, n=plain.n)
+    low, high = min(plain.ci_low, plain.value + few[0]), max(plain.ci_high, plain.value + few[1]) + most
+    return Estimate(None, None, low, high, n=plain.n, note=note)
 
 
 def _influence(prompt: Array, r: Array) -> Array:

@@ -32,7 +32,7 @@ HALF = 0.5
 """Of the value: a wider interval is not printed. And of p: where classes never drawn could hold more, nothing is."""
 
 
-LITTLE = 1.25
+LITTLE = 1.5
 """Times the width that the usual error gives: limits that are no wider are printed, however wide."""
 
 
@@ -129,7 +129,7 @@ def _code(r: Array) -> Array:
 def _step(r: Array, bound: float) -> float:
     """Nats from the largest log-weight to the class above it; 0 where the largest is at its bound.
 
-    As far as it is from the next below, or from the median where draws do not tie, at most `ALIKE`.
+    As far as it is from the next below; where that is less, as far as from the median, but at most `ALIKE`.
     """
     top, allowed = float(r.max()), r[r > -np.inf]
     below = allowed[allowed < top - TIE]
@@ -196,5 +196,5 @@ def widened(estimate: Estimate, by: Moves, settled: float = SETTLED) -> Estimate
     below, above = min(low, value + by.few[0]) + by.none[0], max(high, value + by.few[1]) + by.none[1]
     if above - below > max(settled, HALF * abs(value), LITTLE * (high - low)):
         could = f"weights hardly or never drawn could take it from {below:.3g} to {above:.3g}"
-        return Estimate.missing(f"{could}: too far for a value", n=estimate.n)
+        return Estimate.missing(f"{could}: more draws are needed, or features with a known range", n=estimate.n)
     return replace(estimate, ci_low=below, ci_high=above)

@@ -226,7 +226,7 @@ def test_a_healthy_harness_passes(tiny):
 )
 def test_a_bias_is_found(tiny, monkeypatch, name, change, quantity):
     planted(monkeypatch, name, changed(change))
-    found = tiny(16, "mild").failures
+    found = tiny(24, "moment").failures
     assert found and any(line.startswith(quantity) for line in found)
     assert all("see alignbench selfcheck --fuzz 1 --seed " in line for line in found)
 
@@ -241,15 +241,13 @@ def test_a_finite_number_for_an_infinite_divergence_is_found(tiny, monkeypatch):
     """What importance sampling prints under truncation: the draws of p outside π's support are left out."""
 
     def blind(right):
-        def estimator(ref, truncates=False):
-            inside = ref.excess < inf
-            parts = {n: getattr(ref, n)[inside] for n in ("prompt", "log_base", "log_target", "log_gen")}
-            return right(replace(ref, **parts), truncates)
+        def estimator(ref, truncates=False):  # and of what may be uncovered nothing is said
+            return right(ref.take(ref.excess < inf))
 
         return estimator
 
     planted(monkeypatch, "kl_target", blind)
-    found = tiny(12, "mild").failures
+    found = tiny(16, "hard").failures
     assert any(line.startswith("divergence.kl_target of truncation: finite where the truth is ∞") for line in found)
 
 
@@ -325,7 +323,7 @@ def test_the_command(command, tmp_path, monkeypatch, tiny):
     assert said.code == 0 and said.err == "" and "4 random worlds" in said.out and "ok: " in said.out
     assert (tmp_path / "out" / "fuzz.csv").read_text().startswith("quantity,kind,law,size,runs,")
     planted(monkeypatch, "tv", changed(lambda e: replace(e, ci_low=0.0, ci_high=0.0)))
-    said = command("selfcheck", "--fuzz", 4, "--jobs", 1, "--kinds", "mild")
+    said = command("selfcheck", "--fuzz", 4, "--jobs", 1, "--kinds", "moment")
     assert said.code == 1 and "FAIL divergence.tv" in said.out and "Traceback" not in said.err
 
 
