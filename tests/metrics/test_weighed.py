@@ -177,6 +177,9 @@ def test_the_shift_of_lambda_moves_the_proposal(benches):
     phi = np.ones((len(e.proposal.draws), 1))
     e = replace(e, proposal=replace(e.proposal, phi=phi))
     assert _shifted(e, np.array([[0.3]])).proposal.log_target == pytest.approx(e.proposal.log_target + 0.3)
+    each = np.arange(len(e.prompts))[:, None] / 10  # a λ for each prompt has an error for each
+    moved = _shifted(e, each).proposal.log_target
+    assert moved == pytest.approx(e.proposal.log_target + each[e.proposal.draws.prompt, 0])
 
 
 def test_a_finished_run_needs_no_pilot(tmp_path, benches, monkeypatch):
