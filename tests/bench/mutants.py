@@ -227,12 +227,14 @@ class Copy:
         process = get_context("forkserver").Process(target=_tested, args=(self.folder, said, tests))
         process.start()
         process.join(LONGEST)
-        if process.exitcode is None:
+        if process.is_alive():
             process.kill()
             process.join()
             return f"nothing: it ran on for {LONGEST} s"
         if process.exitcode == 0:
             return ""
+        if process.exitcode is None or process.exitcode < 0:
+            raise ChildProcessError(f"the tests were stopped from outside (exit code {process.exitcode})")
         text = said.read_text(encoding="utf-8")
         told = re.search(r"^(?:FAILED|ERROR) (.*?)(?: - .*)?$", text, re.MULTILINE)
         return told[1] if told else f"nothing: pytest itself failed: {' '.join(text.split())[-200:]}"
