@@ -7,11 +7,12 @@ from tiny_world import BASE, BRIGHT, PROMPTS, TASK
 
 from alignbench import metrics
 from alignbench.generators.exact.world import enumerate_draws
+from alignbench.metrics.black_box import _draws_of_p, _joint, black_box
 from alignbench.registry import load_plugins
 from alignbench.seeds import Seed
 from alignbench.store.draws import DrawStore
 from alignbench.task import load_task
-from alignbench.types import Draws, collect, silent
+from alignbench.types import Draws, Evidence, Fit, Scored, Wanted, collect, rows_of, silent
 
 load_plugins()
 
@@ -71,3 +72,37 @@ def test_a_reward_has_no_cells(measured):
     found, _ = measured("  - {feature: windy, reward: true, beta: 2.0}\n", BASE)
     assert found["kl_target"].value is None and found["kl_target"].ci_low is None
     assert "tokens are not the base's" in found["kl_target"].note
+
+
+def told(own=1.0, bound=0.0, component=None, each=2000):
+    """Evidence on one prompt: two hard constraints, the first of which own draws keep where `own` is 1."""
+    rows, zero = rows_of(1, each), np.zeros(each)
+    draws = Draws.from_texts(rows, [""] * each)
+    kept = {"first": np.full(each, own), "second": np.ones(each)}
+    wanted = tuple(Wanted(name, "always", value=1.0) for name in kept)
+    fit = Fit(wanted, np.zeros((1, 0)), np.zeros((1, 0)), log_bound=np.array([bound]))
+    ref = Scored(draws, {name: np.ones(each) for name in kept}, zero, zero, None, None, component=component)
+    return Evidence(own=Scored(draws, kept, zero, zero, None, None), ref=ref, fit=fit, prompts=["a"])
+
+
+def test_every_hard_constraint_counts():
+    assert black_box(told(own=0.0), "texts alone", 0)["kl_reverse"].value == np.inf
+    assert black_box(told(own=1.0), "texts alone", 0)["kl_reverse"].value is None
+
+
+def test_a_base_draw_is_one_of_p_with_the_chance_that_its_bound_tells():
+    assert len(_draws_of_p(told(bound=0.0), 0)) == 2000
+    assert len(_draws_of_p(told(bound=np.log(4)), 0)) == pytest.approx(500, abs=4 * 375**0.5)
+
+
+def test_draws_of_a_proposal_are_no_base_draws():
+    component = np.arange(2000) % 2
+    assert set(component[_draws_of_p(told(component=component), 0)]) == {0}
+
+
+def test_each_pair_of_cells_is_a_cell_of_its_own():
+    """Also where a share and a number have the same sum."""
+    both = {"hit": (Wanted("hit", "always", value=1.0), 2), "who": (Wanted("who", "distribution", "he", 0.5), 3)}
+    values = {"hit": np.array([0.0, 0, 0, 1, 1, 1]), "who": np.array([-1, 0, 1, -1, 0, 1])}
+    scored = Scored(Draws.from_texts(rows_of(1, 6), [""] * 6), values, *[None] * 4)
+    assert sorted(_joint(scored, both).tolist()) == list(range(6))

@@ -54,6 +54,14 @@ def measured(e, path, **params):
     return metrics.measure("evaluate", e, path=path, **params)
 
 
+def test_groups_of_draws_go_on_from_prompt_to_prompt():
+    """Three draws of each of two prompts in four groups; a run's draws leave together."""
+    own = of_texts(["a"] * 6, [0, 0, 0, 1, 1, 1]).own.draws
+    assert room._groups(own, 4).tolist() == [0, 1, 2, 3, 0, 1]
+    runs = of_texts(["a"] * 6, [0, 0, 0, 1, 1, 1], group=[0, 0, 1, 2, 3, 3]).own.draws
+    assert room._groups(runs, 4).tolist() == [0, 0, 1, 2, 3, 3] and set(room._groups(own, 0)) == {-1}
+
+
 def test_a_number_of_a_local_script_and_its_interval(module):
     e, path = drawn(0), module(f'{{"score": {LENGTH}}}')
     answer = measured(e, path)

@@ -1,9 +1,14 @@
 """The target as a row: λ and what it reaches on fresh draws are the fit's own numbers."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from evidences import of_texts
 
 import alignbench
+from alignbench import metrics
+from alignbench.types import Estimate, Fit
 
 
 def test_lambda_and_its_heldout_error_are_rows():
@@ -17,6 +22,15 @@ def test_lambda_and_its_heldout_error_are_rows():
     of_p = ~told.part.str.startswith("kl_base") | (told.aligner != "") | (told.generator == "draws of p")
     assert told[of_p].note.str.contains("p is taken at the fitted λ = -0.").all()
     assert not told[~of_p].note.str.contains("fitted λ").any()  # KL(a‖a) knows nothing of p
+
+
+def test_the_interval_of_lambda_is_the_fit_s_own():
+    """λ = 2 ± 1.96 · 0.5; planted: its error for the error's square."""
+    heldout = {"x": Estimate(0.0, 0.1, -0.2, 0.2, n=40)}
+    fit = Fit((), np.array([[2.0]]), np.array([[0.5]]), heldout=heldout)
+    found = metrics.measure("target", replace(of_texts(["a"]), fit=fit))
+    assert (found["lam.x"].value, found["lam.x"].stderr) == (2.0, pytest.approx(0.5))
+    assert found["lam.x"].ci_high == pytest.approx(2 + 1.96 * 0.5, abs=1e-3) and found["heldout.x"] == heldout["x"]
 
 
 def test_a_target_without_moments_says_so(tmp_path):

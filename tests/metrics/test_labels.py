@@ -33,7 +33,7 @@ def measured(name, e, labels=LABELS, **more):
 
 
 def test_they_are_scikit_learns():
-    e = drawn(0)
+    e = drawn(1)  # where the two averages differ
     code, truth = e.own.features["pronoun"], TRUE[e.own.draws.prompt]
     accuracy = measured("accuracy", e)[""]
     assert accuracy.value == pytest.approx(accuracy_score(truth, code))

@@ -48,6 +48,7 @@ def test_it_tells_laws_apart_and_says_what_one_law_scores():
     other = measured(evidence(texts(FLAT, 400, 0), texts(STEEP, 400, 1)))
     assert one_law(same.note)[0] <= same.value <= one_law(same.note)[1] < 1
     assert other.ci_low < other.value < other.ci_high < one_law(other.note)[0]
+    assert measured(evidence(texts(FLAT, 500, 0), texts(STEEP, 400, 1))).n == 500, "own draws are counted"
     assert "40 clusters" in other.note and "not comparable with published values" in other.note
     assert measured(evidence(texts(FLAT, 400, 0), texts(STEEP, 400, 1))) == other  # seeds are fixed
 

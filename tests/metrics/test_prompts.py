@@ -16,7 +16,7 @@ def evidence(values):
     prompt = np.repeat(np.arange(len(values)), values.shape[1])
     rows = np.stack([prompt, np.tile(np.arange(values.shape[1]), len(values))], axis=1)
     scored = Scored(Draws.from_texts(rows, ["x"] * prompt.size), {"f": values.ravel()}, None, None, None, None)
-    fit = Fit((), np.zeros((1, 0)), np.zeros((1, 0)), log_z=np.zeros(len(values)))
+    fit = Fit((), np.zeros((1, 0)), np.zeros((1, 0)), log_z=np.zeros(len(values)), log_bound=np.arange(len(values)))
     return Evidence(own=scored, ref=scored, fit=fit, prompts=[str(c) for c in range(len(values))])
 
 
@@ -52,6 +52,7 @@ def test_what_is_left_out_is_left_out_everywhere():
     over_prompts(lambda e: seen.append(e) or {}, evidence(values))
     shorter = seen[2]
     assert shorter.prompts == ["0", "2", "3"] and shorter.fit.log_z.size == 3
+    assert shorter.fit.log_bound.tolist() == [0, 2, 3]
     assert shorter.own.features["f"].tolist() == [0, 1, 2, 6, 7, 8, 9, 10, 11]
     assert shorter.ref.draws.prompt.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tiny_world
 from exact_decoders import constrained
+from paired_world import PairedWorld
 from task_on_base import TaskOnBase
 from tiny_world import BASE
 
@@ -18,8 +19,10 @@ from alignbench.generators.exact.world import exact
 from alignbench.metrics import measure
 from alignbench.metrics.distance import _shifted
 from alignbench.metrics.prompts import left_out, picked
+from alignbench.metrics.weighed import _quasi
 from alignbench.registry import load_plugins
 from alignbench.seeds import Seed
+from alignbench.stats.divergences import Sample
 from alignbench.store.draws import DrawStore
 from alignbench.task import load_task
 from alignbench.types import silent
@@ -186,6 +189,9 @@ def test_the_shift_of_lambda_moves_the_proposal(benches):
     phi = np.ones((len(e.proposal.draws), 1))
     e = replace(e, proposal=replace(e.proposal, phi=phi))
     assert _shifted(e, np.array([[0.3]])).proposal.log_target == pytest.approx(e.proposal.log_target + 0.3)
+    each = np.arange(len(e.prompts))[:, None] / 10  # a λ for each prompt has an error for each
+    moved = _shifted(e, each).proposal.log_target
+    assert moved == pytest.approx(e.proposal.log_target + each[e.proposal.draws.prompt, 0])
 
 
 def test_a_finished_run_needs_no_pilot(tmp_path, benches, monkeypatch):
@@ -198,3 +204,24 @@ def test_a_finished_run_needs_no_pilot(tmp_path, benches, monkeypatch):
     sampler = recipe.align(setting)
     assert again.draw("x", sampler, "own").fresh == 0 and "log_beta" not in vars(sampler)
     assert first.selection.log_beta == sampler.selection.log_beta
+
+
+def test_each_prompt_has_its_own_beta():
+    """Two prompts together are the mean of each alone; planted: both by prompt 0's β."""
+    rng, each = np.random.default_rng(0), 2000
+    prompt, r = np.repeat([0, 1], each), rng.choice([0.0, 1.0, 2.0], 2 * each, p=[0.5, 0.3, 0.2])
+    zero, log_beta = np.zeros(2 * each), np.array([0.3, 1.2])
+    whole = Sample(prompt, zero, r, zero, log_proposal=zero)
+    found = _quasi(whole, log_beta, zero)
+    alone = [_quasi(replace(whole.take(prompt == c), prompt=np.zeros(each, int)), log_beta[c:], zero[:each])
+             for c in (0, 1)]  # fmt: skip
+    for part in ("kl_target", "tv", "kl_base"):
+        assert found[part].value == pytest.approx(np.mean([one[part].value for one in alone]), rel=1e-6), part
+    assert alone[0]["tv"].value > 1.5 * alone[1]["tv"].value
+
+
+def test_a_law_that_truncates_is_told_what_it_may_leave_out():
+    plain = PairedWorld(1).evidence(0)[0]
+    for truncates in (True, False):
+        note = measure("divergence", replace(plain, truncates=truncates))["kl_target"].note
+        assert ("π truncates; target mass it leaves uncovered" in note) == truncates
