@@ -59,7 +59,9 @@ def rows():
             metrics, "measure", lambda name, evidence, **how: right(name, evidence, **how) if name in MEASURED else {}
         )
         patch.setattr(room, "replicates", lambda told, *_: [{} for _ in told])
-        runs = [alignbench.evaluate(BASE, "exact_ngram", aligners=ALIGNERS, seed=seed, draws=DRAWS) for seed in range(SEEDS)]
+        runs = [
+            alignbench.evaluate(BASE, "exact_ngram", aligners=ALIGNERS, seed=seed, draws=DRAWS) for seed in range(SEEDS)
+        ]
     table = pd.concat(runs, ignore_index=True)
     table = table[table.exact.notna()].copy()
     table["finite"] = np.isfinite(table.exact) & np.isfinite(table.value)
