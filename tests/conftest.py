@@ -34,6 +34,18 @@ def shipped_blocks():
     return shipped
 
 
+@pytest.fixture(scope="module")
+def uniforms_once():
+    """A draw's uniforms are made once for all tests of a file: they are a function of its row."""
+    from functools import lru_cache
+
+    from alignbench.seeds import Seed
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Seed, "uniforms", lru_cache(2**17)(Seed.uniforms))
+        yield
+
+
 @pytest.fixture
 def as_shipped(monkeypatch, shipped_blocks):
     """As many replicates as users have."""

@@ -32,6 +32,7 @@ from alignbench.testing import Case, LawBroken, check
 from alignbench.types import Distribution, Sampler, collect, rows_of
 
 load_plugins()
+pytestmark = pytest.mark.usefixtures("uniforms_once")
 
 WORDS = ("rain", "sun", "wind", "snow", "she", "he")
 PROMPTS = ("rain", "sun wind rain snow", "she he")  # of unequal length: batches are padded
@@ -76,10 +77,16 @@ def plainly(law):
     return law
 
 
-@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
-@pytest.mark.parametrize("world", ["exact", "gpt2", "llama", "gpt2 plain", "llama plain"])
+GRID = [(world, name) for world in ("exact", "gpt2", "llama", "gpt2 plain", "llama plain") for name in SETTINGS]
+ONCE_MORE = [pair for pair in GRID if "plain" in pair[0] and pair[1] not in ("T=1", "penalty", "all")]
+"""Settings come after the logits: by slots they are checked each time, once more as transformers runs it if slow."""
+
+
+@pytest.mark.parametrize(
+    ("world", "settings"), [pytest.param(*pair, marks=[pytest.mark.slow] * (pair in ONCE_MORE)) for pair in GRID]
+)
 def test_every_law_holds(worlds, world, settings):
-    assert kept(worlds[world].warped(**settings)) == EVERY_LAW
+    assert kept(worlds[world].warped(**SETTINGS[settings])) == EVERY_LAW
 
 
 @pytest.mark.parametrize("settings", ["T=1", "all"])

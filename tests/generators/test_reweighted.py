@@ -32,6 +32,8 @@ from alignbench.seeds import Seed
 from alignbench.testing import LAWS, LawBroken, check, differing, gap
 from alignbench.types import collect, rows_of
 
+pytestmark = pytest.mark.usefixtures("uniforms_once")
+
 WORDS = ("sun", "rain", "wind")
 PROMPTS = ("rain", "sun wind rain", "wind")
 EVERY_LAW = [law.__name__ for laws in LAWS.values() for law in laws]

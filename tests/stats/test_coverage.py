@@ -13,9 +13,10 @@ SEEDS = 60
 BAND = 0.95 - 4 * 0.028  # four standard errors of a share of 0.95 among 60
 
 
-@pytest.mark.parametrize(
-    "world", ["boolean .1/.4", "hard, tilted", "λ fitted", "continuous", "resampled", "rare", "few prompts"]
-)
+SLOW = ["boolean .1/.4", "λ fitted", "continuous", "resampled", "rare", "few prompts"]
+
+
+@pytest.mark.parametrize("world", ["hard, tilted", *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)])
 def test_intervals_cover(world):
     for part, tally in bench.tabulate([world], SEEDS)[world].items():
         if tally.intervals > SEEDS / 2:

@@ -240,6 +240,7 @@ def counted(world, seed, each=128, prompts=2):
     return np.repeat(np.arange(prompts), each), r[atom], rank[atom]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RANKED)
 def test_truth_and_coverage_by_another_rank(name):
     truth, seeds, held, seen = by_rank(*RANKED[name]), 60, dict.fromkeys(PARTS, 0), dict.fromkeys(PARTS, 0)

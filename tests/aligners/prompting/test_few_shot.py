@@ -12,7 +12,7 @@ from alignbench.aligners.prompting.few_shot import FewShot
 from alignbench.aligners.prompting.prompt import Prompt
 from alignbench.errors import RunError, Unsupported, UsageError
 from alignbench.generators.exact.world import NGram, enumerate_draws, exact
-from alignbench.seeds import Seed
+from alignbench.seeds import EXAMPLES, PICK, Seed
 from alignbench.target import Constraint
 from alignbench.types import collect, rows_of
 
@@ -22,6 +22,11 @@ SEED = Seed(0, "train")
 def align(world, recipe, base=None, seed=SEED, train=()):
     base = world.base if base is None else base
     return recipe.align(Setting(base, world.target, PROMPTS, LENGTH, seed, train))
+
+
+def of_base(world, rows):
+    """The base's draws of which examples are made."""
+    return collect(world.base.sample(PROMPTS, np.array(rows), max_tokens=LENGTH, seed=SEED.salted(EXAMPLES)))
 
 
 def test_the_law_is_the_bases_after_the_examples(hard):
@@ -46,6 +51,27 @@ def test_examples_are_draws_of_p(soft):
     assert within(draws, soft.p)
     base = collect(soft.base.sample(PROMPTS, rows_of(2, 600), max_tokens=LENGTH, seed=SEED))
     assert not within(base, soft.p)
+
+
+def test_examples_stand_in_an_order_that_the_seed_shuffles(hard):
+    """Planted: in the order of the prompts, whatever the seed."""
+    orders = set()
+    for seed in range(8):
+        law = align(hard, FewShot(k=4), seed=Seed(seed, "train"))
+        order = Seed(seed, "train").salted(PICK).rng("", 0).permutation(len(PROMPTS))
+        assert [prompt for prompt, _ in law.frame.drawn] == [PROMPTS[c] for c in order] * 2
+        orders.add(tuple(order))
+    assert len(orders) == 2
+
+
+def test_a_draw_that_p_allows_and_that_was_not_accepted_is_no_example(soft):
+    """With one proposal each, some of 60 draws keep the constraint and lose the coin of the reward."""
+    law = align(soft, FewShot(k=60, cap=1))
+    rows = rows_of(2, 60)
+    kept = [r for r in rows if np.isfinite(soft.target.log_ratio_of(PROMPTS, of_base(soft, [r]))).all()]
+    assert kept
+    with pytest.raises(RunError, match="none of 1 draws of the base"):
+        law.frame._draws(np.array(kept))
 
 
 def test_without_a_bound_each_is_the_best_of_several_and_says_so():
