@@ -505,9 +505,10 @@ def test_entropy_of_a_sequence_and_of_a_token():
 def test_at_asked_carries_the_error_of_lambda_and_says_so():
     """The same values with wider intervals, and no note of the fitted λ; nothing changes without moments."""
     e = evidence()
-    phi = {"own": e.own.draws.prompt + 1.0, "ref": np.random.default_rng(0).normal(size=len(e.ref.draws))}
+    phi = {"own": e.own.draws.prompt + 1.0, "ref": np.random.default_rng(0).uniform(-2, 2, len(e.ref.draws))}
     own, ref = (replace(getattr(e, k), phi=phi[k][:, None], log_target=getattr(e, k).log_base) for k in phi)
     fit = Fit((Wanted("f", "moment", value=0.5),), np.zeros((1, 1)), np.full((1, 1), 0.2))
+    fit = replace(fit, log_bound=np.full(len(e.prompts), 0.5))
     e = replace(e, own=own, ref=ref, fit=fit)
     ref = replace(ref, log_target=ref.log_base + 0.1 * phi["ref"])
     e = replace(e, ref=ref)

@@ -67,10 +67,6 @@ def test_draws_of_a_proposal_are_counted_from_its_own_beginning():
     assert APART % 13 != 0  # planted: the plain number modulo G
 
 
-def test_proposals_are_counted_from_each_prompt_s_first():
-    assert module._number_in_prompt(np.array([1, 0, 1, 7, 0, 1])).tolist() == [0, 0, 1, 0, 1, 2]
-
-
 def test_draws_of_one_run_leave_together():
     e = WORLD.evidence(0, each=40)[0]
     runs = e.own.draws.index // 4

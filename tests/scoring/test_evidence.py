@@ -598,8 +598,8 @@ def test_draws_of_a_proposal_equal_to_the_base_are_other_draws(bench):
 def test_a_rare_target_is_measured_with_proposals_and_refused_without():
     (task,), base = find_tasks("exact_proposals"), exact(words="sun rain wind snow hail", seed=279)
     found = {}
-    for proposals in ((), task.proposals):
-        made = TaskOnBase(replace(task, proposals=proposals), base, "exact", DrawStore(None), 64, Seed(1), silent)
+    for proposals, draws in (((), 64), (task.proposals, 256)):
+        made = TaskOnBase(replace(task, proposals=proposals), base, "exact", DrawStore(None), draws, Seed(1), silent)
         got = made.measure("x", base.warped(temperature=1.5))
         found[bool(proposals)] = metrics.measure("divergence", got)["kl_target"], got.truth["divergence.kl_target"]
     assert found[False][0].value is None and "are needed" in found[False][0].note

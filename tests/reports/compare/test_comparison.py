@@ -302,7 +302,7 @@ def test_limits_of_a_shift_hold_for_all_that_was_looked_at(cheap):
     """Bonferroni: of 3 prompts and 2 features (x and n) six intervals, each at 1 − 0.05/6."""
     rng = np.random.default_rng(1)
     a, b = (evidence(rng.normal(s, 1, 24), prompts=3, n=rng.normal(s, 1, 24)) for s in (0, 1))
-    for shift in shifts(a, b):
+    for shift in shifts.shifts(a, b):
         here = a.own.draws.prompt == a.prompts.index(shift.prompt)
         off = (b.own.features[shift.quantity] - a.own.features[shift.quantity])[here]
         half = t.ppf(1 - 0.025 / 6, 7) * off.std(ddof=1) / 8**0.5
