@@ -510,7 +510,7 @@ def test_at_asked_carries_the_error_of_lambda_and_says_so():
     fit = Fit((Wanted("f", "moment", value=0.5),), np.zeros((1, 1)), np.full((1, 1), 0.2))
     fit = replace(fit, log_bound=np.full(len(e.prompts), 0.5))
     e = replace(e, own=own, ref=ref, fit=fit)
-    ref = replace(ref, log_target=ref.log_base + 0.1 * phi["ref"])
+    ref = replace(ref, log_target=ref.log_base + 0.15 * phi["ref"])
     e = replace(e, ref=ref)
     fitted, asked = (metrics.measure("divergence", e, at=at) for at in ("fitted", "asked"))
     for part in ("tv", "log_z"):
