@@ -28,12 +28,13 @@ def normal(
     There is none where the variance is ∞, that is, unknown. A variance of 0 stays one, so that errors can be added;
     what is printed goes through `spread_or_none`.
     """
+    value = float(value)
     if not np.isfinite(variance) or not np.isfinite(value):
-        return Estimate(value=float(value), n=n, note=note)
+        return Estimate(value=value, n=n, note=note)
     error = float(np.sqrt(max(variance, 0.0)))  # a sum of squares: below 0 only by rounding
     tail = 0.5 + level / 2
     half = error * float(ndtri(tail) if np.isinf(df) else stdtrit(max(df, 1.0), tail))
-    return Estimate(value=float(value), stderr=error, ci_low=value - half, ci_high=value + half, n=n, note=note)
+    return Estimate(value=value, stderr=error, ci_low=value - half, ci_high=value + half, n=n, note=note)
 
 
 def spread_or_none(estimate: Estimate, note: str = FLAT) -> Estimate:
