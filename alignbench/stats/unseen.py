@@ -2,9 +2,8 @@
 
 Draws whose weights are alike are a class. Each class of few draws is taken at the limits that its count allows, and the
 class above the largest weight seen at those of a count of 0; what an estimate would be then widens its interval. A
-gate alone does not do: read off the same draws, it lets lucky runs through. Hidden Markov worlds of 2 to 16 prompts,
-reward a count of a word, β 0.3 to 2, 100 to 1,000 draws a prompt: of KL(p‖π), KL(p‖a) and log Z up to 17 % of all runs
-were printed and wrong, with this at most 4 %.
+gate alone does not do: read off the same draws, it lets lucky runs through. Random worlds with steep rewards on a count,
+32 to 1,024 draws a prompt: of all runs 21 % printed a wrong log Z and 24 % a wrong KL(p‖π), with this none and 4 %.
 """
 
 from __future__ import annotations
@@ -30,8 +29,6 @@ NEGLIGIBLE = 1e-3  # of p: classes that cannot have more say nothing
 SETTLED = 0.2  # width of an interval, in nats or as a share, that is narrow enough whatever the value
 HALF = 0.5
 """Of the value: a wider interval is not printed. And of p: where classes never drawn could hold more, nothing is."""
-
-
 LITTLE = 1.5
 """Times the width that the usual error gives: limits that are no wider are printed, however wide."""
 
