@@ -2,8 +2,8 @@
 
 Draws whose weights are alike are a class. Each class of few draws is taken at the limits that its count allows, and the
 class above the largest weight seen at those of a count of 0; what an estimate would be then widens its interval. A
-gate alone does not do: read off the same draws, it lets lucky runs through. Random worlds with steep rewards on a count,
-32 to 1,024 draws a prompt: of all runs 21 % printed a wrong log Z and 24 % a wrong KL(p‖π), with this none and 4 %.
+gate alone does not do: read off the same draws, it lets lucky runs through. Random worlds with steep rewards on a
+count, 32 to 1,024 draws a prompt: of all runs 21 % printed a wrong log Z and 24 % a wrong KL(p‖π), with this 0 and 4 %.
 """
 
 from __future__ import annotations
