@@ -14,6 +14,7 @@ from alignbench.metrics.prompts import OF_THESE
 from alignbench.metrics.weighed import by_weights, weighed
 from alignbench.registry import metric
 from alignbench.stats import divergences, overlap, selection
+from alignbench.stats.discrete import TOP
 from alignbench.stats.divergences import Sample
 from alignbench.stats.intervals import (
     mean_over_prompts,
@@ -58,7 +59,7 @@ def _known(*, at: str = "fitted", seed: int = 0) -> None:
 @metric(
     needs={"ref"},
     better={"kl_": "lower", "tv": "lower", "js": "lower", "log_z": ""},
-    range={"tv": (0, 1), "js": (0, float(np.log(2)))},
+    range={part: (0, top) for part, top in TOP.items()},
     parts=PARTS,
     check=_known,
 )

@@ -7,6 +7,9 @@ from scipy.special import rel_entr
 
 from alignbench.types import Array
 
+TOP = {"tv": 1.0, "js": float(np.log(2))}
+"""The largest that a bounded distance can be (JS in nats)."""
+
 
 def times(weight: Array, log_value: Array) -> Array:
     """Product weight · log_value with 0 · (−inf) = 0: the one place where it is taken."""

@@ -100,7 +100,7 @@ def js(own: Sample, ref: Sample) -> Estimate:
     lost = np.array([_js_lost(prompt) for _, _, prompt in prompts])
     shifted = moved(answer, answer.value + float(lost.mean())) if answer.value is not None else answer
     answer = spread_or_none(_at_least(shifted, 2 * float((lost**2).sum()) / lost.size**2))
-    top = float(np.log(2))
+    top = discrete.TOP["js"]
     return folded(_allowing(_with_few_hits(answer, own, _js_of_share), ref, top), top)
 
 

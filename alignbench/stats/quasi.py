@@ -12,6 +12,7 @@ import numpy as np
 from scipy.special import rel_entr
 
 from alignbench.errors import UsageError
+from alignbench.stats import discrete
 from alignbench.stats.intervals import folded, hull, normal, on_root_scale, satterthwaite, spread_or_none
 from alignbench.stats.jackknife import corrected, each_left_out, strata, tilts
 from alignbench.stats.weights import LOGS, SHARES, cells, p_draws, refusal, scaled
@@ -29,7 +30,7 @@ PARTS = ("acceptance", "tv_bound", "tv", "kl_target", "kl_reverse", "js", "kl_ba
 
 BY_SHARES = ("tv_bound", "tv", "js")
 NEAR_ZERO = ("kl_target", "kl_reverse", "js")  # squares of a distance near 0
-TOP = {"acceptance": 1.0, "tv_bound": 1.0, "tv": 1.0, "js": float(np.log(2))}
+TOP = discrete.TOP | {"acceptance": 1.0, "tv_bound": 1.0}
 
 
 def exact(weights: Array, beta: float, masses: Array | None = None, log_base: Array | None = None) -> Array:

@@ -11,6 +11,7 @@ from dataclasses import replace
 import numpy as np
 
 from alignbench.stats import unseen
+from alignbench.stats.discrete import TOP
 from alignbench.stats.intervals import folded, normal, on_angle_scale, on_root_scale, satterthwaite, spread_or_none
 from alignbench.stats.jackknife import jackknife, strata, unit_sums
 from alignbench.stats.weights import LOGS, SHARES, is_boolean, p_draws, refusal, scaled
@@ -27,8 +28,6 @@ FORMS: Mapping[str, Callable[[Array], Array]] = {  # of (w, w Â· 1_S) in sums (â
     "tv": lambda s: 1 - s[..., 1] / s[..., 0],
     "js": lambda s: _js(s[..., 1] / s[..., 0]),
 }
-
-TOP = {"tv": 1.0, "js": float(np.log(2))}
 
 
 def within_reach(

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from alignbench.stats import discrete, unseen
+from alignbench.stats.discrete import TOP
 from alignbench.stats.intervals import (
     inside,
     mover,
@@ -45,7 +46,6 @@ from alignbench.types import Array, Estimate
 PARTS = ("kl_target", "tv", "js", "kl_reverse", "kl_base")
 BOUNDED = ("kl_target", "tv", "js")
 BY_SHARES = ("tv", "js")
-TOP = {"tv": 1.0, "js": float(np.log(2))}
 SCALES: Mapping[str, Callable[[Estimate], Estimate]] = {
     "kl_target": on_log_scale,
     "kl_reverse": on_log_scale,
@@ -125,9 +125,7 @@ def _of_counts(k: int, r: Array, offset: Array, n: int) -> unseen.Change:
 
     def change(rows: Array, at: unseen.Classes) -> Array:
         values, code = cells(r[rows])
-        first = np.unique(code, return_index=True)[1]
-        drawn = np.bincount(code).astype(float)
-        counts = np.column_stack([drawn * at.times[:, first], at.more])
+        drawn, counts = np.bincount(code).astype(float), at.counts(code)
         each = np.bincount(code, offset[rows]) / drawn
         values, each = np.append(values, at.log_weight), np.append(each, each[-1])
         here = np.append(drawn, 0.0)
@@ -235,7 +233,7 @@ def bounds(
         found[part] = Estimate.missing(BOUND, n=r.size, ci_high=high.ci_high) if high.ci_high is not None else high
         found[part] = replace(found[part], ess=float(worth.sum()))
     tv = found["tv"]
-    js = tv if tv.ci_high is None else replace(tv, ci_high=float(np.log(2)) * tv.ci_high)
+    js = tv if tv.ci_high is None else replace(tv, ci_high=TOP["js"] * tv.ci_high)
     return found | {"js": js}
 
 

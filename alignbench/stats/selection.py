@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from alignbench.stats import discrete, unseen
+from alignbench.stats.discrete import TOP
 from alignbench.stats.divergences import Sample, kl_target, violations
 from alignbench.stats.intervals import (
     Transform,
@@ -62,7 +63,6 @@ FORMS: Mapping[str, Callable[[Laws], Array]] = {
     "js": lambda on: discrete.js(on.p, on.pi),
 }
 PARTS = tuple(FORMS)
-TOP = {"tv": 1.0, "js": float(np.log(2))}
 
 
 def selected(masses: Array, values: Array, selection: Selection) -> Array:
@@ -262,12 +262,10 @@ def _of_counts(form: Callable[[Laws], Array], r: Array, by: Array, selection: Se
 
     def change(rows: Array, at: unseen.Classes) -> Array:
         values, ranks, code = _pairs(r[rows], by[rows])
-        first = np.unique(code, return_index=True)[1]
-        counts = np.bincount(code) * at.times[:, first]
         top = int(np.argmax(values))
         above = ranks[top] + (0.5 if by is r else 0.0)
         values, ranks = np.append(values, at.log_weight), np.append(ranks, above)
-        found = form(_laws(np.column_stack([counts, at.more]), values, ranks, selection))
+        found = form(_laws(at.counts(code), values, ranks, selection))
         return np.asarray(found - form(_laws(np.bincount(code).astype(float), values[:-1], ranks[:-1], selection)))
 
     return change

@@ -47,6 +47,11 @@ class Classes(NamedTuple):
     top: Array  # (n,) bool: the class of the largest weight
     step: float  # nats from the largest weight to the class above it
 
+    def counts(self, code: Array) -> Array:
+        """(A, K + 1) draws in each of the K cells `code` (n,), and in the class above all seen."""
+        first = np.unique(code, return_index=True)[1]
+        return np.column_stack([np.bincount(code) * self.times[:, first], self.more])
+
     @property
     def added(self) -> Array:
         """(A,) what is added to Z, over Z."""
