@@ -104,6 +104,8 @@ def _refuse_stray(given: dict[str, Any], what: str) -> None:
         home = next(other for other, names in TAKEN.items() if name in names)
         if what == "worlds":
             raise UsageError(f"--{name} without --{home}")
+        if name == home != "worlds":
+            raise UsageError(f"--{name} and --{what}: two checks; ask for one at a time")
         raise UsageError(f"--{name} with --{what}: it is for {'the worlds' if home == 'worlds' else f'--{home}'}")
 
 

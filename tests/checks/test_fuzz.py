@@ -342,7 +342,7 @@ def test_two_processes_count_what_one_counts():
     ("words", "line"),
     [
         (("--fuzz", 0), "--fuzz 0: must be 1 or more worlds"),
-        (("--fuzz", 2, "--model", "hf"), "--fuzz with --model"),
+        (("--fuzz", 2, "--model", "hf"), "--fuzz and --model: two checks; ask for one at a time"),
         (("--fuzz", 2, "--seeds", 3), "--seeds with --fuzz: it is for the worlds"),
         (("--fuzz", 2, "--prompts", "x"), "--prompts with --fuzz: it is for --model"),
         (("--seed", 2), "--seed without --fuzz"),
