@@ -102,6 +102,14 @@ def test_perplexity_and_its_judge():
     assert metrics.measure("perplexity", impossible)[""].value == math.inf
 
 
+def test_the_error_of_a_perplexity_is_that_of_its_logarithm_times_it():
+    e = evidence()
+    judged = replace(e.own, log_judge=np.random.default_rng(0).normal(-8, 1, len(e.own.draws)))
+    answer = metrics.measure("perplexity", replace(e, own=judged))[""]
+    assert answer.value > 5
+    assert answer.stderr == pytest.approx(answer.value * np.log(answer.ci_high / answer.ci_low) / 2 / 1.96, rel=0.05)
+
+
 def test_perplexity_is_a_ratio_of_sums_and_not_a_mean_of_ratios():
     e = evidence()
     length = np.where(np.arange(2 * EACH) % 2, 1, 9)
