@@ -616,3 +616,13 @@ def test_without_a_prompt_its_ranks_are_gone_too():
     e = by_rank([3, 2, 1, 0])
     assert left_out(e, 0).ref.rank.tolist() == e.ref.rank[e.ref.draws.prompt == 1].tolist()
     assert metrics.measure("divergence", left_out(e, 0))["kl_target"].value is not None
+
+
+def test_a_hard_constraint_that_nothing_breaks_may_be_broken_unseen():
+    """Of a finite KL(π‖p) the note says how likely it is that it is ∞; planted: nothing was said."""
+    e = evidence(wanted=[Wanted("f", "always", value=1.0)], features={"f": np.ones(2 * EACH)})
+    own, ref = (replace(s, log_target=s.log_base) for s in (e.own, e.ref))
+    kept = metrics.measure("divergence", replace(e, own=own, ref=ref))["kl_reverse"]
+    assert np.isfinite(kept.value) and "(share ≤ 0.0037)" in kept.note
+    asked = replace(e.fit, wanted=(Wanted("f", "moment", value=0.5),))
+    assert "share ≤" not in metrics.measure("divergence", replace(e, own=own, ref=ref, fit=asked))["kl_reverse"].note
