@@ -33,6 +33,15 @@ def test_many_units_are_flipped_at_random_and_agree_with_all_flips(monkeypatch):
     assert sign_flips(units, rng(7)) == sign_flips(units, rng(7))
 
 
+def test_flips_drawn_at_random_have_both_signs(monkeypatch):
+    """Planted: signs of 0 and 1, of which no sum is as far below 0 as the sample's is above."""
+    units = rng(3).normal(0, 1, 12)
+    exact = sign_flips(units, rng())
+    assert 0.2 < exact < 0.9
+    monkeypatch.setattr(flips, "MOST", 4)
+    assert sign_flips(units, rng()) == pytest.approx(exact, abs=4 * (exact / 9999) ** 0.5)
+
+
 def test_no_p_value_is_0_and_no_difference_has_p_1():
     assert sign_flips(np.ones(60), rng()) == 1 / 10_000
     assert sign_flips(np.ones(10), rng()) == 2 / 2**10

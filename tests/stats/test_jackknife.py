@@ -56,3 +56,12 @@ def test_the_variance_of_a_sum_is_that_of_its_units_within_each_law():
     parts = 2 * values[:2].var(ddof=1) + 3 * values[2:].var(ddof=1)
     assert spread_of_sum(values, each, np.array([0, 0, 1, 1, 1])) == pytest.approx(parts)
     assert spread_of_sum(values, each, np.array([0, 1, 1, 1, 1])) == np.inf
+
+
+def test_the_bias_of_a_squared_mean_is_taken_off_exactly():
+    """E[mean²] = μ² + σ²/n: what is left out one at a time takes off s²/n, neither half of it nor twice."""
+    x = np.random.default_rng(5).normal(1, 2, 9)
+    sums = np.stack([np.ones(9), x], axis=1)
+    expected = x.mean() ** 2 - x.var(ddof=1) / 9
+    assert jackknife(sums, lambda s: (s[..., 1] / s[..., 0]) ** 2)[0] == pytest.approx(expected)
+    assert leave_out(lambda rows: np.array([x[rows].mean() ** 2]), np.arange(9))[0] == pytest.approx(expected)

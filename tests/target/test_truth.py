@@ -307,3 +307,9 @@ def test_another_base_s_settings_are_its_own_world():
     found = exact_values(cold, cold, ASKED["always"][0], PROMPTS, LENGTH)
     assert found["divergence.kl_base"] == pytest.approx(0, abs=1e-12)
     assert found["satisfaction.always"] == pytest.approx(brute(ASKED["always"][1], tempered)["always"])
+
+
+@pytest.mark.parametrize("name", list(ASKED))
+def test_the_base_beats_itself_in_half_of_all_pairs(name):
+    """Ties, of which a target with few values is full, count half."""
+    assert exact_values(BASE, BASE, ASKED[name][0], PROMPTS, LENGTH)["win_rate"] == pytest.approx(0.5, abs=1e-12)
