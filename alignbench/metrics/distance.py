@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from alignbench.errors import UsageError, did_you_mean
+from alignbench.metrics import asked
 from alignbench.metrics.black_box import black_box
 from alignbench.metrics.parameters import at_least
 from alignbench.metrics.prompts import OF_THESE
@@ -18,6 +19,7 @@ from alignbench.stats.discrete import TOP
 from alignbench.stats.divergences import Sample
 from alignbench.stats.intervals import (
     mean_over_prompts,
+    minus,
     spread_or_none,
     told_by_enough,
     without_rounding,
@@ -29,6 +31,7 @@ from alignbench.types import Array, Estimate, Evidence, Scored, Selection
 Parts = Mapping[str, Estimate]
 PARTS = (
     "kl_target",
+    *asked.PARTS,
     "kl_target_within",
     "kl_reverse",
     "kl_reverse_within",
@@ -101,6 +104,7 @@ def _picks_by_p(evidence: Evidence) -> bool:
 
 def _asked(evidence: Evidence, seed: int) -> dict[str, Estimate]:
     """All parts for p at the λ that infinitely many draws would give, λ's own error carried."""
+    evidence = asked.settled(evidence)
     here = _at(evidence, seed)
     found = with_lambda_error(lambda shift: _at(_shifted(evidence, shift), seed), evidence.fit.lam_stderr)
     by_lam = _picks_by_p(evidence)  # π itself picks by the fitted λ: it stays, p moves
@@ -121,6 +125,7 @@ def _at(evidence: Evidence, seed: int) -> dict[str, Estimate]:
     """All parts with P as it stands in the evidence."""
     ref = _sample(evidence, evidence.ref)
     parts = {"log_z": divergences.log_z_of(ref), **_parts(evidence, ref, seed)}
+    parts |= asked.split(evidence, ref, parts, seed)
     unseen = _tilts(evidence) and is_boolean(ref.prompt, ref.ratio)
     own_alone = () if _picks_by_p(evidence) else ("kl_base", "kl_base_rb", "kl_base_k1")
     return {part: _unknown(parts[part]) if unseen and part not in own_alone else parts[part] for part in PARTS}
@@ -169,7 +174,8 @@ def _parts(evidence: Evidence, ref: Sample, seed: int) -> Parts:
         rank = evidence.ref.rank
         found = _selected(drawn, evidence.selection, None if rank is None else rank[evidence.ref.of_base])
         if ref is not drawn and evidence.selection.kind == "first":  # π = p, and the mixture knows more of KL(p‖a)
-            found = {**found, "kl_base": divergences.kl_target(replace(ref, log_gen=ref.log_base))}
+            from_base = divergences.kl_target(replace(ref, log_gen=ref.log_base))
+            found = {**found, "kl_base": from_base, "kl_target_vs_base": minus(from_base)}
         return found
     if evidence.is_base:
         still = dict.fromkeys(("kl_base", "kl_base_rb", "kl_base_k1"), BASE_ITSELF)

@@ -15,6 +15,7 @@ import numpy as np
 
 from alignbench.errors import AlignbenchError
 from alignbench.metrics import measure
+from alignbench.metrics.asked import settled
 from alignbench.metrics.prompts import left_out, picked
 from alignbench.registry import metric
 from alignbench.seeds import APART
@@ -47,6 +48,7 @@ def replicates(measured: Sequence[Measured], evidence: Evidence, ci_over: CiOver
     The variance of a difference d is (G − 1)/G Σ (d_g − mean)². Source: Shao and Tu, The Jackknife and Bootstrap
     (1995), §2.3; Kott, The delete-a-group jackknife (2001).
     """
+    evidence = settled(evidence)
     found: list[dict[str, list[float]]] = [{part: [] for part in _varying(m)} for m in measured]
     whole = [i for i, m in enumerate(measured) if found[i] and "units" not in metric[m.name].meta]
     apart = [i for i in range(len(measured)) if found[i] and i not in whole]

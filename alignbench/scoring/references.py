@@ -20,9 +20,9 @@ from alignbench.stats.mixture import joined_groups, log_proposal
 from alignbench.target import Target
 from alignbench.types import Array, Distribution, Draws, Fit, Scored
 
-EVIDENCE = 4
+EVIDENCE = 5
 """Raised when what evidence holds, or how it is scored, changes: older files are then measured again."""
-FITS = 1
+FITS = 2
 """Raised when λ or log Ẑ come out otherwise from the same draws."""
 KNOWN, WORK = "known", "aligned"
 """Folders below a run's: what is known before anything is loaded, and what aligners made."""
@@ -53,13 +53,13 @@ class References:
 
     @cached_property
     def target(self) -> Target:
-        """The task's target with λ fitted on the stream `fit` and tested on `heldout`."""
+        """The task's target: λ fitted and asked numbers binned on the stream `fit`, λ tested on `heldout`."""
         task = self.bench.task
         target = replace(task.target, measures=task.features)
         if self._known is not None:
             return replace(target, fit=replace(self._known.fit, log_z=None, log_z_stderr=None))
         nothing: tuple[dict[str, Array], Array] = {}, np.zeros(0, dtype=int)
-        fit = self._measured("fit") if target.needs_fit else nothing
+        fit = self._measured("fit") if target.needs_fit or target.binned else nothing
         heldout = self._measured("heldout") if target.needs_fit else nothing
         return target.fitted(*fit, *heldout, self.bench.prompts)
 

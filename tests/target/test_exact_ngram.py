@@ -13,6 +13,7 @@ from alignbench import metrics
 from alignbench.generators.law import Law
 from alignbench.registry import load_plugins
 from alignbench.run import rows as room
+from alignbench.stats.asked import AT_LEAST, AT_MOST, ON_CELLS
 from alignbench.target import Target, truth
 from alignbench.task import find_tasks
 
@@ -64,7 +65,8 @@ def rows():
         ]
     table = pd.concat(runs, ignore_index=True)
     table = table[table.exact.notna()].copy()
-    table["finite"] = np.isfinite(table.exact) & np.isfinite(table.value)
+    cells = table.note.str.contains(f"{AT_LEAST}|{AT_MOST}|{ON_CELLS}", regex=True)  # limits, or of cells alone
+    table["finite"] = np.isfinite(table.exact) & np.isfinite(table.value) & ~cells
     rounding = 1e-9
     table["covered"] = (table.ci_low - rounding <= table.exact) & (table.exact <= table.ci_high + rounding)
     table["constant"] = table.finite & (table.stderr.fillna(0) == 0)
@@ -86,10 +88,10 @@ def test_the_task_brings_the_base_that_it_is_asked_on():
 
 
 def test_every_row_of_every_run_is_there(rows):
-    """5 rows × (10 parts of divergence, 2 of satisfaction) × 20 seeds, each with a truth."""
+    """5 rows × (14 parts of divergence, 2 of satisfaction) × 20 seeds, each with a truth."""
     labels = set(rows.aligner)
     assert labels == {"", "temperature:t=0.7", "best_of_n:n=4", "rejection:cap=256", "top_p:p=0.9"}
-    assert (rows.groupby("aligner").size() == SEEDS * 12).all()
+    assert (rows.groupby("aligner").size() == SEEDS * 16).all()
 
 
 def test_estimates_are_within_four_standard_errors(rows):
@@ -101,7 +103,11 @@ def test_estimates_are_within_four_standard_errors(rows):
 def test_what_has_no_spread_is_exactly_right(rows):
     same = rows[rows.constant]
     np.testing.assert_allclose(same.value, same.exact, atol=1e-9)
-    assert set(same.aligner) == {"", "rejection:cap=256"}, "the base is at 0 of itself, rejection at 0 of p"
+    assert set(same.aligner) == {"", "rejection:cap=256", "best_of_n:n=4"}
+    best = same[same.aligner == "best_of_n:n=4"]
+    assert set(best.part) == {"kl_collateral"}, (
+        "the base is at 0 of itself, rejection at 0 of p, best-of-n changes no more"
+    )
 
 
 def test_infinities_are_where_they_are_true(rows):
@@ -116,8 +122,10 @@ def test_infinities_are_where_they_are_true(rows):
 def test_only_what_cannot_be_known_is_refused(rows):
     refused = rows[rows.value.isna()]
     assert (refused.note != "").all()
-    assert set(refused.part) == set(COUNTED)
-    assert set(refused.aligner) == {"best_of_n:n=4", "rejection:cap=256"}
+    assert set(refused.part) == {*COUNTED, "kl_collateral"}
+    unlike = refused[refused.part == "kl_collateral"]
+    assert (unlike.aligner == "top_p:p=0.9").all() and unlike.note.str.contains("∞ − ∞").all()
+    assert set(refused[refused.part != "kl_collateral"].aligner) == {"best_of_n:n=4", "rejection:cap=256"}
     assert refused.ci_low.isna().all()
 
 
@@ -125,8 +133,10 @@ def test_ninety_percent_of_the_intervals_cover(rows):
     """Overall; and no part so rarely that 95 % could not be its true rate (20 runs: 15 or fewer has p = 0.0003)."""
     table = coverage(rows[~rows.squared])
     assert table["sum"].sum() / table["size"].sum() >= 0.90, table
-    assert (table["size"] == SEEDS).all()
-    assert table["sum"].min() >= 16, table[table["sum"] < 16]
+    assert (table["size"] == SEEDS)[
+        ~table.index.get_level_values("part").isin(["kl_asked", "kl_collateral", "kl_asked_vs_base"])
+    ].all()
+    assert (table["size"] - table["sum"]).max() <= 4, table[table["sum"] < 16]
 
 
 @pytest.mark.parametrize(("aligner", "part"), SQUARED)
