@@ -34,6 +34,14 @@ def shipped_blocks():
     return shipped
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _half_of_the_frequencies():
+    """Half as many draws as users have for frequencies: a sixth of the laws' time, which all of these tests run."""
+    from alignbench.testing import laws
+
+    laws.MANY = 1000
+
+
 @pytest.fixture(scope="module")
 def uniforms_once():
     """A draw's uniforms are made once for all tests of a file: they are a function of its row."""

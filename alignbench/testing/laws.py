@@ -26,7 +26,7 @@ TOLERANCE = 1e-4
 """Nats: how far fp32 log-probabilities of one draw may differ between a batch of 1 and of 64, padded or not."""
 
 MANY = 2000
-"""Rows of a batch where thousands are drawn of a tiny world: a batch takes as long as one of 64."""
+"""Draws of each prompt whose frequencies are compared with probabilities, and rows of one batch of them."""
 
 
 class LawBroken(AssertionError):
@@ -129,7 +129,7 @@ def probabilities_sum_to_one(case: Case) -> None:
 
 def frequencies_are_probabilities(case: Case) -> None:
     """The share of each first token and of finished draws is its probability, within 5 standard errors."""
-    many = Case(case.generator, case.prompts, case.max_tokens, 2000, case.seed)
+    many = Case(case.generator, case.prompts, case.max_tokens, MANY, case.seed)
     with _batch_size(case.generator, MANY):
         draws = many.sample()
     every = case.every

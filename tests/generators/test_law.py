@@ -355,6 +355,16 @@ def test_kl_base_of_another_model_or_prompt(worlds):
         np.testing.assert_allclose(log_base, base.log_prob(PROMPTS, draws), atol=1e-9)
 
 
+def test_kl_base_where_the_base_alone_remembers(worlds):
+    """A base with a repetition penalty forgets nothing beside a law that has none."""
+    base, gen = worlds["exact"].warped(repetition_penalty=1.7), worlds["exact"].warped(temperature=0.8)
+    draws = drawn(gen)
+    log_gen, log_base, kl = compare(gen, base, PROMPTS, draws)
+    np.testing.assert_allclose(kl, by_hand(gen, base, draws), atol=1e-9)
+    np.testing.assert_allclose(log_base, base.log_prob(PROMPTS, draws), atol=1e-9)
+    np.testing.assert_allclose(log_gen, draws.log_prob, atol=1e-9)
+
+
 def test_kl_base_averages_to_the_divergence_of_the_sequences(worlds):
     """Over all continuations Σ π(x) Σ_t KL_t = KL(π‖a): the chain rule, exactly."""
     base, gen = worlds["exact"], worlds["exact"].warped(top_p=0.8)

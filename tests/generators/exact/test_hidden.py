@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -126,3 +127,10 @@ def test_states_are_gathered_and_grown_without_being_changed():
     assert torch.equal(state.belief, before)
     assert picked.log_probs.shape == (3, 4)
     assert picked.log_probs.dtype == torch.float64
+
+
+@pytest.mark.parametrize("table", ["first", "moves", "says"])
+def test_every_table_is_part_of_the_identity(table):
+    model = world().model
+    turned = np.roll(getattr(model, table), 1, axis=-1)
+    assert replace(model, **{table: turned}).identity() != model.identity()

@@ -18,6 +18,7 @@ from alignbench.generators.exact.words import vocab_of
 from alignbench.generators.exact.world import enumerate_draws, exact
 from alignbench.generators.hf.factory import hf
 from alignbench.generators.law import Law, compare
+from alignbench.generators.masked.steered import Masking
 from alignbench.generators.reweighted import Reweighted
 from alignbench.seeds import Seed
 from alignbench.stats import discrete
@@ -322,3 +323,13 @@ def test_draws_of_the_twisted_law_are_all_kept():
     assert isinstance(law.model, Twisted)
     draws = collect(law.sample(PROMPTS, rows_of(3, 300), max_tokens=LENGTH, seed=Seed(1)))
     assert (says(law)(PROMPTS, draws) == 1).all()
+
+
+def test_each_draw_begins_in_the_state_of_its_own_prompt():
+    class ByLength:
+        def start(self, prompt):
+            return len(prompt)
+
+    where = Masking(ByLength()).start(["wind", "he", "wind"], 5)
+    np.testing.assert_array_equal(where.states, [4, 2, 4])
+    np.testing.assert_array_equal(where.left, [5, 5, 5])
