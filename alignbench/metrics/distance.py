@@ -41,7 +41,10 @@ PARTS = (
     "kl_base_rb",
     "kl_base_k1",
     "log_z",
+    "mass_kept",
 )
+OF_DENSITY = tuple(part for part in PARTS if part != "log_z" and part not in asked.PARTS)
+WHOLE = "π leaves out nothing that the base can say"
 BASE_ITSELF = Estimate(0.0, 0.0, 0.0, 0.0, note="the base itself")
 GIVEN = Estimate(0.0, 0.0, 0.0, 0.0, note="exact by construction: the base given the hard constraints is p")
 UNSEEN = "the target tilts, but log P − log a is the same for all base draws of a prompt that it allows"
@@ -61,8 +64,8 @@ def _known(*, at: str = "fitted", seed: int = 0) -> None:
 
 @metric(
     needs={"ref"},
-    better={"kl_": "lower", "tv": "lower", "js": "lower", "log_z": ""},
-    range={part: (0, top) for part, top in TOP.items()},
+    better={"kl_": "lower", "tv": "lower", "js": "lower", "log_z": "", "mass_kept": "higher"},
+    range={**{part: (0, top) for part, top in TOP.items()}, "mass_kept": (0, 1)},
     parts=PARTS,
     check=_known,
 )
@@ -128,6 +131,7 @@ def _at(evidence: Evidence, seed: int) -> dict[str, Estimate]:
     parts |= asked.split(evidence, ref, parts, seed)
     unseen = _tilts(evidence) and is_boolean(ref.prompt, ref.ratio)
     own_alone = () if _picks_by_p(evidence) else ("kl_base", "kl_base_rb", "kl_base_k1")
+    parts.setdefault("mass_kept", Estimate.missing("known of laws with a density alone"))
     return {part: _unknown(parts[part]) if unseen and part not in own_alone else parts[part] for part in PARTS}
 
 
@@ -212,13 +216,13 @@ def _measured(evidence: Evidence, ref: Sample, seed: int) -> Parts:
     """All parts of a generator with a density; of another, what its features tell."""
     if not evidence.is_base and (evidence.own.log_gen is None or evidence.ref.log_gen is None):
         reason = evidence.reasons.get("log_gen") or "the generator has no density"
-        return dict.fromkeys(PARTS[:-1], Estimate.missing(reason)) | black_box(evidence, reason, seed)
+        return dict.fromkeys(OF_DENSITY, Estimate.missing(reason)) | black_box(evidence, reason, seed)
     own = _sample(evidence, evidence.own)
     if not own.log_gen.any():  # probability 1 each: what own draws tell has no error, however dependent they are
         own = replace(own, group=None)
     lost = set(range(len(evidence.prompts))) - set(np.unique(own.prompt).tolist())
     if lost:
-        return dict.fromkeys(PARTS[:-1], Estimate.missing(f"no own draws for prompt {min(lost)}"))
+        return dict.fromkeys(OF_DENSITY, Estimate.missing(f"no own draws for prompt {min(lost)}"))
     return {
         "kl_target": divergences.kl_target(ref, evidence.truncates),
         "kl_target_within": divergences.kl_target_within(own, ref, evidence.truncates),
@@ -226,8 +230,14 @@ def _measured(evidence: Evidence, ref: Sample, seed: int) -> Parts:
         "kl_reverse_within": divergences.kl_reverse_within(own, ref),
         "tv": overlap.tv(own, ref),
         "js": overlap.js(own, ref),
+        "mass_kept": divergences.mass_kept(ref) if _leaves_out(evidence, ref) else Estimate.missing(WHOLE),
         **_from_base(evidence, own),
     }
+
+
+def _leaves_out(evidence: Evidence, ref: Sample) -> bool:
+    """Whether π truncates, or is seen to have no mass where p has some."""
+    return evidence.truncates or bool((ref.excess == np.inf).any())
 
 
 def _from_base(evidence: Evidence, own: Sample) -> Parts:

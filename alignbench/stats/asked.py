@@ -223,7 +223,7 @@ def one_hot(cell: Array, count: int) -> Array:
 
 
 def _shares(sums: Array, counts: Array) -> tuple[Array, Array, Array]:
-    """Shares (…, K) of p, the base and π, from Σ w and Σ v by cell and Σ v outside (…, 2 K + 1), own counts (…, K + 1)."""
+    """Shares (…, K) of p, the base and π, from sums of w and v by cell, v outside (2 K + 1), and own counts (K + 1)."""
     count = counts.shape[-1] - 1
     p = sums[..., :count] / sums[..., :count].sum(axis=-1, keepdims=True)
     a = sums[..., count:-1] / sums[..., count:].sum(axis=-1, keepdims=True)

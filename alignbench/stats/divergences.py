@@ -14,6 +14,7 @@ from alignbench.stats import unseen
 from alignbench.stats.intervals import (
     mean_over_prompts,
     normal,
+    on_angle_scale,
     satterthwaite,
     share,
     spread_or_none,
@@ -114,6 +115,22 @@ def kl_target_vs_base(ref: Sample, truncates: bool = False) -> Estimate:
     else:
         found = _mean_under_p(ref, change)
     return spread_or_none(replace(found, n=whole.n, ess=whole.ess))
+
+
+def mass_kept(ref: Sample) -> Estimate:
+    """Share of the target's mass that lies on π's support (0 to 1), mean over prompts, from reference draws.
+
+    Where no draw of the target lies off it there is a lower limit alone.
+    """
+    lost = ref.excess == np.inf
+    if refused := refusal(ref.prompt, ref.ratio, LOGS, for_ratios(ref.prompt, ref.ratio)):
+        return Estimate.missing(refused, n=lost.size)
+    if not lost.any():
+        return Estimate(None, ci_low=1 - uncovered(ref), n=lost.size, note="no draw of the target is left out")
+    if ref.component is None and is_boolean(ref.prompt, ref.ratio):
+        hit = np.flatnonzero(ref.allowed)
+        return share(ref.prompt[hit], ~lost[hit], None if ref.group is None else np.asarray(ref.group)[hit])
+    return on_angle_scale(spread_or_none(_mean_under_p(ref, (~lost).astype(float))))
 
 
 def _mean_under_p(sample: Sample, values: Array) -> Estimate:

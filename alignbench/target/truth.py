@@ -136,6 +136,7 @@ def _divergences(log_base: Array, ratio: Array, pi: Array) -> dict[str, float]:
         "divergence.tv": float(discrete.tv(p, pi)),
         "divergence.js": float(discrete.js(p, pi)),
         "divergence.log_z": float(np.log(weighted.sum())),
+        "divergence.mass_kept": float(p[pi > 0].sum()),
         "satisfaction.always": float(satisfied),
         "entropy.sequence": float(-discrete.times(pi, np.log(np.where(pi > 0, pi, 1.0))).sum()),
         "win_rate": float(pi @ _beaten(a, ratio)),

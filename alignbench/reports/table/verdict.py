@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import inf, isfinite, isinf
+from math import isfinite, isinf
 from typing import Literal
 
 import numpy as np
 from scipy.special import ndtr
 
+from alignbench.reports.table.cells import RESIDUE
 from alignbench.reports.table.lines import Line
 from alignbench.reports.table.pairs import difference, number
 from alignbench.stats.compare import LEVEL, holm
@@ -38,6 +39,7 @@ VS_BASE, ASKED_VS_BASE = "divergence.kl_target_vs_base", "divergence.kl_asked_vs
 ALIKE, SHARE = 0.05, 0.1
 """A difference is small up to so many nats, or so much of the base's KL(p‖a)."""
 Z90 = 1.6448536269514722
+LEGEND = "vs base, all at once with 95 % (Holm): {}."
 TRUNCATES = "π truncates"
 NOT_TOLD = "target not told from the base: the interval of λ holds 0"
 NO_BASE = "no row of the base to compare with"
@@ -79,6 +81,12 @@ def verdicts(lines: Sequence[Line]) -> list[Verdict]:
     for place, case, kl, asked in zip(judged, cases, signs[::2], signs[1::2], strict=True):
         found[place] = _verdict(case, kl or case.separate, asked, _value(base, KL))
     return found
+
+
+def legend(found: Sequence[Verdict]) -> list[str]:
+    """What the words of a table mean."""
+    said = [word for word in ORDER if word and any(v.word == word for v in found)]
+    return [LEGEND.format("; ".join(f"{word}: {WORDS[word]}" for word in said if word != "—"))] if said else []
 
 
 def not_told(lines: Sequence[Line]) -> bool:
@@ -176,6 +184,8 @@ def _verdict(case: _Case, kl: int, asked: int, of_base: float | None) -> Verdict
 def _is_small(estimate: Estimate, of_base: float | None) -> bool:
     """Whether the 90 % interval of a difference is within what is small."""
     value, low, high = estimate.value, estimate.ci_low, estimate.ci_high
+    if value is not None and (low is None or high is None):
+        return abs(value) <= RESIDUE  # the same law: no reference draw tells the two apart
     if value is None or low is None or high is None or not isfinite(value):
         return False
     most = max(ALIKE, SHARE * of_base) if of_base is not None and isfinite(of_base) else ALIKE
@@ -191,18 +201,3 @@ def _width(estimate: Estimate) -> str:
 
 def _value(line: Line | None, key: str) -> float | None:
     return None if line is None else line.value(key)
-
-
-def nearness(line: Line, key: str) -> tuple[int, float, float, float]:
-    """What orders lines by nearness to p: numbers first, then ∞ by TV and the mass of p that is kept, then the rest.
-
-    By the asked gap ∞ must not be ordered: one satisfying sentence for ever would be first.
-    """
-    value = line.value(key)
-    if value is None:
-        bounds = [number(line.records[key].get(end)) for end in ("ci_low", "ci_high")] if key in line.records else []
-        return 2, next((x for x in bounds if x is not None), inf), 0.0, 0.0
-    if not isinf(value):
-        return 0, value, 0.0, 0.0
-    tv, kept = line.value("divergence.tv"), line.value("divergence.covered")
-    return 1, 0.0, 1.0 if tv is None else tv, 0.0 if kept is None else -kept
