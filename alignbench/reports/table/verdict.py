@@ -16,7 +16,7 @@ import numpy as np
 from scipy.special import ndtr
 
 from alignbench.reports.table.cells import RESIDUE
-from alignbench.reports.table.lines import Line
+from alignbench.reports.table.lines import Line, Record
 from alignbench.reports.table.pairs import difference, number
 from alignbench.stats.compare import LEVEL, holm
 from alignbench.stats.intervals import Z95
@@ -91,15 +91,19 @@ def legend(found: Sequence[Verdict]) -> list[str]:
 
 def not_told(lines: Sequence[Line]) -> bool:
     """Whether the target is moments alone and the interval of each λ holds 0: p may then be the base itself."""
-    records = next((line.records for line in lines if line.records), {})
-    lam = [r for key, r in records.items() if key.startswith("target.lam.")]
-    asks_more = any(key == "satisfaction.always" or key.startswith("satisfaction.reward.") for key in records)
+    lam = next(filter(None, (_lam(line) for line in lines)), [])
+    keys = {key for line in lines for key in line.records}
+    asks_more = any(key == "satisfaction.always" or key.startswith("satisfaction.reward.") for key in keys)
     ends = [(number(r.get("ci_low")), number(r.get("ci_high"))) for r in lam]
     return (
         bool(lam)
         and not asks_more
         and all(low is not None and high is not None and low <= 0 <= high for low, high in ends)
     )
+
+
+def _lam(line: Line) -> list[Record]:
+    return [record for key, record in line.records.items() if key.startswith("target.lam.")]
 
 
 def _case(line: Line, base: Line | None) -> _Case:
