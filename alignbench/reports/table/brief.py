@@ -19,7 +19,7 @@ from alignbench.reports.table.lines import Line
 from alignbench.reports.table.numbers import INFINITY, MISSING
 from alignbench.reports.table.pairs import number
 from alignbench.reports.table.standing import goal_of
-from alignbench.reports.table.verdict import ASKED, KL, NOT_TOLD, VS_BASE, Verdict, not_told
+from alignbench.reports.table.verdict import ASKED, KL, NO_BASE, NOT_TOLD, VS_BASE, Verdict, not_told
 from alignbench.stats.asked import AT_LEAST, AT_MOST
 
 Record = Mapping[str, Any]
@@ -189,7 +189,7 @@ def _notes(lines: Sequence[Line], found: Sequence[Verdict]) -> list[str]:
             for text in notes_of(line.records[key])}  # fmt: skip
     if AT_LEAST in said or AT_MOST in said:
         notes.append("≥, ≤: by cells that hold several values of what is asked.")
-    why = Counter(v.more for v in found if v.word == "—" and v.more and v.more != NOT_TOLD)
+    why = Counter(v.more for v in found if v.word == "—" and v.more not in ("", NOT_TOLD, NO_BASE))
     if why:
         reason, count = why.most_common(1)[0]
         notes.append(f"— vs base ({count}): {reason}. More --draws would do; stored draws are kept.")

@@ -85,8 +85,8 @@ def verdicts(lines: Sequence[Line]) -> list[Verdict]:
 
 def legend(found: Sequence[Verdict]) -> list[str]:
     """What the words of a table mean."""
-    said = [word for word in ORDER if word and any(v.word == word for v in found)]
-    return [LEGEND.format("; ".join(f"{word}: {WORDS[word]}" for word in said if word != "—"))] if said else []
+    said = [word for word in ORDER if word not in ("", "—") and any(v.word == word for v in found)]
+    return [LEGEND.format("; ".join(f"{word}: {WORDS[word]}" for word in said))] if said else []
 
 
 def not_told(lines: Sequence[Line]) -> bool:
