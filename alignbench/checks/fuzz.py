@@ -40,7 +40,7 @@ COVERED = 0.93
 """Share of the intervals printed, at least, that cover, where `ENOUGH` of the runs print one."""
 ENOUGH = 0.5
 METRICS = (*MEASURED, "moment_error", "acceptance")
-UNCOVERED = "uncovered ≤"
+UNCOVERED = ("uncovered ≤", "(share ≤")
 """In the note of a finite number that says how likely it is ∞: it may be wrong as often as an interval."""
 ALPHA = 0.001
 """Chance that a healthy harness fails, over all families (Bonferroni)."""
@@ -83,7 +83,7 @@ def outcome(law: str, seen: Seen) -> Outcome:
     quantity, (low, high), value = _family_name(seen.quantity), seen.limits, seen.estimate.value
     if seen.exact == inf:
         right = high in (None, inf)
-        if not right and UNCOVERED in seen.estimate.note:
+        if not right and any(said in seen.estimate.note for said in UNCOVERED):
             return Outcome(law, quantity, "interval", False)
         return Outcome(law, quantity, "infinite", right, "" if right else "finite where the truth is ∞")
     if seen.covered is None:

@@ -48,6 +48,7 @@ WHOLE = "π leaves out nothing that the base can say"
 BASE_ITSELF = Estimate(0.0, 0.0, 0.0, 0.0, note="the base itself")
 GIVEN = Estimate(0.0, 0.0, 0.0, 0.0, note="exact by construction: the base given the hard constraints is p")
 UNSEEN = "the target tilts, but log P − log a is the same for all base draws of a prompt that it allows"
+NEVER_BROKEN = "∞ if π breaks a hard constraint, as no reference draw does (share ≤ {:.2g})"
 FROM_COUNTS = "no density: what each token adds is not known"
 
 
@@ -130,9 +131,22 @@ def _at(evidence: Evidence, seed: int) -> dict[str, Estimate]:
     parts = {"log_z": divergences.log_z_of(ref), **_parts(evidence, ref, seed)}
     parts |= asked.split(evidence, ref, parts, seed)
     unseen = _tilts(evidence) and is_boolean(ref.prompt, ref.ratio)
+    if _never_broken(evidence, ref) and _is_number(parts["kl_reverse"]):
+        parts["kl_reverse"] = parts["kl_reverse"].noted(NEVER_BROKEN.format(min(3 / ref.prompt.size, 1)))
     own_alone = () if _picks_by_p(evidence) else ("kl_base", "kl_base_rb", "kl_base_k1")
     parts.setdefault("mass_kept", Estimate.missing("known of laws with a density alone"))
     return {part: _unknown(parts[part]) if unseen and part not in own_alone else parts[part] for part in PARTS}
+
+
+def _never_broken(evidence: Evidence, ref: Sample) -> bool:
+    """Whether the target has a hard constraint that no reference draw breaks, so that π may break it unseen."""
+    return any(wanted.kind == "always" for wanted in evidence.fit.wanted) and bool(ref.allowed.all())
+
+
+def _is_number(estimate: Estimate) -> bool:
+    """Whether it is a finite number that may be wrong: what is 0 by construction is none."""
+    exact = estimate.stderr == 0 and not estimate.note.startswith(selection.WITHIN)
+    return estimate.value is not None and bool(np.isfinite(estimate.value)) and not exact
 
 
 def _shifted(evidence: Evidence, shift: Array) -> Evidence:

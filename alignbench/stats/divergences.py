@@ -188,7 +188,8 @@ def kl_target_within(own: Sample, ref: Sample, truncates: bool = False) -> Estim
 def kl_reverse(own: Sample, ref: Sample) -> Estimate:
     """KL(π‖p) in nats: E_π[log π − log P] from own draws + log Z from draws of the base; the errors add.
 
-    ∞ as soon as one own draw breaks a hard constraint; the note gives their share.
+    ∞ as soon as one own draw breaks a hard constraint, or π has mass on a reference draw that does; the note gives
+    the share of such draws.
     """
     allowed, unsaid = own.allowed, np.asarray(own.log_base, float) == -np.inf
     if unsaid.any():
@@ -196,10 +197,20 @@ def kl_reverse(own: Sample, ref: Sample) -> Estimate:
         return Estimate(np.inf, n=allowed.size, note=f"{rate.value:.3g} of π is what the base cannot say")
     if not allowed.all():
         return Estimate(np.inf, n=allowed.size, note=violations(share(own.prompt, ~allowed, own.group)))
+    if np.any(~ref.allowed & (np.asarray(ref.log_gen, float) > -np.inf)):
+        note = f"π can say what the target forbids, as some reference draw does; {_rarely(own)}"
+        return Estimate(np.inf, n=allowed.size, note=note)
+    return _reverse_of_allowed(own, ref)
+
+
+def _reverse_of_allowed(own: Sample, ref: Sample) -> Estimate:
+    """E_π[log π − log P] + log Z where all own draws keep the hard constraints."""
     answer = spread_or_none(total([mean_over_prompts(own.prompt, -own.excess, own.group), log_z_of(ref)]))
-    if ref.allowed.all() or answer.value is None:
-        return answer
-    return answer.noted(f"no own draw breaks a hard constraint (share ≤ {min(3 / allowed.size, 1):.2g})")
+    return answer if ref.allowed.all() or answer.value is None else answer.noted(_rarely(own))
+
+
+def _rarely(own: Sample) -> str:
+    return f"no own draw breaks a hard constraint (share ≤ {min(3 / np.size(own.prompt), 1):.2g})"
 
 
 def violations(rate: Estimate) -> str:
@@ -210,8 +221,8 @@ def violations(rate: Estimate) -> str:
 def kl_reverse_within(own: Sample, ref: Sample) -> Estimate:
     """KL(π_b‖p) in nats, π_b = π given the hard constraints: one delta method over own draws, + log Z."""
     inside, excess = own.allowed, own.excess
-    if inside.all():
-        return kl_reverse(own, ref)
+    if inside.all() and (np.asarray(own.log_base, float) > -np.inf).all():
+        return _reverse_of_allowed(own, ref)
     kept = np.where(inside, 0.0, -np.inf)
     refused = refusal(own.prompt, kept, LOGS)
     if refused:

@@ -7,6 +7,7 @@ import pytest
 
 from alignbench import metrics
 from alignbench.metrics import ngrams as tables
+from alignbench.metrics.diversity import _mean
 from alignbench.metrics.ngrams import distinct_share, ngrams, words_of
 from alignbench.types import Draws, Evidence, Fit, Scored
 
@@ -142,3 +143,12 @@ def test_the_work_is_linear_in_the_draws_and_done_once(monkeypatch, name, orders
     assert all(part.value > 0 for part in answer.values())
     assert len(split) == 10_000
     assert sizes == [10_000 * (17 - n) for n in range(1, orders + 1)]
+
+
+def test_a_prompt_with_one_block_pools_the_variance():
+    """Each prompt's mean has the pooled variance over its own blocks; the mean of two has a quarter of their sum."""
+    values = np.array([0.2, 0.4, 0.3, 0.5, 0.9])
+    found = _mean(np.array([0, 0, 0, 0, 1]), values)
+    pooled = values[:4].var(ddof=1)
+    assert found.value == pytest.approx((values[:4].mean() + 0.9) / 2)
+    assert found.stderr == pytest.approx((pooled * (1 / 4 + 1) / 4) ** 0.5)

@@ -102,6 +102,14 @@ def test_perplexity_and_its_judge():
     assert metrics.measure("perplexity", impossible)[""].value == math.inf
 
 
+def test_the_error_of_a_perplexity_is_that_of_its_logarithm_times_it():
+    e = evidence()
+    judged = replace(e.own, log_judge=np.random.default_rng(0).normal(-8, 1, len(e.own.draws)))
+    answer = metrics.measure("perplexity", replace(e, own=judged))[""]
+    assert answer.value > 5
+    assert answer.stderr == pytest.approx(answer.value * np.log(answer.ci_high / answer.ci_low) / 2 / 1.96, rel=0.05)
+
+
 def test_perplexity_is_a_ratio_of_sums_and_not_a_mean_of_ratios():
     e = evidence()
     length = np.where(np.arange(2 * EACH) % 2, 1, 9)
@@ -614,3 +622,13 @@ def test_without_a_prompt_its_ranks_are_gone_too():
     e = by_rank([3, 2, 1, 0])
     assert left_out(e, 0).ref.rank.tolist() == e.ref.rank[e.ref.draws.prompt == 1].tolist()
     assert metrics.measure("divergence", left_out(e, 0))["kl_target"].value is not None
+
+
+def test_a_hard_constraint_that_nothing_breaks_may_be_broken_unseen():
+    """Of a finite KL(π‖p) the note says how likely it is that it is ∞; planted: nothing was said."""
+    e = evidence(wanted=[Wanted("f", "always", value=1.0)], features={"f": np.ones(2 * EACH)})
+    own, ref = (replace(s, log_target=s.log_base) for s in (e.own, e.ref))
+    kept = metrics.measure("divergence", replace(e, own=own, ref=ref))["kl_reverse"]
+    assert np.isfinite(kept.value) and "(share ≤ 0.0037)" in kept.note
+    asked = replace(e.fit, wanted=(Wanted("f", "moment", value=0.5),))
+    assert "share ≤" not in metrics.measure("divergence", replace(e, own=own, ref=ref, fit=asked))["kl_reverse"].note

@@ -609,3 +609,15 @@ def test_limits_of_log_z_alone_are_never_those_of_kl_reverse():
         assert (told.ci_low is None) == (known.ci_low is None)
         held += (told.ci_low or -math.inf) <= truth <= told.ci_high
     assert held / seeds >= 0.95
+
+
+def test_what_pi_can_say_of_what_is_forbidden_makes_it_infinitely_far():
+    """No own draw breaks the constraint, but π has mass on a reference draw that does: a softmax never reaches it."""
+    world = World(seed=4, shares=(0.3, 0.5), noise=0.1)
+    rng = np.random.default_rng(0)
+    ref, own = world.draw(world.a, 300, rng), world.draw(world.inside(world.g), 300, rng)
+    found = d.kl_reverse(own, ref)
+    assert found.value == math.inf and "share ≤ 0.0033" in found.note
+    masked = replace(ref, log_gen=np.where(ref.allowed, ref.log_gen, -np.inf))
+    assert np.isfinite(d.kl_reverse(own, masked).value)
+    assert d.kl_reverse_within(own, ref).value == d.kl_reverse(own, masked).value

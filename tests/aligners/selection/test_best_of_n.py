@@ -282,3 +282,14 @@ def test_a_feature_of_the_same_name_that_counts_other_words_is_another_target(ha
 def test_more_proposals_than_a_batch_holds(soft):
     small = replace(soft, base=replace(soft.base, model=replace(soft.base.model, batch_size=3)))
     assert draw(small, 10, each=5, rank="likelihood").texts == draw(soft, 10, each=5, rank="likelihood").texts
+
+
+def test_the_feature_that_ranks_is_part_of_the_identity(soft):
+    """A feature that is measured and not asked for is no part of the target's identity."""
+
+    def identity(word):
+        measures = {**soft.target.measures, "f": bind({"feature": "contains_any", "words": [word]})}
+        target = replace(soft.target, measures=measures, ranges={**soft.target.ranges, "f": (0.0, 1.0)})
+        return BestOfN(3, rank="f").align(Setting(soft.base, target, PROMPTS, LENGTH, Seed(0, "train"))).identity()
+
+    assert identity("sun") == identity("sun") != identity("rain")

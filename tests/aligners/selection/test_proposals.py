@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from alignbench.aligners.base import Setting
 from alignbench.aligners.selection import quasi_rejection as quasi_module
 from alignbench.aligners.selection.best_of_n import BestOfN, BestOfNSampler
 from alignbench.aligners.selection.proposal import Proposal
-from alignbench.aligners.selection.quasi_rejection import QuasiRejection
+from alignbench.aligners.selection.quasi_rejection import QuasiRejection, QuasiRejectionSampler
 from alignbench.aligners.selection.rejection import Rejection
 from alignbench.aligners.selection.rounds import Rounds
 from alignbench.aligners.selection.sir import SIR
@@ -329,3 +330,12 @@ def test_another_model_as_proposal(steep):
     spec = {"name": "exact", "words": "sun rain wind", "seed": 3}
     q = exact(words="sun rain wind", seed=3)
     assert within(kept(align(steep, QuasiRejection(beta=0.5, proposal=spec))), quasi_law(steep, 0.5, q))
+
+
+@pytest.mark.parametrize(("log_beta", "kind"), [((0.5, 2.0), "first"), ((0.5, 1.0), "quasi")])
+def test_quasi_rejection_is_exact_where_beta_bounds_every_prompt(log_beta, kind):
+    weighed = SimpleNamespace(log_bound=lambda count: np.array([0.5, 1.5]), is_base=False)
+    sampler = SimpleNamespace(
+        weighed=weighed, log_beta=log_beta, setting=SimpleNamespace(prompts=("a", "b")), aligner=SimpleNamespace(cap=9)
+    )
+    assert QuasiRejectionSampler.selection.fget(sampler).kind == kind

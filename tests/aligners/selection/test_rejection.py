@@ -11,7 +11,8 @@ from alignbench.aligners.selection.rejection import Rejection
 from alignbench.aligners.selection.rounds import Rounds
 from alignbench.errors import Unsupported, UsageError
 from alignbench.seeds import ACCEPT, ATTEMPT, Seed
-from alignbench.types import Selection, collect, rows_of
+from alignbench.target import Constraint, Target
+from alignbench.types import Fit, Selection, collect, rows_of
 
 
 def align(world, cap=256):
@@ -136,3 +137,13 @@ def test_identity_and_selection(soft):
 def test_the_cap_is_a_whole_number(cap):
     with pytest.raises(UsageError, match=rf"^rejection:cap={cap}: must be a whole number >= 1$"):
         Rejection(cap)
+
+
+def test_every_prompt_has_a_bound_of_its_own(soft):
+    """Of a λ for each prompt the largest log P − log a differs from prompt to prompt."""
+    each = Target(
+        (Constraint("winds", "moment", 1.0, per="prompt"),), {}, {"winds": (0.0, 3.0)},
+        Fit((), np.array([[0.5], [1.5]]), np.zeros((2, 1))), soft.target.measures,
+    )  # fmt: skip
+    bound = Rejection().align(Setting(soft.base, each, PROMPTS, LENGTH, Seed(0, "train"))).bound
+    assert bound == pytest.approx([0.5 * 2, 1.5 * 2])
