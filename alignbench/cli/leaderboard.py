@@ -202,7 +202,7 @@ def show(board: Leaderboard, how: Printed) -> None:
     # beside tasks of real models, a world whose truth is known is there to say how many intervals hold it
     beside = any(table.brief is not None and not table.brief.truth for table in board.tables)
     for table in board.tables:
-        if how.full or table.brief is None:
+        if how.full or table.brief is None or not table.brief.rows:
             console.print(to_terminal(table), crop=False)
         elif beside and table.brief.truth:
             print(one_line(table.brief), end="\n\n")

@@ -48,7 +48,6 @@ def replicates(measured: Sequence[Measured], evidence: Evidence, ci_over: CiOver
     The variance of a difference d is (G − 1)/G Σ (d_g − mean)². Source: Shao and Tu, The Jackknife and Bootstrap
     (1995), §2.3; Kott, The delete-a-group jackknife (2001).
     """
-    evidence = settled(evidence)
     found: list[dict[str, list[float]]] = [{part: [] for part in _varying(m)} for m in measured]
     whole = [i for i, m in enumerate(measured) if found[i] and "units" not in metric[m.name].meta]
     apart = [i for i in range(len(measured)) if found[i] and i not in whole]
@@ -95,7 +94,7 @@ def _rests(evidence: Evidence, ci_over: CiOver, told: Measured) -> Iterator[Evid
     """The evidence without each block, one after the other; nothing where the blocks are too few."""
     units = metric[told.name].meta.get("units")
     if ci_over == "prompts_like_these":
-        prompts = len(evidence.prompts)
+        evidence, prompts = settled(evidence), len(evidence.prompts)
         count = min(BLOCKS, prompts)
         yield from (left_out(evidence, *range(g, prompts, count)) for g in range(count if count > 1 else 0))
     elif units is not None:
@@ -103,7 +102,7 @@ def _rests(evidence: Evidence, ci_over: CiOver, told: Measured) -> Iterator[Evid
         own = _numbered(evidence.own.draws.prompt, number, min(count, BLOCKS))
         yield from () if own is None else (_less(evidence, own, g) for g in range(min(count, BLOCKS)))
     else:
-        yield from _without_blocks(evidence)
+        yield from _without_blocks(settled(evidence))
 
 
 def _less(evidence: Evidence, own: Array, g: int) -> Evidence:

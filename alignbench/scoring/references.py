@@ -20,9 +20,9 @@ from alignbench.stats.mixture import joined_groups, log_proposal
 from alignbench.target import Target
 from alignbench.types import Array, Distribution, Draws, Fit, Scored
 
-EVIDENCE = 5
+EVIDENCE = 4
 """Raised when what evidence holds, or how it is scored, changes: older files are then measured again."""
-FITS = 2
+FITS = 1
 """Raised when λ or log Ẑ come out otherwise from the same draws."""
 KNOWN, WORK = "known", "aligned"
 """Folders below a run's: what is known before anything is loaded, and what aligners made."""
@@ -48,8 +48,9 @@ class References:
 
     @cached_property
     def _known(self) -> KnownFit | None:
-        """What an earlier run fitted."""
-        return self._file.read()
+        """What an earlier run fitted; of a number that is binned, only what has its bins."""
+        found, binned = self._file.read(), self.bench.task.target.binned
+        return None if found is None or set(binned) - found.fit.bins.keys() else found
 
     @cached_property
     def target(self) -> Target:

@@ -75,7 +75,7 @@ def refused(said, line, code=2):
 def test_a_run_prints_and_writes_a_leaderboard(command):
     said = command(*BOTH)
     assert said.code == 0 and said.err == ""
-    assert "little v1 · base exact" in said.out and "rejection:cap=256" in said.out and "exact (base)" in said.out
+    assert "little · exact · 2 prompts" in said.out and "rejection:cap=256" in said.out and "── base ──" in said.out
     names = files()
     assert {f"leaderboard.{e}" for e in ("csv", "md", "html", "tex", "json")} <= set(names)
     for folder in ("exact", "exact+rejection_cap=256", "exact+best_of_n_n=3"):
@@ -223,7 +223,7 @@ def test_score_recomputes_the_same_rows_without_a_model(command, monkeypatch):
     monkeypatch.setattr(Law, "sample", _never)
     monkeypatch.setattr(Law, "log_prob", _never)
     said = command("score", "out")
-    assert said.code == 0 and "exact (base)" in said.out
+    assert said.code == 0 and "── base ──" in said.out
     same(table(), before)
 
 
@@ -270,7 +270,7 @@ def test_a_cap_that_keeps_nothing_of_a_prompt_is_a_failure_of_that_row_alone(com
         "every one of 24 draws of prompt 'rain' used up its 3 proposals; raise the cap (of sir: n) or ask for less"
         in said.err
     )
-    assert "exact (base)" in said.out and "nan" not in said.out.lower()
+    assert "── base ──" in said.out and "nan" not in said.out.lower()
 
 
 def test_ls_and_validate_and_version(command, task):
@@ -299,7 +299,7 @@ def test_a_run_file_and_the_file_that_a_run_leaves(command):
     Path("run.yaml").write_text("model: exact\naligner: rejection\ntasks: little.yaml\nseed: [0, 1]\nbatch_size: 7\n")
     said = command("run", "--config", "run.yaml", "--output_path", "out")
     assert said.code == 0, said.err
-    assert "seed 0" not in said.out and "|seeds:0,1|" in said.out
+    assert "seed 0" not in said.out and "|seeds:0,1|" in command("leaderboard", "out", "--full").out
     [saved] = Path("out").glob("config_*.yaml")
     before = table()
     again = command("run", "--config", saved)
@@ -329,7 +329,7 @@ def test_the_environment_is_read_and_a_misspelt_variable_is_told(command, monkey
 
 def test_a_glob_without_a_match_beside_a_good_model(command):
     said = command(*BASIC, "--model", "hf:pretrained=ckpts/step-*")
-    assert said.code == 2 and len(said.err.splitlines()) == 1 and "exact (base)" in said.out
+    assert said.code == 2 and len(said.err.splitlines()) == 1 and "── base ──" in said.out
     assert "ckpts/step-*: matches nothing" in said.err
 
 
@@ -550,7 +550,7 @@ def test_a_black_box_plug_in_has_dashes_with_reasons_and_bounds(command):
     assert "coin" in command("ls", "generators", "--include_path", ".").out
     mine = table()[table().generator == "coin"]
     kl = mine[mine.metric == "divergence"]
-    of_p = ["kl_target", "kl_reverse", "tv", "log_z"]  # what its features tell, and what asks the base alone
+    of_p = ["kl_target", "kl_reverse", "tv", "log_z", "kl_asked", "kl_asked_vs_base"]  # by features, or of the base
     rest = kl[~kl.part.isin(of_p)]
     assert rest.value.isna().all() and rest.ci_low.isna().all() and rest.ci_high.isna().all() and len(rest)
     assert all("tokens are not the base's" in note for note in rest.note)
