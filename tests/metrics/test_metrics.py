@@ -8,7 +8,7 @@ import pytest
 
 from alignbench import metrics
 from alignbench.errors import UsageError
-from alignbench.metrics.prompts import left_out
+from alignbench.metrics.prompts import left_out, picked
 from alignbench.registry import metric
 from alignbench.stats.intervals import Z95
 from alignbench.types import Cost, Draws, Estimate, Evidence, Fit, Scored, Selection, Wanted
@@ -632,3 +632,13 @@ def test_a_hard_constraint_that_nothing_breaks_may_be_broken_unseen():
     assert np.isfinite(kept.value) and "(share ≤ 0.0037)" in kept.note
     asked = replace(e.fit, wanted=(Wanted("f", "moment", value=0.5),))
     assert "share ≤" not in metrics.measure("divergence", replace(e, own=own, ref=ref, fit=asked))["kl_reverse"].note
+
+
+def test_a_win_rate_is_over_draws_of_the_base():
+    """Where a task has proposals, half of the reference draws are not the base's."""
+    e = evidence()
+    half = np.arange(len(e.ref.draws)) % 2
+    mixed = replace(e, ref=replace(e.ref, component=half, log_proposal=e.ref.log_base))
+    rows = np.flatnonzero(half == 0)
+    alone = replace(e, ref=picked(e.ref, rows))
+    assert metrics.measure("win_rate", mixed) == metrics.measure("win_rate", alone)

@@ -12,7 +12,15 @@ from paired_world import PairedWorld, kl_alone, records
 from alignbench import metrics
 from alignbench.metrics import replicates as module
 from alignbench.metrics.prompts import left_out
-from alignbench.metrics.replicates import Measured, block_of, blocks_in, replicates, replicates_of, spelled
+from alignbench.metrics.replicates import (
+    Measured,
+    block_of,
+    blocks_in,
+    number_in_prompt,
+    replicates,
+    replicates_of,
+    spelled,
+)
 from alignbench.seeds import APART
 from alignbench.stats.intervals import mean_over_prompts
 from alignbench.stats.ranks import jackknife_error
@@ -173,3 +181,7 @@ def test_rows_of_one_seed_share_their_reference_draws():
     with kl_alone():
         rows = records(WORLD.evidence(0), "kl_target")
     assert all(replicates_of(row).size == 20 for row in rows)
+
+
+def test_numbers_begin_anew_in_each_prompt():
+    np.testing.assert_array_equal(number_in_prompt(np.array([1, 0, 1, 0, 0, 2])), [0, 0, 1, 1, 2, 0])

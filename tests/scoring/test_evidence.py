@@ -22,6 +22,7 @@ from alignbench.generators.later import Later
 from alignbench.generators.law import Law
 from alignbench.registry import aligner, load_plugins
 from alignbench.scoring import references, trust
+from alignbench.scoring.evidence import WEIGHED
 from alignbench.scoring.references import depends_on
 from alignbench.seeds import Seed
 from alignbench.spec import Spec
@@ -519,6 +520,32 @@ def test_evidence_is_found_by_all_that_it_depends_on(bench, monkeypatch):
     assert digest(depends_on(same, {"a": 1})) == names[""]
     monkeypatch.setattr(references, "EVIDENCE", references.EVIDENCE + 1)
     assert digest(depends_on(plain, {"a": 1})) not in names.values()
+
+
+def test_another_lambda_is_another_target(bench):
+    made = bench(MOMENT)
+    before, fit = made.target_id, made.target.fit
+    other = made.anew()
+    other.__dict__["target"] = replace(made.target, fit=replace(fit, lam=fit.lam + 0.1))
+    assert other.target_id != before == made.anew().target_id
+
+
+def test_a_proposal_is_weighed_by_draws_of_its_own(bench):
+    """Not by those that it proposed, which were looked at when some were kept."""
+    made = bench()
+    law = align(made, "sir", n=2, proposal="temperature:t=1.5")
+    weighed = made.measure("sir", law).proposal
+    assert (weighed.draws.index >= WEIGHED).all() and len(weighed.draws) == 400
+    fresh = made.bench.draw("again", law.proposal, "ref", first=WEIGHED).draws
+    assert weighed.draws.texts == fresh.texts
+
+
+def test_half_precision_is_judged_by_the_token(bench):
+    """A draw of ten tokens that is 0.1 nats off is 0.01 a token; the limit is 0.02."""
+    own = bench().measure("base", BASE).own.draws
+    long = replace(own, length=np.full(len(own), 10))
+    assert trust.rescored(long, own.log_prob + 0.1, half=True)[1] == ""
+    assert "nats per token" in trust.rescored(long, own.log_prob + 0.3, half=True)[1]
 
 
 def test_selections_say_how_they_pick(bench):

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from store_requests import LAW, PROMPTS, ask, request, same
 
-from alignbench.errors import StoreError
+from alignbench.errors import RunError, StoreError
 from alignbench.generators.exact.world import exact
 from alignbench.seeds import Seed
-from alignbench.store.draws import DrawStore
+from alignbench.store.draws import DrawRequest, DrawStore
 from alignbench.types import Draws, collect, rows_of
 
 
@@ -154,3 +154,23 @@ def test_draws_of_any_text_can_be_shelved(tmp_path, text):
     for fresh in (2, 0):
         found = DrawStore(tmp_path).sample(Says(), {"a": "é"}, request(rows_of(1, 2), ("a",)), lambda count: None)
         assert found.fresh == fresh and found.draws.texts == (text, text)
+
+
+class Lacking:
+    """A generator that gives one draw less than it is asked for, or arrays of another length."""
+
+    def __init__(self, short):
+        self.short = short
+
+    def sample(self, prompts, rows, *, max_tokens, seed):
+        if self.short:
+            yield Draws.from_texts(rows[:-1], ["a"] * (len(rows) - 1))
+        else:
+            yield replace(Draws.from_texts(rows, ["a"] * len(rows)), length=np.ones(len(rows) + 1, int))
+
+
+@pytest.mark.parametrize(("short", "said"), [(True, "gave 1 of the 2 draws"), (False, "gave 2 texts and 3 of length")])
+def test_what_a_generator_lacks_is_told(short, said):
+    request = DrawRequest(("x",), np.array([[0, 0], [0, 1]]), 3, Seed(0))
+    with pytest.raises(RunError, match=said):
+        DrawStore(None).sample(Lacking(short), None, request)

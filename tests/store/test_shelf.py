@@ -191,3 +191,14 @@ def test_first_draws_stay_where_version_0_1_had_them(tmp_path):
 
 def unpack_key(folder):
     return json.loads(next(folder.glob("*/key.json")).read_text())
+
+
+def test_batches_that_begin_with_the_same_draw_are_files_of_their_own(tmp_path):
+    """Two processes may have shared out the rows otherwise: what one has written the other must not replace."""
+    law = Speaks()
+    for rows in ([[0, 0], [0, 1]], [[0, 0], [0, 2]]):
+        get(DrawStore(tmp_path), law, np.array(rows))
+        shelf = next(iter(tmp_path.iterdir()))
+        for path in shelf.glob("*.npz"):
+            path.rename(path.with_suffix(".kept"))
+    assert len({path.name for path in shelf.glob("*.kept")}) == 2
