@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -198,7 +198,8 @@ def show(board: Leaderboard, how: Printed) -> None:
     from alignbench.reports.formats.render import to_terminal
 
     console = Console()
-    width = console.width if console.is_terminal else WIDTH
+    if not console.is_terminal:
+        console = Console(width=WIDTH)
     # beside tasks of real models, a world whose truth is known is there to say how many intervals hold it
     beside = any(table.brief is not None and not table.brief.truth for table in board.tables)
     for table in board.tables:
@@ -207,9 +208,9 @@ def show(board: Leaderboard, how: Printed) -> None:
         elif beside and table.brief.truth:
             print(one_line(table.brief), end="\n\n")
         else:
-            print("\n".join(brief_lines(table.brief, width, how.rows or ROWS)), end="\n\n")
+            print("\n".join(brief_lines(table.brief, console.width, how.rows or ROWS)), end="\n\n")
     for suite in board.suite:
-        console.print(to_terminal(suite), crop=False)
+        console.print(to_terminal(suite if how.full else replace(suite, legend=(), signature="")), crop=False)
 
 
 def _words(given: str | None) -> list[str]:

@@ -113,8 +113,11 @@ def _check_rows(plan: Plan) -> None:
         for pattern in recipe.only:
             if not any(fnmatchcase(name, pattern) for name in names):
                 raise unknown("task", pattern, names, f"aligner '{recipe.label}': tasks=")
-        if any(other.label == recipe.label and other.aligner != recipe.aligner for other in plan.recipes):
-            raise UsageError(f"two aligners are called '{recipe.label}': give each a name= of its own")
+    for name in names:
+        fits = [recipe for recipe in plan.recipes if recipe.fits(name)]
+        twice = (a.label for a in fits for b in fits if a.label == b.label and a.aligner != b.aligner)
+        if label := next(twice, None):
+            raise UsageError(f"task '{name}': two aligners are called '{label}'; give each a name= of its own")
     for given in (*plan.settings.model, plan.settings.base, plan.settings.judge):
         if isinstance(given, Spec) and given.only:
             raise UsageError(f"model '{given.name}': tasks= is for aligners; name the tasks with --tasks")

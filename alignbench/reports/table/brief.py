@@ -193,7 +193,7 @@ def _notes(lines: Sequence[Line], found: Sequence[Verdict]) -> list[str]:
     if why:
         reason, count = why.most_common(1)[0]
         notes.append(f"— vs base ({count}): {reason}. More --draws would do; stored draws are kept.")
-    widths = [w for line in lines if (w := _half(line)) is not None]
+    widths = [w for line in lines if line.mark not in ("base", "ceiling") and (w := _half(line)) is not None]
     draws = next((line.who[4] for line in lines if line.who[4]), "")
     if widths and draws:
         seen = two_digits(median(widths))
@@ -243,7 +243,7 @@ def conclusion(lines: Sequence[Line], found: Sequence[Verdict]) -> str:
     if base is None or not any(v.word for v in found):
         return ""
     rows = [(line, v.word) for line, v in zip(lines, found, strict=True) if v.word]
-    exact = [line for line, word in rows if word == "better" and _is_exact(line)]
+    exact = [line for line, word in rows if word in ("better", "—") and _is_exact(line)]
     better = [line for line, word in rows if word == "better" and not _is_exact(line)]
     sentences = [
         *_near(base), *_best(better, base), *_cheap(better, base), *_exactly(exact, base),
@@ -329,7 +329,11 @@ def _asked_for(line: Line, base: Line) -> str:
 
 
 def _kl(line: Line, base: Line) -> str:
-    return f"KL {_point(line, KL)} (base {_point(base, KL)})"
+    """KL of both; where one is not measured, how much nearer the row is."""
+    if line.value(KL) is not None and base.value(KL) is not None:
+        return f"KL {_point(line, KL)} (base {_point(base, KL)})"
+    nearer = line.value(VS_BASE)
+    return "" if nearer is None else f"{two_digits(abs(nearer))} nats nearer p than the base"
 
 
 def _point(line: Line, key: str) -> str:

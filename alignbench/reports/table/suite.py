@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from alignbench.reports.table.board import Cell, Column, Row, Table
+from alignbench.reports.table.brief import spelled
 from alignbench.reports.table.cells import Footnotes, common_signature
 from alignbench.reports.table.labels import digits
 from alignbench.reports.table.verdict import Verdict, Word
@@ -87,7 +88,8 @@ def _of_task(found: tuple[Verdict, Cell] | None, footnotes: Footnotes) -> Cell:
     if found is None:
         return Cell(notes=footnotes.number(["no result"]))
     verdict, gap = found
-    return Cell(f"{verdict.word or '—'} {gap.point}".removesuffix(" —"), "", gap.value, gap.low, gap.high)
+    told = f"{verdict.word or '—'} {spelled(gap.value, gap.low, gap.high) if gap.value is None else gap.point}"
+    return Cell(told.removesuffix(" —"), "", gap.value, gap.low, gap.high)
 
 
 def _row(who: str, label: str, cells: Sequence[Cell], footnotes: Footnotes) -> Row:
