@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 from alignbench.aligners.base import Aligner
-from alignbench.errors import AlignbenchError, UsageError, unknown
+from alignbench.errors import AlignbenchError, UsageError, did_you_mean, unknown
 from alignbench.generators.hf.series import expand, step_in
 from alignbench.registry import generator as generators
 from alignbench.registry import load_plugins
@@ -156,6 +156,9 @@ def _of_task(plan: Plan, task: Task) -> Iterator[str]:
 def _check_arguments(settings: Settings) -> None:
     """Raise UsageError where a model is given an argument that does not exist."""
     for spec in _specs(settings):
+        if spec.name not in generators and not did_you_mean(spec.name, generators).startswith(" Did"):
+            hint = f"For a model of the hub or of a folder: --model hf:pretrained={spec.name}"
+            raise UsageError(f"{unknown('generator', spec.name, generators)} {hint}")
         generators.find(spec.name).check(spec.arguments, f"model '{spec.name}'", tuple(settings.handed))
 
 

@@ -729,3 +729,45 @@ def test_schema_prints_a_json_schema(command, what, key):
 
 def test_schema_of_something_else(command):
     refused(command("schema", "tsk"), "unknown kind of file 'tsk'. Did you mean 'task'?")
+
+
+def test_rows_have_names_and_aligners_tasks(command, task):
+    """`name=` is what a row is called, `tasks=` where an aligner is run; the run file that is left says both."""
+    Path("other.yaml").write_text(TASK.replace("name: little", "name: other"))
+    said = command(*BASIC, "--tasks", "other.yaml", "--aligner", "best_of_n:n=3,name=best", "--aligner",
+                   "rejection:tasks=oth*", "--model_args", "name=world")  # fmt: skip
+    assert said.code == 0, said.err
+    rows = pd.read_csv("out/leaderboard.csv", keep_default_na=False)
+    found = set(zip(rows.task, rows.generator, rows.aligner, strict=True)) - {
+        ("little", "draws of p", ""),
+        ("other", "draws of p", ""),
+    }
+    assert found == {(t, "world", a) for t, a in [("little", ""), ("little", "best"), ("other", ""), ("other", "best"),
+                                                  ("other", "rejection:cap=256")]}  # fmt: skip
+    [saved] = Path("out").glob("config_*.yaml")
+    again = command("run", "--config", saved)
+    assert again.code == 0 and "nothing was drawn" in again.err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--aligner", "rejection:tasks=litle"], "Did you mean 'little'?"),
+        (["--aligner", "rejection:name=a", "--aligner", "best_of_n:n=2,name=a"], "two aligners are called 'a'"),
+        (["--aligner", "rejection:name="], "is what its row is called"),
+        (["--model_args", "tasks=little"], "tasks= is for aligners"),
+    ],
+)
+def test_names_and_tasks_that_mean_nothing(command, words, said):
+    refused(command(*BASIC, *words), said)
+
+
+def test_a_task_is_shown_to_copy(command, task):
+    assert command("show", "little.yaml").out == TASK
+    refused(command("show", "exact"), "stands for 5 tasks")
+    refused(command("show", "exact_ngrm"), "Did you mean 'exact_ngram'?")
+    assert command("validate", "quick").out.count(": ok") == 3
+
+
+def test_a_model_that_is_no_generator_is_one_of_the_hub(command):
+    refused(command("run", "--model", "gpt2", "--tasks", "little.yaml"), "--model hf:pretrained=gpt2")
