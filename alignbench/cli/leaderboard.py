@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from alignbench.reports.examples import Shown
-    from alignbench.reports.table.board import Leaderboard
+    from alignbench.reports.table.board import Leaderboard, Table
 
 WIDTH = 100  # columns where there is no terminal
 EXTENSIONS = {"md": "md", "csv": "csv", "html": "html", "latex": "tex", "json": "json"}
@@ -210,7 +210,14 @@ def show(board: Leaderboard, how: Printed) -> None:
         else:
             print("\n".join(brief_lines(table.brief, console.width, how.rows or ROWS)), end="\n\n")
     for suite in board.suite:
-        console.print(to_terminal(suite if how.full else replace(suite, legend=(), signature="")), crop=False)
+        console.print(to_terminal(suite if how.full else _shorter(suite, how.rows or ROWS)), crop=False)
+
+
+def _shorter(suite: Table, most: int) -> Table:
+    """A suite without notes, of so many rows."""
+    rows = [replace(row, notes=(), cells=tuple(replace(c, notes=()) for c in row.cells)) for row in suite.rows[:most]]
+    left = len(suite.rows) - len(rows)
+    return replace(suite, rows=tuple(rows), footnotes=(), signature="", legend=(f"{left} more",) if left else ())
 
 
 def _words(given: str | None) -> list[str]:

@@ -185,8 +185,12 @@ def show(rows: Any, folder: Path | None, primary: dict[str, str], how: Shown) ->
     from alignbench.reports.formats.render import write_leaderboard
     from alignbench.reports.table.leaderboards import leaderboard
 
-    board = leaderboard(rows, primary=primary, metrics=how.columns or None, rename=how.rename)
-    print_tables(board, how.printed)
+    board, written = leaderboard(rows, primary=primary), []
     if folder is not None:
         draws, _ = examples([folder], budget=ROOM)  # a file that cannot be read was told when it was measured
-        print("wrote " + ", ".join(str(path) for path in write_leaderboard(board, folder, draws)))
+        written = write_leaderboard(board, folder, draws)
+    if how.columns or how.rename:
+        board = leaderboard(rows, primary=primary, metrics=how.columns or None, rename=how.rename)
+    print_tables(board, how.printed)
+    if written:
+        print("wrote " + ", ".join(map(str, written)))

@@ -18,6 +18,7 @@ PARTS = ("kl_asked", "kl_collateral", "kl_target_vs_base", "kl_asked_vs_base")
 BY_WHAT_IS_ASKED = Estimate(
     0.0, 0.0, 0.0, 0.0, note="exact by construction: π keeps base draws by what is asked alone, as p does"
 )
+IS_P = Estimate(0.0, 0.0, 0.0, 0.0, note="exact by construction: KL(p‖π) is 0")
 THE_BASE = Estimate(0.0, 0.0, 0.0, 0.0, note="the base itself")
 ONE = "π has one continuation of each prompt, and p has others in what is asked"
 Four = tuple[Estimate, Estimate, Estimate, Estimate]
@@ -34,12 +35,12 @@ def split(evidence: Evidence, ref: Sample, found: Mapping[str, Estimate], seed: 
         return dict(zip(PARTS, (unknown, unknown, versus, unknown), strict=True))
     alone = _by_what_is_asked(evidence)
     if whole.value is not None and (alone or whole.value == whole.stderr == 0):
-        told = (whole, BY_WHAT_IS_ASKED, versus, versus)
-    elif _point_mass(evidence):
-        told = (*_of_one(evidence, ref, whole), versus, Estimate.missing(ONE))
+        told = (whole, BY_WHAT_IS_ASKED if alone else IS_P, versus, versus)
     elif lost := set(range(len(evidence.prompts))) - set(evidence.own.draws.prompt.tolist()):
         missing = Estimate.missing(f"no own draws for prompt {min(lost)}")
         told = (missing, missing, versus, missing)
+    elif _point_mass(evidence):
+        told = (*_of_one(evidence, ref, whole), versus, Estimate.missing(ONE))
     else:
         told = _measured(evidence, ref, whole, versus)
         told = (told[0], BY_WHAT_IS_ASKED, told[2], told[3]) if alone else told
@@ -114,9 +115,10 @@ def _of_one(evidence: Evidence, ref: Sample, whole: Estimate) -> tuple[Estimate,
     others = ref.allowed & (theirs != np.array([own[int(c)] for c in ref.prompt]))
     if others.any():
         return Estimate(np.inf, n=prompt.size, note=ONE), Estimate.missing("∞ − ∞: what is asked may be all")
-    zero = Estimate(
-        0.0, 0.0, 0.0, 0.0, n=prompt.size, note="exact: all draws of p are as the one of π in what is asked"
-    )
+    if any(wanted.kind != "always" for wanted in evidence.fit.wanted):
+        seen = Estimate.missing("all draws of p that were seen are as the one of π in what is asked", n=prompt.size)
+        return seen, seen
+    zero = Estimate(0.0, 0.0, 0.0, 0.0, n=prompt.size, note="exact: π keeps all that is asked")
     return zero, whole
 
 

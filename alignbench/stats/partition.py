@@ -1,6 +1,7 @@
-"""Cells of the asked features: the finest that draws of p and draws of π fill, the same for all laws that fill them.
+"""Cells of the asked features: the finest that draws of p and draws of π fill.
 
-Cells are joined by what the reference draws say alone, never by π, so that two laws are compared on the same cells.
+In which order cells are joined the reference draws say alone, never π: of two laws the coarser cells are unions of the
+finer. How far they are joined depends on own draws too, so that asked gaps of joined cells are limits.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Brief tables as text lines for a terminal: what does not fit is left out from the right, and nothing is cut."""
+"""Brief tables as text lines for a terminal: columns that do not fit are left out, and no number is cut."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from textwrap import wrap
 from rich.cells import cell_len
 
 from alignbench.reports.table.board import Brief, BriefRow
+from alignbench.reports.table.labels import digits
 from alignbench.reports.table.verdict import ORDER
 
 GAP = 2  # between columns
@@ -37,15 +38,15 @@ def one_line(brief: Brief) -> str:
 
 
 def _kept(rows: Sequence[BriefRow], most: int) -> list[BriefRow]:
-    """The first rows, and the base's."""
-    room = max(most - sum(row.is_base for row in rows), 0)
-    others = [row for row in rows if not row.is_base][:room]
-    return [row for row in rows if row.is_base or row in others]
+    """The base's row, those that are nearer in some way, then the first of the others."""
+    room = max(most - sum(row.is_base for row in rows), 1)
+    ranked = sorted((row for row in rows if not row.is_base), key=lambda row: row.verdict not in ("better", "trade"))
+    return [row for row in rows if row.is_base or row in ranked[:room]]
 
 
 def _grid(brief: Brief, rows: Sequence[BriefRow], width: int) -> Iterator[str]:
     """The table, in as many columns as fit."""
-    names = [_name(row) for row in rows]
+    names = _names(rows)
     columns = [("vs base", "", [row.verdict for row in rows])]
     columns += [(h.name, h.below, [row.cells[i] for row in rows]) for i, h in enumerate(brief.headings)]
     label = max(map(cell_len, names), default=0)
@@ -64,10 +65,17 @@ def _alone(below: str) -> str:
     return "" if len(below) > 2 * LEAST else below
 
 
-def _name(row: BriefRow) -> str:
-    if row.is_base:
-        return RULE
-    return row.label if len(row.label) <= LABEL else f"{row.label[: LABEL - 1].rstrip()}…"
+def _names(rows: Sequence[BriefRow]) -> list[str]:
+    """The rows' names, cut where they are long; of those that would look alike the digits tell which is which."""
+    short = [RULE if row.is_base else _cut(row.label, LABEL) for row in rows]
+    return [
+        f"{_cut(row.label, LABEL - 5)}#{digits(row.label)[:4]}" if short.count(name) > 1 else name
+        for row, name in zip(rows, short, strict=True)
+    ]
+
+
+def _cut(label: str, most: int) -> str:
+    return label if len(label) <= most else f"{label[: most - 1].rstrip()}…"
 
 
 def _line(label: str, cells: Sequence[str], widths: Sequence[int]) -> str:

@@ -5,9 +5,10 @@ Two digits a number and the most important rows; `board.Table` has everything.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import floor, inf, isfinite, isinf, log10
 from statistics import median
 from typing import Any
@@ -19,7 +20,7 @@ from alignbench.reports.table.lines import Line
 from alignbench.reports.table.numbers import INFINITY, MISSING
 from alignbench.reports.table.pairs import number
 from alignbench.reports.table.standing import goal_of
-from alignbench.reports.table.verdict import ASKED, KL, NO_BASE, NOT_TOLD, VS_BASE, Verdict, not_told
+from alignbench.reports.table.verdict import ASKED, KL, NO_BASE, NOT_TOLD, VS_BASE, WORDS, Verdict, not_told
 from alignbench.stats.asked import AT_LEAST, AT_MOST
 
 Record = Mapping[str, Any]
@@ -28,10 +29,12 @@ COLLATERAL, KEPT, CALLS, PERPLEXITY = (
 )  # fmt: skip
 NOTES = 3
 """Notes of a table."""
+LAM = "fitted λ"
 CHEAP = 1.5
 """Times the base's calls: what costs no more is told as cheap."""
 NEAR = 0.05
 """Nats: a base as near to p as that is there already."""
+LARGE = 1e5  # from here on, powers of ten
 SMALL = 0.005  # half a width: below, a third decimal tells
 SYMMETRIC = 0.1  # of the half width: sides that differ by less are printed as one ±
 
@@ -43,6 +46,8 @@ def two_digits(value: float) -> str:
     """A number to two significant digits, without a 0 before the point: `.13`, `1.2`, `11`, `0`, `∞`."""
     if isinf(value):
         return INFINITY if value > 0 else f"−{INFINITY}"
+    if abs(value) >= LARGE:
+        return f"{value:.1e}"
     return _to(value, _decimals(value))
 
 
@@ -95,8 +100,17 @@ def _cell(line: Line, key: str, in_percent: bool = False) -> str:
     if value == inf and key == KL and (kept := line.value(KEPT)) is not None:
         return f"{text} keeps {two_digits(100 * kept)} %"
     note = str(record.get("note", ""))
-    sign = "≥ " if AT_LEAST in note else "≤ " if AT_MOST in note else ""
-    return text if value is None or isinf(value) else f"{sign}{text}"
+    if value is not None and not isinf(value) and AT_LEAST in note:
+        return f"≥ {two_digits(max(low or 0.0, 0.0))}"
+    if value is not None and not isinf(value) and AT_MOST in note:
+        return MISSING if high is None else f"≤ {two_digits(high)}"
+    return text
+
+
+def gap_of(line: Line) -> str:
+    """The asked gap of a line without its limits, unless these are all that is known."""
+    text = _cell(line, ASKED)
+    return text if text[:1] in ("≥", "≤", MISSING) else text.split(" ")[0]
 
 
 # --- columns ----------------------------------------------------------------------------------------------------------
@@ -113,9 +127,12 @@ class _Column:
 def _columns(lines: Sequence[Line]) -> list[_Column]:
     """What a terminal shows, as far as some row has it; not more of what was asked than fits."""
     asked = [column for line in lines for column in _asked(line)]
+    parts = {ASKED: "asked gap", COLLATERAL: "+ collateral", KL: "= KL(p‖π)"}
+    there = [key for key in parts if any(_says(line, key) for line in lines)]
+    heads = {key: name if len(there) == len(parts) else name.strip("+= ") for key, name in parts.items()}
     found = [
-        _Column(ASKED, Heading("asked gap", "nats a draw ↓, 0 = p")), _Column(COLLATERAL, Heading("+ collateral")),
-        _Column(KL, Heading("= KL(p‖π)")), *{column.key: column for column in asked}.values(),
+        *(_Column(key, Heading(heads[key], "nats a draw ↓, 0 = p" if key == there[0] else "")) for key in there),
+        *{column.key: replace(column, heading=_towards(lines, column)) for column in asked}.values(),
         _Column(PERPLEXITY, Heading("ppl", _goal(lines, PERPLEXITY)), plain=True),
         _Column(CALLS, Heading("calls", "a draw"), plain=True),
     ]  # fmt: skip
@@ -148,6 +165,11 @@ def _want(want: str, factor: float) -> str:
         return ""
 
 
+def _towards(lines: Sequence[Line], column: _Column) -> Heading:
+    """The heading of what was asked, with p's own number where none was wanted."""
+    return column.heading if column.heading.below else Heading(column.heading.name, _goal(lines, column.key))
+
+
 def _goal(lines: Sequence[Line], key: str) -> str:
     goal = goal_of(lines, key)
     return "" if goal is None else f"p {two_digits(goal)}"
@@ -162,7 +184,7 @@ def _says(line: Line, key: str) -> bool:
 
 
 def brief(lines: Sequence[Line], found: Sequence[Verdict], title: str) -> Brief:
-    """What a terminal shows of the lines of a table, which are in order; draws of p are in the headings."""
+    """What a terminal shows of the lines of a table, which are in order; p's own numbers are in the headings."""
     columns = _columns(lines)
     rows = [_row(line, v, columns) for line, v in zip(lines, found, strict=True) if line.mark != "ceiling"]
     return Brief(
@@ -172,7 +194,7 @@ def brief(lines: Sequence[Line], found: Sequence[Verdict], title: str) -> Brief:
 
 
 def _row(line: Line, verdict: Verdict, columns: Sequence[_Column]) -> BriefRow:
-    base = line.mark == "base"
+    base = line.is_base
     cells = tuple(_plain(line, c.key) if c.plain else _cell(line, c.key, c.percent) for c in columns)
     return BriefRow("base" if base else line.label, verdict.word, cells, base)
 
@@ -189,22 +211,26 @@ def _notes(lines: Sequence[Line], found: Sequence[Verdict]) -> list[str]:
             for text in notes_of(line.records[key])}  # fmt: skip
     if AT_LEAST in said or AT_MOST in said:
         notes.append("≥, ≤: by cells that hold several values of what is asked.")
+    lam = next((note for line in lines if KL in line.records for note in notes_of(line.records[KL]) if LAM in note), "")
+    notes += [f"{lam[0].upper()}{lam[1:]}, whose error is in no interval."] if lam else []
     why = Counter(v.more for v in found if v.word == "—" and v.more not in ("", NOT_TOLD, NO_BASE))
     if why:
         reason, count = why.most_common(1)[0]
-        notes.append(f"— vs base ({count}): {reason}. More --draws would do; stored draws are kept.")
-    widths = [w for line in lines if line.mark not in ("base", "ceiling") and (w := _half(line)) is not None]
+        remedy = " More --draws would do; stored draws are kept." if re.search(r"need|too few", reason) else ""
+        notes.append(f"— vs base ({count}): {reason}.{remedy}")
+    widths = [w for line in lines if not line.is_base and line.mark != "ceiling" and (w := _half(line)) is not None]
     draws = next((line.who[4] for line in lines if line.who[4]), "")
     if widths and draws:
         seen = two_digits(median(widths))
-        notes.append(f"{draws} draws a prompt: a difference in KL from the base of about {seen} nats could be seen.")
+        notes.append(f"{draws} draws a prompt: differences in KL from the base are known to ± {seen} nats (median).")
     return notes
 
 
 def _half(line: Line) -> float | None:
     """Half the width of the interval of the difference to the base; None where there is none."""
     record = line.records.get(VS_BASE)
-    ends = None if record is None else (number(record.get("ci_low")), number(record.get("ci_high")))
+    known = record is not None and number(record.get("value")) is not None
+    ends = None if record is None or not known else (number(record.get("ci_low")), number(record.get("ci_high")))
     if ends is None or ends[0] is None or ends[1] is None or not isfinite(ends[1] - ends[0]) or ends[0] == ends[1]:
         return None
     return (ends[1] - ends[0]) / 2
@@ -229,7 +255,9 @@ def title_of(lines: Sequence[Line], heading: str, base: str) -> str:
     prompts = next((s["prompts"] for s in signatures if "prompts" in s), "")
     draws = next((line.who[4] for line in lines if line.who[4]), "")
     size = f"{prompts} prompt{'s' * (prompts != '1')} × {draws} draws" if prompts and draws else ""
-    return " · ".join(filter(None, (heading, base, size)))
+    every = (number(r.get("seeds")) for line in lines for r in line.records.values())
+    seeds = next((count for count in every if count is not None), None)
+    return " · ".join(filter(None, (heading, base, size, "" if seeds is None else f"mean of {seeds:.0f} seeds")))
 
 
 # --- the conclusion ---------------------------------------------------------------------------------------------------
@@ -237,21 +265,41 @@ def title_of(lines: Sequence[Line], heading: str, base: str) -> str:
 
 def conclusion(lines: Sequence[Line], found: Sequence[Verdict]) -> str:
     """What the table means, from printed numbers and verdicts alone: a word that is not shown is not said."""
-    base = next((line for line in lines if line.mark == "base"), None)
+    base = next((line for line in lines if line.is_base), None)
     if not_told(lines):
         return "The target is not told from the base: no verdicts."
-    if base is None or not any(v.word for v in found):
+    if base is None:
+        return "There is no row of the base to compare with."
+    told = ((line, v.word) for line, v in zip(lines, found, strict=True) if v.word)
+    rows = sorted(told, key=lambda row: _far(row[0]))
+    if not rows:
         return ""
-    rows = [(line, v.word) for line, v in zip(lines, found, strict=True) if v.word]
     exact = [line for line, word in rows if word in ("better", "—") and _is_exact(line)]
     better = [line for line, word in rows if word == "better" and not _is_exact(line)]
+    told_of = {word: [line for line, said in rows if said == word] for word in WORDS}
+    none = [] if better or exact else [_none_better([word for _, word in rows])]
     sentences = [
-        *_near(base), *_best(better, base), *_cheap(better, base), *_exactly(exact, base),
-        *([] if better or exact else ["No row is shown nearer p than the base."]),
-        *_trades([line for line, word in rows if word == "trade"], base),
-        *_worse([line for line, word in rows if word == "worse"]),
+        *_near(base), *_best(better, base), *_cheap(better, base), *_exactly(exact, base), *none,
+        *_nearer_alone(told_of["asked only"]), *_trades(told_of["trade"], base), *_worse(told_of["worse"]),
     ]  # fmt: skip
     return " ".join(sentences)
+
+
+def _far(line: Line) -> float:
+    """KL(p‖π); ∞ where it is not known."""
+    value = line.value(KL)
+    return inf if value is None else value
+
+
+def _none_better(words: Sequence[str]) -> str:
+    if all(word == "—" for word in words):
+        return "No row could be compared with the base."
+    return "No row is shown nearer p than the base."
+
+
+def _nearer_alone(lines: Sequence[Line]) -> list[str]:
+    names = ", ".join(line.label for line in lines[:4])
+    return [f"Nearer in what was asked, with no density for more: {names}."] if lines else []
 
 
 def _near(base: Line) -> list[str]:
@@ -279,8 +327,10 @@ def _best(better: Sequence[Line], base: Line) -> list[str]:
 
 def _overlap(first: Line, other: Line) -> bool:
     """Whether the intervals of two rows' KL touch: a tie that is said, where paired differences would tell more."""
-    high, low = number(first.records[KL].get("ci_high")), number(other.records[KL].get("ci_low"))
-    return high is None or low is None or low <= high
+    mine, theirs = (line.records.get(KL, {}) for line in (first, other))
+    ends = [(number(r.get("ci_low")), number(r.get("ci_high"))) for r in (mine, theirs)]
+    (low, high), (least, most) = [(-inf if a is None else a, inf if b is None else b) for a, b in ends]
+    return low <= most and least <= high
 
 
 def _cheap(better: Sequence[Line], base: Line) -> list[str]:
@@ -289,12 +339,17 @@ def _cheap(better: Sequence[Line], base: Line) -> list[str]:
     if not better or not calls or (better[0].value(CALLS) or inf) <= CHEAP * calls:
         return []
     some = [line for line in better[1:] if (line.value(CALLS) or inf) <= CHEAP * calls]
-    return [f"At the base's cost: {some[0].label}, {_kl(some[0], base)}."] if some else []
+    return [f"At up to {CHEAP:g}× the base's calls: {some[0].label}, {_kl(some[0], base)}."] if some else []
 
 
 def _exactly(exact: Sequence[Line], base: Line) -> list[str]:
-    named = [", ".join(filter(None, (line.label, _cost(line, base)))) for line in exact[:2]]
+    named = [", ".join(filter(None, (line.label, _proviso(line), _cost(line, base)))) for line in exact[:2]]
     return [f"Exactly p: {'; '.join(named)}."] if named else []
+
+
+def _proviso(line: Line) -> str:
+    note = str(line.records[KL].get("note", ""))
+    return "if its proposal reaches all of p" if "provided" in note else ""
 
 
 def _trades(trades: Sequence[Line], base: Line) -> list[str]:
@@ -337,8 +392,10 @@ def _kl(line: Line, base: Line) -> str:
 
 
 def _point(line: Line, key: str) -> str:
-    value = line.value(key)
-    return MISSING if value is None else two_digits(value)
+    """A number as the table prints it, without its limits; `<.01` where one that is not exact rounds to 0."""
+    value, record = line.value(key), line.records.get(key, {})
+    point = _cell(line, key).split(" ")[0] if value is not None else MISSING
+    return "<.01" if point == "0" and (number(record.get("stderr")) or 0) > 0 and (value or 0) > 0 else point
 
 
 def _cost(line: Line, base: Line) -> str:

@@ -12,16 +12,16 @@ from alignbench.errors import UsageError, unknown
 from alignbench.reports.formats.markdown import to_markdown
 from alignbench.reports.rows import tidy
 from alignbench.reports.table.board import Arrangement, Cell, Column, Leaderboard, Row, Table, plain_text
-from alignbench.reports.table.brief import brief, title_of
+from alignbench.reports.table.brief import brief, gap_of, title_of
 from alignbench.reports.table.cells import Footnotes, cell, common_signature, number, shared_notes
 from alignbench.reports.table.columns import COMPACT, COST, check_metrics, chosen_keys, label_of
 from alignbench.reports.table.deltas import Deltas, deltas_of
 from alignbench.reports.table.groups import Setting, grouped, records_of, remarks_of
-from alignbench.reports.table.lines import Line, in_order, lines_of, pinned, renamed
+from alignbench.reports.table.lines import Line, fits, in_order, lines_of, pinned, renamed
 from alignbench.reports.table.seeds import key_of, with_means
 from alignbench.reports.table.standing import NOTHING, Standing, goal_of, near_p, standing_of
 from alignbench.reports.table.suite import Contest, suites
-from alignbench.reports.table.verdict import ASKED, NOT_TOLD, Verdict, verdicts
+from alignbench.reports.table.verdict import NOT_TOLD, Verdict, verdicts
 from alignbench.reports.table.verdict import legend as legend_of
 from alignbench.types import PRIMARY
 
@@ -81,16 +81,20 @@ def arranged(
     check_metrics(metrics or (), rows)
     groups = grouped(rows, mixed=asked.allow_mixed)
     remarks = remarks_of([(setting, group["base"].iloc[0]) for setting, group in groups.items()])
-    tables, contests, known = list[Table](), list[Contest](), set[str]()
+    tables, contests, known, met = list[Table](), list[Contest](), set[str](), set[str]()
     for (setting, group), remark in zip(groups.items(), remarks, strict=True):
         records = records_of(group)
         primary = asked.primary.get(setting.task) or PRIMARY
         view = _View(metrics, primary, baseline, group["task_hash"].nunique(), judged)
-        lines = renamed(lines_of(records), asked.rename)
+        lines = lines_of(records)
+        met |= {old for old in asked.rename if any(fits(line, old) for line in lines)}
+        lines = renamed(lines, asked.rename)
         known |= {line.label for line in lines}
         lines = pinned(lines, baseline) if baseline else lines
         tables.append(_table(records, lines, view, setting, remark))
         contests.append(_contest(tables[-1], lines, view))
+    if tables and (lost := [old for old in asked.rename if old not in met]):
+        raise unknown("row", lost[0], known, "--rename")
     if baseline and tables and not any(row.mark == "baseline" for table in tables for row in table.rows):
         raise unknown("row", baseline, known, "--baseline")
     return _Printable(tuple(tables), rows, suites(contests) if judged else (), asked)
@@ -139,12 +143,8 @@ def _contest(table: Table, lines: Sequence[Line], view: _View) -> Contest:
     if view.mixed > 1 or not view.judged:
         return Contest(table, {})
     told = zip(lines, verdicts(lines), strict=True)
-    return Contest(table, {line.full: (verdict, _asked_gap(line)) for line, verdict in told if not line.mark})
-
-
-def _asked_gap(line: Line) -> Cell:
-    record = line.records.get(ASKED)
-    return Cell() if record is None else cell(record, Column(ASKED, ""), (), Footnotes())
+    judged = [(line, verdict) for line, verdict in told if line.mark in ("", "baseline") and not line.is_base]
+    return Contest(table, {line.full: (verdict, gap_of(line)) for line, verdict in judged})
 
 
 def _row(i: int, line: Line, columns: Sequence[Column], context: _Context) -> Row:

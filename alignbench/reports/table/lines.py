@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from math import isinf
+from math import inf, isinf
 from typing import Any
 
 import pandas as pd
@@ -38,6 +38,7 @@ class Line:
     who: tuple[str, ...]  # the values of WHO
     whole: str  # the name with nothing cut
     remarks: tuple[str, ...] = ()  # what it is, and what tells it from others of its name
+    is_base: bool = False  # of the table, whatever its mark
 
     @property
     def label(self) -> str:
@@ -104,9 +105,13 @@ def renamed(lines: Sequence[Line], names: Mapping[str, str]) -> list[Line]:
     return found
 
 
+def fits(line: Line, name: str) -> bool:
+    """Whether a label or pattern means this row."""
+    return any(fnmatchcase(mine, name) or mine == name for mine in _names(line))
+
+
 def _renamed(line: Line, names: Mapping[str, str]) -> Line:
-    fits = (new for old, new in names.items() if any(fnmatchcase(name, old) or name == old for name in _names(line)))
-    new = next(fits, None)
+    new = next((new for old, new in names.items() if fits(line, old)), None)
     return line if new is None else replace(line, name=plain_text(new), whole=plain_text(new), remarks=())
 
 
@@ -124,8 +129,11 @@ def in_order(lines: Sequence[Line], primary: str, better: str) -> list[Line]:
 
     def place(line: Line) -> tuple[int, int, tuple[float, float]]:
         value, pin = line.value(primary), PINNED.index(line.mark) if line.mark in PINNED else -1
-        if value is None or isinf(value):
-            return pin, 2 if value is None else 1, line.lost
+        if value is None:
+            ends = (number(line.records.get(primary, {}).get(end)) for end in ("ci_low", "ci_high"))
+            return pin, 2, (next((sign * end for end in ends if end is not None), inf), 0.0)
+        if isinf(value):
+            return pin, 1, line.lost
         return pin, 0, (sign * value, 0.0)
 
     return sorted(lines, key=place)
@@ -143,7 +151,7 @@ def _line(who: tuple[str, ...], records: dict[str, Record], short: str) -> Line:
     )  # fmt: skip
     model = "" if aligner and generator == about["base"] else generator
     name, whole = (plain_text(" + ".join(filter(None, (model, said)))) for said in (short, aligner))
-    return Line(generator, aligner, name, mark, records, who, whole)
+    return Line(generator, aligner, name, mark, records, who, whole, is_base=is_base and not aligner)
 
 
 def _with(name: str, remarks: Sequence[str]) -> str:

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from alignbench.reports.table.board import Cell, Column, Row, Table
-from alignbench.reports.table.brief import spelled
 from alignbench.reports.table.cells import Footnotes, common_signature
 from alignbench.reports.table.labels import digits
 from alignbench.reports.table.verdict import Verdict, Word
@@ -29,7 +28,7 @@ class Contest:
     """A table, and of its rows that are neither the base's nor pinned the verdict and the asked gap, by full label."""
 
     table: Table
-    rows: Mapping[str, tuple[Verdict, Cell]]
+    rows: Mapping[str, tuple[Verdict, str]]
 
 
 def suites(contests: Sequence[Contest]) -> tuple[Table, ...]:
@@ -83,13 +82,12 @@ def _count(number: int) -> Cell:
     return Cell(str(number), value=float(number))
 
 
-def _of_task(found: tuple[Verdict, Cell] | None, footnotes: Footnotes) -> Cell:
+def _of_task(found: tuple[Verdict, str] | None, footnotes: Footnotes) -> Cell:
     """The verdict of one task, and the asked gap in nats."""
     if found is None:
         return Cell(notes=footnotes.number(["no result"]))
     verdict, gap = found
-    told = f"{verdict.word or '—'} {spelled(gap.value, gap.low, gap.high) if gap.value is None else gap.point}"
-    return Cell(told.removesuffix(" —"), "", gap.value, gap.low, gap.high)
+    return Cell(f"{verdict.word or '—'} {gap}".removesuffix(" —"))
 
 
 def _row(who: str, label: str, cells: Sequence[Cell], footnotes: Footnotes) -> Row:

@@ -39,8 +39,9 @@ VS_BASE, ASKED_VS_BASE = "divergence.kl_target_vs_base", "divergence.kl_asked_vs
 ALIKE, SHARE = 0.05, 0.1
 """A difference is small up to so many nats, or so much of the base's KL(p‖a)."""
 Z90 = 1.6448536269514722
-LEGEND = "vs base, all at once with 95 % (Holm): {}."
-TRUNCATES = "π truncates"
+LEGEND = "vs base, all at once with 95 % (Holm; of bounds alone, where 95 % limits separate): {}."
+TRUNCATES = "truncates"
+"""In the note of a law, or of its proposal, that may leave out part of p."""
 NOT_TOLD = "target not told from the base: the interval of λ holds 0"
 NO_BASE = "no row of the base to compare with"
 
@@ -68,9 +69,9 @@ class _Case:
 
 
 def verdicts(lines: Sequence[Line]) -> list[Verdict]:
-    """A verdict for each line of a table; "" for the base and what is pinned to compare with."""
-    base = next((line for line in lines if line.mark == "base"), None)
-    judged = [i for i, line in enumerate(lines) if line.mark in ("", "baseline", "constant", "copy")]
+    """A verdict for each line of a table; "" for the base and draws of p."""
+    base = next((line for line in lines if line.is_base), None)
+    judged = [i for i, line in enumerate(lines) if not line.is_base and line.mark != "ceiling"]
     found = [Verdict() for _ in lines]
     if not_told(lines):
         for i in judged:
@@ -79,7 +80,7 @@ def verdicts(lines: Sequence[Line]) -> list[Verdict]:
     cases = [_case(lines[i], base) for i in judged]
     signs = _signs([e for case in cases for e in (case.kl, case.asked)])
     for place, case, kl, asked in zip(judged, cases, signs[::2], signs[1::2], strict=True):
-        found[place] = _verdict(case, kl or case.separate, asked, _value(base, KL))
+        found[place] = _verdict(case, kl if case.kl.value is not None else case.separate, asked, _value(base, KL))
     return found
 
 
@@ -117,9 +118,20 @@ def _case(line: Line, base: Line | None) -> _Case:
         and KL in base.records
     ):
         kl = difference(whole, base.records[KL])  # rows of before there was such a difference
-    why = kl.note or (NO_BASE if base is None else "not reported")
+    silent = whole is not None and number(whole.get("value")) is None
+    own = str(whole.get("note", "")).partition("; ")[0] if whole is not None and silent else ""
+    why = NO_BASE if base is None else own or kl.note.partition("; ")[0] or "not reported"
     truncates = whole is not None and TRUNCATES in str(whole.get("note", ""))
-    return _Case(kl, asked, truncates, _separate(line, base), why)
+    return _Case(kl, asked, truncates, _beyond(kl) or _separate(line, base), why)
+
+
+def _beyond(bounded: Estimate) -> int:
+    """Where the limits of a difference without a value lie: −1 below 0, 1 above, else 0."""
+    if bounded.value is not None:
+        return 0
+    if bounded.ci_high is not None and bounded.ci_high < 0:
+        return -1
+    return 1 if bounded.ci_low is not None and bounded.ci_low > 0 else 0
 
 
 def _told(line: Line, key: str) -> Estimate:

@@ -31,9 +31,9 @@ def test_verdicts_are_counted_and_missing_cells_with_them() -> None:
     [suite] = board(*tasks, *rows).suite
     assert [c.heading for c in suite.columns] == ["better", "trade", "same", "unclear", "worse", "—", "a", "b", "c"]
     assert texts(suite) == {
-        "x": ["3", "0", "0", "0", "0", "0", "better 0.50", "better 0.50", "better 0.50"],
-        "lone": ["1", "0", "0", "0", "0", "2", "—", "—", "better 0.10"],
-        "y": ["1", "0", "0", "0", "1", "1", "better 0.50", "worse 1.50", "—"],
+        "x": ["3", "0", "0", "0", "0", "0", "better .50", "better .50", "better .50"],
+        "lone": ["1", "0", "0", "0", "0", "2", "—", "—", "better .10"],
+        "y": ["1", "0", "0", "0", "1", "1", "better .50", "worse 1.50", "—"],
     }
 
 
