@@ -39,6 +39,8 @@ class Spec:
 
     name: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    alias: str = field(default="", compare=False)  # what its row is called; "" for its label
+    only: tuple[str, ...] = field(default=(), compare=False)  # names or patterns of the tasks that it is run on
 
     @property
     def label(self) -> str:
@@ -64,6 +66,22 @@ def parse_spec(given: str | Mapping[str, Any], where: str) -> Spec:
     spec = _from_mapping(given, where) if isinstance(given, Mapping) else _from_text(given, where)
     refuse_code(spec.arguments, where)
     return spec
+
+
+def titled(spec: Spec, where: str) -> Spec:
+    """The spec of a row, without the words that are no arguments: `name=` (in YAML `as`) and `tasks=`.
+
+    Raises UsageError where one of them is no text, or an alias is empty.
+    """
+    arguments = dict(spec.arguments)
+    alias = arguments.pop("as", arguments.pop("name", None))
+    only = arguments.pop("tasks", ())
+    patterns = (only,) if isinstance(only, str) else tuple(only) if isinstance(only, (list, tuple)) else (only,)
+    if alias is not None and (not isinstance(alias, str) or not alias.strip()):
+        raise UsageError(f"{where} '{spec.name}': name= is what its row is called, not {alias!r}")
+    if not all(isinstance(pattern, str) for pattern in patterns):
+        raise UsageError(f"{where} '{spec.name}': tasks= is a task's name or pattern, or a list of them, not {only!r}")
+    return Spec(spec.name, arguments, (alias or "").strip(), patterns)
 
 
 def _from_text(given: str, where: str) -> Spec:

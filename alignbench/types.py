@@ -173,6 +173,7 @@ class Fit:
     log_z: Array | None = None  # (C,) nats, estimated from the shared reference draws
     log_z_stderr: Array | None = None  # (C,)
     log_bound: Array | None = None  # (C,) nats: max over x of log P − log a; None where no bound is known
+    bins: Mapping[str, Array] = field(default_factory=dict)  # asked number → edges between its values, or p's tenths
 
 
 @dataclass(frozen=True)
@@ -221,6 +222,7 @@ class Scored:
     log_proposal: Array | None = None  # log of the mixture that drew them; None: one law did
     component: Array | None = None  # int: which law of that mixture, 0 the base
     rank: Array | None = None  # (B,) what best-of-n ranks by, where that is not log P − log a
+    cell: Array | None = None  # int: of what is asked, where it was settled with more draws (replicates); −1: p is 0
 
     @property
     def of_base(self) -> Array:

@@ -15,6 +15,7 @@ from alignbench.errors import UsageError
 from alignbench.registry import load_plugins
 from alignbench.scoring.evidence import evidence_of
 from alignbench.scoring.references import References
+from alignbench.stats.asked import AT_LEAST, AT_MOST, ON_CELLS
 from alignbench.stats.intervals import Z95
 from alignbench.types import Estimate, Evidence, Sampler
 
@@ -22,6 +23,8 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 MEASURED = ("divergence", "satisfaction", "entropy", "win_rate")
+ONE_SIDED = {AT_LEAST: (True, False), AT_MOST: (False, True), ON_CELLS: (False, False)}
+"""Note → which limits speak of the exact value."""
 EXACT = 1e-9
 """What summing in float64 leaves between two ways to one number."""
 
@@ -94,7 +97,16 @@ def seen_of(
     for quantity, estimate in _measured(evidence, measured).items():
         exact = truth.get(quantity)
         if exact is not None and not isnan(exact) and not quantity.endswith(again):
-            yield Seen(bench.task.name, label, quantity, bench.seed.entropy, exact, estimate)
+            yield Seen(bench.task.name, label, quantity, bench.seed.entropy, exact, _of_exact(estimate))
+
+
+def _of_exact(estimate: Estimate) -> Estimate:
+    """What an estimate says of the exact value: where cells hold several values of φ, one limit or nothing."""
+    for note, (least, most) in ONE_SIDED.items():
+        if note in estimate.note:
+            low, high = estimate.ci_low if least else None, estimate.ci_high if most else None
+            return Estimate(None, ci_low=low, ci_high=high, n=estimate.n, note=estimate.note)
+    return estimate
 
 
 def _said_before(evidence: Evidence, label: str) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from alignbench.cli.app import app
 from alignbench.cli.words import say
 from alignbench.errors import AlignbenchError
 
-ORDER = ("run", "score", "leaderboard", "compare", "plot", "export", "ls", "validate", "schema", "selfcheck")
+ORDER = ("run", "score", "leaderboard", "compare", "plot", "export", "ls", "show", "validate", "schema", "selfcheck")
 """Of the commands in `--help`."""
 
 app.registered_commands.sort(key=lambda command: ORDER.index(command.name or command.callback.__name__))  # type: ignore[union-attr]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -19,17 +19,58 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from alignbench.reports.examples import Shown
-    from alignbench.reports.table.board import Leaderboard
+    from alignbench.reports.table.board import Leaderboard, Table
 
+WIDTH = 100  # columns where there is no terminal
 EXTENSIONS = {"md": "md", "csv": "csv", "html": "html", "latex": "tex", "json": "json"}
 """Format → extension of its file."""
+
+Columns = Annotated[
+    str | None,
+    typer.Option("--columns", "--metrics", metavar="A,B", help="Only these columns, in full: metrics or metric.part."),
+]
+Rows = Annotated[int | None, typer.Option("--rows", metavar="N", help="Rows of a task's table at most. (default: 12)")]
+Rename = Annotated[
+    list[str] | None,
+    typer.Option("--rename", metavar="OLD=NEW", help="Call a row (label or pattern) something else; repeatable."),
+]
+Full = Annotated[bool, typer.Option("--full", help="Whole tables: every column, note and rank.")]
+
+
+@dataclass(frozen=True)
+class Printed:
+    """How many rows of a table are printed, None for a default, and whether whole tables are."""
+
+    rows: int | None = None
+    full: bool = False
+
+
+def renames(given: list[str] | None) -> dict[str, str]:
+    """Label or pattern → name; the last = parts the two, since labels have some. Raises UsageError."""
+    found = {}
+    for text in given or ():
+        old, equals, new = text.rpartition("=")
+        if not (equals and old and new):
+            raise UsageError(f"--rename {text}: give OLD=NEW, such as best_of_n:n=4=best")
+        found[old] = new
+    return found
+
+
+def most_rows(given: int | None) -> int | None:
+    """The rows of a table; raises UsageError on fewer than 1."""
+    if given is not None and given < 1:
+        raise UsageError(f"--rows {given}: give 1 or more")
+    return given
+
 
 EXAMPLES = """
 Examples:
 
   alignbench leaderboard results
 
-  alignbench leaderboard results/laptop results/cluster --tasks 'lexical_*' --metrics divergence,satisfaction
+  alignbench leaderboard results --full --rename 'best_of_n:n=4=best of 4'
+
+  alignbench leaderboard results/laptop results/cluster --tasks 'lexical_*' --columns divergence,satisfaction
 
   alignbench leaderboard results --sort perplexity --baseline temperature:t=0.7
 
@@ -58,9 +99,10 @@ def leaderboard(
     tasks: Annotated[
         str | None, typer.Option(metavar="A,B", help="Only these tasks: names or patterns, comma-separated.")
     ] = None,
-    metrics: Annotated[
-        str | None, typer.Option(metavar="A,B", help="Only these columns: metrics or metric.part. (default: a choice)")
-    ] = None,
+    columns: Columns = None,
+    most: Rows = None,
+    rename: Rename = None,
+    full: Full = False,
     formats: Annotated[
         str | None,
         typer.Option(
@@ -92,13 +134,14 @@ def leaderboard(
     ] = False,
 ) -> None:
     """Merge the results of runs into leaderboards: one table for each task, target, base and judge."""
-    asked = _Asked.of(formats, out, readme, check=check)
+    asked = _Asked.of(formats, out, readme, check=check, how=Printed(most_rows(most), full or columns is not None))
     from alignbench.reports.table.leaderboards import leaderboard as tables_of
 
     rows, primary, failures = _read(folders, tasks, sort)
     board = tables_of(
-        rows, metrics=_words(metrics) or None, primary=primary, baseline=baseline or "", allow_mixed=allow_mixed
-    )
+        rows, metrics=_words(columns) or None, primary=primary, baseline=baseline or "", allow_mixed=allow_mixed,
+        rename=renames(rename),
+    )  # fmt: skip
     if not asked.delivered(board, folders) or failures:
         raise typer.Exit(1)
 
@@ -111,9 +154,10 @@ class _Asked:
     out: Path | None
     readme: Path | None
     check: bool  # compare with what is there, and write nothing
+    how: Printed
 
     @classmethod
-    def of(cls, formats: str | None, out: Path | None, readme: Path | None, *, check: bool) -> _Asked:
+    def of(cls, formats: str | None, out: Path | None, readme: Path | None, *, check: bool, how: Printed) -> _Asked:
         """The options, which go together; raises UsageError."""
         names = _words(formats)
         for name in names:
@@ -124,7 +168,7 @@ class _Asked:
         found = tuple(dict.fromkeys(EXTENSIONS[name] for name in names or EXTENSIONS))
         if formats and out is None and (len(found) > 1 or readme is not None):
             raise UsageError("--format: without --out one format alone can be printed: give --out DIR, or one format")
-        return cls(found if formats or out else (), out, readme, check)
+        return cls(found if formats or out else (), out, readme, check, how)
 
     def delivered(self, board: Leaderboard, folders: list[Path]) -> bool:
         """Print, write or check; False where a checked file is not as it should be."""
@@ -140,21 +184,40 @@ class _Asked:
         if self.out is None and self.extensions:
             sys.stdout.write(render.rendered(board, self.extensions[0], draws).decode("utf-8"))
         else:
-            show(board)
+            show(board, self.how)
         if files:
             print("wrote " + ", ".join(str(path) for path in render.write_files(files)))
         return True
 
 
-def show(board: Leaderboard) -> None:
-    """Print the tables."""
+def show(board: Leaderboard, how: Printed) -> None:
+    """Print the tables: in brief, or in full where that is asked for or a table has no verdicts."""
     from rich.console import Console
 
+    from alignbench.reports.formats.brief import ROWS, brief_lines, one_line
     from alignbench.reports.formats.render import to_terminal
 
     console = Console()
-    for table in board.shown:
-        console.print(to_terminal(table), crop=False)
+    if not console.is_terminal:
+        console = Console(width=WIDTH)
+    # beside tasks of real models, a world whose truth is known is there to say how many intervals hold it
+    beside = any(table.brief is not None and not table.brief.truth for table in board.tables)
+    for table in board.tables:
+        if how.full or table.brief is None or not table.brief.rows:
+            console.print(to_terminal(table), crop=False)
+        elif beside and table.brief.truth:
+            print(one_line(table.brief), end="\n\n")
+        else:
+            print("\n".join(brief_lines(table.brief, console.width, how.rows or ROWS)), end="\n\n")
+    for suite in board.suite:
+        console.print(to_terminal(suite if how.full else _shorter(suite, how.rows or ROWS)), crop=False)
+
+
+def _shorter(suite: Table, most: int) -> Table:
+    """A suite without notes, of so many rows."""
+    rows = [replace(row, notes=(), cells=tuple(replace(c, notes=()) for c in row.cells)) for row in suite.rows[:most]]
+    left = len(suite.rows) - len(rows)
+    return replace(suite, rows=tuple(rows), footnotes=(), signature="", legend=(f"{left} more",) if left else ())
 
 
 def _words(given: str | None) -> list[str]:

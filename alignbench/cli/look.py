@@ -1,4 +1,4 @@
-"""`alignbench ls` and `alignbench validate`: what is there, and whether a task is right."""
+"""`alignbench ls`, `show` and `validate`: what is there, how a task is written, and whether one is right."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from alignbench.cli.app import app
 from alignbench.cli.words import IncludePath, say
 from alignbench.errors import AlignbenchError, unknown
 
-COLUMNS = {"tasks": ("name", "what it is"), "aligners": ("name", "arguments", "density", "what it is")}
+COLUMNS = {"tasks": ("name", "tags", "what it is"), "aligners": ("name", "arguments", "density", "what it is")}
 """What `ls` tells of each kind, where that is not name, arguments and summary."""
 
 
@@ -31,6 +31,25 @@ def list_things(
     for line in _listing(what, tuple(include_path or ())):
         table.add_row(*line)
     Console().print(table)
+
+
+@app.command()
+def show(
+    task: Annotated[str, typer.Argument(metavar="TASK", help="A name, or a YAML file.")],
+    include_path: IncludePath = None,
+) -> None:
+    """Print a task's YAML, to copy and change."""
+    from alignbench.errors import UsageError
+    from alignbench.task import task_files
+
+    files = task_files(task, tuple(include_path or ()))
+    if len(files) > 1:
+        names = ", ".join(path.stem for path in files)
+        raise UsageError(f"'{task}' stands for {len(files)} tasks: {names}; name one")
+    try:
+        print(files[0].read_text(encoding="utf-8"), end="")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{files[0]}: cannot be read ({error})") from None
 
 
 @app.command()
@@ -72,10 +91,11 @@ def _validated(words: str, folders: tuple[Path, ...]) -> int:
 
 def _listing(what: str, include_path: tuple[Path, ...]) -> Iterator[tuple[str, ...]]:
     from alignbench.registry import KINDS, load_plugins
-    from alignbench.task import all_tasks, headline
+    from alignbench.task import all_tasks, headline, tags
 
     if what == "tasks":
-        yield from ((name, headline(path)[1]) for name, path in all_tasks(include_path).items())
+        found = all_tasks(include_path).items()
+        yield from ((name, ", ".join(tags(path)), headline(path)[1]) for name, path in found)
         return
     if what not in KINDS:
         raise unknown("kind", what, ("tasks", *KINDS))

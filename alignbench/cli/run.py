@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from alignbench.cli.app import app
+from alignbench.cli.leaderboard import Columns, Full, Printed, Rename, Rows, most_rows, renames
 from alignbench.cli.leaderboard import show as print_tables
 from alignbench.cli.words import IncludePath, progress, say, takes_settings
 
@@ -65,12 +68,17 @@ def run(
         Path | None, typer.Option(metavar="FILE", help="A run file (YAML) of these options; see below.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry_run", help="Say what would be drawn, and stop.")] = False,
+    columns: Columns = None,
+    most: Rows = None,
+    rename: Rename = None,
+    full: Full = False,
     **options: Any,
 ) -> None:
     """Sample generators on tasks and print a leaderboard. Without arguments: the quickstart.
 
     The same command again goes on where an earlier one stopped, or says that there is nothing left to do.
     """
+    how = Shown.of(columns, most, rename, full)
     settings = _settings({"model_args": model_args or [], "config": config, **options})
     trackers = _trackers(settings)  # under --dry_run too, which says what is wrong with them
     if dry_run:
@@ -85,13 +93,17 @@ def run(
     except KeyboardInterrupt:
         say(f"interrupted; the draws so far are in {settings.output_path}: the same command goes on from there")
         raise typer.Exit(130) from None
-    _finish(settings, outcome)
+    _finish(settings, outcome, how)
 
 
 @app.command()
 def score(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The --output_path of earlier runs.")],
     include_path: IncludePath = None,
+    columns: Columns = None,
+    most: Rows = None,
+    rename: Rename = None,
+    full: Full = False,
     trust_remote_code: Annotated[
         bool, typer.Option("--trust_remote_code", help="Run the scripts of metrics that the folder names.")
     ] = False,
@@ -101,10 +113,11 @@ def score(
     from alignbench.run.rescore import rescore
     from alignbench.run.rows import frame
 
+    how = Shown.of(columns, most, rename, full)
     load_plugins(tuple(include_path or ()))
     found = rescore(folder, trusted=trust_remote_code)
     if found.rows:
-        show(frame(found.rows, found.primary), folder, found.primary)
+        show(frame(found.rows, found.primary), folder, found.primary, how)
     for line in found.failures:
         say(line)
     if found.failures:
@@ -138,10 +151,10 @@ def _show_plan(settings: Settings) -> None:
         print(line)
 
 
-def _finish(settings: Settings, outcome: Outcome) -> None:
+def _finish(settings: Settings, outcome: Outcome, how: Shown) -> None:
     """Show and write the leaderboard; exit 1 where something that was asked for is missing."""
     if outcome.rows:
-        show(outcome.frame(), settings.output_path, outcome.primary)
+        show(outcome.frame(), settings.output_path, outcome.primary, how)
     if outcome.rows and not outcome.fresh:
         say("nothing was drawn: every draw was found on disk")
     for line in outcome.failures:
@@ -150,15 +163,34 @@ def _finish(settings: Settings, outcome: Outcome) -> None:
         raise typer.Exit(outcome.exit_code)
 
 
-def show(rows: Any, folder: Path | None, primary: dict[str, str]) -> None:
+@dataclass(frozen=True)
+class Shown:
+    """How tables are printed: which columns, what rows are called, how many there are, and whether in full."""
+
+    columns: tuple[str, ...]
+    rename: Mapping[str, str]
+    printed: Printed
+
+    @classmethod
+    def of(cls, columns: str | None, most: int | None, rename: list[str] | None, full: bool) -> Shown:
+        """What the options say; raises UsageError."""
+        named = tuple(word.strip() for word in (columns or "").split(",") if word.strip())
+        return cls(named, renames(rename), Printed(most_rows(most), full or bool(named)))
+
+
+def show(rows: Any, folder: Path | None, primary: dict[str, str], how: Shown) -> None:
     """Print the leaderboard of `rows`, and write it in every format where there is a `folder`."""
     from alignbench.reports.examples import examples
     from alignbench.reports.formats.html import ROOM
     from alignbench.reports.formats.render import write_leaderboard
     from alignbench.reports.table.leaderboards import leaderboard
 
-    board = leaderboard(rows, primary=primary)
-    print_tables(board)
+    board, written = leaderboard(rows, primary=primary), []
     if folder is not None:
         draws, _ = examples([folder], budget=ROOM)  # a file that cannot be read was told when it was measured
-        print("wrote " + ", ".join(str(path) for path in write_leaderboard(board, folder, draws)))
+        written = write_leaderboard(board, folder, draws)
+    if how.columns or how.rename:
+        board = leaderboard(rows, primary=primary, metrics=how.columns or None, rename=how.rename)
+    print_tables(board, how.printed)
+    if written:
+        print("wrote " + ", ".join(map(str, written)))

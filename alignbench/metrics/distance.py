@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from alignbench.errors import UsageError, did_you_mean
+from alignbench.metrics import asked
 from alignbench.metrics.black_box import black_box
 from alignbench.metrics.parameters import at_least
 from alignbench.metrics.prompts import OF_THESE
@@ -18,6 +19,7 @@ from alignbench.stats.discrete import TOP
 from alignbench.stats.divergences import Sample
 from alignbench.stats.intervals import (
     mean_over_prompts,
+    minus,
     spread_or_none,
     told_by_enough,
     without_rounding,
@@ -29,6 +31,7 @@ from alignbench.types import Array, Estimate, Evidence, Scored, Selection
 Parts = Mapping[str, Estimate]
 PARTS = (
     "kl_target",
+    *asked.PARTS,
     "kl_target_within",
     "kl_reverse",
     "kl_reverse_within",
@@ -38,7 +41,10 @@ PARTS = (
     "kl_base_rb",
     "kl_base_k1",
     "log_z",
+    "mass_kept",
 )
+OF_DENSITY = tuple(part for part in PARTS if part != "log_z" and part not in asked.PARTS)
+WHOLE = "π leaves out nothing that the base can say"
 BASE_ITSELF = Estimate(0.0, 0.0, 0.0, 0.0, note="the base itself")
 GIVEN = Estimate(0.0, 0.0, 0.0, 0.0, note="exact by construction: the base given the hard constraints is p")
 UNSEEN = "the target tilts, but log P − log a is the same for all base draws of a prompt that it allows"
@@ -59,8 +65,8 @@ def _known(*, at: str = "fitted", seed: int = 0) -> None:
 
 @metric(
     needs={"ref"},
-    better={"kl_": "lower", "tv": "lower", "js": "lower", "log_z": ""},
-    range={part: (0, top) for part, top in TOP.items()},
+    better={"kl_": "lower", "tv": "lower", "js": "lower", "log_z": "", "mass_kept": "higher"},
+    range={**{part: (0, top) for part, top in TOP.items()}, "mass_kept": (0, 1)},
     parts=PARTS,
     check=_known,
 )
@@ -102,6 +108,7 @@ def _picks_by_p(evidence: Evidence) -> bool:
 
 def _asked(evidence: Evidence, seed: int) -> dict[str, Estimate]:
     """All parts for p at the λ that infinitely many draws would give, λ's own error carried."""
+    evidence = asked.settled(evidence)
     here = _at(evidence, seed)
     found = with_lambda_error(lambda shift: _at(_shifted(evidence, shift), seed), evidence.fit.lam_stderr)
     by_lam = _picks_by_p(evidence)  # π itself picks by the fitted λ: it stays, p moves
@@ -122,10 +129,12 @@ def _at(evidence: Evidence, seed: int) -> dict[str, Estimate]:
     """All parts with P as it stands in the evidence."""
     ref = _sample(evidence, evidence.ref)
     parts = {"log_z": divergences.log_z_of(ref), **_parts(evidence, ref, seed)}
+    parts |= asked.split(evidence, ref, parts, seed)
     unseen = _tilts(evidence) and is_boolean(ref.prompt, ref.ratio)
     if _never_broken(evidence, ref) and _is_number(parts["kl_reverse"]):
         parts["kl_reverse"] = parts["kl_reverse"].noted(NEVER_BROKEN.format(min(3 / ref.prompt.size, 1)))
     own_alone = () if _picks_by_p(evidence) else ("kl_base", "kl_base_rb", "kl_base_k1")
+    parts.setdefault("mass_kept", Estimate.missing("known of laws with a density alone"))
     return {part: _unknown(parts[part]) if unseen and part not in own_alone else parts[part] for part in PARTS}
 
 
@@ -183,7 +192,8 @@ def _parts(evidence: Evidence, ref: Sample, seed: int) -> Parts:
         rank = evidence.ref.rank
         found = _selected(drawn, evidence.selection, None if rank is None else rank[evidence.ref.of_base])
         if ref is not drawn and evidence.selection.kind == "first":  # π = p, and the mixture knows more of KL(p‖a)
-            found = {**found, "kl_base": divergences.kl_target(replace(ref, log_gen=ref.log_base))}
+            from_base = divergences.kl_target(replace(ref, log_gen=ref.log_base))
+            found = {**found, "kl_base": from_base, "kl_target_vs_base": minus(from_base)}
         return found
     if evidence.is_base:
         still = dict.fromkeys(("kl_base", "kl_base_rb", "kl_base_k1"), BASE_ITSELF)
@@ -220,13 +230,13 @@ def _measured(evidence: Evidence, ref: Sample, seed: int) -> Parts:
     """All parts of a generator with a density; of another, what its features tell."""
     if not evidence.is_base and (evidence.own.log_gen is None or evidence.ref.log_gen is None):
         reason = evidence.reasons.get("log_gen") or "the generator has no density"
-        return dict.fromkeys(PARTS[:-1], Estimate.missing(reason)) | black_box(evidence, reason, seed)
+        return dict.fromkeys(OF_DENSITY, Estimate.missing(reason)) | black_box(evidence, reason, seed)
     own = _sample(evidence, evidence.own)
     if not own.log_gen.any():  # probability 1 each: what own draws tell has no error, however dependent they are
         own = replace(own, group=None)
     lost = set(range(len(evidence.prompts))) - set(np.unique(own.prompt).tolist())
     if lost:
-        return dict.fromkeys(PARTS[:-1], Estimate.missing(f"no own draws for prompt {min(lost)}"))
+        return dict.fromkeys(OF_DENSITY, Estimate.missing(f"no own draws for prompt {min(lost)}"))
     return {
         "kl_target": divergences.kl_target(ref, evidence.truncates),
         "kl_target_within": divergences.kl_target_within(own, ref, evidence.truncates),
@@ -234,8 +244,14 @@ def _measured(evidence: Evidence, ref: Sample, seed: int) -> Parts:
         "kl_reverse_within": divergences.kl_reverse_within(own, ref),
         "tv": overlap.tv(own, ref),
         "js": overlap.js(own, ref),
+        "mass_kept": divergences.mass_kept(ref) if _leaves_out(evidence, ref) else Estimate.missing(WHOLE),
         **_from_base(evidence, own),
     }
+
+
+def _leaves_out(evidence: Evidence, ref: Sample) -> bool:
+    """Whether π truncates, or is seen to have no mass where p has some."""
+    return evidence.truncates or bool((ref.excess == np.inf).any())
 
 
 def _from_base(evidence: Evidence, own: Sample) -> Parts:

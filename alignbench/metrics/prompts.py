@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from alignbench.metrics.asked import settled
 from alignbench.stats.intervals import ROUNDING, normal, without_interval
 from alignbench.types import Array, Estimate, Evidence, Scored, Selection
 
@@ -23,6 +24,7 @@ def over_prompts(measure: Callable[[Evidence], Numbers], evidence: Evidence) -> 
     What is missing, infinite or exact by construction stays as it is; a number that cannot be had without some prompt
     loses its interval. Source: Efron and Stein, The jackknife estimate of variance (1981).
     """
+    evidence = settled(evidence)
     whole = measure(evidence)
     count = len(evidence.prompts)
     if count < 2:

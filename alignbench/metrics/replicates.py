@@ -15,6 +15,7 @@ import numpy as np
 
 from alignbench.errors import AlignbenchError
 from alignbench.metrics import measure
+from alignbench.metrics.asked import settled
 from alignbench.metrics.prompts import left_out, picked
 from alignbench.registry import metric
 from alignbench.seeds import APART
@@ -93,7 +94,7 @@ def _rests(evidence: Evidence, ci_over: CiOver, told: Measured) -> Iterator[Evid
     """The evidence without each block, one after the other; nothing where the blocks are too few."""
     units = metric[told.name].meta.get("units")
     if ci_over == "prompts_like_these":
-        prompts = len(evidence.prompts)
+        evidence, prompts = settled(evidence), len(evidence.prompts)
         count = min(BLOCKS, prompts)
         yield from (left_out(evidence, *range(g, prompts, count)) for g in range(count if count > 1 else 0))
     elif units is not None:
@@ -101,7 +102,7 @@ def _rests(evidence: Evidence, ci_over: CiOver, told: Measured) -> Iterator[Evid
         own = _numbered(evidence.own.draws.prompt, number, min(count, BLOCKS))
         yield from () if own is None else (_less(evidence, own, g) for g in range(min(count, BLOCKS)))
     else:
-        yield from _without_blocks(evidence)
+        yield from _without_blocks(settled(evidence))
 
 
 def _less(evidence: Evidence, own: Array, g: int) -> Evidence:

@@ -49,10 +49,11 @@ def satisfaction(evidence: Evidence) -> dict[str, Estimate]:
     prompts. Parts: always, moment.<feature>, share.<feature>.<category>, reward.<feature>.
     """
     parts: dict[str, Estimate] = {}
-    kept = [_values(evidence, w.feature) > 0 for w in evidence.fit.wanted if w.kind == "always"]
+    always = [w.feature for w in evidence.fit.wanted if w.kind == "always"]
+    kept = [_values(evidence, name) > 0 for name in always]
     draws = evidence.own.draws
     if kept:
-        parts["always"] = share(draws.prompt, np.all(kept, axis=0), draws.group)
+        parts["always"] = share(draws.prompt, np.all(kept, axis=0), draws.group).noted(f"wanted {' and '.join(always)}")
     for wanted in evidence.fit.wanted:
         if wanted.kind != "always":
             parts[_part(wanted)] = _reached(evidence, wanted)

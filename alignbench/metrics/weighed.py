@@ -9,6 +9,7 @@ import numpy as np
 
 from alignbench.stats import divergences, quasi, resampled, selection
 from alignbench.stats.divergences import Sample
+from alignbench.stats.intervals import minus
 from alignbench.stats.reach import within_reach
 from alignbench.types import Array, Estimate, Evidence
 
@@ -28,6 +29,7 @@ def weighed(evidence: Evidence, drawn: Sample, ref: Sample) -> dict[str, Estimat
     if evidence.selection.kind == "first":
         found = selection.divergences(drawn.prompt, drawn.ratio, evidence.selection, drawn.group, bound=drawn.bound)
         found["kl_base"] = found["kl_base"] if ref is drawn else _kl_from_base(ref)
+        found["kl_target_vs_base"] = minus(found["kl_base"])
     elif evidence.selection.kind == "quasi":
         found = _quasi(q, np.array(evidence.selection.log_beta), log_base)
     else:
@@ -69,7 +71,7 @@ def _reached(evidence: Evidence, ref: Sample, found: Mapping[str, Estimate]) -> 
         pairs = zip(found.items(), known, strict=True)
         return {part: e.noted(note) if evidence.truncates and told else e for (part, e), told in pairs}
     nowhere = divergences.kl_target(ref)  # ∞, and how much q covers
-    parts = dict.fromkeys(("kl_target", "kl_target_within"), nowhere)
+    parts = dict.fromkeys(("kl_target", "kl_target_within", "kl_target_vs_base"), nowhere)
     assert evidence.selection is not None
     if evidence.selection.kind != "first":
         lost = Estimate.missing(UNREACHED, n=ref.prompt.size)

@@ -23,6 +23,8 @@ from alignbench.types import Sampler, Warpable
 
 def name_of(generator: Sampler | None, spec: Spec | Sampler | None) -> str:
     """What tables call a generator: its own name, else its spec, else its class."""
+    if isinstance(spec, Spec) and spec.alias:
+        return spec.alias
     if name := described(generator).name:
         return name
     return spec.label if isinstance(spec, Spec) else type(generator).__name__
@@ -53,7 +55,8 @@ def recipe_of(given: Spec | Aligner) -> tuple[str, Aligner]:
         raise UsageError(f"aligner {type(recipe).__name__}: its align must take one argument, the setting") from None
     known = (name for name, entry in aligners.items() if entry.thing is type(recipe))
     name = given.name if isinstance(given, Spec) else next(known, type(recipe).__name__)
-    return Spec(name, told(recipe, given.arguments if isinstance(given, Spec) else {})).label, recipe
+    label = Spec(name, told(recipe, given.arguments if isinstance(given, Spec) else {})).label
+    return (given.alias or label) if isinstance(given, Spec) else label, recipe
 
 
 @dataclass

@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import NamedTuple
 
 from alignbench.aligners.base import Aligner
-from alignbench.errors import AlignbenchError, UsageError, unknown
+from alignbench.errors import AlignbenchError, UsageError, did_you_mean, unknown
 from alignbench.generators.hf.series import expand, step_in
 from alignbench.registry import generator as generators
 from alignbench.registry import load_plugins
@@ -20,12 +22,24 @@ from alignbench.types import Sampler
 _LOG = logging.getLogger(__name__)
 
 
+class Recipe(NamedTuple):
+    """An aligner, what its rows are called, and the tasks that it is run on, by names or patterns; all where none."""
+
+    label: str
+    aligner: Aligner
+    only: tuple[str, ...] = ()
+
+    def fits(self, task: str) -> bool:
+        """Whether it is run on the task of this name."""
+        return not self.only or any(fnmatchcase(task, pattern) for pattern in self.only)
+
+
 @dataclass
 class Plan:
     """What settings come to, and what of it cannot be had."""
 
     settings: Settings
-    recipes: list[tuple[str, Aligner]]  # label and aligner
+    recipes: list[Recipe]
     models: list[Spec | Sampler] = field(default_factory=list)  # those asked for, each checkpoint of a series by itself
     base: Spec | Sampler | None = None  # of the tasks that bring none
     judge: Spec | Sampler | None = None
@@ -39,6 +53,10 @@ class Plan:
         """Draws per prompt of a task."""
         draws = self.settings.draws
         return (draws.get(task.name) if isinstance(draws, Mapping) else draws) or task.draws
+
+    def recipes_of(self, task: str) -> list[Recipe]:
+        """The aligners that are run on a task, each once."""
+        return list({r.label: r for r in self.recipes if r.fits(task)}.values())
 
     @property
     def others(self) -> list[Spec | Sampler]:
@@ -68,7 +86,7 @@ class Plan:
 def look_up(settings: Settings) -> Plan:
     """The plan of settings; raises UsageError on a name that nobody registered."""
     load_plugins(settings.include_path)
-    plan = Plan(settings, [recipe_of(given) for given in settings.aligner])
+    plan = Plan(settings, [_recipe(given) for given in settings.aligner])
     _check_arguments(settings)
     for given in settings.model:
         plan.models += [one for one in plan.checkpoints(given) if not any(same(one, other) for other in plan.models)]
@@ -76,11 +94,33 @@ def look_up(settings: Settings) -> Plan:
     plan.judge = plan.only(settings.judge, "judge")
     tasks = {(task.name, task.hash): task for task in _tasks(plan)}  # each once, however often it is named
     plan.tasks = list(tasks.values())
+    _check_rows(plan)
     plan.sizes = {task.name: len(task.prompts) for task in plan.tasks}
     _refuse_unused(plan)
     if settings.limit is not None:
         plan.tasks = [task.limited(settings.limit) for task in plan.tasks]
     return plan
+
+
+def _recipe(given: Spec | Aligner) -> Recipe:
+    return Recipe(*recipe_of(given), given.only if isinstance(given, Spec) else ())
+
+
+def _check_rows(plan: Plan) -> None:
+    """Raise UsageError where `tasks=` names none of the run's, or two different aligners have one name."""
+    names = [task.name for task in plan.tasks]
+    for recipe in plan.recipes:
+        for pattern in recipe.only:
+            if not any(fnmatchcase(name, pattern) for name in names):
+                raise unknown("task", pattern, names, f"aligner '{recipe.label}': tasks=")
+    for name in names:
+        fits = [recipe for recipe in plan.recipes if recipe.fits(name)]
+        twice = (a.label for a in fits for b in fits if a.label == b.label and a.aligner != b.aligner)
+        if label := next(twice, None):
+            raise UsageError(f"task '{name}': two aligners are called '{label}'; give each a name= of its own")
+    for given in (*plan.settings.model, plan.settings.base, plan.settings.judge):
+        if isinstance(given, Spec) and given.only:
+            raise UsageError(f"model '{given.name}': tasks= is for aligners; name the tasks with --tasks")
 
 
 def dry_run(settings: Settings) -> list[str]:
@@ -108,7 +148,7 @@ def _of_task(plan: Plan, task: Task) -> Iterator[str]:
     settings = ",".join(f"{k}={v}" for k, v in plan.settings.gen_kwargs.items())
     for model in () if task.base else plan.others:
         yield f"  {name_of(None, model)}" + (f":{settings}" if settings else "")
-    yield from (f"  {name_of(None, base)} + {label}" for label, _ in plan.recipes)
+    yield from (f"  {name_of(None, base)} + {recipe.label}" for recipe in plan.recipes_of(task.name))
     if task.base and plan.settings.model:
         yield "  (the task brings its own base: --model is left out here)"
 
@@ -116,6 +156,9 @@ def _of_task(plan: Plan, task: Task) -> Iterator[str]:
 def _check_arguments(settings: Settings) -> None:
     """Raise UsageError where a model is given an argument that does not exist."""
     for spec in _specs(settings):
+        if spec.name not in generators and not did_you_mean(spec.name, generators).startswith(" Did"):
+            hint = f"For a model of the hub or of a folder: --model hf:pretrained={spec.name}"
+            raise UsageError(f"{unknown('generator', spec.name, generators)} {hint}")
         generators.find(spec.name).check(spec.arguments, f"model '{spec.name}'", tuple(settings.handed))
 
 

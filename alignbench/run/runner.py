@@ -145,9 +145,9 @@ class _Run:
             given = None if bench.task.base else self.plan.base
             base = Candidate(bench.base_name, step=None if given is None else self._step(given, bench.told))
             task_run.base(base)
-            for number, (label, recipe) in enumerate(dict(self.plan.recipes).items()):
-                candidate = replace(base, aligner=label, shots=getattr(recipe, "shots", 0))
-                task_run.aligner(number, candidate, recipe)
+            for number, recipe in enumerate(self.plan.recipes_of(bench.task.name)):
+                candidate = replace(base, aligner=recipe.label, shots=getattr(recipe.aligner, "shots", 0))
+                task_run.aligner(number, candidate, recipe.aligner)
             task_run.draws_of_p()
             if keep:
                 kept.append(task_run)

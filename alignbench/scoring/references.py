@@ -48,18 +48,19 @@ class References:
 
     @cached_property
     def _known(self) -> KnownFit | None:
-        """What an earlier run fitted."""
-        return self._file.read()
+        """What an earlier run fitted; of a number that is binned, only what has its bins."""
+        found, binned = self._file.read(), self.bench.task.target.binned
+        return None if found is None or set(binned) - found.fit.bins.keys() else found
 
     @cached_property
     def target(self) -> Target:
-        """The task's target with λ fitted on the stream `fit` and tested on `heldout`."""
+        """The task's target: λ fitted and asked numbers binned on the stream `fit`, λ tested on `heldout`."""
         task = self.bench.task
         target = replace(task.target, measures=task.features)
         if self._known is not None:
             return replace(target, fit=replace(self._known.fit, log_z=None, log_z_stderr=None))
         nothing: tuple[dict[str, Array], Array] = {}, np.zeros(0, dtype=int)
-        fit = self._measured("fit") if target.needs_fit else nothing
+        fit = self._measured("fit") if target.needs_fit or target.binned else nothing
         heldout = self._measured("heldout") if target.needs_fit else nothing
         return target.fitted(*fit, *heldout, self.bench.prompts)
 

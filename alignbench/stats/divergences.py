@@ -14,6 +14,7 @@ from alignbench.stats import unseen
 from alignbench.stats.intervals import (
     mean_over_prompts,
     normal,
+    on_angle_scale,
     satterthwaite,
     share,
     spread_or_none,
@@ -94,6 +95,61 @@ def _kl_target(ref: Sample, truncates: bool) -> Estimate:
     if truncates and answer.value is not None:
         answer = answer.noted(f"π truncates; target mass it leaves uncovered ≤ {uncovered(ref):.2g}")
     return answer
+
+
+def kl_target_vs_base(ref: Sample, truncates: bool = False) -> Estimate:
+    """KL(p‖π) − KL(p‖a) in nats, below 0 where π is nearer: E_p[log a − log π] from reference draws; Ẑ cancels.
+
+    ∞ and refusals as for `kl_target`.
+    """
+    whole = kl_target(ref, truncates)
+    if np.any(ref.excess == np.inf):
+        return Estimate(np.inf, n=whole.n, note=whole.note)
+    if whole.value is None:
+        return whole
+    change = np.where(ref.allowed, np.asarray(ref.log_base, float) - np.asarray(ref.log_gen, float), 0.0)
+    if ref.component is None and is_boolean(ref.prompt, ref.ratio):
+        hit = np.flatnonzero(ref.allowed)
+        group = None if ref.group is None else np.asarray(ref.group)[hit]
+        found = mean_over_prompts(ref.prompt[hit], change[hit], group)
+    else:
+        found = _mean_under_p(ref, change)
+    return spread_or_none(replace(found, n=whole.n, ess=whole.ess))
+
+
+def mass_kept(ref: Sample) -> Estimate:
+    """Share of the target's mass that lies on π's support (0 to 1), mean over prompts, from reference draws.
+
+    Where no draw of the target lies off it there is a lower limit alone.
+    """
+    lost = ref.excess == np.inf
+    if refused := refusal(ref.prompt, ref.ratio, LOGS, for_ratios(ref.prompt, ref.ratio)):
+        return Estimate.missing(refused, n=lost.size)
+    if not lost.any():
+        return Estimate(None, ci_low=1 - uncovered(ref), n=lost.size, note="no draw of the target is left out")
+    if ref.component is None and is_boolean(ref.prompt, ref.ratio):
+        hit = np.flatnonzero(ref.allowed)
+        return share(ref.prompt[hit], ~lost[hit], None if ref.group is None else np.asarray(ref.group)[hit])
+    return on_angle_scale(spread_or_none(_mean_under_p(ref, (~lost).astype(float))))
+
+
+def _mean_under_p(sample: Sample, values: Array) -> Estimate:
+    """Mean over prompts of E_p[values] (B,), p known by the sample's weights; a ratio's bias taken off."""
+    table, worth = [], p_draws(sample.prompt, sample.ratio)
+    influence = np.empty(values.size)
+    for rows, unit in strata(sample.prompt, sample.group):
+        drawn = None if sample.component is None else np.asarray(sample.component)[rows]
+        share = (w := scaled(sample.ratio[rows])[0]) / w.mean()
+        mean = float((share * values[rows]).mean())
+        influence[rows] = share * (values[rows] - mean) / w.size
+        skew = float((unit_sums(influence[rows][:, None], unit) * unit_sums(share[:, None], unit)).sum()) / w.size
+        table.append((mean + skew, spread_of_sum(influence[rows], unit, drawn)))
+    if few := "" if is_tied(sample.prompt, sample.ratio) else few_carriers(influence):
+        return Estimate.missing(few, n=values.size)
+    means, variances = np.array(table).T
+    df = satterthwaite(variances, worth)
+    answer = normal(float(means.mean()), float(variances.sum()) / means.size**2, n=values.size, df=df)
+    return unseen.widened(answer, unseen.moves(sample.prompt, sample.ratio, sample.bound, unseen.of_mean(values)))
 
 
 def uncovered(ref: Sample) -> float:
@@ -231,6 +287,14 @@ def _kl_estimate(sample: Sample, gap: Array) -> Estimate:
     df = satterthwaite(variances, worth)
     answer = normal(float(values.mean()), float(variances.sum()) / values.size**2, n=gap.size, df=df)
     return unseen.widened(answer, unseen.moves(sample.prompt, sample.ratio, sample.bound, unseen.of_kl(gap)))
+
+
+def kl_influence(sample: Sample, gap: Array) -> Array:
+    """(B,) what each reference draw adds to the error of E_p[gap] − log Z of its prompt, to first order."""
+    influence = np.empty(gap.size)
+    for rows, unit in strata(sample.prompt, sample.group):
+        influence[rows] = _kl_of_prompt(sample.ratio[rows], gap[rows], unit, None)[1]
+    return influence
 
 
 def _kl_of_prompt(ratio: Array, gap: Array, unit: Array, component: Array | None) -> tuple[float, Array]:

@@ -348,6 +348,12 @@ def moved(error: Estimate, value: float) -> Estimate:
     return replace(error, value=value, ci_low=low, ci_high=high)
 
 
+def minus(estimate: Estimate) -> Estimate:
+    """Minus the estimate, its limits exchanged."""
+    value, low, high = (None if x is None else -x for x in (estimate.value, estimate.ci_high, estimate.ci_low))
+    return replace(estimate, value=value, ci_low=low, ci_high=high)
+
+
 def scaled(estimate: Estimate, factor: float) -> Estimate:
     """`factor` > 0 times the estimate, with its error and limits."""
     numbers = {name: getattr(estimate, name) for name in ("value", "stderr", "ci_low", "ci_high")}

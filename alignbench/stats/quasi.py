@@ -26,7 +26,7 @@ TIED = 60.0
 Weights of 1 and 7.4, three β, 150 to 1,000 draws a prompt, 60 to 250 carriers: KL(p‖π) covered 93 to 98 %, TV 93 to
 96 %, KL(π‖p) 93 to 98 %."""
 OFTEN = 5
-PARTS = ("acceptance", "tv_bound", "tv", "kl_target", "kl_reverse", "js", "kl_base")
+PARTS = ("acceptance", "tv_bound", "tv", "kl_target", "kl_reverse", "js", "kl_base", "kl_target_vs_base")
 
 BY_SHARES = ("tv_bound", "tv", "js")
 NEAR_ZERO = ("kl_target", "kl_reverse", "js")  # squares of a distance near 0
@@ -34,10 +34,11 @@ TOP = discrete.TOP | {"acceptance": 1.0, "tv_bound": 1.0}
 
 
 def exact(weights: Array, beta: float, masses: Array | None = None, log_base: Array | None = None) -> Array:
-    """(7,) `PARTS` from weights P/q (n,) and the masses under q of what has them (default: equal).
+    """(8,) `PARTS` from weights P/q (n,) and the masses under q of what has them (default: equal).
 
     With m = min(w, β): Z_β/β; 1 − Z_β/Z; E(w/Z − m/Z_β)⁺; E_p log(w/m) + log(Z_β/Z); log(Z/Z_β) − E_π log(w/m);
-    Jensen and Shannon's of w/Z and m/Z_β; E_π log(m·q/a) − log Z_β. `log_base` (n,): log a − log q, 0 by default.
+    Jensen and Shannon's of w/Z and m/Z_β; E_π log(m·q/a) − log Z_β;
+    KL(p‖π) − KL(p‖a) = log Z_β − E_p log(m·q/a). `log_base` (n,): log a − log q, 0 by default.
     """
     q = np.full(weights.size, 1 / weights.size) if masses is None else masses
     m = np.minimum(weights, beta)
@@ -48,8 +49,10 @@ def exact(weights: Array, beta: float, masses: Array | None = None, log_base: Ar
     reverse = np.log(z / z_beta) - (q * m) @ cut / z_beta
     p, pi = weights / z, m / z_beta
     js = q @ (rel_entr(p, (p + pi) / 2) + rel_entr(pi, (p + pi) / 2)) / 2
-    from_base = q @ rel_entr(pi, 1.0 if log_base is None else np.exp(np.where(m > 0, log_base, 0.0)))
-    return np.array([z_beta / beta, 1 - z_beta / z, tv, to_target, reverse, js, from_base])
+    shift = np.zeros(m.shape) if log_base is None else np.where(m > 0, log_base, 0.0)
+    from_base = q @ rel_entr(pi, np.exp(shift))
+    nearer = q @ (p * (shift - np.log(np.where(m > 0, pi, 1.0))))
+    return np.array([z_beta / beta, 1 - z_beta / z, tv, to_target, reverse, js, from_base, nearer])
 
 
 def quasi_rejection(
@@ -58,7 +61,8 @@ def quasi_rejection(
     """`PARTS` of π_β from r = log P − log q (B,) on draws of q, mean over prompts; divergences in nats, others 0 to 1.
 
     acceptance: Z_β/β with Z_β = E_q min(P/q, β). tv = TV(p, π_β) ≤ tv_bound = 1 − Z_β/Z. kl_target = KL(p‖π_β),
-    kl_reverse = KL(π_β‖p), js theirs. kl_base = KL(π_β‖a), with `log_base` (B,) = log a − log q, 0 by default. β is in
+    kl_reverse = KL(π_β‖p), js theirs. kl_base = KL(π_β‖a), with `log_base` (B,) = log a − log q, 0 by default;
+    kl_target_vs_base = KL(p‖π_β) − KL(p‖a). β is in
     units of P/q; a β for each prompt is r − log β_c and a β of 1. Jackknifed, Ẑ with the rest. Raises UsageError unless
     β is above 0.
     """
@@ -76,7 +80,7 @@ def quasi_rejection(
         return {part: Estimate.missing(why, n=n) for part, why in refused.items()}
     offset = np.zeros(n) if log_base is None else np.asarray(log_base, float)
     table = [_of_prompt(r[rows], offset[rows], unit, beta) for rows, unit in strata(prompt, group)]
-    numbers = np.array(table)  # (C, 4, 7)
+    numbers = np.array(table)  # (C, 4, 8)
     worth = p_draws(prompt, r)
     found = {part: replace(_mean(part, numbers[:, :, k], worth), n=n) for k, part in enumerate(PARTS)}
     return {part: Estimate.missing(refused[part], n=n) if refused[part] else e for part, e in found.items()}
@@ -119,7 +123,7 @@ def _weights(r: Array, beta: float) -> tuple[Array, float]:
 
 
 def _of_prompt(r: Array, log_base: Array, unit: Array, beta: float) -> Array:
-    """(4, 7) of each part the value, its variance, and the least and greatest on the path of `tilts`."""
+    """(4, 8) of each part the value, its variance, and the least and greatest on the path of `tilts`."""
     w, limit = _weights(r, beta)
 
     def parts(kept: Array) -> Array:

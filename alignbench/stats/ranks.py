@@ -1,4 +1,4 @@
-"""Which rows of a table are best, by paired differences: ties with the best, ranks with limits, mean ranks, and fronts.
+"""Which rows of a table are best, by paired differences: ties with the best, ranks with limits, and fronts.
 
 Each row is one generator's number, with its value and its delete-a-block jackknife replicates: block g is the same
 draws for all rows, so that the replicates of a difference know what the rows share. Overlap of the rows' own intervals
@@ -110,8 +110,8 @@ def tied(numbers: Numbers) -> Array:
     return np.asarray(known & ~(ahead(numbers) * others <= LEVEL).any(axis=0))
 
 
-def ranks(numbers: Numbers, level: float = LEVEL) -> Ranks:
-    """1 + the rows with a better value, with limits that hold for all rows at once with 1 − `level`.
+def ranks(numbers: Numbers) -> Ranks:
+    """1 + the rows with a better value, with limits that hold for all rows at once with 1 − `LEVEL`.
 
     low = 1 + the rows surely better, high = m − those surely worse, by Holm's procedure over all ordered pairs. Source:
     Mogstad, Romano, Shaikh and Wilhelm, Inference for ranks with applications to mobility across neighbourhoods and
@@ -123,7 +123,7 @@ def ranks(numbers: Numbers, level: float = LEVEL) -> Ranks:
         some = numbers.take(known)
         pairs = ~np.eye(m, dtype=bool)
         sure = np.zeros((m, m), bool)
-        sure[pairs] = holm(ahead(some)[pairs]) <= level
+        sure[pairs] = holm(ahead(some)[pairs]) <= LEVEL
         answer[:, known] = competition_ranks(some.values, some.better), 1 + sure.sum(axis=0), m - sure.sum(axis=1)
     return Ranks(*answer)
 
@@ -132,29 +132,6 @@ def competition_ranks(values: Array, better: str = "lower") -> Array:
     """(m,) 1 + how many values are better: equal values share the best of their ranks, and the next one is skipped."""
     signed = _signed(values, better)
     return np.asarray(1 + (signed[None, :] < signed[:, None]).sum(axis=1))
-
-
-def midranks(values: Array, better: str = "lower") -> Array:
-    """(m,) ranks from 1, 1 the best; equal values share the mean of their ranks."""
-    signed = _signed(values, better)
-    below, upto = (signed[None, :] < signed[:, None]).sum(axis=1), (signed[None, :] <= signed[:, None]).sum(axis=1)
-    return np.asarray((below + 1 + upto) / 2)
-
-
-def borda(tasks: Sequence[Numbers], level: float = LEVEL) -> Ranks:
-    """Mean over tasks of the mid-rank among the rows that no task misses, lower is better, with simultaneous limits.
-
-    Row i is one generator in all tasks; it is unranked where a task has no number of it. m minus its mean rank is what
-    Borda counts: the mean number of rows that it is ahead of, ties halved. Limits are the means of the tasks', each at
-    `level` over the number of tasks. Source: de Borda, Mémoire sur les élections au scrutin (1781).
-    """
-    complete = np.flatnonzero(~np.isnan([n.values for n in tasks]).any(axis=0))
-    answer = np.full((3, tasks[0].values.size), np.nan)
-    found = [ranks(n.take(complete), level / len(tasks)) for n in tasks]
-    middle = [midranks(n.values[complete], n.better) for n in tasks]
-    limits = np.mean([(r.low, r.high) for r in found], axis=0)
-    answer[:, complete] = np.mean(middle, axis=0), *limits
-    return Ranks(*answer)
 
 
 def pareto(values: Array, better: Sequence[str]) -> Array:

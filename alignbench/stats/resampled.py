@@ -43,7 +43,7 @@ from alignbench.stats.weights import (
 )
 from alignbench.types import Array, Estimate
 
-PARTS = ("kl_target", "tv", "js", "kl_reverse", "kl_base")
+PARTS = ("kl_target", "tv", "js", "kl_reverse", "kl_base", "kl_target_vs_base")
 BOUNDED = ("kl_target", "tv", "js")
 BY_SHARES = ("tv", "js")
 SCALES: Mapping[str, Callable[[Estimate], Estimate]] = {
@@ -52,6 +52,7 @@ SCALES: Mapping[str, Callable[[Estimate], Estimate]] = {
     "tv": on_logit_scale,
     "js": lambda e: on_logit_scale(e, TOP["js"]),
     "kl_base": on_root_scale,
+    "kl_target_vs_base": lambda e: e,
 }
 """Where the error of each is even: the distances from p are spreads of the weights, known to a factor. 2 · 128 Gaussian
 scores of standard deviation 0.3, n = 2: KL(p‖π) covered 92 % on the root scale and 94 % on the log scale."""
@@ -92,7 +93,8 @@ def divergences(
 ) -> dict[str, Estimate]:  # fmt: skip
     """`PARTS` in nats (TV: 0 to 1), mean over prompts, from r = log P − log q (B,) on draws of q; jackknife.
 
-    kl_target = KL(p‖π), kl_reverse = KL(π‖p), kl_base = KL(π‖a) with `log_base` (B,) = log a − log q, 0 by default.
+    kl_target = KL(p‖π), kl_reverse = KL(π‖p), kl_base = KL(π‖a) with `log_base` (B,) = log a − log q, 0 by default;
+    kl_target_vs_base = KL(p‖π) − KL(p‖a).
     `bound` (B,): the largest r of any draw of its prompt, where it is known. Limits allow for weights that were hardly
     or never drawn. Where one is refused, KL(p‖π), TV and JS keep their upper bounds.
     """
@@ -117,7 +119,7 @@ def divergences(
 def _allowing(answer: Estimate, by: unseen.Moves, part: str) -> Estimate:
     """The estimate with limits that allow for these moves, inside what it can be."""
     wider = unseen.widened(answer, by, unseen.SETTLED * TOP.get(part, 1.0))
-    return inside(wider, (0.0, TOP.get(part, np.inf)))
+    return wider if part == "kl_target_vs_base" else inside(wider, (0.0, TOP.get(part, np.inf)))
 
 
 def _of_counts(k: int, r: Array, offset: Array, n: int) -> unseen.Change:
@@ -156,7 +158,7 @@ def _of_prompt(r: Array, offset: Array, unit: Array, n: int) -> list[_Part]:
     influence = rest - rest.mean(axis=1, keepdims=True)
     found = [_Part(value[k], variance[k], np.nan, np.nan, influence[k]) for k in range(len(PARTS))]
     if len(values) == 2:
-        for k in range(len(PARTS) - int(offset.any())):  # log a − log q varies within a cell
+        for k in range(len(PARTS) - 2 * int(offset.any())):  # log a − log q varies within a cell
             found[k] = _Part(*of_two_cells(_form(k, values, n), code == 1, unit), influence[k])
     return found
 
@@ -166,7 +168,7 @@ def _form(k: int, values: Array, n: int) -> Callable[[Array], Array]:
 
 
 def _of_cells(counts: Array, offsets: Array, values: Array, n: int) -> Array:
-    """(5, …) `PARTS` of a prompt whose draws of q fall in cells of log-weight `values` (K,), `counts` (…, K) in each.
+    """(6, …) `PARTS` of a prompt whose draws of q fall in cells of log-weight `values` (K,), `counts` (…, K) in each.
 
     `offsets` (…, K): the sums of log a − log q in each cell.
     """
@@ -174,7 +176,10 @@ def _of_cells(counts: Array, offsets: Array, values: Array, n: int) -> Array:
     pi = law(q, values, n)
     shift = np.divide(offsets, counts, out=np.zeros(counts.shape), where=counts > 0)
     from_base = discrete.kl(pi, q) - (pi * shift).sum(axis=-1)
-    return np.stack([discrete.kl(p, pi), discrete.tv(p, pi), discrete.js(p, pi), discrete.kl(pi, p), from_base])
+    to_base = discrete.kl(p, q) - (p * shift).sum(axis=-1)
+    to_target = discrete.kl(p, pi)
+    distances = discrete.tv(p, pi), discrete.js(p, pi), discrete.kl(pi, p)
+    return np.stack([to_target, *distances, from_base, to_target - to_base])
 
 
 def _mean(part: str, table: list[_Part], worth: Array, n: int) -> Estimate:

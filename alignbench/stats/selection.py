@@ -21,6 +21,7 @@ from alignbench.stats.intervals import (
     folded,
     hull,
     independent,
+    minus,
     monotone,
     mover,
     normal,
@@ -59,10 +60,12 @@ FORMS: Mapping[str, Callable[[Laws], Array]] = {
     "kl_reverse": lambda on: discrete.kl(on.pi, on.p),
     "kl_reverse_within": lambda on: discrete.kl(on.within, on.p),
     "kl_base": lambda on: discrete.kl(on.pi, on.base),
+    "kl_target_vs_base": lambda on: discrete.kl(on.p, on.pi) - discrete.kl(on.p, on.base),
     "tv": lambda on: discrete.tv(on.p, on.pi),
     "js": lambda on: discrete.js(on.p, on.pi),
 }
 PARTS = tuple(FORMS)
+PLAIN = ("tv", "kl_base", "kl_target_vs_base")  # limits are not set on the root scale
 
 
 def selected(masses: Array, values: Array, selection: Selection) -> Array:
@@ -102,6 +105,7 @@ def divergences(
 ) -> dict[str, Estimate]:  # fmt: skip
     """All of `PARTS` for a law that selects, in nats (TV: 0 to 1), from `r` (B,) on draws of the base alone.
 
+    kl_target_vs_base = KL(p‖π) − KL(p‖a).
     `rank` (B,): what best-of-n keeps the largest of; None: r. `bound` (B,): the largest r of any draw of its prompt,
     where it is known.
     """
@@ -120,8 +124,13 @@ def divergences(
     if rank is not None:  # p has no part in it
         answer["kl_base"] = _by_cells("kl_base", drawn._replace(r=np.zeros(r.size)), selection)
         low = lower_rank(prompt, by, selection.n)
-        answer |= {part: _with_lower_rank(answer[part], low) for part in ("kl_target", "kl_target_within")}
+        answer |= {
+            part: _with_lower_rank(answer[part], low) for part in ("kl_target", "kl_target_within", "kl_target_vs_base")
+        }
     if selection.n == 1:
+        answer["kl_target_vs_base"] = Estimate(
+            0.0, 0.0, 0.0, 0.0, n=r.size, note="exact by construction: the base itself"
+        )
         answer["kl_base"] = Estimate(0.0, 0.0, 0.0, 0.0, n=r.size, note="exact by construction: one draw of the base")
     elif not ties(prompt, by):
         few = too_few_to_tie(prompt)
@@ -159,7 +168,8 @@ def _exactly_p(prompt: Array, r: Array, group: Array | None, bound: Array | None
     n = np.size(r)
     zero = Estimate(0.0, 0.0, 0.0, 0.0, n=n, note="exact by construction: what is kept is a draw of p")
     base = Sample(np.asarray(prompt), np.zeros(n), np.asarray(r, float), np.zeros(n), group, bound=bound)
-    return dict.fromkeys(PARTS, zero) | {"kl_base": _kl_from_base(base)}
+    from_base = _kl_from_base(base)
+    return dict.fromkeys(PARTS, zero) | {"kl_base": from_base, "kl_target_vs_base": minus(from_base)}
 
 
 def _kl_from_base(base: Sample) -> Estimate:
@@ -249,7 +259,7 @@ def _by_cells(part: str, drawn: Drawn, selection: Selection) -> Estimate:
         low, high = mover(values, np.minimum(lows, values), np.maximum(highs, values))
         answer = replace(answer, ci_low=low, ci_high=high)
     else:
-        answer = hull(answer if part in ("tv", "kl_base") else on_root_scale(answer), values, lows, highs)
+        answer = hull(answer if part in PLAIN else on_root_scale(answer), values, lows, highs)
     if np.isfinite(values).all() and not is_boolean(prompt, r):
         by_unseen = unseen.moves(prompt, r, bound, _of_counts(FORMS[part], r, by, selection))
         answer = unseen.widened(answer, by_unseen, unseen.SETTLED * TOP.get(part, 1.0))
@@ -349,14 +359,26 @@ def minus_log_success(n: int) -> Transform:
     return lambda z: np.asarray(-np.log1p(-((1 - np.asarray(z)) ** n)))
 
 
+def log_share_of_success(n: int) -> Transform:
+    """Z ↦ log Z − log(1 − (1 − Z)^n) in nats: KL(p‖best-of-n) − KL(p‖a) for a boolean target; −log n at Z = 0."""
+
+    def transform(z: Array) -> Array:
+        some = np.maximum(np.asarray(z, float), 1e-300)
+        return np.asarray(np.log(some) - np.log(-np.expm1(n * np.log1p(-some))))
+
+    return transform
+
+
 def _boolean(prompt: Array, hit: Array, n: int, group: Array | None) -> dict[str, Estimate]:
     """KL(p‖π_n) = −log s and TV = 1 − s, s = 1 − (1 − Z)^n: monotone in Z, so Wilson's limits carry over."""
     r = np.where(hit, 0.0, -np.inf)
     with np.errstate(divide="ignore"):
         kl = monotone(prompt, hit, minus_log_success(n), group)
+        nearer = monotone(prompt, hit, log_share_of_success(n), group)
     zero = Estimate(0.0, 0.0, 0.0, 0.0, n=hit.size, note=WITHIN)
     return {
         "kl_target": _gated(kl, prompt, r, LOGS).noted("closed form from base draws"),
+        "kl_target_vs_base": _gated(nearer, prompt, r, LOGS).noted("closed form from base draws"),
         "tv": replace(monotone(prompt, hit, miss(n), group), ess=float(hit.sum()), note="closed form from base draws"),
         "kl_target_within": zero,
         "kl_reverse_within": zero,

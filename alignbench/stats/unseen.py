@@ -173,6 +173,17 @@ def of_kl(gap: Array) -> Change:
     return change
 
 
+def of_mean(values: Array) -> Change:
+    """Changes of E_p of `values` (B,); a class never drawn has those of the one below it."""
+
+    def change(rows: Array, at: Classes) -> Array:
+        p, mine = at.weight, np.where(at.weight > 0, values[rows], 0.0)
+        mean, above = float(p @ mine), float(p[at.top] @ mine[at.top] / p[at.top].sum())
+        return np.asarray((mean + (at.times - 1) @ (p * mine) + at.above * above) / (1 + at.added) - mean)
+
+    return change
+
+
 def of_share(top: float) -> Change:
     """Changes of an average under p of what lies between 0 and `top`: at most those of what is elsewhere."""
     return lambda rows, at: top * np.abs(at.added) / (1 + at.added)

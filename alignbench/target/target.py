@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from alignbench.errors import InfeasibleTarget, UsageError, did_you_mean
+from alignbench.stats.bins import BINS, edges, p_shares
 from alignbench.stats.moments import Moment, fit_lambda, tilted_moments
 from alignbench.target.constraint import Constraint
 from alignbench.types import Array, Draws, Feature, Fit, Wanted
@@ -82,6 +83,11 @@ class Target:
     def needs_fit(self) -> bool:
         """Whether p has moments, so that λ must be fitted."""
         return bool(self._moments)
+
+    @property
+    def binned(self) -> tuple[str, ...]:
+        """The features whose number, and not only whether it is 1, P depends on."""
+        return tuple(dict.fromkeys(c.feature for c in self.constraints if c.kind in ("moment", "reward")))
 
     @property
     def per_prompt(self) -> bool:
@@ -229,7 +235,7 @@ class Target:
         if not self.needs_fit:
             none = np.zeros((1, 0))
             bound = self.log_bound(count)
-            return replace(self, fit=Fit(self.wanted(), none, none, log_bound=bound))
+            return replace(self, fit=Fit(self.wanted(), none, none, log_bound=bound, bins=self._bins(features, prompt)))
         log_weight = self._log_weight(features, prompt)
         self._check_categories_occur(features, np.isfinite(log_weight))
         names = self._asked_moments()
@@ -240,7 +246,16 @@ class Target:
             self.moments(heldout_features), solved.log_ratio(heldout_features, heldout_prompt), heldout_prompt,
             self.moment_names, None if bound is None else bound[heldout_prompt],
         )  # fmt: skip
-        return replace(self, fit=Fit(self.wanted(), lam, error, heldout=off, log_bound=bound))
+        bins = solved._bins(features, prompt)
+        return replace(self, fit=Fit(self.wanted(), lam, error, heldout=off, log_bound=bound, bins=bins))
+
+    def _bins(self, features: Mapping[str, Array], prompt: Array) -> dict[str, Array]:
+        """Each asked number's edges: between its values where they are at most `BINS`, else p's quantiles."""
+        names = [name for name in self.binned if len(features.get(name, ()))]
+        if not names:
+            return {}
+        weight = p_shares(prompt, self.log_ratio(features, prompt))
+        return {name: edges(features[name], weight, BINS) for name in names}
 
     def _check_categories_occur(self, features: Mapping[str, Array], allowed: Array) -> None:
         """Raise InfeasibleTarget when a category with a wanted share is on no allowed draw."""

@@ -35,11 +35,12 @@ def exact_values(
     if law is None:
         return None
     assert draws.log_prob is not None
-    divergences, moments = [], []
+    divergences, moments, asked = [], [], _asked_values(target, features)
     for number in range(len(prompts)):
         rows = draws.prompt == number
         pi = law(rows)
         divergences.append(_divergences(draws.log_prob[rows], ratio[rows], pi))
+        divergences[-1] |= _parts_of_kl(draws.log_prob[rows], ratio[rows], pi, asked[rows])
         moments.append(_moments(target, {name: values[rows] for name, values in features.items()}, pi))
     return _mean(divergences) | _reached(target, _mean(moments))
 
@@ -135,9 +136,42 @@ def _divergences(log_base: Array, ratio: Array, pi: Array) -> dict[str, float]:
         "divergence.tv": float(discrete.tv(p, pi)),
         "divergence.js": float(discrete.js(p, pi)),
         "divergence.log_z": float(np.log(weighted.sum())),
+        "divergence.mass_kept": float(p[pi > 0].sum()),
         "satisfaction.always": float(satisfied),
         "entropy.sequence": float(-discrete.times(pi, np.log(np.where(pi > 0, pi, 1.0))).sum()),
         "win_rate": float(pi @ _beaten(a, ratio)),
+    }
+
+
+def _asked_values(target: Target, features: Mapping[str, Array]) -> Array:
+    """(B,) a number for each joint value of what the target asks about."""
+    columns = []
+    for name in target.feature_names:
+        values = np.asarray(features[name], float)
+        if name in target.categories:
+            shares = (c.shares for c in target.constraints if c.feature == name)
+            known = [target.categories[name].index(category) for listed in shares for category in listed]
+            values = np.where(np.isin(values, known), values, -1.0)
+        elif name not in target.binned:
+            values = values == 1
+        columns.append(cells(values)[1])
+    table = np.stack(columns, axis=1) if columns else np.zeros((len(next(iter(features.values()), ())), 1))
+    return np.asarray(np.unique(table, axis=0, return_inverse=True)[1].reshape(-1))
+
+
+def _parts_of_kl(log_base: Array, ratio: Array, pi: Array, asked: Array) -> dict[str, float]:
+    """The chain rule's parts of KL(p‖π), each summed for itself, and how much more they are than the base's."""
+    a = np.exp(log_base)
+    p = discrete.normalised(log_base + ratio)
+    of_p, of_pi, of_a = (np.bincount(asked, law) for law in (p, pi, a))
+    gap, of_base = (float(discrete.kl(of_p, law)) for law in (of_pi, of_a))
+    within = [float(discrete.kl(p[asked == k] / of_p[k], pi[asked == k] / of_pi[k])) if of_pi[k] > 0 else np.inf
+              for k in np.flatnonzero(of_p > 0)]  # fmt: skip
+    return {
+        "divergence.kl_asked": gap,
+        "divergence.kl_collateral": float(discrete.times(of_p[of_p > 0], np.array(within)).sum()),
+        "divergence.kl_target_vs_base": float(discrete.kl(p, pi) - discrete.kl(p, a)),
+        "divergence.kl_asked_vs_base": gap - of_base,
     }
 
 

@@ -12,8 +12,8 @@ validate`. To add a key, give it a field with a description in `keys`, let `read
 in `Task.hash` if numbers depend on it.
 """
 
-from alignbench.task.finding import all_tasks, builtin_folder, find_tasks, headline, task_files
+from alignbench.task.finding import all_tasks, builtin_folder, find_tasks, headline, tags, task_files
 from alignbench.task.reader import load_task
 from alignbench.task.task import Task
 
-__all__ = ["Task", "all_tasks", "builtin_folder", "find_tasks", "headline", "load_task", "task_files"]
+__all__ = ["Task", "all_tasks", "builtin_folder", "find_tasks", "headline", "load_task", "tags", "task_files"]

@@ -44,8 +44,17 @@ def headline(path: Path) -> tuple[str, str]:
     return str(data.get("name", path.stem)), " ".join(str(data.get("summary", "")).split())
 
 
+def tags(path: Path) -> tuple[str, ...]:
+    """The tags of the task in a file; none of a broken one."""
+    try:
+        found = read(path).data.get("tags")
+    except TaskError:
+        return ()
+    return tuple(map(str, found)) if isinstance(found, list) else ()
+
+
 def find_tasks(words: str, include_path: Sequence[Path] = ()) -> tuple[Task, ...]:
-    """The tasks that `words` means: a name, a path to a YAML file, or a pattern such as ``lexical_*``.
+    """The tasks that `words` means: a name, a path to a YAML file, a pattern such as ``lexical_*``, or a tag.
 
     Raises UnknownName with the closest match.
     """
@@ -58,8 +67,9 @@ def task_files(words: str, include_path: Sequence[Path] = ()) -> tuple[Path, ...
         return (Path(words),)
     known = all_tasks(include_path)
     names = [name for name in known if fnmatchcase(name, words)]
+    names = names or [name for name, path in known.items() if words in tags(path)]
     if not names:
-        raise unknown("task", words, known)
+        raise unknown("task", words, {*known, *(tag for path in known.values() for tag in tags(path))})
     return tuple(known[name] for name in names)
 
 

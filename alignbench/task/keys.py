@@ -109,6 +109,9 @@ class TaskFile(Strict):
     name: Name = Field(description="What the task is called: letters, digits, _, . and -; its file is named after it.")
     version: int = Field(ge=1, description="Raised whenever the task comes to mean something else.")
     summary: str = Field(min_length=1, description="What is asked, in a sentence or two.")
+    tags: list[Name] = Field(
+        default_factory=list, description="Groups that the task is in: --tasks TAG means them all."
+    )
     prompts: Annotated[Any, WithJsonSchema(_PROMPTS)] = Field(
         description="What generators continue: a list of texts, no two alike, or a dataset."
     )

@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from paired_world import ASKED, BETTER, PairedWorld, kl_alone, records
 
 from alignbench.reports.table.pairs import difference, numbers
-from alignbench.stats.ranks import borda, ranks, tied
+from alignbench.stats.ranks import ranks, tied
 
 WORLDS = {
     "4 generators, 3 × 64": ({"seed": 1}, 64),
@@ -44,25 +44,17 @@ def counts(world, name, seed, each):
     return {key: np.mean(v) for key, v in told.items()} | {
         "best tied": tied(table)[true_rank.argmin()], "tied": tied(table).sum(),
         "all ranks": ((found.low <= true_rank) & (true_rank <= found.high)).all(),
-        "rank width": np.mean(found.high - found.low), "numbers": table,
+        "rank width": np.mean(found.high - found.low),
     }  # fmt: skip
 
 
 def main(seeds):
     for title, (options, each) in WORLDS.items():
-        world, by_task = PairedWorld(**options), []
+        world = PairedWorld(**options)
         for name in ASKED:
             runs = [counts(world, name, seed, each) for seed in range(seeds)]
-            by_task.append([run.pop("numbers") for run in runs])
             means = {key: np.mean([run[key] for run in runs]) for key in runs[0]}
             print(f"{title:24} {name:11}", " ".join(f"{key} {value:.3f}" for key, value in means.items()), flush=True)
-        held = 0
-        order = [(-1 if BETTER[n] == "higher" else 1) * world.truth()[n] for n in ASKED]
-        exact = np.mean([v.argsort().argsort() + 1 for v in order], axis=0)
-        for tasks in zip(*by_task, strict=True):
-            found = borda(tasks)
-            held += bool(((found.low <= exact) & (exact <= found.high)).all())
-        print(f"{title:24} Borda: all mean ranks covered in {held / seeds:.3f}", flush=True)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 from models import tiny_gpt2 as save_gpt2
 
+from alignbench.cli import words as cli_words
 from alignbench.generators.law import Law
 from alignbench.scoring.bench import Bench
 
@@ -75,7 +76,7 @@ def refused(said, line, code=2):
 def test_a_run_prints_and_writes_a_leaderboard(command):
     said = command(*BOTH)
     assert said.code == 0 and said.err == ""
-    assert "little v1 · base exact" in said.out and "rejection:cap=256" in said.out and "exact (base)" in said.out
+    assert "little · exact · 2 prompts" in said.out and "rejection:cap=256" in said.out and "── base ──" in said.out
     names = files()
     assert {f"leaderboard.{e}" for e in ("csv", "md", "html", "tex", "json")} <= set(names)
     for folder in ("exact", "exact+rejection_cap=256", "exact+best_of_n_n=3"):
@@ -223,7 +224,7 @@ def test_score_recomputes_the_same_rows_without_a_model(command, monkeypatch):
     monkeypatch.setattr(Law, "sample", _never)
     monkeypatch.setattr(Law, "log_prob", _never)
     said = command("score", "out")
-    assert said.code == 0 and "exact (base)" in said.out
+    assert said.code == 0 and "── base ──" in said.out
     same(table(), before)
 
 
@@ -270,7 +271,7 @@ def test_a_cap_that_keeps_nothing_of_a_prompt_is_a_failure_of_that_row_alone(com
         "every one of 24 draws of prompt 'rain' used up its 3 proposals; raise the cap (of sir: n) or ask for less"
         in said.err
     )
-    assert "exact (base)" in said.out and "nan" not in said.out.lower()
+    assert "── base ──" in said.out and "nan" not in said.out.lower()
 
 
 def test_ls_and_validate_and_version(command, task):
@@ -299,7 +300,7 @@ def test_a_run_file_and_the_file_that_a_run_leaves(command):
     Path("run.yaml").write_text("model: exact\naligner: rejection\ntasks: little.yaml\nseed: [0, 1]\nbatch_size: 7\n")
     said = command("run", "--config", "run.yaml", "--output_path", "out")
     assert said.code == 0, said.err
-    assert "seed 0" not in said.out and "|seeds:0,1|" in said.out
+    assert "seed 0" not in said.out and "|seeds:0,1|" in command("leaderboard", "out", "--full").out
     [saved] = Path("out").glob("config_*.yaml")
     before = table()
     again = command("run", "--config", saved)
@@ -329,7 +330,7 @@ def test_the_environment_is_read_and_a_misspelt_variable_is_told(command, monkey
 
 def test_a_glob_without_a_match_beside_a_good_model(command):
     said = command(*BASIC, "--model", "hf:pretrained=ckpts/step-*")
-    assert said.code == 2 and len(said.err.splitlines()) == 1 and "exact (base)" in said.out
+    assert said.code == 2 and len(said.err.splitlines()) == 1 and "── base ──" in said.out
     assert "ckpts/step-*: matches nothing" in said.err
 
 
@@ -550,7 +551,7 @@ def test_a_black_box_plug_in_has_dashes_with_reasons_and_bounds(command):
     assert "coin" in command("ls", "generators", "--include_path", ".").out
     mine = table()[table().generator == "coin"]
     kl = mine[mine.metric == "divergence"]
-    of_p = ["kl_target", "kl_reverse", "tv", "log_z"]  # what its features tell, and what asks the base alone
+    of_p = ["kl_target", "kl_reverse", "tv", "log_z", "kl_asked", "kl_asked_vs_base"]  # by features, or of the base
     rest = kl[~kl.part.isin(of_p)]
     assert rest.value.isna().all() and rest.ci_low.isna().all() and rest.ci_high.isna().all() and len(rest)
     assert all("tokens are not the base's" in note for note in rest.note)
@@ -729,3 +730,55 @@ def test_schema_prints_a_json_schema(command, what, key):
 
 def test_schema_of_something_else(command):
     refused(command("schema", "tsk"), "unknown kind of file 'tsk'. Did you mean 'task'?")
+
+
+def test_rows_have_names_and_aligners_tasks(command, task):
+    """`name=` is what a row is called, `tasks=` where an aligner is run; the run file that is left says both."""
+    Path("other.yaml").write_text(TASK.replace("name: little", "name: other"))
+    said = command(*BASIC, "--tasks", "other.yaml", "--aligner", "best_of_n:n=3,name=best", "--aligner",
+                   "rejection:tasks=oth*", "--model_args", "name=world")  # fmt: skip
+    assert said.code == 0, said.err
+    rows = pd.read_csv("out/leaderboard.csv", keep_default_na=False)
+    found = set(zip(rows.task, rows.generator, rows.aligner, strict=True)) - {
+        ("little", "draws of p", ""),
+        ("other", "draws of p", ""),
+    }
+    assert found == {(t, "world", a) for t, a in [("little", ""), ("little", "best"), ("other", ""), ("other", "best"),
+                                                  ("other", "rejection:cap=256")]}  # fmt: skip
+    [saved] = Path("out").glob("config_*.yaml")
+    again = command("run", "--config", saved)
+    assert again.code == 0 and "nothing was drawn" in again.err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--aligner", "rejection:tasks=litle"], "Did you mean 'little'?"),
+        (["--aligner", "rejection:name=a", "--aligner", "best_of_n:n=2,name=a"], "two aligners are called 'a'"),
+        (["--aligner", "rejection:name="], "is what its row is called"),
+        (["--model_args", "tasks=little"], "tasks= is for aligners"),
+    ],
+)
+def test_names_and_tasks_that_mean_nothing(command, words, said):
+    refused(command(*BASIC, *words), said)
+
+
+def test_a_task_is_shown_to_copy(command, task):
+    assert command("show", "little.yaml").out == TASK
+    refused(command("show", "exact"), "stands for 5 tasks")
+    refused(command("show", "exact_ngrm"), "Did you mean 'exact_ngram'?")
+    assert command("validate", "quick").out.count(": ok") == 3
+
+
+def test_a_model_that_is_no_generator_is_one_of_the_hub(command):
+    refused(command("run", "--model", "gpt2", "--tasks", "little.yaml"), "--model hf:pretrained=gpt2")
+
+
+def test_without_a_terminal_long_work_says_how_far_it_is(capsys, monkeypatch):
+    clock = iter([0.0, 10.0, 31.0, 40.0, 62.0])
+    monkeypatch.setattr(cli_words.time, "monotonic", lambda: next(clock))
+    with cli_words.progress("little: best_of_n", 400) as advance:
+        for _ in range(4):
+            advance(50)
+    told = [f"alignbench: little: best_of_n: {said} left" for said in ("100 of 400, 1:33", "200 of 400, 1:02")]
+    assert capsys.readouterr().err.splitlines() == told

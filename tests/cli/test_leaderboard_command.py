@@ -47,8 +47,19 @@ def test_tables_and_the_suite_are_printed(command, runs):
     said = command("leaderboard", runs)
     assert said.code == 0
     assert said.err == f"alignbench: people, words: {ASSUMED}\n"
-    for words in ("words v1 · base m", "people v1 · base m", "suite · base m · 2 tasks", "1 [1, 2]", "m (base)"):
+    for words in ("words · m", "people · m", "suite · base m · 2 tasks", "── base ──", "better"):
         assert words in said.out
+    full = command("leaderboard", runs, "--full").out
+    for words in ("words v1 · base m", "people v1 · base m", "suite · base m · 2 tasks", "1 [1, 2]", "m (base)"):
+        assert words in full
+
+
+def test_rows_have_names_and_a_number(command, runs):
+    named = command("leaderboard", runs, "--rename", "reject*=exact sampler", "--rows", "1").out
+    assert "exact sampler" in named and "rejection" not in named and "── base ──" in named
+    refused(command("leaderboard", runs, "--rename", "rejection"), 2, "give OLD=NEW")
+    refused(command("leaderboard", runs, "--rename", "*=one"), 2, "two rows would be called 'one'")
+    refused(command("leaderboard", runs, "--rows", "0"), 2, "give 1 or more")
     assert list(Path().glob("leaderboard.*")) == []
 
 
@@ -56,8 +67,8 @@ def test_a_metric_may_be_called_as_its_column_is_headed(command, runs):
     """Planted: --sort kl_target was taken and --metrics kl_target refused."""
     said = command("leaderboard", runs, "--tasks", "words", "--metrics", "kl_target", "--format", "json")
     assert said.code == 0 and [c["key"] for c in json.loads(said.out)["tables"][0]["columns"]] == [
-        "divergence.kl_target"
-    ]
+        "verdict", "divergence.kl_target",
+    ]  # fmt: skip
 
 
 def test_options_choose(command, runs):
@@ -65,8 +76,8 @@ def test_options_choose(command, runs):
                    "--baseline", "top_k:k=3", "--format", "json")  # fmt: skip
     [table] = json.loads(said.out)["tables"][:1]
     assert said.code == 0 and table["task"] == "words"
-    assert [c["label"] for c in table["columns"]] == ["perplexity", "Δ"]
-    assert table["rows"][-2]["label"] == "top_k:k=3 (baseline)" and table["rows"][-2]["mark"] == "baseline"
+    assert [c["label"] for c in table["columns"]] == ["vs base", "perplexity", "Δ"]
+    assert [row["label"] for row in table["rows"] if row["mark"] == "baseline"] == ["top_k:k=3 (baseline)"]
 
 
 @pytest.mark.parametrize(
@@ -90,7 +101,7 @@ def test_what_is_missing_is_told_and_the_rest_is_made(command, runs):
     refused(command("leaderboard", runs / "nowhere"), 1, "nowhere", "does not exist")
     refused(command("leaderboard", runs, "--tasks", "word"), 1, "Did you mean 'words'?")
     said = command("leaderboard", runs, "gone", "--tasks", "words,nope", "--out", "there")
-    assert said.code == 1 and "words v1" in said.out and Path("there/leaderboard.tex").is_file()
+    assert said.code == 1 and "words · m" in said.out and Path("there/leaderboard.tex").is_file()
     assert len(said.err.splitlines()) == 3 and ASSUMED in said.err
 
 
@@ -109,7 +120,7 @@ def test_written_files_agree_with_their_rows_until_one_is_edited(command, runs):
     page = Path("there/leaderboard.md")
     page.write_text(page.read_text(encoding="utf-8").replace("0.80", "0.30", 1), encoding="utf-8")
     before = page.read_bytes()
-    refused(command(*options, "--check"), 1, "leaderboard.md: line 8", "0.30", "0.80")
+    refused(command(*options, "--check"), 1, "leaderboard.md: line 7", "0.30", "0.80")
     Path("there/leaderboard.tex").unlink()
     said = command(*options, "--check")
     assert said.code == 1 and len(said.err.splitlines()) == 3 and page.read_bytes() == before

@@ -43,7 +43,7 @@ def test_score_runs_no_script_that_the_folder_names(command, folder):
     [line] = said.err.splitlines()
     assert line == ("alignbench: out/task_little.json: the metric 'evaluate' is left out: it runs code that this file "
                     "names; --trust_remote_code runs it")  # fmt: skip
-    assert "exact (base)" in said.out, "the other metrics are there"
+    assert "── base ──" in said.out, "the other metrics are there"
 
 
 def test_score_runs_it_where_it_is_trusted(command, folder):
@@ -66,7 +66,7 @@ def test_compare_runs_no_script_that_the_folder_names(command, folder):
 def test_a_memory_that_cannot_be_read_is_told(command, folder, text):
     (folder / "task_little.json").write_text(text)
     said = command("score", "out")
-    assert said.code == 1 and "exact (base)" in said.out and not Path("pwned").exists()
+    assert said.code == 1 and "── base ──" in said.out and not Path("pwned").exists()
     assert (
         said.err == "alignbench: out/task_little.json: is not what a run writes: all metrics that apply are measured\n"
     )

@@ -208,7 +208,9 @@ def test_every_field_is_an_option_of_the_command_line_with_its_help():
 
     params = {p.name: p for p in get_command(app).commands["run"].params}
     assert list(OPTIONS) == list(Settings.model_fields)
-    assert {*OPTIONS, "model_args", "config", "dry_run"} == params.keys() - {"help"}
+    assert {*OPTIONS, "model_args", "config", "dry_run", "columns", "most", "rename", "full"} == params.keys() - {
+        "help"
+    }
     assert all(params[name].help == field.description for name, field in Settings.model_fields.items())
     assert all(params[name].multiple == option.many for name, option in OPTIONS.items())
 

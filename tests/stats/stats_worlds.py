@@ -44,6 +44,7 @@ class World:
         law = self.g if law is None else law
         exact = {
             "kl_target": discrete.kl(self.p, law),
+            "kl_target_vs_base": discrete.kl(self.p, law) - discrete.kl(self.p, self.a),
             "kl_target_within": discrete.kl(self.p, self.inside(law)),
             "kl_reverse": discrete.kl(law, self.p),
             "kl_reverse_within": discrete.kl(self.inside(law), self.p),

@@ -32,6 +32,7 @@ def measured(world, each, seed):
     ref, own = world.draw(world.a, each, rng), world.draw(world.g, each, rng)
     answer = {
         "kl_target": d.kl_target(ref),
+        "kl_target_vs_base": d.kl_target_vs_base(ref),
         "kl_reverse": d.kl_reverse(own, ref),
         "js": o.js(own, ref),
         "kl_base": d.kl_base(own.prompt, own.log_gen - own.log_base),

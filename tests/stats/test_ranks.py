@@ -9,10 +9,8 @@ from scipy.special import ndtr
 from alignbench.stats.ranks import (
     Numbers,
     ahead,
-    borda,
     competition_ranks,
     jackknife_error,
-    midranks,
     pareto,
     ranks,
     tied,
@@ -105,10 +103,9 @@ def test_what_rows_share_cancels():
     assert tied(apart).tolist() == [True, True]
 
 
-def test_competition_ranks_and_midranks():
+def test_competition_ranks():
     np.testing.assert_array_equal(competition_ranks([5, 1, 5, 0]), [3, 2, 3, 1])
     np.testing.assert_array_equal(competition_ranks([5, 1, 5, 0], "higher"), [1, 3, 1, 4])
-    np.testing.assert_array_equal(midranks([5, 1, 5, 0]), [3.5, 2, 3.5, 1])
 
 
 def test_the_front_is_what_nothing_dominates():
@@ -116,21 +113,6 @@ def test_the_front_is_what_nothing_dominates():
     assert pareto(values, ("lower", "lower")).tolist() == [True, True, False, False, False, True]
     assert pareto(values, ("lower", "higher")).tolist() == [True, False, False, False, False, True]
     assert pareto(values[:, :1], ("higher",)).tolist() == [False, False, False, True, False, False]
-
-
-def test_borda_is_the_mean_rank_among_the_rows_that_no_task_misses():
-    first, second = known([1, 2, 3, 0]), known([2, 2, 9, NAN])
-    got = borda([first, second])
-    np.testing.assert_array_equal(got.rank, [(1 + 1.5) / 2, (2 + 1.5) / 2, 3, NAN])
-    np.testing.assert_array_equal(got.low, [1, 1.5, 3, NAN])
-    np.testing.assert_array_equal(got.high, [1.5, 2, 3, NAN])
-    assert borda([first]).rank.tolist() == [2, 3, 4, 1]  # planted: ranks of task 1 kept as they were would be these
-
-
-def test_limits_of_a_mean_rank_are_those_of_its_tasks_at_a_share_of_the_level():
-    tasks = [of_draws(noise(seed, 4, 20) + np.arange(4)[:, None] / 2) for seed in range(3)]
-    strict = [ranks(task, 0.05 / 3) for task in tasks]
-    np.testing.assert_allclose(borda(tasks).low, np.mean([r.low for r in strict], axis=0))
 
 
 # --- error rates ------------------------------------------------------------------------------------------------------

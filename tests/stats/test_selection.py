@@ -129,7 +129,8 @@ def test_rejection_is_exact_and_as_far_from_the_base_as_p():
     world = World(seed=2, shares=(0.4, 0.6), tilt=0.7)
     ref = world.draw(world.a, 2000, np.random.default_rng(0))
     answer = divergences(ref.prompt, ref.ratio, Selection("first", 100))
-    assert {answer[part].value for part in PARTS if part != "kl_base"} == {0.0}
+    assert {answer[part].value for part in PARTS if "base" not in part} == {0.0}
+    assert answer["kl_target_vs_base"].value == -answer["kl_base"].value
     assert close(answer["kl_base"], world.truth(world.p)["kl_base"])
     hard = np.where(np.arange(100) < 20, 0.0, -np.inf)
     assert divergences(np.zeros(100, int), hard, Selection("first", 9))["kl_base"].value == pytest.approx(

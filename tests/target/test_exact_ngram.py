@@ -1,4 +1,4 @@
-"""The task whose truth is known: over 20 seeds, estimates lie near the exact values and intervals cover them."""
+"""The task whose truth is known: over 12 seeds, estimates lie near the exact values and intervals cover them."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from alignbench import metrics
 from alignbench.generators.law import Law
 from alignbench.registry import load_plugins
 from alignbench.run import rows as room
+from alignbench.stats.asked import AT_LEAST, AT_MOST, ON_CELLS
 from alignbench.target import Target, truth
 from alignbench.task import find_tasks
 
-SEEDS, DRAWS = 20, 256
+SEEDS, DRAWS = 12, 256
 LISTED = 10_000  # no sample is as large, and no listing smaller
 BASE = "exact:order=2,seed=1"
 ALIGNERS = ("temperature:t=0.7", "best_of_n:n=4", "rejection", "top_p:p=0.9")
@@ -44,7 +45,7 @@ def of_a_listing(patch, kind, name, key):
 
 @pytest.fixture(scope="module")
 def rows():
-    """The rows with a truth of 20 runs; the world is listed once; no metrics without a truth and no replicates."""
+    """The rows with a truth of 12 runs; the world is listed once; no metrics without a truth and no replicates."""
     load_plugins()
     listed, right = lru_cache(truth.enumerate_draws), metrics.measure
     with pytest.MonkeyPatch.context() as patch:
@@ -64,7 +65,8 @@ def rows():
         ]
     table = pd.concat(runs, ignore_index=True)
     table = table[table.exact.notna()].copy()
-    table["finite"] = np.isfinite(table.exact) & np.isfinite(table.value)
+    cells = table.note.str.contains(f"{AT_LEAST}|{AT_MOST}|{ON_CELLS}", regex=True)  # limits, or of cells alone
+    table["finite"] = np.isfinite(table.exact) & np.isfinite(table.value) & ~cells
     rounding = 1e-9
     table["covered"] = (table.ci_low - rounding <= table.exact) & (table.exact <= table.ci_high + rounding)
     table["constant"] = table.finite & (table.stderr.fillna(0) == 0)
@@ -86,10 +88,10 @@ def test_the_task_brings_the_base_that_it_is_asked_on():
 
 
 def test_every_row_of_every_run_is_there(rows):
-    """5 rows × (10 parts of divergence, 2 of satisfaction) × 20 seeds, each with a truth."""
+    """5 rows × (15 parts of divergence, 2 of satisfaction) × 12 seeds, each with a truth."""
     labels = set(rows.aligner)
     assert labels == {"", "temperature:t=0.7", "best_of_n:n=4", "rejection:cap=256", "top_p:p=0.9"}
-    assert (rows.groupby("aligner").size() == SEEDS * 12).all()
+    assert (rows.groupby("aligner").size() == SEEDS * 17).all()
 
 
 def test_estimates_are_within_four_standard_errors(rows):
@@ -101,7 +103,11 @@ def test_estimates_are_within_four_standard_errors(rows):
 def test_what_has_no_spread_is_exactly_right(rows):
     same = rows[rows.constant]
     np.testing.assert_allclose(same.value, same.exact, atol=1e-9)
-    assert set(same.aligner) == {"", "rejection:cap=256"}, "the base is at 0 of itself, rejection at 0 of p"
+    assert set(same.aligner) == {"", "rejection:cap=256", "best_of_n:n=4"}
+    best = same[same.aligner == "best_of_n:n=4"]
+    assert set(best.part) == {"kl_collateral"}, (
+        "the base is at 0 of itself, rejection at 0 of p, best-of-n changes no more"
+    )
 
 
 def test_infinities_are_where_they_are_true(rows):
@@ -116,17 +122,22 @@ def test_infinities_are_where_they_are_true(rows):
 def test_only_what_cannot_be_known_is_refused(rows):
     refused = rows[rows.value.isna()]
     assert (refused.note != "").all()
-    assert set(refused.part) == set(COUNTED)
-    assert set(refused.aligner) == {"best_of_n:n=4", "rejection:cap=256"}
+    refused = refused[refused.part != "mass_kept"]  # of what leaves nothing out
+    assert set(refused.part) == {*COUNTED, "kl_collateral"}
+    unlike = refused[refused.part == "kl_collateral"]
+    assert (unlike.aligner == "top_p:p=0.9").all() and unlike.note.str.contains("∞ − ∞").all()
+    assert set(refused[refused.part != "kl_collateral"].aligner) == {"best_of_n:n=4", "rejection:cap=256"}
     assert refused.ci_low.isna().all()
 
 
 def test_ninety_percent_of_the_intervals_cover(rows):
-    """Overall; and no part so rarely that 95 % could not be its true rate (20 runs: 15 or fewer has p = 0.0003)."""
+    """Overall; and no part so rarely that 95 % could not be its true rate (12 runs: 7 or fewer has p = 0.0002)."""
     table = coverage(rows[~rows.squared])
     assert table["sum"].sum() / table["size"].sum() >= 0.90, table
-    assert (table["size"] == SEEDS).all()
-    assert table["sum"].min() >= 16, table[table["sum"] < 16]
+    assert (table["size"] == SEEDS)[
+        ~table.index.get_level_values("part").isin(["kl_asked", "kl_collateral", "kl_asked_vs_base"])
+    ].all()
+    assert (table["size"] - table["sum"]).max() <= 4, table[table["sum"] < SEEDS - 4]
 
 
 @pytest.mark.parametrize(("aligner", "part"), SQUARED)
@@ -134,7 +145,7 @@ def test_parts_near_their_minimum(rows, aligner, part):
     mine = rows[(rows.aligner == aligner) & (rows.part == part)]
     assert len(mine) == SEEDS
     assert mine.off.max() < 4, mine.loc[mine.off.idxmax()]
-    assert mine.covered.sum() >= 16
+    assert mine.covered.sum() >= SEEDS - 4
 
 
 def test_planted_errors_are_seen(rows):

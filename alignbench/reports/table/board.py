@@ -12,10 +12,13 @@ import pandas as pd
 
 from alignbench.reports.table.numbers import MISSING
 
-ARROWS = {"higher": "↑", "lower": "↓"}
+ARROWS = {"higher": "↑", "lower": "↓", "near": "→ p"}
+"""Which way is better: more, less, or nearer to the number of draws of p."""
 LONGEST = 2000  # characters of a name, a note or a signature that a table shows
-PINNED = ("baseline", "base", "constant", "copy", "ceiling")
+PINNED = ("baseline", "constant", "copy", "ceiling")
 """Marks of rows that are shown below the others, in this order, and neither ranked nor bold."""
+BASE = "base"
+"""Mark of the base's row, which stands and is ranked among the others."""
 
 
 @dataclass(frozen=True)
@@ -68,13 +71,43 @@ class Row:
     generator: str
     aligner: str  # in full, as a user would type it
     label: str  # short, and no other row's of the table
-    mark: str  # one of PINNED, or nothing
+    mark: str  # one of PINNED, BASE, or nothing
     cells: tuple[Cell, ...]
     rank: Cell = NO_RANK  # by the primary metric, with its 95 % limits; empty where pinned
     front: bool = False  # on the Pareto front
     notes: tuple[int, ...] = ()  # of the label: what it says in short
     full: str = ""  # the label with nothing cut: what names the generator in other tables too
     who: tuple[str, ...] = ()  # what tells the rows that it is of from others: see `lines.WHO`
+
+
+@dataclass(frozen=True)
+class Heading:
+    """A column's name and, below it, its unit or goal."""
+
+    name: str
+    below: str = ""
+
+
+@dataclass(frozen=True)
+class BriefRow:
+    """A row's name, its verdict, and its numbers as printed."""
+
+    label: str
+    verdict: str
+    cells: tuple[str, ...]
+    is_base: bool = False
+
+
+@dataclass(frozen=True)
+class Brief:
+    """What a terminal shows of a table."""
+
+    title: str
+    conclusion: str
+    headings: tuple[Heading, ...]
+    rows: tuple[BriefRow, ...]
+    notes: tuple[str, ...]
+    truth: str = ""  # of a world whose truth is known: how many intervals hold it
 
 
 @dataclass(frozen=True)
@@ -95,6 +128,7 @@ class Table:
     signature: str
     legend: tuple[str, ...] = ()  # what its ranks, bold numbers and marks mean, a line each
     rank_notes: tuple[int, ...] = ()  # of the heading of the ranks
+    brief: Brief | None = None  # what a terminal shows of it
 
     @property
     def ranked(self) -> bool:
@@ -104,7 +138,7 @@ class Table:
     @property
     def ranking(self) -> int:
         """How many rows stand before the pinned ones at the end, which are set apart."""
-        return next((i for i in range(len(self.rows), 0, -1) if not self.rows[i - 1].mark), 0)
+        return next((i for i in range(len(self.rows), 0, -1) if self.rows[i - 1].mark not in PINNED), 0)
 
     @property
     def heading(self) -> str:
@@ -129,13 +163,14 @@ class Arrangement:
     primary: Mapping[str, str | None] = field(default_factory=dict)
     baseline: str = ""
     allow_mixed: bool = False
+    rename: Mapping[str, str] = field(default_factory=dict)  # a row's label, or a pattern → what it is called
 
 
 @dataclass(frozen=True)
 class Leaderboard:
     """One table for each task hash, target, base and judge, and the tidy rows that they are a view of.
 
-    `suite` has a table for each base and judge of several tasks: ranks over tasks, and a column of ranks for each.
+    `suite` has a table for each base and judge of several tasks: verdicts counted over tasks, and those of each.
     """
 
     tables: tuple[Table, ...]

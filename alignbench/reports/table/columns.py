@@ -44,7 +44,7 @@ def key_named(name: str, rows: pd.DataFrame) -> str:
     known = {key_of(r) for r in records_of(rows[["metric", "part"]].drop_duplicates())}
     found = [name] if name in known else [key for key in known if label_of(key) == name]
     if len(found) != 1:
-        raise unknown("metric", name, known, "--sort")
+        raise unknown("metric", name, {label_of(key) for key in known}, "--sort")
     return found[0]
 
 

@@ -12,17 +12,22 @@ from alignbench.errors import UsageError, unknown
 from alignbench.reports.formats.markdown import to_markdown
 from alignbench.reports.rows import tidy
 from alignbench.reports.table.board import Arrangement, Cell, Column, Leaderboard, Row, Table, plain_text
+from alignbench.reports.table.brief import brief, gap_of, title_of
 from alignbench.reports.table.cells import Footnotes, cell, common_signature, number, shared_notes
 from alignbench.reports.table.columns import COMPACT, COST, check_metrics, chosen_keys, label_of
 from alignbench.reports.table.deltas import Deltas, deltas_of
 from alignbench.reports.table.groups import Setting, grouped, records_of, remarks_of
-from alignbench.reports.table.lines import Line, in_order, lines_of, pinned
+from alignbench.reports.table.lines import Line, fits, in_order, lines_of, pinned, renamed
 from alignbench.reports.table.seeds import key_of, with_means
-from alignbench.reports.table.standing import NOTHING, Standing, standing_of
+from alignbench.reports.table.standing import NOTHING, Standing, goal_of, near_p, standing_of
 from alignbench.reports.table.suite import Contest, suites
+from alignbench.reports.table.verdict import NOT_TOLD, Verdict, verdicts
+from alignbench.reports.table.verdict import legend as legend_of
 from alignbench.types import PRIMARY
 
 Record = Mapping[str, Any]
+VERDICT = "verdict"
+"""Key of the column of verdicts."""
 
 
 @dataclass(frozen=True)
@@ -50,20 +55,22 @@ def leaderboard(
     primary: Mapping[str, str | None] | None = None,
     baseline: str = "",
     allow_mixed: bool = False,
+    rename: Mapping[str, str] | None = None,
 ) -> Leaderboard:
     """Leaderboards of tidy `rows`: rows of different task hash, target, base or judge never share a table.
 
     `metrics` picks columns by metric or `metric.part`; `primary` maps a task to the column that it is sorted and
     ranked by (default: what `rows.attrs` say under "primary", else divergence.kl_target). `baseline` names a row:
     each cell then has its paired difference to that row's beside it. With `allow_mixed` the versions of a task share
-    a table, in which nothing is ranked. Raises UnknownName where `metrics` or `baseline` is a name that no row bears,
-    and UsageError where `rows` are no table.
+    a table, in which nothing is ranked. `rename` maps labels (or patterns) of rows to what
+    they are called. Raises UnknownName where `metrics` or `baseline` is a name that no row bears, and UsageError where
+    `rows` are no table or two rows would have one name.
     """
     if not isinstance(rows, pd.DataFrame):
         raise UsageError(f"leaderboard: takes the rows that `evaluate` gives, not a {type(rows).__name__}")
     told = rows.attrs.get("primary")
     first = primary if primary is not None else told if isinstance(told, Mapping) else {}
-    return arranged(rows, Arrangement(first, baseline, allow_mixed), metrics)
+    return arranged(rows, Arrangement(first, baseline, allow_mixed, rename or {}), metrics)
 
 
 def arranged(
@@ -74,16 +81,20 @@ def arranged(
     check_metrics(metrics or (), rows)
     groups = grouped(rows, mixed=asked.allow_mixed)
     remarks = remarks_of([(setting, group["base"].iloc[0]) for setting, group in groups.items()])
-    tables, contests, known = list[Table](), list[Contest](), set[str]()
+    tables, contests, known, met = list[Table](), list[Contest](), set[str](), set[str]()
     for (setting, group), remark in zip(groups.items(), remarks, strict=True):
         records = records_of(group)
         primary = asked.primary.get(setting.task) or PRIMARY
         view = _View(metrics, primary, baseline, group["task_hash"].nunique(), judged)
         lines = lines_of(records)
+        met |= {old for old in asked.rename if any(fits(line, old) for line in lines)}
+        lines = renamed(lines, asked.rename)
         known |= {line.label for line in lines}
         lines = pinned(lines, baseline) if baseline else lines
         tables.append(_table(records, lines, view, setting, remark))
-        contests.append(_contest(tables[-1], lines, view, _better(records, view.primary)))
+        contests.append(_contest(tables[-1], lines, view))
+    if tables and (lost := [old for old in asked.rename if old not in met]):
+        raise unknown("row", lost[0], known, "--rename")
     if baseline and tables and not any(row.mark == "baseline" for table in tables for row in table.rows):
         raise unknown("row", baseline, known, "--baseline")
     return _Printable(tuple(tables), rows, suites(contests) if judged else (), asked)
@@ -92,21 +103,27 @@ def arranged(
 def _table(group: Sequence[Record], lines: Sequence[Line], view: _View, setting: Setting, remark: str) -> Table:
     keys = chosen_keys(group, view.metrics, view.primary)
     better = {key: _better(group, key) for key in (*keys, view.primary)}
+    better |= {key: _towards(lines, key) for key in better if near_p(key) and key != view.primary}
     lines = in_order(lines, view.primary, better[view.primary] or "lower")
+    found = verdicts(lines) if view.judged and view.mixed < 2 else []
     footnotes = Footnotes()
     shared = {key: shared_notes([line.records[key] for line in lines if key in line.records]) for key in keys}
     columns = [Column(key, label_of(key), better[key], notes=footnotes.number(shared[key])) for key in keys]
     deltas = deltas_of(lines, keys, view.baseline) if view.judged else Deltas()
     columns = [part for column in columns for part in _with_asides(column, lines, deltas, footnotes)]
-    standing = NOTHING if view.mixed > 1 or not view.judged else standing_of(lines, view.primary, better)
-    context = _Context(shared, standing, deltas, footnotes)
+    worse = {i for i, verdict in enumerate(found) if verdict.word == "worse"}
+    judged = view.judged and view.mixed < 2
+    standing = standing_of(lines, view.primary, better, worse) if judged else NOTHING
+    columns = [*([Column(VERDICT, "vs base")] if _says_something(found) else []), *columns]
+    context = _Context(shared, standing, deltas, footnotes, found)
     rows = [_row(i, line, columns, context) for i, line in enumerate(lines)]
     task, base, base_id, judge = (plain_text(group[0][name]) for name in ("task", "base", "base_id", "judge"))
     version = plain_text(", ".join(dict.fromkeys(r["task_version"] for r in group)))
-    legend = (*_mixed(view.mixed), *standing.legend, *deltas.legend)
+    legend = (*_mixed(view.mixed), *legend_of(found), *standing.legend, *deltas.legend)
     return Table(
         task, version, plain_text(setting.task_hash), plain_text(setting.target_id), base, base_id, judge, remark,
         tuple(columns), tuple(rows), tuple(footnotes.notes), _signature(lines, keys), legend,
+        brief=brief(lines, found, title_of(lines, task, f"{base}{remark}")) if found else None,
     )  # fmt: skip
 
 
@@ -118,12 +135,16 @@ class _Context:
     standing: Standing
     deltas: Deltas
     footnotes: Footnotes
+    verdicts: Sequence[Verdict]
 
 
-def _contest(table: Table, lines: Sequence[Line], view: _View, better: str) -> Contest:
+def _contest(table: Table, lines: Sequence[Line], view: _View) -> Contest:
     """What the suite needs to know of a table; rows of several versions take no part."""
-    found = {x.full: x.records[view.primary] for x in lines if view.primary in x.records and not x.mark}
-    return Contest(table, {} if view.mixed > 1 else found, better)
+    if view.mixed > 1 or not view.judged:
+        return Contest(table, {})
+    told = zip(lines, verdicts(lines), strict=True)
+    judged = [(line, verdict) for line, verdict in told if line.mark in ("", "baseline") and not line.is_base]
+    return Contest(table, {line.full: (verdict, gap_of(line)) for line, verdict in judged})
 
 
 def _row(i: int, line: Line, columns: Sequence[Column], context: _Context) -> Row:
@@ -138,11 +159,29 @@ def _row(i: int, line: Line, columns: Sequence[Column], context: _Context) -> Ro
 
 
 def _cell(i: int, line: Line, column: Column, context: _Context) -> Cell:
+    if column.key == VERDICT:
+        return _verdict_cell(context.verdicts[i], context.footnotes)
     record = line.records.get(column.key)
     if column.delta:
         return context.deltas.cell(i, column.key, context.footnotes)
     best = not column.exact and (i, column.key) in context.standing.best
     return cell(record, column, context.shared[column.key], context.footnotes, best=best)
+
+
+def _verdict_cell(verdict: Verdict, footnotes: Footnotes) -> Cell:
+    """A word; of what is not told the reason is a footnote."""
+    why = [verdict.more] if verdict.word == "—" and verdict.more else []
+    return Cell(verdict.word, "" if why else verdict.more, notes=footnotes.number(why))
+
+
+def _says_something(found: Sequence[Verdict]) -> bool:
+    """Whether some row has a verdict."""
+    return any(verdict.word not in ("", "—") for verdict in found) or any(v.more == NOT_TOLD for v in found)
+
+
+def _towards(lines: Sequence[Line], key: str) -> str:
+    """Nearer to p is better where draws of p have a number; else nothing is."""
+    return "" if goal_of(lines, key) is None else "near"
 
 
 def _better(group: Sequence[Record], key: str) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import isinf
+from fnmatch import fnmatchcase
+from math import inf, isinf
 from typing import Any
 
 import pandas as pd
@@ -37,6 +38,7 @@ class Line:
     who: tuple[str, ...]  # the values of WHO
     whole: str  # the name with nothing cut
     remarks: tuple[str, ...] = ()  # what it is, and what tells it from others of its name
+    is_base: bool = False  # of the table, whatever its mark
 
     @property
     def label(self) -> str:
@@ -47,6 +49,15 @@ class Line:
     def full(self) -> str:
         """The label with nothing cut."""
         return _with(self.whole, self.remarks)
+
+    @property
+    def lost(self) -> tuple[float, float]:
+        """What orders laws that are infinitely far from p: their TV, then how much of p they leave out.
+
+        The asked gap must not: a law that says one satisfying sentence for ever would be first.
+        """
+        tv, kept = self.value("divergence.tv"), self.value("divergence.mass_kept")
+        return 1.0 if tv is None else tv, 0.0 if kept is None else 1 - kept
 
     def value(self, key: str) -> float | None:
         """The number of a column; None where there is none."""
@@ -82,20 +93,48 @@ def pinned(lines: Sequence[Line], baseline: str) -> list[Line]:
     return [replace(x, mark="baseline", remarks=(*x.remarks, "baseline")) if x in found else x for x in lines]
 
 
+def renamed(lines: Sequence[Line], names: Mapping[str, str]) -> list[Line]:
+    """The same, with rows called what `names` (label or pattern → name) says; raises UsageError where two would be one.
+
+    The first that fits a row counts.
+    """
+    found = [_renamed(line, names) for line in lines]
+    labels = [line.label for line in found]
+    if twice := next((label for label in labels if names and labels.count(label) > 1), None):
+        raise UsageError(f"--rename: two rows would be called '{twice}'; give each a name of its own")
+    return found
+
+
+def fits(line: Line, name: str) -> bool:
+    """Whether a label or pattern means this row."""
+    return any(fnmatchcase(mine, name) or mine == name for mine in _names(line))
+
+
+def _renamed(line: Line, names: Mapping[str, str]) -> Line:
+    new = next((new for old, new in names.items() if fits(line, old)), None)
+    return line if new is None else replace(line, name=plain_text(new), whole=plain_text(new), remarks=())
+
+
 def _names(line: Line) -> set[str]:
     """What a user may call a row."""
     return {line.label, line.full, line.name, line.whole, line.mark} - {""}
 
 
 def in_order(lines: Sequence[Line], primary: str, better: str) -> list[Line]:
-    """By the primary column, best first: numbers, then infinity, then what was not measured; then the pinned rows."""
+    """By the primary column, best first: numbers, then infinity, then what was not measured; then the pinned rows.
+
+    Of those without a number the one that has lost less of p comes first.
+    """
     sign = -1.0 if better == "higher" else 1.0
 
-    def place(line: Line) -> tuple[int, int, float]:
-        value, pin = line.value(primary), PINNED.index(line.mark) if line.mark else -1
+    def place(line: Line) -> tuple[int, int, tuple[float, float]]:
+        value, pin = line.value(primary), PINNED.index(line.mark) if line.mark in PINNED else -1
         if value is None:
-            return pin, 2, 0.0
-        return pin, int(isinf(value)), 0.0 if isinf(value) else sign * value
+            ends = (number(line.records.get(primary, {}).get(end)) for end in ("ci_low", "ci_high"))
+            return pin, 2, (next((sign * end for end in ends if end is not None), inf), 0.0)
+        if isinf(value):
+            return pin, 1, line.lost
+        return pin, 0, (sign * value, 0.0)
 
     return sorted(lines, key=place)
 
@@ -112,7 +151,7 @@ def _line(who: tuple[str, ...], records: dict[str, Record], short: str) -> Line:
     )  # fmt: skip
     model = "" if aligner and generator == about["base"] else generator
     name, whole = (plain_text(" + ".join(filter(None, (model, said)))) for said in (short, aligner))
-    return Line(generator, aligner, name, mark, records, who, whole)
+    return Line(generator, aligner, name, mark, records, who, whole, is_base=is_base and not aligner)
 
 
 def _with(name: str, remarks: Sequence[str]) -> str:

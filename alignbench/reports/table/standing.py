@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import isnan
 
 import numpy as np
 
 from alignbench.metrics.replicates import replicates_of
-from alignbench.reports.table.board import ARROWS, NO_RANK, Cell
+from alignbench.reports.table.board import ARROWS, NO_RANK, PINNED, Cell
 from alignbench.reports.table.cells import Footnotes
 from alignbench.reports.table.columns import label_of
 from alignbench.reports.table.lines import Line
 from alignbench.reports.table.numbers import MISSING
 from alignbench.reports.table.pairs import numbers
 from alignbench.stats.ranks import Numbers, Ranks, pareto, ranks, tied
-from alignbench.types import PRIMARY, Array
+from alignbench.types import PRIMARY
 
 RANKS = (
     "Rank: 1 + the rows with a better {}, with limits that hold for all {} rows at once with 95 %, from paired "
@@ -27,12 +27,11 @@ APART = "Rows below the others are there to compare with: neither ranked nor bol
 UNPAIRED = "{} no replicates: told apart by the sum of standard errors, which holds whatever they share."
 NO_NUMBER = "no number to rank by"
 UNRANKED = "Nothing is ranked: no row has a finite {}."
-DIVERSITY = "distinct.distinct_2"
-OBJECTIVES = (
-    ("satisfaction.always", "moment_error"), ("perplexity",), (DIVERSITY,),
-    ("cost.calls_per_draw", "cost.tokens_per_draw"),
-)  # fmt: skip
-"""What a generator is weighed by beside its divergence: of each, the first that the table has numbers of."""
+COSTS = ("cost.calls_per_draw", "cost.tokens_per_draw")
+"""What a generator is weighed by beside its divergence: the first that the table has numbers of."""
+NEAR_P = ("perplexity", "distinct", "self_bleu", "vendi", "length", "entropy", "satisfaction.reward", "features")
+"""Metrics, or beginnings of columns, of which p's own number is the goal, not the most nor the least: a law of
+perplexity 5.5 where p has 18.7 is sharpened, not fluent."""
 
 
 @dataclass(frozen=True)
@@ -53,31 +52,59 @@ class Standing:
 NOTHING = Standing()
 
 
-def standing_of(lines: Sequence[Line], primary: str, better: Mapping[str, str]) -> Standing:
-    """Ranks by `primary`, bold numbers in each column of `better` (key → direction) that has one, and the front."""
-    places = [i for i, line in enumerate(lines) if not line.mark]
-    some = [lines[i] for i in places]
+def standing_of(
+    lines: Sequence[Line], primary: str, better: Mapping[str, str], worse: Collection[int] = ()
+) -> Standing:
+    """Ranks by `primary`, bold numbers in each column of `better` (key → direction) that has one, and the front.
+
+    What is infinitely far from p has no rank. The rows `worse` than the base are neither bold nor on the front.
+    """
+    places = [i for i, line in enumerate(lines) if line.mark not in PINNED]
+    some, lost = [lines[i] for i in places], {k for k, i in enumerate(places) if i in worse}
     if len(some) < 2:
         return NOTHING
-    reached = numbers_of(some, primary, better[primary])
+    reached = _finite(numbers_of(some, primary, better[primary]))
     infinite = bool(better[primary]) and not np.isfinite(reached.values).any()
     found = rank_cells(ranks(reached)) if better[primary] and not infinite else []
-    best = {key: _best(numbers_of(some, key, way)) for key, way in better.items() if way}
-    objectives = _objectives(some, lines, primary)
-    judged = np.array([[_objective(line, key, lines) for key in objectives] for line in some], float)
-    front: Array = pareto(judged, [_way(key, some) for key in objectives]) if len(objectives) > 1 else np.zeros(0)
+    best = {key: _best(_towards(some, lines, key, way)) for key, way in better.items() if way}
+    costs = _costs(some, primary)
+    front = [k for k in _front(some, costs) if k not in lost]
     legend = [
         *([RANKS.format(_arrow(primary, better[primary]), sum(c.value is not None for c in found))] if found else []),
         *([UNRANKED.format(_arrow(primary, better[primary]))] if infinite else []),
         BOLD, *_not_compared(best), *_unpaired(some, [*better]),
-        *([_front_legend(objectives, some, judged)] if len(objectives) > 1 else []),
+        *([_front_legend(costs, some)] if costs else []),
         *([APART] if len(some) < len(lines) else []),
     ]  # fmt: skip
     return Standing(
         {places[i]: cell for i, cell in enumerate(found)},
-        frozenset((places[i], key) for key, rows in best.items() for i in rows or ()),
-        frozenset(places[i] for i in np.flatnonzero(front)), tuple(legend),
+        frozenset((places[i], key) for key, rows in best.items() for i in rows or () if i not in lost),
+        frozenset(places[i] for i in front), tuple(legend),
     )  # fmt: skip
+
+
+def near_p(key: str) -> bool:
+    """Whether p's own number is the goal of a column."""
+    return any(key == name or key.startswith(f"{name}.") for name in NEAR_P)
+
+
+def goal_of(lines: Sequence[Line], key: str) -> float | None:
+    """The number that draws of p have in a column."""
+    return next((line.value(key) for line in lines if line.mark == "ceiling"), None)
+
+
+def _finite(reached: Numbers) -> Numbers:
+    """The same without what is infinite: it has no rank."""
+    return replace(reached, values=np.where(np.isinf(reached.values), np.nan, reached.values))
+
+
+def _towards(some: Sequence[Line], lines: Sequence[Line], key: str, way: str) -> Numbers:
+    """What the rows reached, or where p's own number is the goal how far from it they are."""
+    if way != "near":
+        return numbers_of(some, key, way)
+    reached, goal = numbers_of(some, key, "lower"), goal_of(lines, key)
+    assert goal is not None
+    return replace(reached, values=np.abs(reached.values - goal), replicates=np.abs(reached.replicates - goal))
 
 
 def numbers_of(lines: Sequence[Line], key: str, better: str) -> Numbers:
@@ -123,37 +150,26 @@ def _unpaired(lines: Sequence[Line], keys: Sequence[str]) -> list[str]:
     return [UNPAIRED.format(count)] if old else []
 
 
-def _objectives(lines: Sequence[Line], everyone: Sequence[Line], primary: str) -> list[str]:
-    """The columns that the front is over: the divergence, and of each of `OBJECTIVES` the first with numbers."""
+def _costs(lines: Sequence[Line], primary: str) -> tuple[str, str] | None:
+    """The two columns that the front is over: the divergence, and what a draw costs; None where one has no numbers."""
     divergence = primary if primary.startswith("divergence.") else PRIMARY
-    kinds = ((divergence,), *OBJECTIVES)
-    found = (
-        next((k for k in kind if any(_objective(x, k, everyone) is not None for x in lines)), None) for kind in kinds
-    )
-    return list(dict.fromkeys(key for key in found if key))
+    known = [key for key in (divergence, *COSTS) if any(line.value(key) is not None for line in lines)]
+    return (divergence, known[1]) if known[:1] == [divergence] and len(known) > 1 else None
 
 
-def _objective(line: Line, key: str, everyone: Sequence[Line]) -> float | None:
-    """A line's number, or for diversity how far it is from that of draws of p: p's is the goal, not the most."""
-    value = line.value(key)
-    if key != DIVERSITY or value is None:
-        return value
-    goal = next((x.value(key) for x in everyone if x.mark == "ceiling"), None)
-    return None if goal is None else abs(value - goal)
+def _front(lines: Sequence[Line], costs: tuple[str, str] | None) -> list[int]:
+    """The rows that no other beats in both columns; none that is infinitely far."""
+    if costs is None:
+        return []
+    judged = np.array([[line.value(key) for key in costs] for line in lines], float)
+    judged[np.isinf(judged[:, 0])] = np.nan
+    return [int(i) for i in np.flatnonzero(pareto(judged, ["lower", "lower"]))]
 
 
-def _way(key: str, lines: Sequence[Line]) -> str:
-    return next((x.records[key]["better"] for x in lines if key in x.records), "") or "lower"
-
-
-def _front_legend(objectives: Sequence[str], lines: Sequence[Line], judged: Array) -> str:
-    named = [
-        f"{label_of(key)} (near that of draws of p)" if key == DIVERSITY else _arrow(key, _way(key, lines))
-        for key in objectives
-    ]
-    lacking = int(np.isnan(judged).any(axis=1).sum())
+def _front_legend(costs: tuple[str, str], lines: Sequence[Line]) -> str:
+    lacking = sum(any(line.value(key) is None for key in costs) for line in lines)
     more = f"; {lacking} of {len(lines)} rows lack one of these and are not judged" if lacking else ""
-    return f"◆: on the Pareto front of {', '.join(named)}, by the values alone{more}."
+    return f"◆: on the Pareto front of {' and '.join(_arrow(key, 'lower') for key in costs)}, by the values{more}."
 
 
 def _arrow(key: str, better: str) -> str:

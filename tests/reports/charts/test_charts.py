@@ -80,7 +80,7 @@ def test_what_is_wanted_is_what_was_reached_less_the_error(charts):
     wanted = {panel.name: panel.wanted for panel in charts.moments.panels}
     assert wanted == {"always": 1.0, "share.pronoun.she": 0.5}
     she = charts.moments.panels[1]
-    assert [(b.label, b.cell.value) for b in she.bars] == [("greedy", 0.1), ("m (base)", 0.7)]
+    assert [(b.label, b.cell.value) for b in she.bars] == [("m (base)", 0.7), ("greedy", 0.1)]
     [alone] = charts_of(leaderboard(frame(row("greedy", "satisfaction.moment.length", 12.0, 1.0))))
     assert alone.moments.panels[0].wanted is None
 

@@ -54,7 +54,7 @@ def test_writing_makes_all_files_and_the_table_is_the_rows(rows: pd.DataFrame, t
     assert sorted(p.name for p in paths) == sorted(p.name for p in (tmp_path / "out").iterdir())
     assert {p.suffix for p in paths} == {".csv", ".md", ".html", ".tex", ".json"}
     pd.testing.assert_frame_equal(read_rows(paths[0]), tidy(rows))
-    assert "perplexity" in (tmp_path / "out" / "leaderboard.md").read_text(encoding="utf-8").split("|")[3]
+    assert "perplexity" in (tmp_path / "out" / "leaderboard.md").read_text(encoding="utf-8").split("|")[4]
 
 
 def test_writing_where_it_cannot(rows: pd.DataFrame, tmp_path: Path) -> None:
@@ -133,10 +133,11 @@ def test_json_is_strict_and_complete(board: Leaderboard, rows: pd.DataFrame) -> 
     assert len(page["rows"]) == len(rows)
     assert set(page["rows"][0]) == set(COLUMNS)
     first = page["tables"][0]
-    assert first["rows"][1]["cells"][0]["value"] == "inf"
-    assert first["rows"][2]["cells"][0] == {
+    assert [row["cells"][1]["value"] for row in first["rows"]][2] == "inf"
+    best = next(row for row in first["rows"] if row["aligner"] == "best_of_n:n=4")
+    assert best["cells"][1] == {
         "value": None, "ci_low": 0.1234567, "ci_high": None, "text": "≥ 0.123",
-        "notes": first["rows"][2]["cells"][0]["notes"], "best": False,
+        "notes": best["cells"][1]["notes"], "best": False,
     }  # fmt: skip
 
 

@@ -51,9 +51,9 @@ def test_hashes_and_bases_never_share_a_table(rows: pd.DataFrame) -> None:
 
 def test_rows_are_sorted_by_the_primary_metric_and_pinned_ones_stand_below(table: Table) -> None:
     assert [row.label for row in table.rows] == [
-        "rejection", "temperature:t=0.7", "best_of_n:n=4", "SmolLM2 (base)", "draws of p (ceiling)",
+        "rejection", "SmolLM2 (base)", "temperature:t=0.7", "best_of_n:n=4", "draws of p (ceiling)",
     ]  # fmt: skip
-    assert [row.mark for row in table.rows] == ["", "", "", "base", "ceiling"]
+    assert [row.mark for row in table.rows] == ["", "base", "", "", "ceiling"]
 
 
 def test_null_models_are_pinned_in_their_order(rows: pd.DataFrame) -> None:
@@ -65,18 +65,19 @@ def test_null_models_are_pinned_in_their_order(rows: pd.DataFrame) -> None:
 def test_another_primary_metric_sorts_by_its_own_direction(rows: pd.DataFrame) -> None:
     rows["better"] = rows["better"].where(rows["metric"] != "perplexity", "higher")
     table = leaderboard(rows, primary={"gender_balance": "perplexity"}).tables[0]
-    assert keys(table)[0] == "perplexity"
-    assert [r.label for r in table.rows][:3] == ["rejection", "best_of_n:n=4", "temperature:t=0.7"]
-    assert leaderboard(rows, primary={"gender_balance": None}).tables[0].columns[0].key == "divergence.kl_target"
+    assert keys(table)[:2] == ["verdict", "perplexity"]
+    labels = ["rejection", "best_of_n:n=4", "temperature:t=0.7"]
+    assert [r.label for r in table.rows if r.label in labels] == labels
+    assert leaderboard(rows, primary={"gender_balance": None}).tables[0].columns[1].key == "divergence.kl_target"
 
 
 def test_default_columns_begin_with_the_primary_and_exact_follows(table: Table) -> None:
     assert keys(table) == [
-        "divergence.kl_target", "divergence.kl_target!", "satisfaction.share.she", "divergence.kl_base",
+        "verdict", "divergence.kl_target", "divergence.kl_target!", "satisfaction.share.she", "divergence.kl_base",
         "divergence.tv", "perplexity",
     ]  # fmt: skip
     headings = [c.heading for c in table.columns]
-    assert headings == ["kl_target ↓", "exact", "share.she", "kl_base ↓", "tv ↓", "perplexity ↓"]
+    assert headings == ["vs base", "kl_target ↓", "exact", "share.she", "kl_base ↓", "tv ↓", "perplexity → p"]
 
 
 def test_a_metric_that_a_task_named_is_shown_even_where_it_has_no_number(rows: pd.DataFrame) -> None:
@@ -96,10 +97,11 @@ def test_a_metric_says_whether_it_is_a_detail(rows: pd.DataFrame, name: str, sho
 
 def test_metrics_pick_columns(rows: pd.DataFrame) -> None:
     [first, second] = leaderboard(rows, metrics=["perplexity", "divergence"])
-    assert keys(first) == ["perplexity", "divergence.kl_target", "divergence.kl_target!", "divergence.tv",
+    assert keys(first) == ["verdict", "perplexity", "divergence.kl_target", "divergence.kl_target!", "divergence.tv",
                            "divergence.kl_base"]  # fmt: skip
     assert keys(second) == ["divergence.kl_target"]
-    assert keys(leaderboard(rows, metrics=["satisfaction.share"]).tables[0]) == ["satisfaction.share.she"]
+    picked = leaderboard(rows, metrics=["satisfaction.share"]).tables[0]
+    assert keys(picked) == ["verdict", "satisfaction.share.she"]
     with pytest.raises(UnknownName, match="Did you mean 'perplexity'"):
         leaderboard(rows, metrics=["perplexitty"])
 
@@ -123,7 +125,7 @@ def test_an_exact_zero_is_not_printed_as_its_rounding_error(rows: pd.DataFrame) 
 def test_every_dash_bound_and_bare_number_has_a_footnote(table: Table) -> None:
     for row in table.rows:
         for c, column in zip(row.cells, table.columns, strict=True):
-            assert c.spread or c.notes or column.exact or column.notes
+            assert c.spread or c.notes or column.exact or column.notes or column.key == "verdict"
     assert notes(table, "rejection", "divergence.tv") == ["fewer than 50 draws of p; 31 are too few"]
     assert notes(table, "best_of_n:n=4", "divergence.tv") == ["not reported"]
     assert notes(table, "best_of_n:n=4", "perplexity") == ["3 draws were cut"]
@@ -228,10 +230,10 @@ def test_the_newest_measurement_replaces_the_whole_row(rows: pd.DataFrame) -> No
 
 def test_the_primary_metric_may_come_with_the_rows(rows: pd.DataFrame) -> None:
     rows.attrs["primary"] = {"gender_balance": "perplexity"}
-    assert keys(leaderboard(rows).tables[0])[0] == "perplexity"
-    assert keys(leaderboard(rows, primary={}).tables[0])[0] == "divergence.kl_target"
+    assert keys(leaderboard(rows).tables[0])[1] == "perplexity"
+    assert keys(leaderboard(rows, primary={}).tables[0])[1] == "divergence.kl_target"
     rows.attrs["primary"] = "perplexity"
-    assert keys(leaderboard(rows).tables[0])[0] == "divergence.kl_target"
+    assert keys(leaderboard(rows).tables[0])[1] == "divergence.kl_target"
 
 
 def test_an_aligner_on_another_model_says_which(rows: pd.DataFrame) -> None:

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from alignbench.errors import UnknownName, UsageError
+from alignbench.reports.table.board import PINNED
 from alignbench.reports.table.leaderboards import Row, Table, leaderboard
 
 SHARED = np.random.default_rng(0).normal(size=20)
@@ -71,10 +72,10 @@ def test_ranks_have_limits_and_what_was_not_measured_has_none() -> None:
     table = table_of(*FIVE)
     rows = rows_of(table)
     assert [rows[name].rank.text for name in ("good", "alike", "worse", "never", "none")] == [
-        "1 [1, 2]", "2 [1, 2]", "3 [3, 3]", "4 [4, 4]", "—",
+        "1 [1, 2]", "2 [1, 2]", "3 [3, 3]", "—", "—",
     ]  # fmt: skip
     assert [table.footnotes[n - 1] for n in rows["none"].rank.notes] == ["no number to rank by"]
-    assert table.ranked and "kl_target ↓" in table.legend[0] and "4 rows" in table.legend[0]
+    assert table.ranked and "kl_target ↓" in table.legend[0] and "3 rows" in table.legend[0]
 
 
 def test_infinity_is_never_bold_nor_is_a_number_alone() -> None:
@@ -84,11 +85,13 @@ def test_infinity_is_never_bold_nor_is_a_number_alone() -> None:
 
 
 def test_pinned_rows_are_neither_ranked_nor_bold() -> None:
-    """Planted bug: draws of p, with 0, were ranked first."""
-    rows = rows_of(table_of(*FIVE, cell("", 0.1), cell("copy", 0.2), cell("", 0.0, generator="draws of p")))
+    """Planted bug: draws of p, with 0, were ranked first. The base stands and is ranked among the others."""
+    rows = rows_of(table_of(*FIVE, cell("", 1.5, 3), cell("copy", 0.2), cell("", 0.0, generator="draws of p")))
     assert [label for label, row in rows.items() if row.mark] == ["m (base)", "copy", "draws of p (ceiling)"]
-    assert all(not row.rank.point and not row.cells[0].best and not row.front for row in rows.values() if row.mark)
-    assert rows["good"].rank.text == "1 [1, 2]"
+    pinned = [row for row in rows.values() if row.mark in PINNED]
+    assert not any(row.rank.point or row.front or any(c.best for c in row.cells) for row in pinned)
+    assert rows["good"].rank.text == "1 [1, 2]" and rows["m (base)"].rank.text == "4 [4, 4]"
+    assert list(rows)[:4] == ["good", "alike", "worse", "m (base)"]
 
 
 def test_where_the_best_has_no_error_nothing_is_bold_and_the_legend_says_so() -> None:
@@ -100,22 +103,23 @@ def test_where_the_best_has_no_error_nothing_is_bold_and_the_legend_says_so() ->
 
 
 def front(*points: tuple[str, float, float | None]) -> Table:
-    """A table of KL and perplexity."""
+    """A table of KL and model calls a draw."""
     kls = [cell(name, kl) for name, kl, _ in points]
-    return table_of(*kls, *(cell(name, x, metric="perplexity", part="") for name, _, x in points))
+    return table_of(*kls, *(cell(name, x, metric="cost", part="calls_per_draw") for name, _, x in points))
 
 
-def test_the_front_is_over_what_every_row_has() -> None:
+def test_the_front_is_of_nearness_and_calls() -> None:
+    """What is infinitely far is not on it, however cheap."""
     table = front(("a", 1.0, 9.0), ("b", 2.0, 3.0), ("dominated", 2.5, 4.0), ("never", inf, 1.0), ("c", 0.1, None))
-    assert {row.label for row in table.rows if row.front} == {"a", "b", "never"}
+    assert {row.label for row in table.rows if row.front} == {"a", "b"}
     [line] = [line for line in table.legend if line.startswith("◆")]
-    assert "kl_target ↓, perplexity ↓" in line and "1 of 5 rows" in line
+    assert "kl_target ↓ and calls_per_draw ↓" in line and "1 of 5 rows" in line
 
 
 @pytest.mark.parametrize("far", [0.99, 0.1])
 def test_diversity_is_nearness_to_draws_of_p(far: float) -> None:
-    """Planted bugs: the most diverse row, far above p's own 0.5, was on the front; the least diverse, far below it."""
-    kinds = {"metric": "distinct", "part": "distinct_2", "better": ""}
+    """Planted bugs: the most diverse row, far above p's own 0.5, was best; the least diverse, far below it."""
+    kinds = {"metric": "distinct", "part": "distinct_2", "better": "", "stderr": 0.01, "replicates": ""}
     points = {"near": 0.55, "wild": far, "draws of p": 0.5}
     who = {name: {"generator": name} if name == "draws of p" else {} for name in points}
     own = {name: "" if name == "draws of p" else name for name in points}
@@ -123,7 +127,8 @@ def test_diversity_is_nearness_to_draws_of_p(far: float) -> None:
         *(cell(own[n], 1.0 if n != "wild" else 1.1, **who[n]) for n in points),
         *(cell(own[n], x, **kinds, **who[n]) for n, x in points.items()),
     )
-    assert {row.label for row in table.rows if row.front} == {"near"}
+    [column] = [i for i, c in enumerate(table.columns) if c.key == "distinct.distinct_2"]
+    assert {row.label for row in table.rows if row.cells[column].best} == {"near"}
 
 
 def test_a_baseline_is_pinned_and_each_cell_says_how_it_differs() -> None:

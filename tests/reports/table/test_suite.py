@@ -1,23 +1,22 @@
-"""Several tasks as one table."""
+"""Several tasks as one table: verdicts counted, and what each task says."""
 
 from __future__ import annotations
 
-from math import inf
+from typing import Any
 
-import pandas as pd
-from test_standing import cell
+from test_verdict import base, board, law
 
-from alignbench.reports.table.leaderboards import Leaderboard, Table, leaderboard
-
-
-def on(task: str, **values: float | None) -> list[dict[str, object]]:
-    """Rows of one task."""
-    return [cell(name, x, i, task=task, task_hash=task * 16) for i, (name, x) in enumerate(values.items())]
+from alignbench.reports.table.leaderboards import Table
 
 
-def board(*rows: list[dict[str, object]]) -> Leaderboard:
-    """A leaderboard of tasks."""
-    return leaderboard(pd.DataFrame([row for part in rows for row in part]))
+def better(name: str, task: str, kl: float = 0.5) -> list[dict[str, Any]]:
+    """A row that is better than the base."""
+    return law(name, task=task, kl_target=kl, kl_asked=kl, kl_target_vs_base=kl - 1, kl_asked_vs_base=kl - 1)
+
+
+def worse(name: str, task: str) -> list[dict[str, Any]]:
+    """A row that is worse."""
+    return law(name, task=task, kl_target=2.0, kl_asked=1.5, kl_target_vs_base=1.0, kl_asked_vs_base=0.5)
 
 
 def texts(table: Table) -> dict[str, list[str]]:
@@ -25,48 +24,44 @@ def texts(table: Table) -> dict[str, list[str]]:
     return {row.label: [c.text for c in row.cells] for row in table.rows}
 
 
-def test_mean_ranks_are_over_the_rows_that_no_task_misses() -> None:
-    """Planted bug: a row that was on the easy task alone had the best mean rank."""
-    [suite] = board(on("a", x=1.0, y=2.0, z=3.0, lone=0.1), on("b", x=5.0, y=4.0, z=None), on("c", x=1.0, y=2.0)).suite
-    assert [c.heading for c in suite.columns] == ["mean rank ↓", "tasks", "a", "b", "c"]
-    found = texts(suite)
-    assert list(found) == ["x", "y", "z"]
-    assert found["x"] == ["1.333 [1.333, 1.333]", "3", "2 [2, 2]", "2 [2, 2]", "1 [1, 1]"]
-    assert found["z"] == ["—", "1", "4 [4, 4]", "—", "—"]
-    [z] = [row for row in suite.rows if row.label == "z"]
-    assert [suite.footnotes[c.notes[0] - 1] for c in z.cells if c.notes] == [
-        "a task is missing", "no number to rank by", "no result",
-    ]  # fmt: skip
-    assert "among the 2 rows" in suite.legend[0] and suite.legend[1] == "Not shown: rows of one task alone (1)."
+def test_verdicts_are_counted_and_missing_cells_with_them() -> None:
+    """Planted: a row that had one easy task alone led the suite by its mean rank."""
+    tasks = [base(task=task) for task in "abc"]
+    rows = [*[better("x", task) for task in "abc"], better("y", "a"), worse("y", "b"), better("lone", "c", 0.1)]
+    [suite] = board(*tasks, *rows).suite
+    assert [c.heading for c in suite.columns] == ["better", "trade", "same", "unclear", "worse", "—", "a", "b", "c"]
+    assert texts(suite) == {
+        "x": ["3", "0", "0", "0", "0", "0", "better .50", "better .50", "better .50"],
+        "lone": ["1", "0", "0", "0", "0", "2", "—", "—", "better .10"],
+        "y": ["1", "0", "0", "0", "1", "1", "better .50", "worse 1.50", "—"],
+    }
 
 
-def test_rows_that_are_infinite_everywhere_lead_no_suite() -> None:
-    """Planted bug: the only rows without a gap, all of them at ∞, had a mean rank, and better ones had none."""
-    [suite] = board(on("a", x=1.0, y=inf, z=inf), on("b", x=None, w=1.0, y=inf, z=inf)).suite
-    assert {row.cells[0].text for row in suite.rows} == {"—"}
-    found = {row.label: suite.footnotes[row.cells[0].notes[0] - 1] for row in suite.rows}
-    assert found["x"] == "a task is missing" and "equal on every task" in found["y"] == found["z"]
+def test_more_better_then_more_trade_then_fewer_worse() -> None:
+    tasks = [base(task=task) for task in "ab"]
+    trade = [law("t", task=task, kl_target=1.0, kl_target_vs_base=0.0, kl_asked_vs_base=-0.5) for task in "ab"]
+    rows = [*[worse("w", task) for task in "ab"], *trade, better("b", "a"), worse("b", "b")]
+    [suite] = board(*tasks, *rows).suite
+    assert [row.label for row in suite.rows] == ["b", "t", "w"]
 
 
-def test_one_task_or_two_bases_make_no_suite() -> None:
-    assert board(on("a", x=1.0, y=2.0)).suite == ()
-    others = [{**row, "base": "n", "generator": "n"} for row in on("b", x=1.0, y=2.0)]
-    assert board(on("a", x=1.0, y=2.0), others).suite == ()
+def test_one_task_two_bases_or_no_verdict_make_no_suite() -> None:
+    assert board(base(), better("x", "a")).suite == ()
+    others = [{**row, "base": "n", "generator": "n"} for part in (base(task="b"), better("x", "b")) for row in part]
+    assert board(base(), better("x", "a"), others).suite == ()
+    silent = [law("x", task=task, kl_target=None) for task in "ab"]
+    assert board(base(task="a"), base(task="b"), *silent).suite == ()
 
 
-def test_pinned_rows_take_no_part() -> None:
-    base = [cell("", 0.5, task=task, task_hash=task * 16) for task in "ab"]
-    [suite] = board(on("a", x=1.0, y=2.0), on("b", x=1.0, y=2.0), base).suite
-    assert [row.label for row in suite.rows] == ["x", "y"] and suite.title == "suite · base m · 2 tasks"
+def test_the_base_takes_no_part() -> None:
+    [suite] = board(base(task="a"), base(task="b"), better("x", "a"), better("x", "b")).suite
+    assert [row.label for row in suite.rows] == ["x"] and suite.title == "suite · base m · 2 tasks"
 
 
 def test_one_short_label_of_two_generators_has_digits() -> None:
     """Planted bug: generators with other texts on each task were taken for one."""
     long = "{{name: rejection, cap: 64, proposal: {{name: prompt, text: {}, chat: true}}}}"
-    rows = [
-        on(task, **{long.format(text): 1.0, "x": 2.0})
-        for task, text in zip("abab", ("one", "one", "two", "two"), strict=True)
-    ]
-    rows[2:] = [[r for r in part if r["aligner"] != "x"] for part in rows[2:]]
-    [suite] = board(*rows).suite
-    assert len({row.label for row in suite.rows}) == 3
+    rows = [better(long.format(text), task) for task, text in (("a", "one"), ("b", "one"), ("a", "two"), ("b", "two"))]
+    rows += [better(long.format("three"), "a"), better(long.format("four"), "b")]
+    [suite] = board(base(task="a"), base(task="b"), *rows).suite
+    assert len({row.label for row in suite.rows}) == len(suite.rows) == 4
