@@ -96,9 +96,10 @@ def _measured(evidence: Evidence, ref: Sample, whole: Estimate, versus: Estimate
     cells = _celled(evidence, ref)
     known = evidence.selection is None and evidence.ref.log_gen is not None and evidence.own.log_gen is not None
     told = asked.parts(cells, whole, ref.excess if known else None)
-    if evidence.truncates and told.asked.value is not None and np.isfinite(told.asked.value):
+    if evidence.truncates:
         left_out = f"π truncates; target mass it leaves uncovered ≤ {uncovered(ref):.2g}"
-        told = told._replace(asked=told.asked.noted(left_out), asked_vs_base=told.asked_vs_base.noted(left_out))
+        finite = [e.value is not None and bool(np.isfinite(e.value)) for e in told]
+        told = asked.Parts(*(e.noted(left_out) if is_finite else e for e, is_finite in zip(told, finite, strict=True)))
     return told.asked, told.collateral, versus, told.asked_vs_base
 
 

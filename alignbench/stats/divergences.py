@@ -92,9 +92,12 @@ def _kl_target(ref: Sample, truncates: bool) -> Estimate:
     worth = p_draws(ref.prompt, ref.ratio)
     plain = ref.component is None and is_boolean(ref.prompt, ref.ratio)
     answer = replace(_of_hits(ref, excess) if plain else _kl_estimate(ref, excess), ess=float(worth.sum()))
-    if truncates and answer.value is not None:
-        answer = answer.noted(f"π truncates; target mass it leaves uncovered ≤ {uncovered(ref):.2g}")
-    return answer
+    return answer.noted(_uncovered(ref)) if truncates and answer.value is not None else answer
+
+
+def _uncovered(ref: Sample) -> str:
+    """What is said of a finite distance of a law that truncates."""
+    return f"π truncates; target mass it leaves uncovered ≤ {uncovered(ref):.2g}"
 
 
 def kl_target_vs_base(ref: Sample, truncates: bool = False) -> Estimate:
@@ -114,7 +117,8 @@ def kl_target_vs_base(ref: Sample, truncates: bool = False) -> Estimate:
         found = mean_over_prompts(ref.prompt[hit], change[hit], group)
     else:
         found = _mean_under_p(ref, change)
-    return spread_or_none(replace(found, n=whole.n, ess=whole.ess))
+    found = spread_or_none(replace(found, n=whole.n, ess=whole.ess))
+    return found.noted(_uncovered(ref)) if truncates and found.value is not None else found
 
 
 def mass_kept(ref: Sample) -> Estimate:

@@ -173,7 +173,8 @@ class Resampled:
         rng, prompt = np.random.default_rng(seed), np.repeat([0, 1], EACH)
         lost, top = np.array(self.prompts)[prompt].T
         r = np.where(rng.random(2 * EACH) < lost, -np.inf, top * rng.random(2 * EACH))
-        return {f"SIR of 8 {k}": v for k, v in resampled.divergences(prompt, r, 8).items()}
+        found = {f"SIR of 8 {k}": v for k, v in resampled.divergences(prompt, r, 8).items()}
+        return {name: v for name, v in found.items() if name in self.truth}
 
 
 class Rare:
