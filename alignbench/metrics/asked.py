@@ -9,7 +9,7 @@ import numpy as np
 
 from alignbench.metrics.black_box import black_box
 from alignbench.stats import asked
-from alignbench.stats.divergences import Sample, kl_target_vs_base, uncovered
+from alignbench.stats.divergences import Sample, kl_target_vs_base, uncovered_note
 from alignbench.stats.partition import Celled, celled, is_coarse
 from alignbench.stats.weights import TIE
 from alignbench.types import Array, Estimate, Evidence, Scored
@@ -97,9 +97,10 @@ def _measured(evidence: Evidence, ref: Sample, whole: Estimate, versus: Estimate
     known = evidence.selection is None and evidence.ref.log_gen is not None and evidence.own.log_gen is not None
     told = asked.parts(cells, whole, ref.excess if known else None)
     if evidence.truncates:
-        left_out = f"π truncates; target mass it leaves uncovered ≤ {uncovered(ref):.2g}"
         finite = [e.value is not None and bool(np.isfinite(e.value)) for e in told]
-        told = asked.Parts(*(e.noted(left_out) if is_finite else e for e, is_finite in zip(told, finite, strict=True)))
+        told = asked.Parts(
+            *(e.noted(uncovered_note(ref)) if is_finite else e for e, is_finite in zip(told, finite, strict=True))
+        )
     return told.asked, told.collateral, versus, told.asked_vs_base
 
 

@@ -92,10 +92,10 @@ def _kl_target(ref: Sample, truncates: bool) -> Estimate:
     worth = p_draws(ref.prompt, ref.ratio)
     plain = ref.component is None and is_boolean(ref.prompt, ref.ratio)
     answer = replace(_of_hits(ref, excess) if plain else _kl_estimate(ref, excess), ess=float(worth.sum()))
-    return answer.noted(_uncovered(ref)) if truncates and answer.value is not None else answer
+    return answer.noted(uncovered_note(ref)) if truncates and answer.value is not None else answer
 
 
-def _uncovered(ref: Sample) -> str:
+def uncovered_note(ref: Sample) -> str:
     """What is said of a finite distance of a law that truncates."""
     return f"π truncates; target mass it leaves uncovered ≤ {uncovered(ref):.2g}"
 
@@ -118,7 +118,7 @@ def kl_target_vs_base(ref: Sample, truncates: bool = False) -> Estimate:
     else:
         found = _mean_under_p(ref, change)
     found = spread_or_none(replace(found, n=whole.n, ess=whole.ess))
-    return found.noted(_uncovered(ref)) if truncates and found.value is not None else found
+    return found.noted(uncovered_note(ref)) if truncates and found.value is not None else found
 
 
 def mass_kept(ref: Sample) -> Estimate:
@@ -139,7 +139,7 @@ def mass_kept(ref: Sample) -> Estimate:
 
 def _mean_under_p(sample: Sample, values: Array) -> Estimate:
     """Mean over prompts of E_p[values] (B,), p known by the sample's weights; a ratio's bias taken off."""
-    table, worth = [], p_draws(sample.prompt, sample.ratio)
+    table = []
     influence = np.empty(values.size)
     for rows, unit in strata(sample.prompt, sample.group):
         drawn = None if sample.component is None else np.asarray(sample.component)[rows]
@@ -148,12 +148,7 @@ def _mean_under_p(sample: Sample, values: Array) -> Estimate:
         influence[rows] = share * (values[rows] - mean) / w.size
         skew = float((unit_sums(influence[rows][:, None], unit) * unit_sums(share[:, None], unit)).sum()) / w.size
         table.append((mean + skew, spread_of_sum(influence[rows], unit, drawn)))
-    if few := "" if is_tied(sample.prompt, sample.ratio) else few_carriers(influence):
-        return Estimate.missing(few, n=values.size)
-    means, variances = np.array(table).T
-    df = satterthwaite(variances, worth)
-    answer = normal(float(means.mean()), float(variances.sum()) / means.size**2, n=values.size, df=df)
-    return unseen.widened(answer, unseen.moves(sample.prompt, sample.ratio, sample.bound, unseen.of_mean(values)))
+    return _of_table(sample, table, influence, unseen.of_mean(values))
 
 
 def uncovered(ref: Sample) -> float:
@@ -279,18 +274,23 @@ def _coefficients(prompt: Array, values: Array, noise: Array, group: Array | Non
 
 def _kl_estimate(sample: Sample, gap: Array) -> Estimate:
     """Mean over prompts of E_p[gap] − log Z in nats, p known by the sample's weights; one delta method for both."""
-    table, worth = [], p_draws(sample.prompt, sample.ratio)
+    table = []
     influence = np.empty(gap.size)
     for rows, unit in strata(sample.prompt, sample.group):
         drawn = None if sample.component is None else np.asarray(sample.component)[rows]
         value, influence[rows] = _kl_of_prompt(sample.ratio[rows], gap[rows], unit, drawn)
         table.append((value, spread_of_sum(influence[rows], unit, drawn)))
+    return _of_table(sample, table, influence, unseen.of_kl(gap))
+
+
+def _of_table(sample: Sample, table: list[tuple[float, float]], influence: Array, change: unseen.Change) -> Estimate:
+    """Mean over prompts of each one's (value, variance) under p, widened by what draws may not show; or a refusal."""
     if few := "" if is_tied(sample.prompt, sample.ratio) else few_carriers(influence):
-        return Estimate.missing(few, n=gap.size)
+        return Estimate.missing(few, n=influence.size)
     values, variances = np.array(table).T
-    df = satterthwaite(variances, worth)
-    answer = normal(float(values.mean()), float(variances.sum()) / values.size**2, n=gap.size, df=df)
-    return unseen.widened(answer, unseen.moves(sample.prompt, sample.ratio, sample.bound, unseen.of_kl(gap)))
+    df = satterthwaite(variances, p_draws(sample.prompt, sample.ratio))
+    answer = normal(float(values.mean()), float(variances.sum()) / values.size**2, n=influence.size, df=df)
+    return unseen.widened(answer, unseen.moves(sample.prompt, sample.ratio, sample.bound, change))
 
 
 def kl_influence(sample: Sample, gap: Array) -> Array:

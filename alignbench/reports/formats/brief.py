@@ -26,7 +26,7 @@ def brief_lines(brief: Brief, width: int, most: int = ROWS) -> Iterator[str]:
     yield from wrap(brief.conclusion, width) if brief.conclusion else ()
     if rows:
         yield from _grid(brief, rows, width)
-    if lost := Counter(row.verdict for row in brief.rows if row not in rows):
+    if lost := Counter(row.verdict for row in brief.rows) - Counter(row.verdict for row in rows):
         yield f"{lost.total()} more: {', '.join(f'{lost[word]} {word}' for word in ORDER if lost[word])}"
     for note in brief.notes:
         yield from wrap(note, width)
@@ -41,7 +41,8 @@ def _kept(rows: Sequence[BriefRow], most: int) -> list[BriefRow]:
     """The base's row, those that are nearer in some way, then the first of the others."""
     room = max(most - sum(row.is_base for row in rows), 1)
     ranked = sorted((row for row in rows if not row.is_base), key=lambda row: row.verdict not in ("better", "trade"))
-    return [row for row in rows if row.is_base or row in ranked[:room]]
+    kept = {id(row) for row in ranked[:room]}  # rows of two runs may be equal
+    return [row for row in rows if row.is_base or id(row) in kept]
 
 
 def _grid(brief: Brief, rows: Sequence[BriefRow], width: int) -> Iterator[str]:
