@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from glob import has_magic
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -41,6 +44,7 @@ class Spec:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     alias: str = field(default="", compare=False)  # what its row is called; "" for its label
     only: tuple[str, ...] = field(default=(), compare=False)  # names or patterns of the tasks that it is run on
+    ends: Mapping[str, str] = field(default_factory=dict, compare=False)  # argument → the end of its path that tells it
 
     @property
     def label(self) -> str:
@@ -82,6 +86,41 @@ def titled(spec: Spec, where: str) -> Spec:
     if not all(isinstance(pattern, str) for pattern in patterns):
         raise UsageError(f"{where} '{spec.name}': tasks= is a task's name or pattern, or a list of them, not {only!r}")
     return Spec(spec.name, arguments, (alias or "").strip(), patterns)
+
+
+PATHS = ("pretrained", "peft", "json_schema")
+"""Arguments that may be a path without ./ before it."""
+
+
+def beside(folder: Path, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments that a file in `folder` says, its relative paths found from the working folder."""
+    return {key: _moved(key, value, Path(), folder) for key, value in arguments.items()}
+
+
+def seen_from(folder: Path, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The inverse of `beside`: the arguments as a file in `folder` says them."""
+    return {key: _moved(key, value, folder, Path()) for key, value in arguments.items()}
+
+
+def moved(path: str | Path, to: Path, start: Path) -> str:
+    """A path as it is written in the folder `to`, if it is relative to `start`; ./ before it where it goes down."""
+    told = Path(path).expanduser()
+    if told.is_absolute():
+        return str(path)
+    found = os.path.relpath(start / told, to)
+    return found if found.startswith(os.pardir) or found == os.curdir else f"{os.curdir}{os.sep}{found}"
+
+
+def _moved(key: str, value: Any, to: Path, start: Path) -> Any:
+    if isinstance(value, Mapping):
+        return {k: _moved(str(k), v, to, start) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_moved(key, v, to, start) for v in value]
+    if not isinstance(value, str) or value.startswith(("pypi:", "hf:")):
+        return value
+    named = value.startswith(("./", "../"))
+    there = key in PATHS and (has_magic(value) or (start / value).exists())
+    return moved(value, to, start) if named or there else value
 
 
 def _from_text(given: str, where: str) -> Spec:

@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
 from alignbench.cli.app import app
+from alignbench.cli.leaderboard import Rename, most_rows, renames, words_in
 from alignbench.cli.words import IncludePath, say
 from alignbench.errors import RunError, UsageError, unknown
 
@@ -28,6 +29,8 @@ Examples:
   alignbench compare results base best_of_n:n=4 rejection --format html --out page
 
   alignbench compare old new --fail_on_regression satisfaction.always:0.02 --fail_on_regression divergence.kl_target
+
+  alignbench compare results base best_of_n --tasks 'lexical_*' --columns divergence,satisfaction --rows 10
 
   alignbench compare results --series step
 
@@ -60,6 +63,15 @@ def compare(
         typer.Option(metavar="md,html,json", help="Print this format, or with --out write these. (default: all)"),
     ] = None,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Write comparison.{md,html,json} there.")] = None,
+    tasks: Annotated[
+        str | None, typer.Option(metavar="A,B", help="Only these tasks: names or patterns, comma-separated.")
+    ] = None,
+    columns: Annotated[
+        str | None,
+        typer.Option("--columns", "--metrics", metavar="A,B", help="Only these numbers: metrics or metric.part."),
+    ] = None,
+    most: Annotated[int | None, typer.Option("--rows", metavar="N", help="Numbers of a table at most.")] = None,
+    rename: Rename = None,
     include_path: IncludePath = None,
     trust_remote_code: Annotated[
         bool, typer.Option("--trust_remote_code", help="Run the scripts of metrics that the folders name.")
@@ -78,13 +90,28 @@ def compare(
     load_plugins(tuple(include_path or ()))
     gates = [gate_of(words) for words in fail_on_regression or ()]
     if series is None:
-        _compare(generators, gates, _Where(format, out), trusted=trust_remote_code)
+        asked = Asked(
+            tuple(words_in(tasks)), tuple(words_in(columns)), most_rows(most), renames(rename), trust_remote_code
+        )
+        _compare(generators, gates, _Where(format, out), asked)
     elif series != "step":
         raise unknown("series", series, ["step"], "--series")
     elif gates:
         raise UsageError("--fail_on_regression compares generators with a baseline; it is not for --series")
+    elif tasks or columns or most or rename:
+        raise UsageError("--tasks, --columns, --rows and --rename choose what is compared; they are not for --series")
     else:
         _series(generators, _Where(format, out))
+
+
+class Asked(NamedTuple):
+    """What of a comparison is asked for: tasks (names or patterns), columns, how many of them, what rows are called."""
+
+    tasks: tuple[str, ...]
+    columns: tuple[str, ...]
+    rows: int | None
+    rename: Mapping[str, str]
+    trusted: bool  # whether metrics may run code that a folder names
 
 
 @dataclass(frozen=True)
@@ -105,22 +132,23 @@ class _Where:
         return names
 
 
-def _compare(generators: Sequence[str], gates: Sequence[Gate], where: _Where, *, trusted: bool) -> None:
+def _compare(generators: Sequence[str], gates: Sequence[Gate], where: _Where, asked: Asked) -> None:
     from alignbench.reports.compare import text
     from alignbench.reports.compare.compared import compare as compared
-    from alignbench.reports.compare.contenders import contenders
+    from alignbench.reports.compare.contenders import contenders, of_tasks, renamed
     from alignbench.reports.compare.regression import judged
 
     where.formats(text.FORMATS)
     found, damaged = contenders(generators)
+    found = renamed(of_tasks(found, asked.tasks), asked.rename)
     with waiting("comparing") as told:
-        comparison = compared(found, told, trusted=trusted)
+        comparison = compared(found, told, asked.columns, trusted=asked.trusted)
     if not comparison.tables:
         for line in (*damaged, *comparison.failures):
             say(line)
         raise RunError("nothing could be compared")
     judgements = list(judged(gates, comparison))
-    _give(comparison, text.FORMATS, [g for c in comparison.tables for g in text.grilles(c)], where)
+    _give(comparison, text.FORMATS, [g for c in comparison.tables for g in text.grilles(c, asked.rows)], where)
     if where == _Where(None, None):
         print(text.LEGEND)
     lines = [*damaged, *comparison.failures]

@@ -139,7 +139,7 @@ def leaderboard(
 
     rows, primary, failures = _read(folders, tasks, sort)
     board = tables_of(
-        rows, metrics=_words(columns) or None, primary=primary, baseline=baseline or "", allow_mixed=allow_mixed,
+        rows, metrics=words_in(columns) or None, primary=primary, baseline=baseline or "", allow_mixed=allow_mixed,
         rename=renames(rename),
     )  # fmt: skip
     if not asked.delivered(board, folders) or failures:
@@ -159,7 +159,7 @@ class _Asked:
     @classmethod
     def of(cls, formats: str | None, out: Path | None, readme: Path | None, *, check: bool, how: Printed) -> _Asked:
         """The options, which go together; raises UsageError."""
-        names = _words(formats)
+        names = words_in(formats)
         for name in names:
             if name not in EXTENSIONS:
                 raise unknown("format", name, EXTENSIONS, "--format")
@@ -220,7 +220,8 @@ def _shorter(suite: Table, most: int) -> Table:
     return replace(suite, rows=tuple(rows), footnotes=(), signature="", legend=(f"{left} more",) if left else ())
 
 
-def _words(given: str | None) -> list[str]:
+def words_in(given: str | None) -> list[str]:
+    """What commas part."""
     return [word.strip() for word in (given or "").split(",") if word.strip()]
 
 
@@ -242,7 +243,7 @@ def _read(
 
 def _of_tasks(rows: pd.DataFrame, tasks: str | None, failures: list[str]) -> pd.DataFrame:
     """The rows of the tasks asked for; a name or pattern that fits none is a failure."""
-    patterns, there = _words(tasks), list(rows["task"].unique())
+    patterns, there = words_in(tasks), list(rows["task"].unique())
     for pattern in patterns:
         if there and not any(fnmatchcase(task, pattern) for task in there):
             failures.append(str(unknown("task", pattern, there, "--tasks")))

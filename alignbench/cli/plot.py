@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
 from alignbench.cli.app import app
+from alignbench.cli.leaderboard import Rename, most_rows, renames, words_in
 from alignbench.cli.words import say
 from alignbench.errors import UsageError, unknown
 
 if TYPE_CHECKING:
     from alignbench.reports.charts.data import Bars, Curves, Scatter
-    from alignbench.reports.table.board import Table
+    from alignbench.reports.table.board import Row, Table
+
+_Numbers = tuple[str | None, str | None, str | None]
 
 NOTHING = {
     "tradeoff": "no row has a finite number on both axes",
@@ -66,6 +69,14 @@ def plot(
         list[str] | None,
         typer.Option(metavar="LABEL", help="Only rows of this label or pattern, as tables show them; repeatable."),
     ] = None,
+    columns: Annotated[
+        str | None,
+        typer.Option("--columns", "--metrics", metavar="A,B", help="Of all but tradeoff: only these, by metric.part."),
+    ] = None,
+    most: Annotated[
+        int | None, typer.Option("--rows", metavar="N", help="Only the first rows of each table. (default: all)")
+    ] = None,
+    rename: Rename = None,
     out: Annotated[
         Path, typer.Option(metavar="FILE|DIR", help="Where to write. (default: the working folder)")
     ] = Path(),
@@ -81,12 +92,13 @@ def plot(
     from alignbench.reports.charts.plots.style import altair
     from alignbench.reports.gather import gather
 
-    asked = _Asked.of(what, x, y, out or Path(), formats)
+    asked = _Asked.of(what, (x, y, columns), _Rows(tuple(generators or ()), most_rows(most), renames(rename)),
+                      out or Path(), formats)  # fmt: skip
     altair()
     found = gather(paths)
     missing = list(found.failures)
     rows = found.rows[found.rows["task"].isin(_tasks(tasks, list(dict.fromkeys(found.rows["task"])), missing))]
-    pictures = list(asked.pictures(rows, found.primary, generators or [], missing))
+    pictures = list(asked.pictures(rows, found.primary, missing))
     targets = asked.targets([name for name, _ in pictures])
     for (name, chart), files in zip(pictures, targets, strict=True):
         for line in _left_out(chart):
@@ -102,6 +114,14 @@ def plot(
         raise typer.Exit(1)
 
 
+class _Rows(NamedTuple):
+    """Which rows are asked for, how many at most, and what they are called."""
+
+    labels: tuple[str, ...]
+    most: int | None
+    rename: Mapping[str, str]
+
+
 @dataclass(frozen=True)
 class _Asked:
     """What was asked for, checked."""
@@ -109,13 +129,16 @@ class _Asked:
     what: str
     x: str | None
     y: str | None
+    columns: tuple[str, ...]
+    rows: _Rows
     out: Path
     formats: tuple[str, ...]
     one_file: bool
 
     @classmethod
-    def of(cls, what: str, x: str | None, y: str | None, out: Path, formats: str | None) -> _Asked:
-        """The same, or UsageError."""
+    def of(cls, what: str, numbers: _Numbers, rows: _Rows, out: Path, formats: str | None) -> _Asked:
+        """The same, or UsageError; `numbers` are --x, --y and --columns."""
+        x, y, columns = numbers
         from alignbench.reports.charts.plots import FORMATS
 
         if what not in NOTHING:
@@ -123,6 +146,8 @@ class _Asked:
         for option, given, fitting in (("x", x, ("tradeoff",)), ("y", y, ("tradeoff", "series", "sweep"))):
             if given is not None and what not in fitting:
                 raise UsageError(f"--{option} with {what}: it is for {' and '.join(fitting)}")
+        if columns and (what == "tradeoff" or y):
+            raise UsageError("--columns: a trade-off has --x and --y" if not y else "--columns: give it or --y")
         extension = out.suffix.removeprefix(".").lower()
         one_file = extension.isalpha() and not out.is_dir()
         names = [f.strip() for f in (formats or (extension if one_file else "png")).split(",") if f.strip()]
@@ -131,11 +156,9 @@ class _Asked:
                 raise unknown("format", name, FORMATS, f"--out {out}" if one_file and not formats else "--format")
         if one_file and names != [extension]:
             raise UsageError(f"--out {out} is a file: leave out --format, or give a folder")
-        return cls(what, x, y, out, tuple(names), one_file)
+        return cls(what, x, y, tuple(words_in(columns)), rows, out, tuple(names), one_file)
 
-    def pictures(
-        self, rows: Any, primary: Any, generators: Sequence[str], missing: list[str]
-    ) -> Iterator[tuple[str, Scatter | Bars | Curves]]:
+    def pictures(self, rows: Any, primary: Any, missing: list[str]) -> Iterator[tuple[str, Scatter | Bars | Curves]]:
         """(name, chart) of all that the rows show; what they do not show goes to `missing`."""
         from alignbench.reports.charts import data as charts
         from alignbench.reports.table.board import Arrangement
@@ -144,31 +167,35 @@ class _Asked:
             return
         keys = list(dict.fromkeys(map(_key, rows["metric"], rows["part"])))
         x, y = (name and _column(name, keys, option) for name, option in ((self.x, "--x"), (self.y, "--y")))
-        tables = charts.charted(rows, Arrangement(primary), [key for key in (x, y) if key])
+        shown = [_column(name, keys, "--columns") for name in self.columns] or ([y] if y else [])
+        arrangement = Arrangement(primary, rename=self.rows.rename)
+        tables = charts.charted(rows, arrangement, [key for key in (x, y, *self.columns) if key])
         steps, seen = charts.steps_of(rows), set()
         for table in tables:
-            part, known = _only(table, generators)
+            part, known = _only(table, self.rows)
             seen |= known
-            found = list(self._charts(part, x, y, steps))
+            found = list(self._charts(part, (x, y), shown, steps))
             if not found and part.rows:
                 missing.append(f"{self.what} of {table.title}: {NOTHING[self.what]}")
             alone = sum(t.task == table.task for t in tables) == 1
             yield from ((f"{self.what} {table.task if alone else table.title}{end}", chart) for end, chart in found)
         labels = {row.label for table in tables for row in table.rows}
-        missing += [str(unknown("generator", name, labels)) for name in generators if name not in seen]
+        missing += [str(unknown("generator", name, labels)) for name in self.rows.labels if name not in seen]
 
-    def _charts(self, table: Table, x: str | None, y: str | None, steps: Any) -> Iterator[tuple[str, Any]]:
+    def _charts(
+        self, table: Table, axes: tuple[str | None, str | None], keys: Sequence[str], steps: Any
+    ) -> Iterator[tuple[str, Any]]:
         """(end of the name, chart) of one table."""
         from alignbench.reports.charts import data as charts
 
-        keys = [y] if y else []
         match self.what:
             case "tradeoff":
+                x, y = axes
                 found: list[Any] = [charts.tradeoff(table, x or charts.X, y)]
             case "moments":
-                found = [charts.moments(table)]
+                found = [charts.moments(table, keys)]
             case "divergences":
-                found = [charts.divergences(table)]
+                found = [charts.divergences(table, keys)]
             case "series":
                 found = [charts.series(table, steps, keys)]
             case _:
@@ -209,13 +236,16 @@ def _tasks(patterns: Sequence[str] | None, known: Sequence[str], missing: list[s
     return [task for task in known if any(fnmatchcase(task, name) for name in names)]
 
 
-def _only(table: Table, generators: Sequence[str]) -> tuple[Table, set[str]]:
+def _only(table: Table, asked: _Rows) -> tuple[Table, set[str]]:
     """The table with the rows that were asked for, by label, mark or pattern; and the words that found any."""
-    if not generators:
-        return table, set()
-    fits = {g: [r for r in table.rows if g in (r.label, r.full, r.mark) or fnmatchcase(r.label, g)] for g in generators}
-    rows = tuple(row for row in table.rows if any(row in found for found in fits.values()))
-    return replace(table, rows=rows), {g for g, found in fits.items() if found}
+    from alignbench.reports.table.labels import meant
+
+    def fits(row: Row, name: str) -> bool:
+        return fnmatchcase(row.label, name) or bool(meant(name, {row.label, row.full, row.mark}))
+
+    found = {name: [row for row in table.rows if fits(row, name)] for name in asked.labels}
+    rows = tuple(row for row in table.rows if not found or any(row in some for some in found.values()))
+    return replace(table, rows=rows[: asked.most]), {name for name, some in found.items() if some}
 
 
 def _left_out(chart: Scatter | Bars | Curves) -> Iterator[str]:

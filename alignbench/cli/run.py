@@ -47,7 +47,7 @@ A run file has these options as keys, such as:
 
 `alignbench schema run` prints its JSON schema, for editors.
 
-Its paths are relative to the working folder, as they are here.
+Its paths are relative to the file, those given here to the working folder.
 
 An option given here replaces the file's, and the file's replaces that of the environment.
 

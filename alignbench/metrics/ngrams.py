@@ -71,19 +71,15 @@ def _pairs(first: Array, second: Array) -> Array:
     return np.unique(first * (second.max(initial=0) + 1) + second, return_inverse=True)[1]
 
 
-def distinct_share(table: NGrams, n: int) -> Array:
-    """(K,) distinct-n, 0 to 1, of each block 0 … K − 1: distinct n-grams over n-grams; each block must have one.
-
-    Source: Li et al., A diversity-promoting objective function (2016).
-    """
-    every = np.bincount(table.block, table.each(n))
+def distinct_in(table: NGrams, n: int) -> Array:
+    """(K,) how many distinct n-grams each block 0 … K − 1 has."""
     block = np.zeros(table.grams[n - 1].max(initial=-1) + 1, int)
     block[table.grams[n - 1]] = table.block[table.text(n)]
-    return np.asarray(np.bincount(block, minlength=every.size) / every)
+    return np.asarray(np.bincount(block, minlength=int(table.block.max(initial=-1)) + 1))
 
 
 def entropy_in_blocks(table: NGrams, n: int) -> Array:
-    """(K,) entropy in nats of the shares of each block's n-grams; each block must have one."""
+    """(K,) entropy in nats of the shares of each block's n-grams; 0 where it has none."""
     every = np.bincount(table.block, table.each(n))
     grams = table.grams[n - 1]
     block = np.zeros(grams.max(initial=-1) + 1, int)
@@ -95,18 +91,22 @@ def entropy_in_blocks(table: NGrams, n: int) -> Array:
 def similarities(table: NGrams, orders: Sequence[int]) -> Array:
     """(K, D, D) mean over `orders` of the cosines of the counts of n-grams of each two of a block's D texts.
 
-    The texts stand block by block, all blocks have as many, and each text must have an n-gram of each order.
+    The texts stand block by block, all blocks have as many. Texts without an n-gram of an order are alike in it.
     """
     count, size = int(table.block[-1]) + 1, int((table.block == 0).sum())
     total = np.zeros((count, size, size))
     for n in orders:
-        grams = table.grams[n - 1]
-        counts = csr_array((np.ones(grams.size), (table.text(n), grams)))
+        text, grams = table.text(n), table.grams[n - 1]
+        empty = np.flatnonzero(table.each(n) == 0)  # as if their one n-gram were that of all such texts
+        text, grams = np.append(text, empty), np.append(grams, np.full(empty.size, grams.max(initial=-1) + 1))
+        counts = csr_array((np.ones(grams.size), (text, grams)))
         counts.sum_duplicates()
         length = np.sqrt(counts.multiply(counts).sum(axis=1))
-        dots = (counts @ counts.T).tocoo()  # texts of different blocks share no n-gram
+        dots = (counts @ counts.T).tocoo()
         row, col = dots.coords
-        total[table.block[row], row % size, col % size] += dots.data / (length[row] * length[col])
+        same = table.block[row] == table.block[col]  # texts of different blocks share no n-gram but that
+        row, col, cosine = row[same], col[same], (dots.data / (length[row] * length[col]))[same]
+        total[table.block[row], row % size, col % size] += cosine
     return np.asarray(total / len(orders))
 
 

@@ -13,7 +13,7 @@ def at_least(**lowest: int) -> Callable[..., None]:
 
     def check(**params: Any) -> None:
         for name, low in lowest.items():
-            if name in params and params[name] < low:
+            if params.get(name) is not None and params[name] < low:
                 raise UsageError(f"argument '{name}': must be at least {low}, not {params[name]}")
 
     return check

@@ -12,6 +12,7 @@ from typing import Any
 from alignbench.aligners.base import Aligner, told
 from alignbench.errors import AlignbenchError, RunError, Unsupported, UsageError, brief, let_go, plain_failures
 from alignbench.generators.described import described, identity_of
+from alignbench.generators.hf.series import longer
 from alignbench.generators.later import Later, Recalled, named, outlined
 from alignbench.registry import Entry
 from alignbench.registry import aligner as aligners
@@ -26,7 +27,7 @@ def name_of(generator: Sampler | None, spec: Spec | Sampler | None) -> str:
     if isinstance(spec, Spec) and spec.alias:
         return spec.alias
     if name := described(generator).name:
-        return name
+        return longer(name, spec.ends) if isinstance(spec, Spec) else name
     return spec.label if isinstance(spec, Spec) else type(generator).__name__
 
 

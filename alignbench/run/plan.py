@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from alignbench.aligners.base import Aligner
 from alignbench.errors import AlignbenchError, UsageError, did_you_mean, unknown
-from alignbench.generators.hf.series import expand, step_in
+from alignbench.generators.hf.series import expand, step_in, told_apart
 from alignbench.registry import generator as generators
 from alignbench.registry import load_plugins
 from alignbench.run.models import label_of, name_of, recipe_of, same
@@ -92,6 +92,7 @@ def look_up(settings: Settings) -> Plan:
         plan.models += [one for one in plan.checkpoints(given) if not any(same(one, other) for other in plan.models)]
     plan.base = plan.only(settings.base, "base") or (plan.models[0] if plan.models else None)
     plan.judge = plan.only(settings.judge, "judge")
+    _tell_apart(plan)
     tasks = {(task.name, task.hash): task for task in _tasks(plan)}  # each once, however often it is named
     plan.tasks = list(tasks.values())
     _check_rows(plan)
@@ -100,6 +101,14 @@ def look_up(settings: Settings) -> Plan:
     if settings.limit is not None:
         plan.tasks = [task.limited(settings.limit) for task in plan.tasks]
     return plan
+
+
+def _tell_apart(plan: Plan) -> None:
+    """Say more of the paths of models that would have one name."""
+    specs = [given for given in (plan.base, *plan.models) if isinstance(given, Spec)]
+    told = {spec.label: spec for spec in told_apart(specs)}
+    plan.models = [told[given.label] if isinstance(given, Spec) else given for given in plan.models]
+    plan.base = told[plan.base.label] if isinstance(plan.base, Spec) else plan.base
 
 
 def _recipe(given: Spec | Aligner) -> Recipe:

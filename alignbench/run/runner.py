@@ -5,8 +5,9 @@ What files can tell is told before the first draw; what only weights can tell fa
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from alignbench.errors import AlignbenchError, let_go
 from alignbench.files import check_writable, digest
@@ -156,7 +157,7 @@ class _Run:
     def other_models(self, tasks: Sequence[TaskRun], others: Sequence[_Other]) -> None:
         """Measure each other model on every task that has no base of its own."""
         tasks = [task_run for task_run in tasks if not task_run.bench.task.base]
-        names = {task_run.bench.base_name for task_run in tasks[:1]}
+        names = {task_run.bench.base_name: task_run.bench.base_identity for task_run in tasks[:1]}
         for other in others:
             able = [task_run for task_run in tasks if task_run.bench.task.name not in other.cannot_do]
             with self.outcome.failing(label_of(other.given)):
@@ -165,14 +166,20 @@ class _Run:
             for error in self.outcome.errors:  # one that the model raised would keep it in memory
                 let_go(error)
 
-    def _other_model(self, tasks: Sequence[TaskRun], other: _Other, names: set[str]) -> None:
-        """Measure a model, loaded once if it must be; when this returns nothing but `models` holds on to it."""
+    def _other_model(self, tasks: Sequence[TaskRun], other: _Other, names: dict[str, Any]) -> None:
+        """Measure a model, loaded once if it must be; when this returns nothing but `models` holds on to it.
+
+        `names`: what the rows so far are called → the identities of their generators.
+        """
         generator = self._warped_later(other.given)
         told = told_of(generator)
-        name = _unique_name(self.models.named(other.given, told), told, names)
+        name, identity = self.models.named(other.given, told), identity_of(told)
+        if name in names and identity is not None and names[name] == identity:
+            return  # the same weights again
+        name = _unique_name(name, told, names)
         if name in names:
             return
-        names.add(name)
+        names[name] = identity
         candidate = Candidate(name, step=self._step(other.given, told))
         for task_run in tasks:
             task_run.model(other.number, candidate, generator)
@@ -203,10 +210,10 @@ class _Run:
         return step_of(name) if STEP.search(name) else None
 
 
-def _unique_name(name: str, generator: Sampler, taken: set[str]) -> str:
+def _unique_name(name: str, generator: Sampler, taken: Collection[str]) -> str:
     """The name, with a few digits of the generator's identity after it where another has it already.
 
-    Two checkpoints may both lie in a folder called `final`; were they one name, they would be one row.
+    A user may call two models by one name, and two revisions of a hub's have one; they would be one row.
     """
     identity = identity_of(generator)
     if name not in taken:

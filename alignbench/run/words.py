@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from alignbench.errors import UsageError, did_you_mean
 from alignbench.files import digest, write_atomic
 from alignbench.run.settings import OPTIONS, QUICKSTART, Settings, checked, first_wrong
 from alignbench.run.values import Origin, typed
-from alignbench.spec import Dumper, Spec, parse_arguments, parse_spec, titled
+from alignbench.spec import Dumper, Spec, beside, moved, parse_arguments, parse_spec, seen_from, titled
 from alignbench.yamlfile import Page
 
 PREFIX = "ALIGNBENCH_"
@@ -84,7 +85,8 @@ def models_of(names: Sequence[str | Spec], arguments: Sequence[str]) -> list[Spe
 def read(path: Path, *, trusted: bool = False) -> Words:
     """The words of a run file. Raises TaskError with the line of the first thing that is wrong.
 
-    `include_path` runs Python files, so it is refused unless the file is `trusted`.
+    Its relative paths are from where the file lies. `include_path` runs Python files, so it is refused unless the file
+    is `trusted`.
     """
     page = _singular(yamlfile.read(path, "a run file (model, tasks, …)"))
     for name in (n for n, option in OPTIONS.items() if option.typed_only):
@@ -99,7 +101,23 @@ def read(path: Path, *, trusted: bool = False) -> Words:
     except ValidationError as error:
         keys = [*PLURALS, *(name for name, option in OPTIONS.items() if not option.typed_only)]
         raise page.refuse(*first_wrong(error, keys, lambda key: page.lines.get((key,), 0))) from error
-    return {name: getattr(settings, name) for name in said}
+    return {name: relocated(getattr(settings, name), Path(), path.parent) for name in said}
+
+
+def relocated(value: Any, to: Path, start: Path) -> Any:
+    """A value of the settings whose paths are relative to `start`, as one in the folder `to` has them."""
+    if to.resolve() == start.resolve():
+        return value
+    if isinstance(value, Path):
+        return Path(moved(value, to, start))
+    if isinstance(value, tuple):
+        return tuple(relocated(one, to, start) for one in value)
+    if isinstance(value, str) and value.endswith((".yaml", ".yml")):
+        return moved(value, to, start)
+    if isinstance(value, Spec):
+        arguments = beside(start, value.arguments) if to == Path() else seen_from(to, value.arguments)
+        return replace(value, arguments=arguments)
+    return value
 
 
 def _singular(page: Page) -> Page:
@@ -127,12 +145,13 @@ def from_environment(variables: Mapping[str, str]) -> tuple[Words, list[str]]:
     return values_of(typed_values(given), origin) | config, strays
 
 
-def words_of(settings: Settings) -> Words | None:
-    """The settings as the words of a run file, defaults filled in; None where they hold objects."""
+def words_of(settings: Settings, folder: Path = Path()) -> Words | None:
+    """The settings as the words of a run file in `folder`, defaults filled in; None where they hold objects."""
     things = (*settings.model, settings.base, *settings.aligner, settings.judge, *settings.tracker)
     if any(thing is not None and not isinstance(thing, Spec) for thing in things):
         return None
-    words = {name: _plain(getattr(settings, name)) for name, option in OPTIONS.items() if not option.typed_only}
+    said = [name for name, option in OPTIONS.items() if not option.typed_only]
+    words = {name: _plain(relocated(getattr(settings, name), folder, Path())) for name in said}
     return {name: value for name, value in words.items()
             if value not in (None, [], {}) and (value or not OPTIONS[name].handed)}  # fmt: skip
 
@@ -147,9 +166,12 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-def page_of(settings: Settings) -> str | None:
-    """A run file that says the settings; None where they hold objects. What no file can say is a comment in it."""
-    words = words_of(settings)
+def page_of(settings: Settings, folder: Path = Path()) -> str | None:
+    """A run file in `folder` that says the settings; None where they hold objects.
+
+    What no file can say is a comment in it.
+    """
+    words = words_of(settings, folder)
     if words is None:
         return None
     text = yaml.dump(words, Dumper=Dumper, sort_keys=False, allow_unicode=True, default_flow_style=None, width=10**9)
@@ -162,6 +184,6 @@ def page_of(settings: Settings) -> str | None:
 
 def write(settings: Settings, folder: Path) -> None:
     """Write config_<digest>.yaml: all settings as a run file, once; nothing where they hold objects."""
-    page = page_of(settings)
+    page = page_of(settings, folder)
     if page is not None:
-        write_atomic(folder / f"config_{digest(words_of(settings))[:8]}.yaml", page)
+        write_atomic(folder / f"config_{digest(words_of(settings, folder))[:8]}.yaml", page)

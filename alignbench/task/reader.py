@@ -9,7 +9,7 @@ from typing import Any
 from alignbench.errors import UsageError, brief, did_you_mean, unknown
 from alignbench.features import BoundFeature, bind
 from alignbench.registry import aligner, generator, metric
-from alignbench.spec import Spec, parse_spec
+from alignbench.spec import Spec, beside, parse_spec
 from alignbench.target import Constraint, Kind, Target
 from alignbench.task.keys import ConstraintFile, TaskFile, schema
 from alignbench.task.prompts import Prompts, read_prompts, read_references, with_fields
@@ -189,8 +189,9 @@ def _base(page: Page, raw: Any) -> str | Mapping[str, Any] | None:
     if not (isinstance(raw, str) and raw) and not (isinstance(raw, dict) and isinstance(raw.get("name"), str)):
         raise page.refuse(("base",), f"base is a generator's name or {{name: NAME, …}}, not {brief(raw)}")
     with page.at(("base",)) as where:
-        parse_spec(raw, where)
-    return raw
+        spec = parse_spec(raw, where)
+    found = beside(page.path.parent, spec.arguments)
+    return raw if found == spec.arguments else {"name": spec.name, **found}
 
 
 def _check_together(page: Page, raw: TaskFile) -> None:

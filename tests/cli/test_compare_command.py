@@ -52,10 +52,20 @@ def test_labels_are_compared_in_their_order(command, results):
     assert said.code == 0 and said.err == ""
     assert "little v1 · rejection:cap=256 beside base" in said.out and "prompts that moved most" in said.out
     line = next(line for line in said.out.splitlines() if line.startswith("always ↑"))
-    assert line.rstrip().endswith("better") and "+" in line
+    assert line.split()[2] == "better" and "+" in line
     turned = command("compare", "out", "rejection:cap=256", "base")
     line = next(line for line in turned.out.splitlines() if line.startswith("always ↑"))
-    assert line.rstrip().endswith("worse") and "-0." in line
+    assert line.split()[2] == "worse" and "-0." in line
+
+
+def test_what_is_compared_can_be_chosen_and_called_otherwise(command, results):
+    asked = ("--tasks", "lit*", "--columns", "satisfaction,kl_base", "--rename", "rejection*=exact sampler")
+    said = command("compare", "out", "base", "rejection:cap=256", *asked)
+    assert said.code == 0 and "little v1 · exact sampler beside base" in said.out, said.err
+    assert "always ↑" in said.out and "perplexity" not in said.out.split("prompts that")[0]
+    fewer = command("compare", "out", "base", "rejection:cap=256", *asked, "--rows", "1")
+    assert "always ↑" in fewer.out and "KL(π‖a)" in said.out and "KL(π‖a)" not in fewer.out
+    assert any(line.endswith(" more") for line in fewer.out.splitlines())
 
 
 def test_folders_of_one_generator_need_no_labels(command, results):
@@ -133,6 +143,12 @@ def test_a_gate_that_cannot_be_judged_is_a_failure(command, results):
     (["out", "base", "temperature:t=0.5", "--format", "pdf"], "unknown format 'pdf'", 2),
     (["out", "base", "temperature:t=0.5", "--format", "md,html"], "only one format can be printed", 2),
     (["out", "--series", "step"], "no rows have a training step", 2),
+    (["out", "base", "temperature:t=0.5", "--tasks", "litle"], "unknown task 'litle'. Did you mean 'little'?", 2),
+    (["out", "base", "temperature:t=0.5", "--columns", "kltarget"], "Did you mean 'kl_target'?", 2),
+    (["out", "base", "temperature:t=0.5", "--rename", "bas=b"], "unknown row 'bas'. Did you mean 'base'?", 2),
+    (["out", "base", "temperature:t=0.5", "--rename", "*=b"], "two rows would be called 'b'", 2),
+    (["out", "base", "temperature:t=0.5", "--rows", "0"], "--rows 0: give 1 or more", 2),
+    (["out", "--series", "step", "--rows", "3"], "they are not for --series", 2),
     (["out", "--series", "seed"], "unknown series 'seed'", 2),
     (["out", "--series", "step", "--fail_on_regression", "perplexity"], "not for --series", 2),
 ])  # fmt: skip

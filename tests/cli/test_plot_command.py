@@ -40,6 +40,17 @@ def test_one_file_one_task_other_axes_and_some_generators(command, published) ->
     assert said.code == 2 and "is one file, and there are 2 pictures" in said.err
 
 
+def test_columns_rows_and_names_are_those_of_tables(command, published) -> None:
+    said = command("plot", "divergences", published, "--tasks", "words", "--columns", "tv,kl_base", "--rows", "3",
+                   "--rename", "best_of_n:n=8=best of eight", "--out", "one.json")  # fmt: skip
+    text = Path("one.json").read_text(encoding="utf-8")
+    assert said.code == 0 and "kl_base" in text and "kl_reverse" not in text, said.err
+    whole = command("plot", "divergences", published, "--tasks", "words", "--rename", "best_of_n:n=8=best of eight",
+                    "--out", "all.json")  # fmt: skip
+    assert whole.code == 0 and "best of eight" in Path("all.json").read_text(encoding="utf-8")
+    assert len(text) < len(Path("all.json").read_text(encoding="utf-8"))
+
+
 def test_what_is_missing_is_said_and_the_rest_is_drawn(command, published) -> None:
     said = command("plot", "sweep", published, "nowhere", "--format", "json")
     assert said.code == 1 and Path("sweep_words_best_of_n_n.json").exists()
@@ -57,6 +68,10 @@ def test_what_is_missing_is_said_and_the_rest_is_drawn(command, published) -> No
     [
         (["trade_off"], "unknown plot 'trade_off'. Did you mean 'tradeoff'?"),
         (["series", "--y", "kl_bass"], "--y: unknown metric 'kl_bass'. Did you mean 'kl_base'?"),
+        (["divergences", "--columns", "kl_bass"], "--columns: unknown metric 'kl_bass'. Did you mean 'kl_base'?"),
+        (["tradeoff", "--columns", "kl_base"], "--columns: a trade-off has --x and --y"),
+        (["divergences", "--rows", "0"], "--rows 0: give 1 or more"),
+        (["divergences", "--rename", "bset_of_n=x"], "--rename: unknown row 'bset_of_n'"),
         (["moments", "--x", "kl_base"], "--x with moments: it is for tradeoff"),
         (["tradeoff", "--format", "pgn"], "--format: unknown format 'pgn'. Did you mean 'png'?"),
         (["tradeoff", "--out", "figure.jpg"], "--out figure.jpg: unknown format 'jpg'."),

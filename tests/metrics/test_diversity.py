@@ -1,5 +1,6 @@
 """Diversity in blocks of as many draws and words: exact values, what is left out, intervals, and the work it takes."""
 
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from alignbench import metrics
 from alignbench.metrics import ngrams as tables
 from alignbench.metrics.diversity import _mean
-from alignbench.metrics.ngrams import distinct_share, ngrams, words_of
+from alignbench.metrics.ngrams import distinct_in, ngrams, words_of
 from alignbench.types import Draws, Evidence, Fit, Scored
 
 FEW = "no interval: fewer than 5 blocks"
@@ -26,26 +27,49 @@ def test_words_are_lower_cased_runs():
 
 def test_distinct_at_fixed_size():
     same, varied = "a b c", "d e f"
-    e = with_texts([same, same + " x y", varied, varied, "short", same, varied], [0] * 7)
+    e = with_texts([same, same + " x y", varied, varied, same, varied, "short"], [0] * 7)
     answer = metrics.measure("distinct", e, draws=2, words=3)
     assert answer["distinct_1"].value == pytest.approx((3 / 6 + 3 / 6 + 6 / 6) / 3)
     assert answer["distinct_2"].value == pytest.approx((2 / 4 + 2 / 4 + 4 / 4) / 3)
     assert answer["distinct_1"].n == 3
     parts = answer["distinct_1"].note.split("; ")
-    assert parts == ["blocks of 2 draws of 3 words", "1 of 7 draws shorter than 3 words left out", "3 blocks", FEW]
+    short = "1 of 7 draws shorter than 3 words"
+    assert parts == ["blocks of 2 draws of 3 words", short, "1 of 7 draws fill no block", "3 blocks", FEW]
     assert answer["distinct_1"].ci_low is None
-    none = metrics.measure("distinct", e)["distinct_3"]
+    none = metrics.measure("distinct", e)["distinct_1"]
     assert none.value is None
-    left_out = "7 of 7 draws shorter than 16 words left out"
-    assert none.note == f"blocks of 8 draws of 16 words; {left_out}; 0 blocks: at least 2 are needed"
+    assert none.note == "blocks of 8 draws of 1 word; 7 of 7 draws fill no block; 0 blocks: at least 2 are needed"
     assert metrics.measure("distinct", e, draws=2, words=2)["distinct_3"].note == "2 words have no 3-gram"
+
+
+def test_blocks_are_as_long_as_the_reference_draws_and_a_collapse_to_short_texts_is_seen():
+    """All rows of a table have the same reference draws, so the same block; a draw that is shorter fills less of it."""
+    rng = np.random.default_rng(0)
+    prompt = np.arange(48) // 24
+
+    def of(texts, words):
+        long = [" ".join(rng.choice(list("abcdefgh"), words)) for _ in texts]
+        own, ref = (with_texts(t, prompt).own for t in (texts, long))
+        e = replace(with_texts(texts, prompt), own=own, ref=ref)
+        return metrics.measure("distinct", e) | metrics.measure("self_bleu", e)
+
+    for words, block in ((20, 16), (15, 8), (5, 4), (2, 2)):
+        fine = of([" ".join(rng.choice(list("abcdefgh"), words)) for _ in range(48)], words)
+        assert fine["distinct_1"].note.startswith(f"blocks of 8 draws of {block} words; 6 blocks")
+    fine = of([" ".join(rng.choice(list("abcdefgh"), 6)) for _ in range(48)], 6)
+    for collapsed in (["Yes."] * 48, [""] * 48, ["no", "yes"] * 24):
+        found = of(collapsed, 6)
+        assert found["distinct_1"].value < fine["distinct_1"].value / 2  # planted: short texts left out: no number
+        assert found["distinct_2"].value == 0
+        assert "48 of 48 draws shorter than 4 words" in found["distinct_1"].note
+    assert of(["Yes."] * 48, 6)[""].value == pytest.approx(100)
 
 
 def test_draws_and_prompts_without_a_block_are_counted():
     answer = metrics.measure("distinct", with_texts(["a b"] * 7 + ["c"], [0] * 5 + [1] * 3), draws=2, words=2)
     assert answer["distinct_1"].note.split("; ")[1:4] == [
-        "1 of 8 draws shorter than 2 words left out",
-        "1 of 8 draws fill no block",
+        "1 of 8 draws shorter than 2 words",
+        "2 of 8 draws fill no block",
         "3 blocks",
     ]
     alone = metrics.measure("self_bleu", with_texts(["a b"] * 5, [0] * 4 + [1]), draws=2, words=2)[""]
@@ -114,12 +138,9 @@ def test_distinct_of_many_blocks_is_that_of_each():
     texts = [list(rng.choice(list("abcd"), 6)) for _ in range(60)]
     block = np.repeat(np.arange(15), 4)
     for n in (1, 2, 3, 4):
-        alone = [
-            len({tuple(t[i : i + n]) for t in texts[k : k + 4] for i in range(7 - n)}) / (4 * (7 - n))
-            for k in range(0, 60, 4)
-        ]
-        assert distinct_share(ngrams(texts, block), n).tolist() == alone
-        assert distinct_share(ngrams(texts), n)[0] < min(alone)  # planted: n-grams of all blocks counted as one block's
+        alone = [len({tuple(t[i : i + n]) for t in texts[k : k + 4] for i in range(7 - n)}) for k in range(0, 60, 4)]
+        assert distinct_in(ngrams(texts, block), n).tolist() == alone
+        assert len(distinct_in(ngrams(texts), n)) == 1  # planted: n-grams of all blocks counted as one block's
 
 
 def test_ngrams_stay_inside_their_text():

@@ -104,14 +104,23 @@ def test_what_only_weights_tell_fails_its_own_row(tmp_path, loads):
     assert {row.key.generator for row in outcome.rows} == {"base", "good", "draws of p"}
 
 
-def test_a_model_of_a_namesake_gets_digits_of_its_identity(tmp_path):
-    for number, folder in enumerate(("one/final", "two/final"), 1):
+def test_folders_of_one_name_are_told_apart_by_the_end_of_their_paths(tmp_path):
+    for number, folder in enumerate(("one/a/final", "one/b/final", "two/a/final"), 1):
         save_gpt2(tmp_path / folder, seed=number)
-    models = [Spec("hf", {"pretrained": f"./{name}"}) for name in ("one/final", "two/final", "two/../two/final")]
+    folders = ("one/a/final", "two/a/final", "one/b/final", "one/../one/b/final")
+    outcome = run(Settings(model=[Spec("hf", {"pretrained": f"./{name}"}) for name in folders], tasks="little.yaml"))
+    names = list(dict.fromkeys(row.key.generator for row in outcome.rows))
+    assert names == ["one/a/final", "two/a/final", "b/final", "draws of p"], "the same weights again are no row"
+
+
+def test_a_model_whose_name_another_has_gets_digits_of_its_identity(tmp_path):
+    """A name that a user gives to one may be that of another."""
+    for number, folder in enumerate(("first", "second"), 1):
+        save_gpt2(tmp_path / folder, seed=number)
+    models = [Spec("hf", {"pretrained": "./first"}), Spec("hf", {"pretrained": "./second"}, alias="first")]
     outcome = run(Settings(model=models, tasks="little.yaml"))
     names = list(dict.fromkeys(row.key.generator for row in outcome.rows))
-    assert names[0] == "final" and names[1].startswith("final#") and len(names[1]) == len("final#") + 6
-    assert names[2:] == ["draws of p"], "the same weights again are not a row of their own"
+    assert names[0] == "first" and names[1].startswith("first#") and len(names[1]) == len("first#") + 6
 
 
 def test_places_are_sorted_by_task_seed_part_and_number():

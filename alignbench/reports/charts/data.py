@@ -200,15 +200,15 @@ def goal(table: Table) -> str | None:
     return next((key for key in ("satisfaction.always", "moment_error", *rewards) if _has(table, key)), None)
 
 
-def moments(table: Table) -> Bars | None:
+def moments(table: Table, asked: Sequence[str] = ()) -> Bars | None:
     """What rows reach of all that the target asks; what it wants, from any row that has the error as well."""
-    keys = [c.key for c in table.columns if c.key.startswith("satisfaction.") and not c.aside]
+    keys = asked or [c.key for c in table.columns if c.key.startswith("satisfaction.") and not c.aside]
     return _bars(table, keys, {key: _wanted(table, key) for key in keys})
 
 
-def divergences(table: Table) -> Bars | None:
-    """Divergences of each row, nats: KL(p‖π), KL(π‖p), KL(π‖a), total variation and Jensen–Shannon."""
-    return _bars(table, DIVERGENCES, {})
+def divergences(table: Table, asked: Sequence[str] = ()) -> Bars | None:
+    """Columns of each row, by default KL(p‖π), KL(π‖p), KL(π‖a), total variation and Jensen–Shannon."""
+    return _bars(table, asked or DIVERGENCES, {})
 
 
 def series(table: Table, steps: Mapping[tuple[str, str], int], keys: Sequence[str] = ()) -> Curves | None:

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from alignbench.errors import AlignbenchError
+from alignbench.errors import AlignbenchError, unknown
 from alignbench.metrics.replicates import replicates_of
 from alignbench.reports.compare.common_draws import aligned, of_each_draw, shared
 from alignbench.reports.compare.contenders import Contender, Measured, Pair, pairs
 from alignbench.reports.compare.shifts import Example, Shift, examples, shifts
 from alignbench.reports.table.board import plain_text
+from alignbench.reports.table.columns import keys_named, label_of
 from alignbench.reports.table.leaderboards import leaderboard
 from alignbench.reports.table.pairs import difference, not_paired
 from alignbench.run.rescore import remembered
@@ -116,11 +117,18 @@ class Numbers:
         return self.known[place][1]
 
 
-def compare(found: Sequence[Contender], told: Progress = lambda what: None, *, trusted: bool = False) -> Comparison:
+def compare(
+    found: Sequence[Contender],
+    told: Progress = lambda what: None,
+    columns: Sequence[str] = (),
+    *,
+    trusted: bool = False,
+) -> Comparison:
     """Each of `found` but the first beside the first, on every task that both were measured on.
 
+    `columns` are the numbers to show, by metric, `metric.part` or heading; those of a leaderboard where there are none.
     The p-values of all numbers shown of a task, those of all candidates, are one family for Holm's adjustment. Metrics
-    that run code which a folder names are left out unless it is `trusted`.
+    that run code which a folder names are left out unless it is `trusted`. Raises UnknownName on a column of no row.
     """
     tables: list[Compared] = []
     failures: list[str] = []
@@ -134,7 +142,17 @@ def compare(found: Sequence[Contender], told: Progress = lambda what: None, *, t
                 tables.append(compare_pair(pair, (found[0].name, other.name), measured))
             except AlignbenchError as error:
                 failures.append(f"{pair.first.key.task}: {error}")
+    known = {d.key for c in tables for d in c.differences}
+    if lost := [name for name in columns if tables and not keys_named(sorted(known), name)]:
+        raise unknown("metric", lost[0], known | {label_of(key) for key in known}, "--columns")
+    tables = [_showing(c, columns) for c in tables] if columns else tables
     return Comparison(found[0].name, tuple(_adjusted(tables)), tuple(dict.fromkeys(failures)))
+
+
+def _showing(compared: Compared, columns: Sequence[str]) -> Compared:
+    """The same with these numbers shown."""
+    keys = [d.key for d in compared.differences]
+    return replace(compared, shown={key: label_of(key) for name in columns for key in keys_named(keys, name)})
 
 
 def compare_pair(pair: Pair, names: tuple[str, str], measured: Numbers) -> Compared:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from fnmatch import filter as filter_names
+from fnmatch import fnmatchcase
 from pathlib import Path
 
-from alignbench.errors import AlignbenchError, StoreError, UsageError, did_you_mean
+from alignbench.errors import AlignbenchError, StoreError, UsageError, did_you_mean, unknown
 from alignbench.reports.table.board import PINNED, plain_text
-from alignbench.reports.table.labels import aligner_name, short_labels
+from alignbench.reports.table.labels import aligner_name, meant, short_labels
 from alignbench.run.rows import RowKey, read_evidence
 from alignbench.spec import family_of
 from alignbench.store.packed import evidence_files
@@ -97,6 +99,11 @@ def read_pool(folder: Path) -> Pool:
     return Pool(folder, tuple(_shortened(found)), tuple(failures), whole=not own)
 
 
+def holds_evidence(folder: Path) -> bool:
+    """Whether a folder is one of results."""
+    return any(folder.glob("evidence_*.npz")) or any(True for _ in evidence_files(folder))
+
+
 def _shortened(found: Sequence[Measured]) -> Iterator[Measured]:
     """With the short labels that a table of their task gives them."""
     tasks = {
@@ -110,10 +117,12 @@ def split(arguments: Sequence[str]) -> tuple[list[Pool], list[str]]:
 
     Raises UsageError on what looks like a path and is none.
     """
-    pools, labels = [], []
+    pools, labels = list[Pool](), list[str]()
     for argument in arguments:
-        if Path(argument).is_dir():
+        if Path(argument).is_dir() and (holds_evidence(Path(argument)) or not pools):
             pools.append(read_pool(Path(argument)))
+        elif Path(argument).is_dir():  # a checkpoint, as it was typed for the run
+            labels.append(argument)
         elif Path(argument).exists():
             raise UsageError(f"{argument}: is a file; give the --output_path of a run, or a folder in it")
         else:
@@ -146,11 +155,36 @@ def contenders(arguments: Sequence[str]) -> tuple[list[Contender], list[str]]:
     return _told_apart(found), [line for pool in pools for line in pool.failures]
 
 
+def of_tasks(found: Sequence[Contender], patterns: Sequence[str]) -> list[Contender]:
+    """The same on the tasks of these names or patterns alone, all where there are none; raises UnknownName."""
+    known = list(dict.fromkeys(task for c in found for task in c.tasks))
+    if lost := [pattern for pattern in patterns if not filter_names(known, pattern)]:
+        raise unknown("task", lost[0], known, "--tasks")
+    kept = {task for pattern in patterns or ["*"] for task in filter_names(known, pattern)}
+    return [replace(c, found=tuple(m for m in c.found if m.key.task in kept)) for c in found]
+
+
+def renamed(found: Sequence[Contender], names: Mapping[str, str]) -> list[Contender]:
+    """The same, called what `names` (label or pattern → name) says; raises UnknownName, and UsageError on one twice."""
+    labels = [c.name for c in found]
+    if lost := [old for old in names if not (filter_names(labels, old) or meant(old, labels))]:
+        raise unknown("row", lost[0], labels, "--rename")
+
+    def called(label: str) -> str:
+        fits = (new for old, new in names.items() if fnmatchcase(label, old) or meant(old, [label]))
+        return plain_text(next(fits, label))
+
+    told = [replace(c, name=called(c.name)) for c in found]
+    if twice := next((c.name for c in told if names and [d.name for d in told].count(c.name) > 1), None):
+        raise UsageError(f"--rename: two rows would be called '{twice}'; give each a name of its own")
+    return told
+
+
 def _by_label(label: str, pools: Sequence[Pool]) -> Contender:
     """The rows of a label; an aligner's name alone will do where one row has it."""
     everything = [m for pool in pools for m in pool.found]
     exact = [m for m in everything if label in m.names]
-    found = exact or [m for m in everything if m.label.split(":")[0] == label]
+    found = exact or [m for m in everything if m.label.split(":")[0] == label or meant(label, m.names)]
     labels = list(dict.fromkeys(m.label for m in found))
     if not found:
         known = {name for pool in pools for name in pool.labels}

@@ -49,24 +49,29 @@ class Grille:
     verdicts: Sequence[str] = ()
 
 
-def grilles(compared: Compared) -> Iterator[Grille]:
-    """The tables of one generator beside the baseline on one task: differences, prompts that moved, draws."""
-    yield of_differences(compared)
+def grilles(compared: Compared, most: int | None = None) -> Iterator[Grille]:
+    """The tables of one generator beside the baseline on one task: `most` differences, prompts that moved, draws."""
+    yield of_differences(compared, most)
     if compared.shifts:
         yield of_shifts(compared)
     for example in compared.examples:
         yield of_example(compared, example)
 
 
-def of_differences(compared: Compared) -> Grille:
-    """One line for each number."""
+def of_differences(compared: Compared, most: int | None = None) -> Grille:
+    """One line for each number, `most` of them; the verdict stands first, where no width pushes it below."""
     notes: list[str] = []
-    body = [_line(compared.shown[d.key], d, notes) for d in compared.table]
-    head = ("", compared.first, compared.other, "difference", "d_z", "p", "Holm", "verdict")
-    about = [*compared.notes, f"{compared.prompts} prompts × {compared.draws} draws; base {compared.base}"]
+    table = compared.table[:most]
+    body = [_line(compared.shown[d.key], d, notes) for d in table]
+    head = ("", "verdict", compared.first, compared.other, "difference", "d_z", "p", "Holm")
+    left = len(compared.table) - len(table)
+    about = [
+        *([f"{left} more"] if left else []), *compared.notes,
+        f"{compared.prompts} prompts × {compared.draws} draws; base {compared.base}",
+    ]  # fmt: skip
     return Grille(
         compared.title, [plain_text(h) for h in head], body, notes, [plain_text(line) for line in about],
-        [d.verdict for d in compared.table],
+        [d.verdict for d in table],
     )  # fmt: skip
 
 
@@ -77,7 +82,7 @@ def _line(heading: str, d: Difference, notes: list[str]) -> list[str]:
         notes.append(note)
     mark = superscript((notes.index(note) + 1,)) if note else ""
     difference = signed(d.difference.value, numbers[2]) + mark
-    return [plain_text(heading), *numbers[:2], difference, *map(_short, (d.effect, d.p_value, d.adjusted)), d.verdict]
+    return [plain_text(heading), d.verdict, *numbers[:2], difference, *map(_short, (d.effect, d.p_value, d.adjusted))]
 
 
 def spelled(e: Estimate) -> str:
@@ -172,7 +177,7 @@ def _grid(grille: Grille, columns: Sequence[int]) -> Grid:
                         no_wrap=numeric)  # fmt: skip
     for number, line in enumerate(grille.body):
         verdict = grille.verdicts[number] if grille.verdicts else ""
-        styles = [VERDICTS.get(verdict, "") if place == len(line) - 1 else "" for place in columns]
+        styles = [VERDICTS.get(verdict, "") if place == 1 else "" for place in columns]
         grid.add_row(*(Text(line[place], style=style) for place, style in zip(columns, styles, strict=True)))
     return grid
 
@@ -187,7 +192,7 @@ def _piped(grille: Grille) -> Iterator[str]:
     yield f"{'###' if grille.verdicts else '####'} {escape(grille.title)}"
     body = [[escape(cell) for cell in line] for line in grille.body]
     for line, verdict in zip(body, grille.verdicts, strict=False):
-        line[-1] = f"**{verdict}**" if verdict else ""
+        line[1] = f"**{verdict}**" if verdict else ""
     align = ["left", *["right" if grille.verdicts else "left"] * (len(grille.head) - 1)]
     yield tabulate(body, [escape(h) for h in grille.head], "pipe", disable_numparse=True, colalign=align)
     if grille.notes:

@@ -35,7 +35,7 @@ def check_metrics(metrics: Sequence[str], rows: pd.DataFrame) -> None:
     keys = {key_of(r) for r in records}
     known = keys | {r["metric"] for r in records}
     for name in metrics:
-        if not _named(sorted(keys), name):
+        if not keys_named(sorted(keys), name):
             raise unknown("metric", name, known)
 
 
@@ -52,13 +52,13 @@ def chosen_keys(group: Sequence[Record], metrics: Sequence[str] | None, primary:
     """The keys of a table's columns: those that `metrics` name, else the primary one and what there is of the rest."""
     keys = list(dict.fromkeys(key_of(r) for r in group))
     if metrics is not None:
-        return list(dict.fromkeys(key for name in metrics for key in _named(keys, name)))
+        return list(dict.fromkeys(key for name in metrics for key in keys_named(keys, name)))
     asked = [name for name in dict.fromkeys(r["metric"] for r in group) if _is_shown_whole(name)]
     said = {primary, *(key_of(r) for r in group if _says_something(r) or r["metric"] in asked)}
     return [key for key in _chosen(keys, (primary, *COMPACT, *_patterns(asked), *COST)) if key in said]
 
 
-def _named(keys: Sequence[str], name: str) -> list[str]:
+def keys_named(keys: Sequence[str], name: str) -> list[str]:
     """The columns that a user calls `name`: by metric, key or pattern, else by the heading alone."""
     return _chosen(keys, _patterns([name])) or [key for key in keys if label_of(key) == name]
 

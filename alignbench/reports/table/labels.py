@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from hashlib import sha256
 from typing import Any
 
@@ -43,6 +43,14 @@ def aligner_name(label: str) -> str:
     return found[1] if found else ""
 
 
+def meant(name: str, labels: Collection[str]) -> list[str]:
+    """The labels that a user's word for a row means: itself, else those that it ends, or that end it, as paths do."""
+    if name in labels:
+        return [name]
+    mine = f"/{name.rstrip('/')}"
+    return [label for label in labels if f"/{label}".endswith(mine) or mine.endswith(f"/{label}")]
+
+
 def digits(label: str) -> str:
     """Eight digits that tell a label from others."""
     return sha256(label.encode("utf-8", "backslashreplace")).hexdigest()[:8]
@@ -57,7 +65,9 @@ def _parsed(given: Any) -> Spec | None:
 
 
 def _brief(spec: Spec, *, deep: bool = False) -> str:
-    """The spec with long arguments cut; nested ones by their names alone unless `deep`."""
+    """The spec with long arguments cut; nested ones by their names alone unless `deep`; a text alone in quotes."""
+    if len(spec.arguments) == 1 and isinstance(text := next(iter(spec.arguments.values())), str) and " " in text:
+        return f'{spec.name} "{_cut(text)}"' if _nested(text) is None else spec.name
     told = ",".join(f"{k}={_value(v, deep)}" for k, v in spec.arguments.items() if k != OVER)
     over = f" over {_value(spec.arguments[OVER], deep)}" if OVER in spec.arguments else ""
     return f"{spec.name}{':' if told else ''}{told}{over}"

@@ -13,7 +13,7 @@ import pandas as pd
 from alignbench.errors import UsageError
 from alignbench.reports.table.board import PINNED, plain_text
 from alignbench.reports.table.cells import number
-from alignbench.reports.table.labels import aligner_name, short_labels
+from alignbench.reports.table.labels import aligner_name, meant, short_labels
 from alignbench.reports.table.seeds import newest, whose
 from alignbench.types import CEILING
 
@@ -85,7 +85,11 @@ def lines_of(group: Sequence[Record]) -> list[Line]:
 
 def pinned(lines: Sequence[Line], baseline: str) -> list[Line]:
     """The same with the row called `baseline` marked so; raises UsageError where the name stands for several."""
-    found = [line for line in lines if line.label == baseline] or [line for line in lines if baseline in _names(line)]
+    found = (
+        [line for line in lines if line.label == baseline]
+        or [line for line in lines if baseline in _names(line)]
+        or [line for line in lines if meant(baseline, _names(line))]
+    )
     if len(found) > 1:
         raise UsageError(
             f"--baseline: '{baseline}' stands for several rows; give one of: {'; '.join(x.label for x in found)}"
@@ -107,7 +111,7 @@ def renamed(lines: Sequence[Line], names: Mapping[str, str]) -> list[Line]:
 
 def fits(line: Line, name: str) -> bool:
     """Whether a label or pattern means this row."""
-    return any(fnmatchcase(mine, name) or mine == name for mine in _names(line))
+    return any(fnmatchcase(mine, name) for mine in _names(line)) or bool(meant(name, _names(line)))
 
 
 def _renamed(line: Line, names: Mapping[str, str]) -> Line:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from alignbench.reports.table.labels import SHORT, aligner_name, short_labels
+from alignbench.reports.table.labels import SHORT, aligner_name, meant, short_labels
 
 QUASI = "{{name: quasi_rejection, acceptance: 0.2, cap: 32, proposal: {{name: prompt, text: {}}}}}"
 
@@ -23,10 +23,23 @@ def test_a_nested_spec_is_named_by_what_it_stands_over() -> None:
     ]  # fmt: skip
 
 
+def test_a_text_alone_stands_in_quotes() -> None:
+    long = "prompt:text=Write about a walk in the woods on a summer day"
+    assert short(long, "prompt:text=Say it") == ['prompt "Write about a w…"', "prompt:text=Say it"]
+
+
+@pytest.mark.parametrize("word", ["words/checkpoint-10", "checkpoint-10", "ckpts/words/checkpoint-10/"])
+def test_a_row_is_meant_by_the_end_of_its_path(word: str) -> None:
+    labels = ["words/checkpoint-10", "words/checkpoint-100", "checkpoint-1"]
+    assert meant(word, labels) == labels[:1]
+    assert meant("words", labels) == meant("0", labels) == meant("eckpoint-1", labels) == []
+    assert meant("checkpoint-10", [*labels, "checkpoint-10"]) == ["checkpoint-10"]
+
+
 def test_names_that_differ_stay_different() -> None:
     """Planted bug: the two texts were cut to the same beginning."""
     told = short(QUASI.format("Tell me"), QUASI.format("Say it"))
-    assert told == [f"quasi_rejection:acceptance=0.2,cap=32 over prompt:text={text}" for text in ("Tell me", "Say it")]
+    assert told == [f'quasi_rejection:acceptance=0.2,cap=32 over prompt "{text}"' for text in ("Tell me", "Say it")]
     same = [QUASI.format(f"Tell a story of a {end}") for end in ("man", "woman")]
     assert len(set(short(*same))) == 2 and all("over prompt #" in name for name in short(*same))
     clash = "quasi_rejection:acceptance=0.2,cap=32 over prompt"
