@@ -17,9 +17,14 @@ from models import tiny_llama as save_llama
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread():
     """One thread, and nothing said of what bfloat16 would gain on this CPU."""
+    import gc
+
     import torch
 
     from alignbench.generators.hf import precision
+
+    gc.freeze()  # half a million objects of libraries, which every full collection would walk
+    gc.set_threshold(50_000, 20, 50)
 
     torch.set_num_threads(1)
     precision.multiplies_bfloat16 = lambda: False

@@ -8,7 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from alignbench.cli.app import app
-from alignbench.cli.words import IncludePath, progress
+from alignbench.cli.progress import progress
+from alignbench.cli.words import IncludePath
 from alignbench.errors import UsageError
 
 SELFCHECK = """

@@ -190,8 +190,11 @@ class _Asked:
         return True
 
 
-def show(board: Leaderboard, how: Printed) -> None:
-    """Print the tables: in brief, or in full where that is asked for or a table has no verdicts."""
+def show(board: Leaderboard, how: Printed, *, beside: bool | None = None) -> None:
+    """Print the tables: in brief, or in full where that is asked for or a table has no verdicts.
+
+    Beside tasks of real models, a world whose truth is known is there to say how many intervals hold it: one line.
+    """
     from rich.console import Console
 
     from alignbench.reports.formats.brief import ROWS, brief_lines, one_line
@@ -200,8 +203,7 @@ def show(board: Leaderboard, how: Printed) -> None:
     console = Console()
     if not console.is_terminal:
         console = Console(width=WIDTH)
-    # beside tasks of real models, a world whose truth is known is there to say how many intervals hold it
-    beside = any(table.brief is not None and not table.brief.truth for table in board.tables)
+    beside = beside or any(table.brief is not None and not table.brief.truth for table in board.tables)
     for table in board.tables:
         if how.full or table.brief is None or not table.brief.rows:
             console.print(to_terminal(table), crop=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,7 +14,9 @@ import typer
 from alignbench.cli.app import app
 from alignbench.cli.leaderboard import Columns, Full, Printed, Rename, Rows, most_rows, renames
 from alignbench.cli.leaderboard import show as print_tables
-from alignbench.cli.words import IncludePath, progress, say, takes_settings
+from alignbench.cli.progress import RunProgress
+from alignbench.cli.words import IncludePath, say, takes_settings
+from alignbench.errors import AlignbenchError
 
 if TYPE_CHECKING:
     from alignbench.run.outcome import Outcome
@@ -87,13 +89,15 @@ def run(
     from alignbench.run.outcome import Watch
     from alignbench.run.runner import run as carry_out
 
-    watch = Watch(tuple(sys.argv[1:]), progress, *trackers)
+    shown, printed = RunProgress(), _Tables(how)
+    watch = Watch(tuple(sys.argv[1:]), shown, on_task=printed.add, pace=shown.pace, **trackers)
     try:
         outcome = carry_out(settings, watch)
+        shown.finish()
     except KeyboardInterrupt:
         say(f"interrupted; the draws so far are in {settings.output_path}: the same command goes on from there")
         raise typer.Exit(130) from None
-    _finish(settings, outcome, how)
+    _finish(settings, outcome, printed)
 
 
 @app.command()
@@ -117,7 +121,7 @@ def score(
     load_plugins(tuple(include_path or ()))
     found = rescore(folder, trusted=trust_remote_code)
     if found.rows:
-        show(frame(found.rows, found.primary), folder, found.primary, how)
+        show(frame(found.rows, found.primary), folder, found.primary, _Tables(how))
     for line in found.failures:
         say(line)
     if found.failures:
@@ -134,13 +138,13 @@ def _settings(given: dict[str, Any]) -> Settings:
     return settings_of({name: value for name, value in given.items() if value not in (None, [], False)}, environment)
 
 
-def _trackers(settings: Settings) -> list[Any]:
+def _trackers(settings: Settings) -> dict[str, Any]:
     """Who is told of rows as they finish, if anyone is."""
     if not settings.tracker:
-        return []
+        return {}
     from alignbench.integrations.trackers import report
 
-    return [report(settings.tracker, say)]
+    return {"on_rows": report(settings.tracker, say)}
 
 
 def _show_plan(settings: Settings) -> None:
@@ -151,10 +155,10 @@ def _show_plan(settings: Settings) -> None:
         print(line)
 
 
-def _finish(settings: Settings, outcome: Outcome, how: Shown) -> None:
+def _finish(settings: Settings, outcome: Outcome, printed: _Tables) -> None:
     """Show and write the leaderboard; exit 1 where something that was asked for is missing."""
     if outcome.rows:
-        show(outcome.frame(), settings.output_path, outcome.primary, how)
+        show(outcome.frame(), settings.output_path, outcome.primary, printed)
     if outcome.rows and not outcome.fresh:
         say("nothing was drawn: every draw was found on disk")
     for line in outcome.failures:
@@ -178,19 +182,46 @@ class Shown:
         return cls(named, renames(rename), Printed(most_rows(most), full or bool(named)))
 
 
-def show(rows: Any, folder: Path | None, primary: dict[str, str], how: Shown) -> None:
-    """Print the leaderboard of `rows`, and write it in every format where there is a `folder`."""
+@dataclass
+class _Tables:
+    """Tables printed as their tasks finish; and which were."""
+
+    how: Shown
+    tasks: set[str] = field(default_factory=set)
+
+    def add(self, rows: Any) -> None:
+        """Print the table of a task whose rows are all there.
+
+        A world whose truth is known waits for the end, unless a real task was printed: beside one it is a line.
+        """
+        from alignbench.reports.table.board import Arrangement
+        from alignbench.reports.table.leaderboards import arranged
+
+        asked = Arrangement(rows.attrs["primary"], rename=self.how.rename)
+        try:
+            board = arranged(rows, asked, self.how.columns or None, partly=True)
+        except AlignbenchError:  # a wrong --columns is told when all is drawn and written
+            return
+        if self.tasks or any(table.brief is None or not table.brief.truth for table in board.tables):
+            print_tables(replace(board, suite=()), self.how.printed, beside=bool(self.tasks))
+            sys.stdout.flush()
+            self.tasks |= {table.task for table in board.tables}
+
+
+def show(rows: Any, folder: Path | None, primary: dict[str, str], printed: _Tables) -> None:
+    """Print what is not printed yet of the leaderboard of `rows`; write it in all formats where there is a `folder`."""
     from alignbench.reports.examples import examples
     from alignbench.reports.formats.html import ROOM
     from alignbench.reports.formats.render import write_leaderboard
     from alignbench.reports.table.leaderboards import leaderboard
 
-    board, written = leaderboard(rows, primary=primary), []
+    board, written, how = leaderboard(rows, primary=primary), [], printed.how
     if folder is not None:
         draws, _ = examples([folder], budget=ROOM)  # a file that cannot be read was told when it was measured
         written = write_leaderboard(board, folder, draws)
     if how.columns or how.rename:
         board = leaderboard(rows, primary=primary, metrics=how.columns or None, rename=how.rename)
-    print_tables(board, how.printed)
+    left = tuple(table for table in board.tables if table.task not in printed.tasks)
+    print_tables(replace(board, tables=left), how.printed, beside=bool(printed.tasks))
     if written:
         print("wrote " + ", ".join(map(str, written)))

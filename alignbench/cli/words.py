@@ -1,11 +1,9 @@
-"""What commands share: their options, and how they speak and show progress."""
+"""What commands share: their options, and how they speak."""
 
 from __future__ import annotations
 
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from inspect import Parameter, Signature, signature
 from pathlib import Path
 from typing import Annotated, Any
@@ -46,46 +44,3 @@ def say(line: str) -> None:
 def _harmless(character: str) -> str:
     """A character as it is, or the escape of one that is not seen."""
     return character if character.isprintable() else character.encode("unicode_escape").decode()
-
-
-EVERY = 30.0
-"""Seconds between lines of progress where there is no terminal."""
-
-
-def _lines(what: str, total: int) -> Callable[[int], None]:
-    """Tells how much is done and how long the rest takes at this rate, once in a while."""
-    began = told = time.monotonic()
-    done = 0
-
-    def advance(count: int) -> None:
-        nonlocal done, told
-        done, now = done + count, time.monotonic()
-        if now - told >= EVERY and 0 < done < total:
-            told, left = now, (now - began) * (total - done) / done
-            say(f"{what}: {done} of {total}, {int(left) // 60}:{int(left) % 60:02} left")
-
-    return advance
-
-
-@contextmanager
-def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A progress bar on standard error; where that is no terminal, a line every `EVERY` seconds."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    columns = (TextColumn("{task.description}"), BarColumn(20), MofNCompleteColumn(), TimeElapsedColumn(),
-               TimeRemainingColumn())  # fmt: skip
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield _lines(what, total)
-        return
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
-        bar = bars.add_task(what, total=total)
-        yield lambda count: bars.advance(bar, count)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from alignbench.errors import AlignbenchError
+from alignbench.run.pace import Pace
 from alignbench.run.rows import Row, frame
 from alignbench.types import Progress, silent
 
@@ -55,6 +56,11 @@ class Outcome:
         """All rows, in order of their places."""
         return [row for _, rows in sorted(self.placed, key=lambda found: found[0]) for row in rows]
 
+    def of_task(self, number: int) -> list[Row]:
+        """The rows of the run's `number`th task, in order of their places."""
+        found = sorted(((place, rows) for place, rows in self.placed if place.task == number), key=lambda one: one[0])
+        return [row for _, rows in found for row in rows]
+
     def frame(self) -> pd.DataFrame:
         """The tidy rows."""
         return frame(self.rows, self.primary)
@@ -82,8 +88,10 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Watch:
-    """Who looks on: what was typed, who shows progress, who is told of each generator's rows as they finish."""
+    """Who looks on: what was typed, who shows progress, who is told of each generator's and each task's rows."""
 
     argv: tuple[str, ...] = ()
     progress: Progress = silent
-    on_rows: Callable[[Sequence[Row]], None] = lambda rows: None
+    on_rows: Callable[[Sequence[Row]], None] = lambda rows: None  # of a generator on a task, as they finish
+    on_task: Callable[[pd.DataFrame], None] = lambda rows: None  # of a task as a table, once its last row is there
+    pace: Pace = field(default_factory=Pace)

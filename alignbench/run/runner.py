@@ -18,9 +18,10 @@ from alignbench.run import words
 from alignbench.run.known import Known
 from alignbench.run.models import Models, label_of, name_of
 from alignbench.run.outcome import Outcome, Place, Watch
+from alignbench.run.pace import Step
 from alignbench.run.plan import Plan, look_up, no_base, own_base
 from alignbench.run.rescore import remember
-from alignbench.run.rows import Candidate
+from alignbench.run.rows import Candidate, frame
 from alignbench.run.settings import Settings
 from alignbench.run.task_run import TaskRun
 from alignbench.run.writer import Writer
@@ -46,6 +47,7 @@ def run(settings: Settings, watch: Watch | None = None) -> Outcome:
         words.write(settings, settings.output_path)
     tasks = [task_run for task_run in running.task_runs() if task_run.readable()]
     others = running.others(tasks)
+    running.watch.pace.steps = running.steps(tasks, others)
     tasks = running.base_and_aligners(tasks, keep=bool(others))
     running.other_models(tasks, others)
     return running.outcome
@@ -89,7 +91,7 @@ class _Run:
                 continue
             for i, bench in enumerate(benches):
                 yield TaskRun(References(bench), Place(number, i), len(benches) > 1, self.outcome, self._writer,
-                              self.watch.on_rows, self.models.known)  # fmt: skip
+                              self.watch, self.models.known)  # fmt: skip
         for why, names in lost.values():
             self.outcome.fail(f"{', '.join(names)}: {why}", why)
 
@@ -97,12 +99,33 @@ class _Run:
         judge, folder = None if task.base else self.plan.judge, self.settings.output_path
         return Bench(
             task=task, given=base, base_name=name, draws=self.plan.draws_of(task),
-            store=DrawStore(folder / "draws" if folder else None),
+            store=DrawStore(folder / "draws" if folder else None, drew=self.watch.pace.drew),
             limit=self.settings.limit, whole=self.plan.sizes.get(task.name, 0), seed=Seed(seed),
             progress=self.watch.progress,
             given_judge=None if judge is None else self.models.later(judge, keep=True),
             judge_name="" if judge is None else label_of(judge), output=folder,
         )  # fmt: skip
+
+    def steps(self, tasks: Sequence[TaskRun], others: Sequence[_Other]) -> list[Step]:
+        """The rows that are to be made, in the order in which they are."""
+        own = [step for task_run in tasks for step in self._steps_of(task_run)]
+        return own + [
+            _step(task_run, name_of(self.models.outline(other.given), other.given))
+            for other in others for task_run in tasks if self._able(task_run, other)
+        ]  # fmt: skip
+
+    def _steps_of(self, task_run: TaskRun) -> Iterator[Step]:
+        """Those of the base, for which reference draws and those that λ is fitted on are drawn too, and of aligners."""
+        task = task_run.bench.task
+        fitting = 2 if task.target.needs_fit else 1 if task.target.binned else 0
+        yield _step(task_run, task_run.bench.base_name, 2 + fitting + len(task.proposals))
+        for recipe in self.plan.recipes_of(task.name):
+            yield _step(task_run, recipe.label)
+
+    @staticmethod
+    def _able(task_run: TaskRun, other: _Other) -> bool:
+        """Whether a model is measured on a task."""
+        return not task_run.bench.task.base and task_run.bench.task.name not in other.cannot_do
 
     def others(self, tasks: Sequence[TaskRun]) -> list[_Other]:
         """The models beside the base; one that cannot be had, and tasks that one cannot do, are told."""
@@ -142,6 +165,7 @@ class _Run:
             bench = task_run.bench
             remember(self.settings.output_path, bench.task)
             if not task_run.prepared():
+                self.watch.pace.skip(bench.task.name, bench.seed.entropy)
                 continue
             given = None if bench.task.base else self.plan.base
             base = Candidate(bench.base_name, step=None if given is None else self._step(given, bench.told))
@@ -150,21 +174,29 @@ class _Run:
                 candidate = replace(base, aligner=recipe.label, shots=getattr(recipe.aligner, "shots", 0))
                 task_run.aligner(number, candidate, recipe.aligner)
             task_run.draws_of_p()
-            if keep:
+            if keep and not bench.task.base:
                 kept.append(task_run)
+            elif not any(later.place.task == task_run.place.task for later in tasks):
+                self.finished(task_run.place.task)
         return kept
+
+    def finished(self, number: int) -> None:
+        """All rows of the `number`th task are there."""
+        if rows := self.outcome.of_task(number):
+            self.watch.on_task(frame(rows, self.outcome.primary))
 
     def other_models(self, tasks: Sequence[TaskRun], others: Sequence[_Other]) -> None:
         """Measure each other model on every task that has no base of its own."""
-        tasks = [task_run for task_run in tasks if not task_run.bench.task.base]
         names = {task_run.bench.base_name: task_run.bench.base_identity for task_run in tasks[:1]}
         for other in others:
-            able = [task_run for task_run in tasks if task_run.bench.task.name not in other.cannot_do]
+            able = [task_run for task_run in tasks if self._able(task_run, other)]
             with self.outcome.failing(label_of(other.given)):
                 if able:
                     self._other_model(able, other, names)
             for error in self.outcome.errors:  # one that the model raised would keep it in memory
                 let_go(error)
+        for number in dict.fromkeys(task_run.place.task for task_run in tasks):
+            self.finished(number)
 
     def _other_model(self, tasks: Sequence[TaskRun], other: _Other, names: dict[str, Any]) -> None:
         """Measure a model, loaded once if it must be; when this returns nothing but `models` holds on to it.
@@ -208,6 +240,13 @@ class _Run:
             return self.plan.steps[label]
         name = name_of(model, given)
         return step_of(name) if STEP.search(name) else None
+
+
+def _step(task_run: TaskRun, label: str, times: int = 1) -> Step:
+    """The step of a row for which as many draws as the task asks for are drawn so many `times`."""
+    bench = task_run.bench
+    most = len(bench.prompts) * bench.draws * bench.task.max_tokens
+    return Step(bench.task.name, bench.seed.entropy, label, times * most)
 
 
 def _unique_name(name: str, generator: Sampler, taken: Collection[str]) -> str:

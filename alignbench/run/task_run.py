@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -13,7 +13,7 @@ from alignbench.generators.described import described
 from alignbench.generators.later import Later, outline_of, told_of
 from alignbench.run.known import Known
 from alignbench.run.measured import Failed, rows_of_generator, rows_of_p
-from alignbench.run.outcome import ALIGNER, DRAWS_OF_P, MODEL, Outcome, Place
+from alignbench.run.outcome import ALIGNER, DRAWS_OF_P, MODEL, Outcome, Place, Watch
 from alignbench.run.rows import Candidate, Row
 from alignbench.run.subjects import Aligned, Given
 from alignbench.run.writer import Writer
@@ -32,7 +32,7 @@ class TaskRun:
     several: bool  # seeds
     outcome: Outcome
     writer: Callable[[References, Candidate], Writer]
-    on_rows: Callable[[Sequence[Row]], None]
+    watch: Watch
     known: Known
 
     @property
@@ -59,6 +59,7 @@ class TaskRun:
         """Whether λ was fitted and reference draws made; a failure, or that no draw is one of p, is told."""
         bench, task = self.bench, self.bench.task
         self.outcome.primary[task.name] = task.primary or PRIMARY
+        self._begin(bench.base_name)
         with self._counted(), self.outcome.failing(self._who(bench.base_name)):
             _keep_vocab(bench)
             self.references.prepare()
@@ -99,11 +100,17 @@ class TaskRun:
     def _placing(self, place: Place, candidate: Candidate) -> Iterator[list[Row]]:
         """A list for the rows of a candidate, which are put in their `place` and told; a failure is its own."""
         rows: list[Row] = []
+        self._begin(candidate.aligner or candidate.label)
         with self._counted(), self.outcome.failing(self._who(candidate.label)):
             yield rows
+        self.watch.pace.end()
         self.outcome.placed.append((place, rows))
         if rows:
-            self.on_rows(rows)
+            self.watch.on_rows(rows)
+
+    def _begin(self, label: str) -> None:
+        """The row of this label is under way."""
+        self.watch.pace.begin(self.bench.task.name, self.bench.seed.entropy, label)
 
     @contextmanager
     def _counted(self) -> Iterator[None]:

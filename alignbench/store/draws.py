@@ -33,6 +33,8 @@ class DrawStore:
 
     folder: Path | None
     memory: int = MEMORY
+    drew: Callable[[int], None] = field(default=lambda tokens: None, compare=False)  # told of tokens as they are drawn
+    tokens: int = field(default=0, init=False)  # that were drawn and not found
     borrowed: float = field(default=0.0, init=False)  # seconds that found draws took when they were made, less training
 
     def __post_init__(self) -> None:
@@ -57,9 +59,11 @@ class DrawStore:
         self.borrowed += seconds
         missing = _missing(request.rows, parts)
         advance(len(request.rows) - len(missing))
-        began = self._clock()
+        began, before = self._clock(), self.tokens
         for batch in request.draw(generator, missing):
             took = self._clock() - began
+            self._count(batch, before)
+            before = self.tokens
             if shelf:
                 shelf.keep(request.prompts, batch, took, spell)
             parts.append(batch)
@@ -75,6 +79,13 @@ class DrawStore:
         if seed.stream == "train":  # a pilot, examples: they are no part of what a draw takes
             self.borrowed -= self._clock() - began
         return in_order(stored.draws, rows)
+
+    def _count(self, batch: Draws, before: int) -> None:
+        """Count the tokens of a batch, but where those that it was made of were drawn from here and counted."""
+        if self.tokens == before:
+            drawn = int(batch.length.sum())
+            self.tokens += drawn
+            self.drew(drawn)
 
     def _clock(self) -> float:
         return time.perf_counter() + self.borrowed

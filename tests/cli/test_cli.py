@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 from models import tiny_gpt2 as save_gpt2
 
-from alignbench.cli import words as cli_words
+from alignbench.cli import progress as cli_progress
 from alignbench.generators.law import Law
 from alignbench.scoring.bench import Bench
 
@@ -776,8 +776,8 @@ def test_a_model_that_is_no_generator_is_one_of_the_hub(command):
 
 def test_without_a_terminal_long_work_says_how_far_it_is(capsys, monkeypatch):
     clock = iter([0.0, 10.0, 31.0, 40.0, 62.0])
-    monkeypatch.setattr(cli_words.time, "monotonic", lambda: next(clock))
-    with cli_words.progress("little: best_of_n", 400) as advance:
+    monkeypatch.setattr(cli_progress.time, "monotonic", lambda: next(clock))
+    with cli_progress.progress("little: best_of_n", 400) as advance:
         for _ in range(4):
             advance(50)
     told = [f"alignbench: little: best_of_n: {said} left" for said in ("100 of 400, 1:33", "200 of 400, 1:02")]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Sequence
+from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 
@@ -30,6 +31,7 @@ def to_html(board: Leaderboard, examples: Sequence[Shown] = ()) -> str:
     return page.render(sections=sections(board, examples), few=len(board.shown) <= FEW, legend=LEGEND, css=css, js=js)
 
 
+@lru_cache  # it keeps the compiled template
 def _engine() -> Environment:
     engine = Environment(
         loader=FileSystemLoader(FOLDER), autoescape=True, undefined=StrictUndefined, trim_blocks=True,

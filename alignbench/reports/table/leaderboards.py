@@ -74,9 +74,17 @@ def leaderboard(
 
 
 def arranged(
-    rows: pd.DataFrame, asked: Arrangement, metrics: Sequence[str] | None = None, *, judged: bool = True
+    rows: pd.DataFrame,
+    asked: Arrangement,
+    metrics: Sequence[str] | None = None,
+    *,
+    judged: bool = True,
+    partly: bool = False,
 ) -> Leaderboard:
-    """The same; where rows are not to be `judged` there are no ranks, no differences and no suites, which take long."""
+    """The same; where rows are not to be `judged` there are no ranks, no differences and no suites, which take long.
+
+    Of rows that are `partly` there, names in `asked` may be those of others.
+    """
     rows, baseline = with_means(tidy(rows)), asked.baseline
     check_metrics(metrics or (), rows)
     groups = grouped(rows, mixed=asked.allow_mixed)
@@ -93,7 +101,7 @@ def arranged(
         lines = pinned(lines, baseline) if baseline else lines
         tables.append(_table(records, lines, view, setting, remark))
         contests.append(_contest(tables[-1], lines, view))
-    if tables and (lost := [old for old in asked.rename if old not in met]):
+    if tables and not partly and (lost := [old for old in asked.rename if old not in met]):
         raise unknown("row", lost[0], known, "--rename")
     if baseline and tables and not any(row.mark == "baseline" for table in tables for row in table.rows):
         raise unknown("row", baseline, known, "--baseline")

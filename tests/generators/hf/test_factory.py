@@ -723,20 +723,20 @@ def real():
 PROMPTS = ("Once upon a time", "The nurse said that", "In the middle of the night the old man")
 
 
-def real_draws(law, rows, **settings):
+def real_draws(law, rows, draws=8, **settings):
     law = law.warped(**settings)
     object.__setattr__(law.model, "batch_size", rows)
-    return collect(law.sample(PROMPTS, rows_of(3, 8), max_tokens=12, seed=Seed(5)))
+    return collect(law.sample(PROMPTS, rows_of(3, draws), max_tokens=12, seed=Seed(5)))
 
 
 @pytest.mark.slow
 def test_real_batches_do_not_change_a_draw(real):
-    one, seven, many = (real_draws(real, rows) for rows in (1, 7, 64))
-    for other in (seven, many):
+    one, four, many = (real_draws(real, rows, 3) for rows in (1, 4, 64))
+    for other in (four, many):
         np.testing.assert_array_equal(one.tokens, other.tokens)
         np.testing.assert_allclose(one.log_prob, other.log_prob, atol=1e-3)
     assert one.texts == many.texts
-    assert all(text.startswith((" ", ",", ".", "\n")) or text == "" for text in one.texts[:8])
+    assert all(text.startswith((" ", ",", ".", "\n")) or text == "" for text in one.texts[:3])
 
 
 @pytest.mark.slow

@@ -1,0 +1,82 @@
+"""How far a run is: the row of how many, and the time that is left at the rate of what was drawn."""
+
+from __future__ import annotations
+
+import pytest
+
+from alignbench.run.outcome import Watch
+from alignbench.run.pace import Pace, Step
+from alignbench.run.runner import run
+from alignbench.run.settings import Settings
+
+STEPS = [
+    Step("one", 0, "base", 300),
+    Step("one", 0, "best", 100),
+    Step("two", 0, "base", 600),
+    Step("two", 0, "best", 200),
+]
+
+
+def paced(seconds):
+    """A pace whose clock is told."""
+    return Pace(clock=lambda: seconds[0], steps=STEPS)
+
+
+def test_time_left_is_that_of_rows_alike_that_were_drawn():
+    now = [100.0]
+    pace = paced(now)
+    assert pace.title == "" and pace.left is None
+    pace.begin("one", 0, "base")
+    assert pace.title == "[1/4] one · base" and pace.left is None
+    now[0] = 103.0
+    pace.drew(150)
+    assert pace.left == pytest.approx((150 + 100 + 600 + 200) / 50)  # as many tokens as may be, 50 a second
+    now[0], pace.drawn[0] = 106.0, 240
+    pace.end()
+    assert pace.left == pytest.approx(0.8 * (100 + 600 + 200) / 40)  # draws end early
+    pace.begin("one", 0, "best")
+    now[0] = 116.0
+    pace.drew(400)
+    pace.end()
+    assert pace.left == pytest.approx((0.8 * 600 + 4 * 200) / 40)  # best of four
+    pace.begin("one", 0, "draws of p")
+    assert pace.at == 1
+
+
+def test_rows_that_are_found_on_disk_say_nothing_of_the_rest():
+    now = [0.0]
+    pace = paced(now)
+    for label in ("base", "best"):
+        pace.begin("one", 0, label)
+        pace.end()
+    assert pace.left is None
+    pace.begin("two", 0, "base")
+    now[0] = 10.0
+    pace.drew(300)
+    assert pace.left == pytest.approx((300 + 200) / 30)
+
+
+def test_a_run_counts_its_rows_and_each_token_once(tmp_path):
+    """What a selecting law draws from the pool is counted there and not again as its own."""
+    pace, titles, tasks = Pace(), [], []
+    pace.changed = lambda: titles.append(pace.title)
+    given = {"aligner": "best_of_n:n=3", "draws": 64, "output_path": tmp_path, "seed": (0, 1)}
+    settings = Settings(tasks="exact_ngram", **given)
+    run(settings, Watch(pace=pace, on_task=tasks.append))
+    assert list(dict.fromkeys(titles)) == [
+        "[1/4] exact_ngram · seed 0 · exact", "[2/4] exact_ngram · seed 0 · best_of_n:n=3",
+        "[3/4] exact_ngram · seed 1 · exact", "[4/4] exact_ngram · seed 1 · best_of_n:n=3",
+    ]  # fmt: skip
+    assert pace.done == {0, 1, 2, 3} and pace.left is None
+    assert pace.steps[1].tokens < pace.drawn[1] <= 3 * pace.steps[1].tokens, "three draws each, the kept one not again"
+    [rows] = tasks  # once for all seeds
+    assert set(rows["seed"]) >= {0, 1} and rows.attrs["primary"]
+    again = Pace()
+    run(settings, Watch(pace=again))
+    assert again.tokens == 0 and again.left is None
+
+
+def test_rows_of_a_task_that_fails_are_not_waited_for(tmp_path):
+    pace = Pace()
+    outcome = run(Settings(tasks="exact_ngram", aligner="rejection", draws=4, seed=(0, 1)), Watch(pace=pace))
+    assert outcome.failures and pace.done == {0, 1, 2, 3}
