@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from alignbench.cli.words import say
+from alignbench.run.pace import Pace, spelled
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -16,13 +17,6 @@ EVERY = 30.0
 """Seconds between lines of progress where there is no terminal."""
 QUICK = 3.0
 """A row that took fewer seconds has no line."""
-
-
-def spelled(seconds: float) -> str:
-    """`1:40`, or `2:01:40` from an hour on."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 @contextmanager
@@ -71,8 +65,6 @@ class RunProgress:
 
     def __init__(self) -> None:
         from rich.console import Console
-
-        from alignbench.run.pace import Pace
 
         self.pace = Pace(self._changed)
         self._lines = not Console(stderr=True).is_terminal

@@ -69,7 +69,9 @@ def run(
     config: Annotated[
         Path | None, typer.Option(metavar="FILE", help="A run file (YAML) of these options; see below.")
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry_run", help="Say what would be drawn, and stop.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry_run", help="Say what would be drawn, how long it takes and which cells stay —; stop.")
+    ] = False,
     columns: Columns = None,
     most: Rows = None,
     rename: Rename = None,
@@ -149,7 +151,7 @@ def _trackers(settings: Settings) -> dict[str, Any]:
 
 def _show_plan(settings: Settings) -> None:
     """What would be drawn."""
-    from alignbench.run.plan import dry_run
+    from alignbench.run.forecast import dry_run
 
     for line in dry_run(settings):
         print(line)

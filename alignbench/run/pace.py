@@ -88,3 +88,10 @@ class Pace:
     def _measured(self) -> list[int]:
         """The steps that are done and for which something was drawn: what is found on disk says nothing."""
         return [j for j in self.done if self.drawn.get(j)]
+
+
+def spelled(seconds: float) -> str:
+    """`1:40`, or `2:01:40` from an hour on."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -132,19 +132,8 @@ def _check_rows(plan: Plan) -> None:
             raise UsageError(f"model '{given.name}': tasks= is for aligners; name the tasks with --tasks")
 
 
-def dry_run(settings: Settings) -> list[str]:
-    """What would be drawn, a line for each row, with every name and argument checked; no model is loaded."""
-    plan = look_up(settings)
-    lines = [line for task in plan.tasks for line in _of_task(plan, task)]
-    if len(settings.seed) > 1:
-        lines.append(f"all of it for each of {len(settings.seed)} seeds: {', '.join(map(str, settings.seed))}")
-    for error in (*plan.broken.values(), *plan.failures):
-        raise error
-    return lines
-
-
-def _of_task(plan: Plan, task: Task) -> Iterator[str]:
-    """The lines of one task."""
+def rows_told(plan: Plan, task: Task) -> Iterator[str]:
+    """What would be drawn of one task, a line for each row."""
     draws = plan.draws_of(task)
     most = len(task.prompts) * draws * task.max_tokens
     yield (f"{task.name} v{task.version}: {len(task.prompts)} prompts × {draws} draws × at most "

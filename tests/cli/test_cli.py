@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -101,14 +102,33 @@ def _never(*args, **more):
     raise AssertionError("a draw was made")
 
 
-def test_dry_run_says_what_would_be_drawn_and_draws_nothing(command, monkeypatch):
-    monkeypatch.setattr(Law, "sample", _never)
+def test_dry_run_says_what_would_be_drawn_and_keeps_nothing(command):
     said = command(*BOTH, "--dry_run")
     assert said.code == 0 and said.err == "" and not Path("out").exists()
-    assert "little v1: 2 prompts × 24 draws × at most 4 tokens = 192 tokens for each generator" in said.out
-    assert [line.strip() for line in said.out.splitlines()[1:]] == [
+    first, *rows = (line for line in said.out.splitlines() if not re.search("about|foretold", line))
+    took, whole = (line for line in said.out.splitlines() if "about" in line)
+    assert first == "little v1: 2 prompts × 24 draws × at most 4 tokens = 192 tokens for each generator"
+    assert [line.strip() for line in rows] == [
         "exact (base), and as many reference draws", "exact + rejection:cap=256", "exact + best_of_n:n=3",
     ]  # fmt: skip
+    assert re.fullmatch(r"  about 0:0\d, by 32 draws at [\d,]+ tokens a second", took), took
+    assert whole.startswith("in all about 0:0")
+
+
+def test_dry_run_foretells_what_a_run_then_finds(command, task):
+    """With few draws: the cells that are — of the base are those that were foretold; with many none is."""
+    said = command(*BASIC, "--draws", 3, "--dry_run")
+    lines = [line for line in said.out.splitlines() if line.startswith("  foretold of the base: ")]
+    assert any("js: — (" in line and "draws of the target" in line and "needed" in line for line in lines), lines
+    assert command(*BASIC, "--draws", 3).code == 0
+    empty = table().query(
+        "metric == 'divergence' and aligner.isna() and value.isna() and ci_low.isna() and ci_high.isna()"
+    )
+    foretold = {
+        part for line in lines for part in line.removeprefix("  foretold of the base: ").partition(":")[0].split(", ")
+    }
+    assert foretold <= set(empty.part)
+    assert "foretold" not in command(*BASIC, "--draws", 200, "--dry_run").out
 
 
 def test_dry_run_misses_a_base_as_the_run_does(command):

