@@ -17,7 +17,7 @@ from alignbench.reports.table.cells import Footnotes, cell, common_signature, nu
 from alignbench.reports.table.columns import COMPACT, COST, check_metrics, chosen_keys, label_of
 from alignbench.reports.table.deltas import Deltas, deltas_of
 from alignbench.reports.table.groups import Setting, grouped, records_of, remarks_of
-from alignbench.reports.table.lines import Line, fits, in_order, lines_of, pinned, renamed
+from alignbench.reports.table.lines import Line, fewer_draws, fits, in_order, lines_of, pinned, renamed
 from alignbench.reports.table.seeds import key_of, with_means
 from alignbench.reports.table.standing import NOTHING, Standing, goal_of, near_p, standing_of
 from alignbench.reports.table.suite import Contest, suites
@@ -127,7 +127,7 @@ def _table(group: Sequence[Record], lines: Sequence[Line], view: _View, setting:
     rows = [_row(i, line, columns, context) for i, line in enumerate(lines)]
     task, base, base_id, judge = (plain_text(group[0][name]) for name in ("task", "base", "base_id", "judge"))
     version = plain_text(", ".join(dict.fromkeys(r["task_version"] for r in group)))
-    legend = (*_mixed(view.mixed), *legend_of(found), *standing.legend, *deltas.legend)
+    legend = (*_mixed(view.mixed), *_fewer(group), *legend_of(found), *standing.legend, *deltas.legend)
     return Table(
         task, version, plain_text(setting.task_hash), plain_text(setting.target_id), base, base_id, judge, remark,
         tuple(columns), tuple(rows), tuple(footnotes.notes), _signature(lines, keys), legend,
@@ -213,6 +213,12 @@ def _signature(lines: Sequence[Line], keys: Sequence[str]) -> str:
     runs = {r["run_id"] for r in shown} - {""}
     common = plain_text(common_signature([r["signature"] for r in shown]))
     return f"{common}|rows:{len(lines)}|runs:{len(runs)}" if common else ""
+
+
+def _fewer(group: Sequence[Record]) -> list[str]:
+    left = fewer_draws(group)
+    said = "one row is" if left == 1 else f"{left} rows are"
+    return [f"{said.capitalize()} left out: their generators have rows of more draws."] if left else []
 
 
 def _mixed(versions: int) -> list[str]:

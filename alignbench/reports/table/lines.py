@@ -19,8 +19,8 @@ from alignbench.types import CEILING
 
 WHO = ("generator", "aligner", "generator_id", "seed", "draws", "task_hash", "target_id")
 """What tells the rows of a table apart; the last two differ only where versions of a task are mixed."""
-SEED, HASH = WHO.index("seed"), WHO.index("task_hash")
-REMARKS = {SEED: "seed {}", 4: "{} draws", 2: "#{}", HASH: "task #{}", 6: "λ differs: target #{}"}
+SEED, DRAWS, HASH = (WHO.index(name) for name in ("seed", "draws", "task_hash"))
+REMARKS = {SEED: "seed {}", DRAWS: "{} draws", 2: "#{}", HASH: "task #{}", 6: "λ differs: target #{}"}
 """Position in `WHO` → what a label says where names alone do not tell rows apart, in this order."""
 
 Record = Mapping[str, Any]
@@ -67,7 +67,8 @@ class Line:
 def lines_of(group: Sequence[Record]) -> list[Line]:
     """The rows by generator, its digits, aligner, seed and draws; where one was measured again, the newest counts.
 
-    A mean over seeds stands for the rows that it is of.
+    A mean over seeds stands for the rows that it is of, and of one generator's with other numbers of draws those with
+    the most: a table does not rank a generator against itself.
     """
     found: dict[tuple[str, ...], list[Record]] = {}
     means = {(record["task_hash"], whose(record)) for record in group if _is_mean(record)}
@@ -76,11 +77,33 @@ def lines_of(group: Sequence[Record]) -> list[Line]:
             continue
         who = tuple("" if pd.isna(record[name]) else str(record[name]) for name in WHO)
         found.setdefault(who, []).append(record)
+    found = _with_most_draws(found)
     names = short_labels(who[1] for who in found)
     lines = [_line(who, newest(records), names[who[1]]) for who, records in found.items()]
     mixed = len({line.who[HASH] for line in lines}) > 1
-    always = [i for i, said in {SEED: bool(means), HASH: mixed}.items() if said]
+    sizes = len({line.who[DRAWS] for line in lines if line.who[DRAWS]}) > 1
+    always = [i for i, said in {SEED: bool(means), DRAWS: sizes, HASH: mixed}.items() if said]
     return [line for same in _by_name(lines).values() for line in _told_apart(same, always)]
+
+
+def fewer_draws(group: Sequence[Record]) -> int:
+    """How many rows a table leaves out because their generators have rows of more draws."""
+    whose_rows = {tuple("" if pd.isna(record[name]) else str(record[name]) for name in WHO) for record in group}
+    return len(whose_rows) - len(_with_most_draws({who: [] for who in whose_rows}))
+
+
+def _with_most_draws(found: Mapping[tuple[str, ...], list[Record]]) -> dict[tuple[str, ...], list[Record]]:
+    """Of what differs in the number of draws alone, that with the most."""
+    most: dict[tuple[str, ...], tuple[str, ...]] = {}
+    for who in found:
+        same = (*who[:DRAWS], *who[DRAWS + 1 :])
+        if same not in most or _count(who) > _count(most[same]):
+            most[same] = who
+    return {who: records for who, records in found.items() if who in most.values()}
+
+
+def _count(who: tuple[str, ...]) -> float:
+    return float(who[DRAWS] or 0)
 
 
 def pinned(lines: Sequence[Line], baseline: str) -> list[Line]:

@@ -204,16 +204,25 @@ def labels(*parts: pd.DataFrame) -> set[str]:
     return {r.label for r in leaderboard(pd.concat(parts)).tables[0].rows}
 
 
+def test_a_generator_is_not_ranked_against_itself(rows: pd.DataFrame) -> None:
+    """Of what was measured with 64 and with 128 draws the 128 stand; planted bug: both do, and share the first rank."""
+    fewer = rows.assign(draws=64)
+    assert labels(rows, fewer) == labels(rows)
+    alone = fewer[fewer["aligner"] == "rejection"].assign(aligner="other")
+    assert {"SmolLM2 (base, 128 draws)", "rejection (128 draws)", "other (64 draws)"} <= labels(rows, fewer, alone)
+    [table, *_] = leaderboard(pd.concat([rows, fewer]))
+    left = [line for line in table.legend if "left out: their generators have rows of more draws" in line]
+    assert len(left) == 1 and len(table.rows) == len(leaderboard(rows).tables[0].rows)
+    assert not any("left out: their" in line for line in leaderboard(rows).tables[0].legend)
+
+
 def test_rows_of_one_name_say_what_differs(rows: pd.DataFrame) -> None:
-    assert {"SmolLM2 (base, 128 draws)", "SmolLM2 (base, 64 draws)", "rejection (64 draws)"} <= labels(
-        rows, rows.assign(draws=64)
-    )
     namesake = rows[(rows["generator"] == "SmolLM2") & (rows["aligner"] == "")].assign(generator_id="0ther")
     assert {"SmolLM2 (base, #ba5eba5e)", "SmolLM2 (#0ther)"} <= labels(rows, namesake)
     both = labels(rows, rows.assign(seed=7, draws=64, generator_id="x"))  # the fewest words that tell them apart
-    assert {"SmolLM2 (base, seed 0)", "SmolLM2 (seed 7)", "rejection (seed 7)"} <= both
+    assert {"SmolLM2 (base, 128 draws)", "SmolLM2 (64 draws)", "rejection (64 draws)"} <= both
     three = labels(rows, rows.assign(seed=7), rows.assign(seed=7, draws=64))  # a mean over seeds, and a seed alone
-    assert {"rejection", "rejection (seed 7)"} <= three
+    assert {"rejection (128 draws)", "rejection (seed 7, 64 draws)"} <= three
 
 
 def test_the_newest_measurement_replaces_the_whole_row(rows: pd.DataFrame) -> None:
