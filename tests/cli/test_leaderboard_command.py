@@ -57,6 +57,8 @@ def test_tables_and_the_suite_are_printed(command, runs):
 def test_rows_have_names_and_a_number(command, runs):
     named = command("leaderboard", runs, "--rename", "reject*=exact sampler", "--rows", "1").out
     assert "exact sampler" in named and "rejection" not in named and "── base ──" in named
+    assert "── as it was ──" in command("leaderboard", runs, "--rename", "base=as it was").out
+    refused(command("leaderboard", runs, "--columns", "kltarget"), 2, "Did you mean 'kl_target'?")
     refused(command("leaderboard", runs, "--rename", "rejection"), 2, "give OLD=NEW")
     refused(command("leaderboard", runs, "--rename", "*=one"), 2, "two rows would be called 'one'")
     refused(command("leaderboard", runs, "--rows", "0"), 2, "give 1 or more")

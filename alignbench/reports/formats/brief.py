@@ -16,7 +16,7 @@ GAP = 2  # between columns
 ROWS = 12  # of a table, the base's among them
 LABEL = 24  # characters of a row's name at most
 LEAST = 5  # columns that always stand: verdict, asked gap, collateral, KL, and the first thing asked
-RULE = "── base ──"
+RULE = "── {} ──"
 
 
 def brief_lines(brief: Brief, width: int, most: int = ROWS) -> Iterator[str]:
@@ -68,7 +68,7 @@ def _alone(below: str) -> str:
 
 def _names(rows: Sequence[BriefRow]) -> list[str]:
     """The rows' names, cut where they are long; of those that would look alike the digits tell which is which."""
-    short = [RULE if row.is_base else _cut(row.label, LABEL) for row in rows]
+    short = [RULE.format(_cut(row.label, LABEL)) if row.is_base else _cut(row.label, LABEL) for row in rows]
     return [
         f"{_cut(row.label, LABEL - 5)}#{digits(row.label)[:4]}" if short.count(name) > 1 else name
         for row, name in zip(rows, short, strict=True)

@@ -9,14 +9,14 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import floor, inf, isfinite, isinf, log10
+from math import ceil, floor, inf, isfinite, isinf, log2, log10
 from statistics import median
 from typing import Any
 
 from alignbench.reports.rows import parts_of
 from alignbench.reports.table.board import Brief, BriefRow, Heading
 from alignbench.reports.table.cells import notes_of
-from alignbench.reports.table.lines import Line
+from alignbench.reports.table.lines import DRAWS, Line
 from alignbench.reports.table.numbers import INFINITY, MISSING
 from alignbench.reports.table.pairs import number
 from alignbench.reports.table.standing import goal_of
@@ -196,7 +196,8 @@ def brief(lines: Sequence[Line], found: Sequence[Verdict], title: str) -> Brief:
 def _row(line: Line, verdict: Verdict, columns: Sequence[_Column]) -> BriefRow:
     base = line.is_base
     cells = tuple(_plain(line, c.key) if c.plain else _cell(line, c.key, c.percent) for c in columns)
-    return BriefRow("base" if base else line.label, verdict.word, cells, base)
+    label = "base" if base and "base" in line.remarks else line.label  # else the user has a name for it
+    return BriefRow(label, verdict.word, cells, base)
 
 
 def _plain(line: Line, key: str) -> str:
@@ -216,14 +217,23 @@ def _notes(lines: Sequence[Line], found: Sequence[Verdict]) -> list[str]:
     why = Counter(v.more for v in found if v.word == "—" and v.more not in ("", NOT_TOLD, NO_BASE))
     if why:
         reason, count = why.most_common(1)[0]
-        remedy = " More --draws would do; stored draws are kept." if re.search(r"need|too few", reason) else ""
-        notes.append(f"— vs base ({count}): {reason}.{remedy}")
+        draws = next((line.who[DRAWS] for line in lines if line.who[DRAWS]), "")
+        notes.append(f"— vs base ({count}): {reason}.{_remedy(reason, draws)}")
     widths = [w for line in lines if not line.is_base and line.mark != "ceiling" and (w := _half(line)) is not None]
-    draws = next((line.who[4] for line in lines if line.who[4]), "")
+    draws = next((line.who[DRAWS] for line in lines if line.who[DRAWS]), "")
     if widths and draws:
         seen = two_digits(median(widths))
         notes.append(f"{draws} draws a prompt: differences in KL from the base are known to ± {seen} nats (median).")
     return notes
+
+
+def _remedy(reason: str, draws: str) -> str:
+    """What to do about a cell without a number: a power of 2 of draws that its gate takes; "" where none would do."""
+    counts = re.match(r"([\d.]+) (?:base )?draws .*?([\d.]+) are needed", reason)
+    if counts and draws and float(counts[1]) > 0:
+        enough = 1.25 * int(draws) * float(counts[2]) / float(counts[1])  # chance may have been kind to the first
+        return f" --draws {2 ** ceil(log2(enough))} would do; stored draws are kept."
+    return " More --draws would do; stored draws are kept." if re.search(r"need|too few|fewer than", reason) else ""
 
 
 def _half(line: Line) -> float | None:
@@ -253,7 +263,7 @@ def title_of(lines: Sequence[Line], heading: str, base: str) -> str:
     """Task, base, and how much was drawn."""
     signatures = [parts_of(str(r["signature"])) for line in lines for r in line.records.values()]
     prompts = next((s["prompts"] for s in signatures if "prompts" in s), "")
-    draws = next((line.who[4] for line in lines if line.who[4]), "")
+    draws = next((line.who[DRAWS] for line in lines if line.who[DRAWS]), "")
     size = f"{prompts} prompt{'s' * (prompts != '1')} × {draws} draws" if prompts and draws else ""
     every = (number(r.get("seeds")) for line in lines for r in line.records.values())
     seeds = next((count for count in every if count is not None), None)

@@ -33,7 +33,7 @@ def check_metrics(metrics: Sequence[str], rows: pd.DataFrame) -> None:
     """Raises UnknownName where a name of `metrics` is on no row."""
     records = records_of(rows[["metric", "part"]].drop_duplicates())
     keys = {key_of(r) for r in records}
-    known = keys | {r["metric"] for r in records}
+    known = keys | {r["metric"] for r in records} | {label_of(key) for key in keys}
     for name in metrics:
         if not keys_named(sorted(keys), name):
             raise unknown("metric", name, known)

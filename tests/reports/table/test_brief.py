@@ -12,7 +12,7 @@ from test_verdict import CASES, Record, base, board, law, record
 
 from alignbench.reports.formats.brief import brief_lines, one_line
 from alignbench.reports.table.board import Brief
-from alignbench.reports.table.brief import percent, spelled, two_digits
+from alignbench.reports.table.brief import _remedy, percent, spelled, two_digits
 from alignbench.stats.asked import AT_LEAST, AT_MOST
 
 
@@ -161,3 +161,11 @@ def test_every_claim_is_what_the_table_prints(seed: int) -> None:
     assert bool(better) != ("No row is shown nearer" in told.conclusion)
     worse = [row.label for row in told.rows if row.verdict == "worse"]
     assert [what for kind, what in found if kind == "worse"] == worse[:4]
+
+
+def test_a_cell_without_a_number_says_how_many_draws_would_do() -> None:
+    """By what its gate wants, a quarter more, in powers of 2."""
+    told = _remedy("4.2 draws of the target among 64 reference draws, 10 are needed", "16")
+    assert told == " --draws 64 would do; stored draws are kept."
+    assert _remedy("0 draws of the target among 64 reference draws, 10 are needed", "16").startswith(" More --draws")
+    assert _remedy("no density: what each token adds is not known", "16") == ""
