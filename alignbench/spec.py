@@ -103,12 +103,8 @@ def seen_from(folder: Path, arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def moved(path: str | Path, to: Path, start: Path) -> str:
-    """A path as it is written in the folder `to`, if it is relative to `start`; ./ before it where it goes down."""
-    told = Path(path).expanduser()
-    if told.is_absolute():
-        return str(path)
-    found = os.path.relpath(start / told, to)
-    return found if found.startswith(os.pardir) or found == os.curdir else f"{os.curdir}{os.sep}{found}"
+    """A path as it is written in the folder `to`, if it is relative to `start`."""
+    return str(path) if Path(path).expanduser().is_absolute() else os.path.relpath(start / path, to)
 
 
 def _moved(key: str, value: Any, to: Path, start: Path) -> Any:
@@ -118,9 +114,12 @@ def _moved(key: str, value: Any, to: Path, start: Path) -> Any:
         return [_moved(key, v, to, start) for v in value]
     if not isinstance(value, str) or value.startswith(("pypi:", "hf:")):
         return value
-    named = value.startswith(("./", "../"))
-    there = key in PATHS and (has_magic(value) or (start / value).exists())
-    return moved(value, to, start) if named or there else value
+    if key in PATHS and (has_magic(value) or (start / value).exists()):
+        return moved(value, to, start)
+    if not value.startswith(("./", "../")):
+        return value
+    found = moved(value, to, start)
+    return found if found.startswith((os.pardir, os.sep)) else f"./{found}"
 
 
 def _from_text(given: str, where: str) -> Spec:

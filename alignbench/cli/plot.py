@@ -50,6 +50,15 @@ What has no number to draw is named on standard error, with the reason.
 """
 
 
+Columns = Annotated[
+    str | None,
+    typer.Option("--columns", "--metrics", metavar="A,B", help="Of all but tradeoff: only these, by metric.part."),
+]
+Rows = Annotated[
+    int | None, typer.Option("--rows", metavar="N", help="Only the first rows of each table. (default: all)")
+]
+
+
 @app.command(epilog=EXAMPLES)
 def plot(
     what: Annotated[str, typer.Argument(metavar="|".join(NOTHING))],
@@ -69,13 +78,8 @@ def plot(
         list[str] | None,
         typer.Option(metavar="LABEL", help="Only rows of this label or pattern, as tables show them; repeatable."),
     ] = None,
-    columns: Annotated[
-        str | None,
-        typer.Option("--columns", "--metrics", metavar="A,B", help="Of all but tradeoff: only these, by metric.part."),
-    ] = None,
-    most: Annotated[
-        int | None, typer.Option("--rows", metavar="N", help="Only the first rows of each table. (default: all)")
-    ] = None,
+    columns: Columns = None,
+    most: Rows = None,
     rename: Rename = None,
     out: Annotated[
         Path, typer.Option(metavar="FILE|DIR", help="Where to write. (default: the working folder)")

@@ -47,8 +47,8 @@ REACH = 0.9
 
 
 def words_in(evidence: Evidence) -> int:
-    """Words that a draw is cut to where a metric is not told: as many as nearly all reference draws have."""
-    return _reached(tuple(evidence.ref.draws.texts))
+    """Words that a draw is cut to where a metric is not told: as many as nearly all reference draws (else own) have."""
+    return _reached(tuple(evidence.ref.draws.texts or evidence.own.draws.texts))
 
 
 @lru_cache(64)

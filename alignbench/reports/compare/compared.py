@@ -14,7 +14,7 @@ from alignbench.metrics.replicates import replicates_of
 from alignbench.reports.compare.common_draws import aligned, of_each_draw, shared
 from alignbench.reports.compare.contenders import Contender, Measured, Pair, pairs
 from alignbench.reports.compare.shifts import Example, Shift, examples, shifts
-from alignbench.reports.table.board import plain_text
+from alignbench.reports.table.board import Column, plain_text
 from alignbench.reports.table.columns import keys_named, label_of
 from alignbench.reports.table.leaderboards import leaderboard
 from alignbench.reports.table.pairs import difference, not_paired
@@ -151,8 +151,9 @@ def compare(
 
 def _showing(compared: Compared, columns: Sequence[str]) -> Compared:
     """The same with these numbers shown."""
-    keys = [d.key for d in compared.differences]
-    return replace(compared, shown={key: label_of(key) for name in columns for key in keys_named(keys, name)})
+    better = {d.key: d.better for d in compared.differences}
+    keys = dict.fromkeys(key for name in columns for key in keys_named(list(better), name))
+    return replace(compared, shown={key: Column(key, label_of(key), better[key]).heading for key in keys})
 
 
 def compare_pair(pair: Pair, names: tuple[str, str], measured: Numbers) -> Compared:
