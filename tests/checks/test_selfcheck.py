@@ -18,7 +18,7 @@ from alignbench.reports.formats import checks
 from alignbench.stats import divergences, intervals, normaliser, overlap
 from alignbench.types import Estimate, silent
 
-SEEDS = 5
+SEEDS = 4
 
 
 def seen(exact, value, low=None, high=None, stderr=None, seed=0, quantity="divergence.tv"):
