@@ -21,6 +21,7 @@ class Step:
     seed: int
     label: str
     tokens: int
+    world: bool = False  # whether the task brings its own base: most are worlds whose tokens cost next to nothing
 
 
 @dataclass
@@ -32,7 +33,8 @@ class Pace:
     steps: Sequence[Step] = ()
     at: int = -1  # the step under way; −1: none yet
     drawn: dict[int, int] = field(default_factory=dict)  # step → tokens that were drawn for it in this run
-    began: float | None = None  # when the first token was on its way
+    began: float = 0.0  # when the step under way did
+    spent: dict[int, float] = field(default_factory=dict)  # step → seconds of it until its last token so far
     done: set[int] = field(default_factory=set)
 
     @property
@@ -53,13 +55,13 @@ class Pace:
         """The step of this row is under way; one that is not planned (draws of p) belongs to the one before."""
         here = next((i for i, s in enumerate(self.steps) if (s.task, s.seed, s.label) == (task, seed, label)), self.at)
         if here != self.at:
-            self.at = here
-            self.began = self.clock() if self.began is None else self.began
+            self.at, self.began = here, self.clock()
             self.changed()
 
     def end(self) -> None:
         """The step under way is done."""
         self.done.add(self.at)
+        self.spent[self.at] = self.clock() - self.began
 
     def skip(self, task: str, seed: int) -> None:
         """No row of a task with a seed can be made."""
@@ -68,15 +70,24 @@ class Pace:
     def drew(self, tokens: int) -> None:
         """So many tokens more were drawn."""
         self.drawn[self.at] = self.drawn.get(self.at, 0) + tokens
+        self.spent[self.at] = self.clock() - self.began
         self.changed()
 
     @property
     def left(self) -> float | None:
-        """Seconds that the rest may take at the rate so far; None where nothing was drawn yet, or nothing is left."""
-        rest = sum(self._rest(i) for i in range(len(self.steps)) if i not in self.done)
-        if not (self.tokens and rest and self.began is not None):
+        """Seconds that the rest may take at the rate so far; None where that is not known yet, or nothing is left."""
+        rates = {world: self._seconds_a_token(world) for world in (False, True)}
+        rest = [(self.steps[i].world, self._rest(i)) for i in range(len(self.steps)) if i not in self.done]
+        if any(rates[world] is None and not world for world, _ in rest) or not any(tokens for _, tokens in rest):
             return None
-        return (self.clock() - self.began) * rest / self.tokens
+        known = [rate * tokens for world, tokens in rest if (rate := rates[world]) is not None]
+        return sum(known) if known else None
+
+    def _seconds_a_token(self, world: bool) -> float | None:
+        """Of the steps for which something was drawn; None before there is one."""
+        mine = [i for i, tokens in self.drawn.items() if tokens and i >= 0 and self.steps[i].world == world]
+        tokens = sum(self.drawn[i] for i in mine)
+        return sum(self.spent.get(i, 0.0) for i in mine) / tokens if tokens else None
 
     def _rest(self, i: int) -> float:
         """Tokens that a step still takes."""

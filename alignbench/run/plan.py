@@ -54,6 +54,11 @@ class Plan:
         draws = self.settings.draws
         return (draws.get(task.name) if isinstance(draws, Mapping) else draws) or task.draws
 
+    def limit_of(self, task: Task) -> int | None:
+        """Prompts of a task at most; None for all."""
+        limit = self.settings.limit
+        return limit.get(task.name) if isinstance(limit, Mapping) else limit
+
     def recipes_of(self, task: str) -> list[Recipe]:
         """The aligners that are run on a task, each once."""
         return list({r.label: r for r in self.recipes if r.fits(task)}.values())
@@ -98,8 +103,7 @@ def look_up(settings: Settings) -> Plan:
     _check_rows(plan)
     plan.sizes = {task.name: len(task.prompts) for task in plan.tasks}
     _refuse_unused(plan)
-    if settings.limit is not None:
-        plan.tasks = [task.limited(settings.limit) for task in plan.tasks]
+    plan.tasks = [task if (most := plan.limit_of(task)) is None else task.limited(most) for task in plan.tasks]
     return plan
 
 
@@ -186,10 +190,10 @@ def _refuse_unused(plan: Plan) -> None:
     for name in settings.handed:
         if specs and name not in taken and not (name == "trust_remote_code" and settings.include_path):
             raise UsageError(f"--{name}: none of {', '.join(s.name for s in specs)} takes it")
-    sized = settings.draws if isinstance(settings.draws, Mapping) else {}
-    strange = [name for name in sized if name not in plan.sizes]
-    if strange and not plan.failures:  # else it may be the name of a task that cannot be loaded
-        raise unknown("task", strange[0], plan.sizes, "draws")
+    for option, sized in (("draws", settings.draws), ("limit", settings.limit)):
+        strange = [name for name in (sized if isinstance(sized, Mapping) else ()) if name not in plan.sizes]
+        if strange and not plan.failures:  # else it may be the name of a task that cannot be loaded
+            raise unknown("task", strange[0], plan.sizes, option)
     own = bool(plan.tasks) and all(task.base for task in plan.tasks)
     if own and (settings.gen_kwargs or settings.judge or settings.base):
         raise UsageError("--base, --gen_kwargs and --judge have no effect: each of these tasks brings its own base")

@@ -100,7 +100,7 @@ class _Run:
         return Bench(
             task=task, given=base, base_name=name, draws=self.plan.draws_of(task),
             store=DrawStore(folder / "draws" if folder else None, drew=self.watch.pace.drew),
-            limit=self.settings.limit, whole=self.plan.sizes.get(task.name, 0), seed=Seed(seed),
+            limit=self.plan.limit_of(task), whole=self.plan.sizes.get(task.name, 0), seed=Seed(seed),
             progress=self.watch.progress,
             given_judge=None if judge is None else self.models.later(judge, keep=True),
             judge_name="" if judge is None else label_of(judge), output=folder,
@@ -246,7 +246,7 @@ def _step(task_run: TaskRun, label: str, times: int = 1) -> Step:
     """The step of a row for which as many draws as the task asks for are drawn so many `times`."""
     bench = task_run.bench
     most = len(bench.prompts) * bench.draws * bench.task.max_tokens
-    return Step(bench.task.name, bench.seed.entropy, label, times * most)
+    return Step(bench.task.name, bench.seed.entropy, label, times * most, world=bool(bench.task.base))
 
 
 def _unique_name(name: str, generator: Sampler, taken: Collection[str]) -> str:

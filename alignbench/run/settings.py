@@ -19,7 +19,6 @@ from pydantic.fields import FieldInfo
 from alignbench.errors import UsageError, brief, did_you_mean
 from alignbench.run.values import (
     BatchSize,
-    Count,
     Decoding,
     Draws,
     Flag,
@@ -53,7 +52,7 @@ QUICKSTART: Mapping[str, Any] = {
     ),
     "tasks": ("lexical_word", "nurse_pronoun", "exact_ngram"),
     "draws": {"lexical_word": 20, "nurse_pronoun": 48, "exact_ngram": 512},
-    "limit": 2,
+    "limit": {"lexical_word": 2, "nurse_pronoun": 2},
     "output_path": Path("results/quickstart"),
 }
 """What `alignbench run` does when it is told nothing else."""
@@ -101,7 +100,7 @@ class Settings(BaseModel):
     draws: Annotated[Draws | None, Option("N", parse_scalar)] = Field(
         None, description="Draws per prompt. (default: the task's)"
     )
-    limit: Annotated[Count | None, Option("N", parse_scalar)] = Field(
+    limit: Annotated[Draws | None, Option("N", parse_scalar)] = Field(
         None, description="Only the first N prompts of each task."
     )
     batch_size: Annotated[BatchSize, Option("auto|N", parse_scalar, handed=True)] = Field(

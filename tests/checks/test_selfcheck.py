@@ -18,7 +18,7 @@ from alignbench.reports.formats import checks
 from alignbench.stats import divergences, intervals, normaliser, overlap
 from alignbench.types import Estimate, silent
 
-SEEDS = 4
+SEEDS = 5
 
 
 def seen(exact, value, low=None, high=None, stderr=None, seed=0, quantity="divergence.tv"):

@@ -32,7 +32,7 @@ def test_time_left_is_that_of_rows_alike_that_were_drawn():
     pace.drew(150)
     assert pace.left == pytest.approx((150 + 100 + 600 + 200) / 50)  # as many tokens as may be, 50 a second
     now[0], pace.drawn[0] = 106.0, 240
-    pace.end()
+    pace.end()  # 40 a second, scoring and all
     assert pace.left == pytest.approx(0.8 * (100 + 600 + 200) / 40)  # draws end early
     pace.begin("one", 0, "best")
     now[0] = 116.0
@@ -41,6 +41,24 @@ def test_time_left_is_that_of_rows_alike_that_were_drawn():
     assert pace.left == pytest.approx((0.8 * 600 + 4 * 200) / 40)  # best of four
     pace.begin("one", 0, "draws of p")
     assert pace.at == 1
+
+
+def test_worlds_and_models_have_rates_of_their_own():
+    """A token of an n-gram takes a thousandth of a network's: neither says how long the other takes."""
+    now = [0.0]
+    pace = Pace(
+        clock=lambda: now[0],
+        steps=[Step("w", 0, "base", 100, True), Step("r", 0, "base", 100), Step("v", 0, "base", 100, True)],
+    )
+    pace.begin("w", 0, "base")
+    now[0] = 1.0
+    pace.drew(100)
+    pace.end()
+    assert pace.left is None
+    pace.begin("r", 0, "base")
+    now[0] = 11.0
+    pace.drew(50)
+    assert pace.left == pytest.approx(50 * 10 / 50 + 100 * 1 / 100)
 
 
 def test_rows_that_are_found_on_disk_say_nothing_of_the_rest():
