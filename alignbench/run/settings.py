@@ -45,7 +45,7 @@ QUICKSTART: Mapping[str, Any] = {
     "model": (SMOLLM2,),
     "aligner": (
         Spec("prompt", {"text": "A story of people, their life and their family. {prompt}"}, "prompt", _LEXICAL),
-        Spec("constrained", {"any_of": _WORDS, "ignore_case": True}, "constrained", _LEXICAL),
+        Spec("constrained", {"any_of": _WORDS, "ignore_case": True, "lookahead": True}, "constrained", _LEXICAL),
         Spec("top_p", {"p": 0.9}, "top_p"),
         Spec("best_of_n", {"n": 4}, "best_of_n", _COUNTED),
         Spec("rejection", {}, "rejection"),
