@@ -229,6 +229,8 @@ def _notes(lines: Sequence[Line], found: Sequence[Verdict]) -> list[str]:
 
 def _remedy(reason: str, draws: str) -> str:
     """What to do about a cell without a number: a power of 2 of draws that its gate takes; "" where none would do."""
+    if told := re.search(r"needs (\d+) (?:base )?draws a prompt", reason):
+        return f" --draws {told[1]} would do; stored draws are kept."
     counts = re.match(r"([\d.]+) (?:base )?draws .*?([\d.]+) are needed", reason)
     if counts and draws and float(counts[1]) > 0:
         enough = 1.25 * int(draws) * float(counts[2]) / float(counts[1])  # chance may have been kind to the first

@@ -168,4 +168,6 @@ def test_a_cell_without_a_number_says_how_many_draws_would_do() -> None:
     told = _remedy("4.2 draws of the target among 64 reference draws, 10 are needed", "16")
     assert told == " --draws 64 would do; stored draws are kept."
     assert _remedy("0 draws of the target among 64 reference draws, 10 are needed", "16").startswith(" More --draws")
+    ranked = "ranked best-of-4 over 3 scores needs 128 base draws a prompt, not 48"
+    assert _remedy(ranked, "48") == " --draws 128 would do; stored draws are kept."
     assert _remedy("no density: what each token adds is not known", "16") == ""
