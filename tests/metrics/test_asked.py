@@ -10,7 +10,7 @@ from task_on_base import TaskOnBase
 
 from alignbench import metrics
 from alignbench.generators.exact.world import exact
-from alignbench.metrics.asked import settled
+from alignbench.metrics.asked import _codes, settled
 from alignbench.metrics.replicates import Measured, replicates
 from alignbench.registry import load_plugins
 from alignbench.seeds import Seed
@@ -74,6 +74,39 @@ def test_what_picks_base_draws_by_what_is_asked_changes_nothing_else(shares, spe
         assert found["kl_asked"] == found["kl_target"]
     truth = evidence.truth["divergence.kl_asked"]
     assert found["kl_asked"].ci_low - 1e-9 <= truth <= found["kl_asked"].ci_high + 1e-9
+
+
+@pytest.mark.parametrize(
+    "spec", ["best_of_n:n=4,rank=likelihood", "{name: best_of_n, n: 4, proposal: 'temperature:t=0.7'}"]
+)
+def test_what_picks_by_something_else_or_among_others_changes_more(shares, spec):
+    evidence = told(shares, spec)
+    found = parts_of(evidence)
+    assert found["kl_collateral"].value is None
+    assert evidence.truth is None or evidence.truth.get("divergence.kl_collateral") != pytest.approx(0, abs=1e-9)
+
+
+def test_categories_that_are_not_asked_for_are_one(shares):
+    """The chain rule is over what is asked: who is neither she nor he is all the same to it."""
+    evidence = told(shares, "temperature:t=0.7")
+    three = {"pronoun": (*evidence.categories["pronoun"], "they")}
+    theirs = np.where(np.arange(len(evidence.ref.draws)) % 7 == 0, 2, evidence.ref.features["pronoun"])
+    others = np.where(theirs == 2, -1, theirs)
+    codes = [
+        _codes(replace(evidence, categories=three, ref=replace(evidence.ref, features={"pronoun": x})))[0]
+        for x in (theirs, others)
+    ]
+    np.testing.assert_array_equal(*codes)
+
+
+def test_settled_cells_stay_though_too_few_draws_are_left(shares):
+    evidence = settled(told(shares, "temperature:t=0.7"))
+    place = evidence.own.draws.prompt * 10 + evidence.own.cell
+    few = np.concatenate([np.flatnonzero(place == one)[:4] for one in np.unique(place)])
+    rest = replace(evidence, own=metrics.replicates.picked(evidence.own, np.unique(few)))
+    fresh = replace(rest, own=replace(rest.own, cell=None), ref=replace(rest.ref, cell=None))
+    kept, anew = (parts_of(one)["kl_asked"] for one in (rest, fresh))
+    assert (kept.value is not None or kept.ci_low is not None) and kept != anew
 
 
 def test_parts_of_a_law_with_a_density_add_up(shares):

@@ -111,6 +111,19 @@ def test_coverage(name):
         assert 0.8 < np.mean([e.stderr for e in estimates]) / values.std() < 1.35, quantity
 
 
+def test_the_error_of_a_collateral_that_is_nothing_is_that_of_log_z():
+    """π = a·f(φ): the collateral is 0, and what reference draws add to its error is Ẑ/Z − 1 alone."""
+    here = world("shares of three")
+    pi = here.a * np.array([0.2, 3.0, 0.9])[:, None]
+    here = replace(here, pi=pi / pi.sum((1, 2), keepdims=True), sizes=(256, 20_000))
+    told, _, _ = here.told(1)
+    weights = np.exp(here.tilt) / (here.a.sum(2) * np.exp(here.tilt)).sum(1, keepdims=True)
+    error = np.sqrt(((here.a.sum(2) * (weights - 1) ** 2).sum(1) / 256).sum()) / len(here.a)
+    assert here.truth["collateral"] == pytest.approx(0, abs=1e-9)
+    assert told["collateral"].stderr == pytest.approx(error, rel=0.3)  # planted: the error of all of KL(p‖π)
+    assert told["collateral"].ci_low <= 0 <= told["collateral"].ci_high
+
+
 def apart():
     """Two prompts whose shares of the kept cell are ten times apart."""
     here = world("one of two")

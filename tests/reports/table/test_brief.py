@@ -102,6 +102,23 @@ def test_a_world_whose_truth_is_known_is_one_line() -> None:
     assert one_line(told) == "a · m · 2 prompts × 16 draws: 1 of 2 intervals hold the truth"
 
 
+def test_limits_of_joined_cells_are_not_held_against_the_truth() -> None:
+    one = record("x", "divergence", "kl_asked", 0.2, 0.1, note=AT_LEAST, exact=0.9)
+    told = brief_of(base(), [law("x", kl_target=1.0)[0] | {"exact": 1.05}, one])
+    assert one_line(told).endswith("1 of 1 intervals hold the truth")
+
+
+def test_the_best_of_the_cheap_is_told_beside_a_best_that_is_not() -> None:
+    """Planted: the second best, whatever it costs."""
+
+    def nearer(name: str, kl: float, calls: float) -> list[Record]:
+        parts = {"kl_target": kl, "kl_asked": kl, "kl_target_vs_base": kl - 1, "kl_asked_vs_base": kl - 1}
+        return [*law(name, half=0.01, **parts), *more(name, 0.9, calls)]
+
+    told = brief_of(base(1.0), more("", 0.4, 40), nearer("a", 0.1, 200), nearer("b", 0.3, 100), nearer("c", 0.5, 50))
+    assert "At up to 1.5× the base's calls: c, KL .50" in told.conclusion
+
+
 def random_table(seed: int) -> tuple[Brief, dict[str, dict[str, float]]]:
     """A brief of random rows, and what is printed of each."""
     rng = np.random.default_rng(seed)

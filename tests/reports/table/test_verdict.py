@@ -92,6 +92,13 @@ def test_words_hold_for_all_rows_at_once() -> None:
     assert alone["x"] == "better" and words(base(), one, *others)["x"] != "better"
 
 
+def test_words_are_of_two_sided_tests() -> None:
+    """Planted: one side alone. A difference of 1.8 standard errors has p = 0.07; the two tests of a row share 5 %."""
+    near = {"kl_target": 0.9, "kl_asked_vs_base": None}
+    told = [words(base(), law("x", half=0.1, kl_target_vs_base=-z * 0.1 / 1.96, **near)) for z in (1.8, 2.1)]
+    assert [found["x"] for found in told] == ["unclear", "better"]
+
+
 def test_bounds_have_a_verdict_only_where_they_separate() -> None:
     """SIR's upper bound below the base's interval; a black box's lower limit above it."""
 
