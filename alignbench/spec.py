@@ -89,7 +89,7 @@ def titled(spec: Spec, where: str) -> Spec:
 
 
 PATHS = ("pretrained", "peft", "json_schema")
-"""Arguments that may be a path without ./ before it."""
+"""Arguments that may be a path; in no other is a text taken for one, which may begin with dots too."""
 
 
 def beside(folder: Path, arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -108,15 +108,15 @@ def moved(path: str | Path, to: Path, start: Path) -> str:
 
 
 def _moved(key: str, value: Any, to: Path, start: Path) -> Any:
-    if isinstance(value, Mapping):
+    if isinstance(value, Mapping) and isinstance(value.get("name"), str):  # a spec among the arguments
         return {k: _moved(str(k), v, to, start) for k, v in value.items()}
     if isinstance(value, list):
-        return [_moved(key, v, to, start) for v in value]
-    if not isinstance(value, str) or value.startswith(("pypi:", "hf:")):
+        return [_moved("", v, to, start) for v in value]
+    if key not in PATHS or not isinstance(value, str) or value.startswith(("pypi:", "hf:")):
         return value
-    if key in PATHS and (has_magic(value) or (start / value).exists()):
+    if has_magic(value) or (start / value).exists():
         return moved(value, to, start)
-    if not value.startswith(("./", "../")):
+    if not value.startswith(("./", "../")):  # of the hub, for all that is known here
         return value
     found = moved(value, to, start)
     return found if found.startswith((os.pardir, os.sep)) else f"./{found}"

@@ -171,9 +171,9 @@ class _Asked:
             return
         keys = list(dict.fromkeys(map(_key, rows["metric"], rows["part"])))
         x, y = (name and _column(name, keys, option) for name, option in ((self.x, "--x"), (self.y, "--y")))
-        shown = [_column(name, keys, "--columns") for name in self.columns] or ([y] if y else [])
+        shown = self._shown(keys) or ([y] if y else [])
         arrangement = Arrangement(primary, rename=self.rows.rename)
-        tables = charts.charted(rows, arrangement, [key for key in (x, y, *self.columns) if key])
+        tables = charts.charted(rows, arrangement, [key for key in (x, y, *shown) if key])
         steps, seen = charts.steps_of(rows), set()
         for table in tables:
             part, known = _only(table, self.rows)
@@ -185,6 +185,15 @@ class _Asked:
             yield from ((f"{self.what} {table.task if alone else table.title}{end}", chart) for end, chart in found)
         labels = {row.label for table in tables for row in table.rows}
         missing += [str(unknown("generator", name, labels)) for name in self.rows.labels if name not in seen]
+
+    def _shown(self, keys: Sequence[str]) -> list[str]:
+        """The columns that --columns names; raises UnknownName where it names none."""
+        from alignbench.reports.table.columns import keys_named, label_of
+
+        for name in self.columns:
+            if not keys_named(keys, name):
+                raise unknown("metric", name, {*keys, *map(label_of, keys)}, "--columns")
+        return list(dict.fromkeys(key for name in self.columns for key in keys_named(keys, name)))
 
     def _charts(
         self, table: Table, axes: tuple[str | None, str | None], keys: Sequence[str], steps: Any

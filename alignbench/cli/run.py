@@ -70,7 +70,8 @@ def run(
         Path | None, typer.Option(metavar="FILE", help="A run file (YAML) of these options; see below.")
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry_run", help="Say what would be drawn, how long it takes and which cells stay —; stop.")
+        bool,
+        typer.Option("--dry_run", help="Say what would be drawn and, by some draws of the base, how long it takes."),
     ] = False,
     columns: Columns = None,
     most: Rows = None,
@@ -221,9 +222,15 @@ def show(rows: Any, folder: Path | None, primary: dict[str, str], printed: _Tabl
     if folder is not None:
         draws, _ = examples([folder], budget=ROOM)  # a file that cannot be read was told when it was measured
         written = write_leaderboard(board, folder, draws)
+    wrong = None
     if how.columns or how.rename:
-        board = leaderboard(rows, primary=primary, metrics=how.columns or None, rename=how.rename)
+        try:
+            board = leaderboard(rows, primary=primary, metrics=how.columns or None, rename=how.rename)
+        except AlignbenchError as error:  # what was measured is shown all the same
+            wrong = error
     left = tuple(table for table in board.tables if table.task not in printed.tasks)
     print_tables(replace(board, tables=left), how.printed, beside=bool(printed.tasks))
     if written:
         print("wrote " + ", ".join(map(str, written)))
+    if wrong is not None:
+        raise wrong

@@ -51,7 +51,7 @@ def words_in(evidence: Evidence) -> int:
     return _reached(tuple(evidence.ref.draws.texts or evidence.own.draws.texts))
 
 
-@lru_cache(64)
+@lru_cache(8)
 def _reached(texts: tuple[str, ...]) -> int:
     """The same; kept, since every metric and replicate of every row asks it of the same reference draws."""
     count = np.array([len(words_of(text)) for text in texts])
@@ -129,7 +129,7 @@ def vendi(evidence: Evidence, *, draws: int = 8, words: int | None = None) -> Es
     The exponential of the entropy of the eigenvalues of K/`draws`; K is the mean of the cosines of counts of words and
     of pairs of words. Blocks as in `distinct`. Source: Friedman and Dieng, The Vendi score (2023).
     """
-    blocks = _blocks(evidence, draws, words)
+    blocks = _blocks(evidence, draws, max(words_in(evidence), 2) if words is None else words)
     return over_blocks(blocks, lambda b: vendi_score(similarities(b.table, (1, 2))), (1.0, float(draws)))
 
 

@@ -141,17 +141,22 @@ def seconds_of(plan: Plan, task: Task, pilot: Pilot, kept: float) -> float:
 
 def _drawn_by(recipe: Recipe, kept: float) -> float:
     """Draws of the base for each that an aligner gives: the n of best-of-n, the proposals of rejection."""
-    n, cap = (getattr(recipe.aligner, name, None) for name in ("n", "cap"))
+    aligner = recipe.aligner
+    counts = [getattr(aligner, name, None) for name in ("n", "num_beams")]
+    cap = None if getattr(aligner, "shots", 0) else getattr(aligner, "cap", None)  # of few_shot: for its examples
     if isinstance(cap, int):
         return min(1 / kept, cap) if kept else cap
-    return n if isinstance(n, int) else 1
+    return next((n for n in counts if isinstance(n, int)), 1)
 
 
 def missing(plan: Plan, task: Task, pilot: Pilot) -> tuple[float, list[str]]:
-    """The share of draws that are kept of p, and a line for each reason for which cells will be empty."""
+    """The share of draws that are kept of p, and a line for each reason for which cells of the base will be empty.
+
+    Proposals, which a pilot of the base cannot stand for, are left out: with them less may be empty.
+    """
     bench = Bench(
-        task=task, given=pilot, base_name="base", store=DrawStore(None), draws=plan.draws_of(task), seed=Seed(0),
-        progress=silent,
+        task=replace(task, proposals=()), given=pilot, base_name="base", store=DrawStore(None),
+        draws=plan.draws_of(task), seed=Seed(0), progress=silent,
     )  # fmt: skip
     references = References(bench)
     try:

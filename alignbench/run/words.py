@@ -159,6 +159,8 @@ def words_of(settings: Settings, folder: Path = Path()) -> Words | None:
         return None
     said = [name for name, option in OPTIONS.items() if not option.typed_only]
     words = {name: _plain(relocated(getattr(settings, name), folder, Path())) for name in said}
+    if settings.output_path is not None and settings.output_path.resolve() == folder.resolve():
+        words["output_path"] = "."  # wherever that is
     return {name: value for name, value in words.items()
             if value not in (None, [], {}) and (value or not OPTIONS[name].handed)}  # fmt: skip
 

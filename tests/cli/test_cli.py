@@ -138,6 +138,16 @@ def test_dry_run_finds_mistakes(command, wrong):
     assert command(*BASIC, *wrong, "--dry_run").code == 2
 
 
+def test_dry_run_of_a_task_with_proposals_is_of_the_base_alone(command):
+    said = command("run", "--tasks", "exact_proposals", "--dry_run")
+    assert said.code == 0 and "in all about" in said.out and "Pilot" not in said.out
+
+
+def test_a_wrong_name_told_late_loses_no_table(command):
+    said = command(*BASIC, "--rename", "nope=x")
+    assert said.code == 2 and "unknown row 'nope'" in said.err and "── base ──" in said.out and "wrote out" in said.out
+
+
 def test_limit_and_draws(command):
     assert command(*BASIC, "--limit", 1, "--draws", 7, "--log_samples").code == 0
     sample = next(Path("out/exact").glob("samples_little_*.jsonl"))

@@ -76,9 +76,7 @@ def test_what_picks_base_draws_by_what_is_asked_changes_nothing_else(shares, spe
     assert found["kl_asked"].ci_low - 1e-9 <= truth <= found["kl_asked"].ci_high + 1e-9
 
 
-@pytest.mark.parametrize(
-    "spec", ["best_of_n:n=4,rank=likelihood", "{name: best_of_n, n: 4, proposal: 'temperature:t=0.7'}"]
-)
+@pytest.mark.parametrize("spec", ["best_of_n:n=4,rank=likelihood", "{name: sir, n: 4, proposal: 'temperature:t=0.7'}"])
 def test_what_picks_by_something_else_or_among_others_changes_more(shares, spec):
     evidence = told(shares, spec)
     found = parts_of(evidence)

@@ -62,7 +62,7 @@ def test_blocks_are_as_long_as_the_reference_draws_and_a_collapse_to_short_texts
         assert found["distinct_1"].value < fine["distinct_1"].value / 2  # planted: short texts left out: no number
         assert found["distinct_2"].value == 0
         assert "48 of 48 draws shorter than 4 words" in found["distinct_1"].note
-    assert of(["Yes."] * 48, 6)[""].value == pytest.approx(100)
+    assert of(["Yes."] * 48, 6)[""].value == of([""] * 48, 6)[""].value == pytest.approx(100)
 
 
 def test_draws_and_prompts_without_a_block_are_counted():

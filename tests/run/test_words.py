@@ -97,6 +97,14 @@ def test_paths_in_a_file_are_relative_to_it(tmp_path):
     assert words.settings_of({"config": saved}, {}) == settings and "output_path: ." in saved.read_text()
     words.write(words.settings_of({"config": saved}, {}), Path("cfg/out"))
     assert [saved] == [*Path("cfg/out").glob("config_*.yaml")]
+    texts = '{name: constrained, regex: "../.."}', '{name: prompt, text: "./go {prompt}"}'
+    Path("cfg/texts.yaml").write_text(f"model: exact\ntasks: lexical_word\naligner: [{', '.join(texts)}]\n")
+    aligners = words.settings_of({"config": Path("cfg/texts.yaml")}, {}).aligner
+    assert [next(iter(a.arguments.values())) for a in aligners] == ["../..", "./go {prompt}"], "no text is a path"
+    whole = settings.model_copy(update={"output_path": tmp_path / "abs"})
+    words.write(whole, tmp_path / "abs")
+    [saved] = Path("abs").glob("config_*.yaml")
+    assert words.settings_of({"config": saved}, {}).tasks == settings.tasks
     old = Path("cfg/out/config_01234567.yaml")  # of version 0.1, whose paths were from the working folder
     old.write_text("model: exact\ntasks: [cfg/mine.yaml]\noutput_path: cfg/out\n")
     assert words.settings_of({"config": old}, {}).tasks == ("cfg/mine.yaml",)

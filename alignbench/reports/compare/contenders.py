@@ -99,11 +99,6 @@ def read_pool(folder: Path) -> Pool:
     return Pool(folder, tuple(_shortened(found)), tuple(failures), whole=not own)
 
 
-def holds_evidence(folder: Path) -> bool:
-    """Whether a folder is one of results."""
-    return any(folder.glob("evidence_*.npz")) or any(True for _ in evidence_files(folder))
-
-
 def _shortened(found: Sequence[Measured]) -> Iterator[Measured]:
     """With the short labels that a table of their task gives them."""
     tasks = {
@@ -119,10 +114,8 @@ def split(arguments: Sequence[str]) -> tuple[list[Pool], list[str]]:
     """
     pools, labels = list[Pool](), list[str]()
     for argument in arguments:
-        if Path(argument).is_dir() and (holds_evidence(Path(argument)) or not pools):
+        if Path(argument).is_dir():
             pools.append(read_pool(Path(argument)))
-        elif Path(argument).is_dir():  # a checkpoint, as it was typed for the run
-            labels.append(argument)
         elif Path(argument).exists():
             raise UsageError(f"{argument}: is a file; give the --output_path of a run, or a folder in it")
         else:
@@ -184,7 +177,7 @@ def _by_label(label: str, pools: Sequence[Pool]) -> Contender:
     """The rows of a label; an aligner's name alone will do where one row has it."""
     everything = [m for pool in pools for m in pool.found]
     exact = [m for m in everything if label in m.names]
-    found = exact or [m for m in everything if m.label.split(":")[0] == label or meant(label, m.names)]
+    found = exact or [m for m in everything if meant(label, m.names)]
     labels = list(dict.fromkeys(m.label for m in found))
     if not found:
         known = {name for pool in pools for name in pool.labels}

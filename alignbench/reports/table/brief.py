@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import ceil, floor, inf, isfinite, isinf, log2, log10
 from statistics import median
@@ -217,14 +217,20 @@ def _notes(lines: Sequence[Line], found: Sequence[Verdict]) -> list[str]:
     why = Counter(v.more for v in found if v.word == "—" and v.more not in ("", NOT_TOLD, NO_BASE))
     if why:
         reason, count = why.most_common(1)[0]
-        draws = next((line.who[DRAWS] for line in lines if line.who[DRAWS]), "")
-        notes.append(f"— vs base ({count}): {reason}.{_remedy(reason, draws)}")
+        of_it = [line for line, v in zip(lines, found, strict=True) if v.more == reason]
+        notes.append(f"— vs base ({count}): {reason}.{_remedy(reason, of_it[0].who[DRAWS])}")
     widths = [w for line in lines if not line.is_base and line.mark != "ceiling" and (w := _half(line)) is not None]
-    draws = next((line.who[DRAWS] for line in lines if line.who[DRAWS]), "")
+    draws = _draws(line for line in lines if line.is_base or _half(line) is not None)
     if widths and draws:
         seen = two_digits(median(widths))
         notes.append(f"{draws} draws a prompt: differences in KL from the base are known to ± {seen} nats (median).")
     return notes
+
+
+def _draws(lines: Iterable[Line]) -> str:
+    """How many draws a prompt rows have: `64`, or `40–64` where not all have as many."""
+    known = sorted({int(float(line.who[DRAWS])) for line in lines if line.who[DRAWS]})
+    return "–".join(map(str, dict.fromkeys((known[0], known[-1])))) if known else ""
 
 
 def _remedy(reason: str, draws: str) -> str:
@@ -265,7 +271,7 @@ def title_of(lines: Sequence[Line], heading: str, base: str) -> str:
     """Task, base, and how much was drawn."""
     signatures = [parts_of(str(r["signature"])) for line in lines for r in line.records.values()]
     prompts = next((s["prompts"] for s in signatures if "prompts" in s), "")
-    draws = next((line.who[DRAWS] for line in lines if line.who[DRAWS]), "")
+    draws = _draws(lines)
     size = f"{prompts} prompt{'s' * (prompts != '1')} × {draws} draws" if prompts and draws else ""
     every = (number(r.get("seeds")) for line in lines for r in line.records.values())
     seeds = next((count for count in every if count is not None), None)

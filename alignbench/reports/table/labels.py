@@ -44,11 +44,11 @@ def aligner_name(label: str) -> str:
 
 
 def meant(name: str, labels: Collection[str]) -> list[str]:
-    """The labels that a user's word for a row means: itself, else those that it ends, or that end it, as paths do."""
+    """The labels that a user's word for a row means: itself, else those whose path it ends, else an aligner's name."""
     if name in labels:
         return [name]
-    mine = f"/{name.rstrip('/')}"
-    return [label for label in labels if f"/{label}".endswith(mine) or mine.endswith(f"/{label}")]
+    ends = [label for label in labels if label.endswith(f"/{name.rstrip('/')}")]
+    return ends or [label for label in labels if label.split(":")[0] == name]
 
 
 def digits(label: str) -> str:

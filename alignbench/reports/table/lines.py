@@ -77,13 +77,35 @@ def lines_of(group: Sequence[Record]) -> list[Line]:
             continue
         who = tuple("" if pd.isna(record[name]) else str(record[name]) for name in WHO)
         found.setdefault(who, []).append(record)
-    found = _with_most_draws(found)
+    found = _with_most_draws(_one_name(found))
     names = short_labels(who[1] for who in found)
     lines = [_line(who, newest(records), names[who[1]]) for who, records in found.items()]
     mixed = len({line.who[HASH] for line in lines}) > 1
     sizes = len({line.who[DRAWS] for line in lines if line.who[DRAWS]}) > 1
     always = [i for i, said in {SEED: bool(means), DRAWS: sizes, HASH: mixed}.items() if said]
     return [line for same in _by_name(lines).values() for line in _told_apart(same, always)]
+
+
+def _one_name(found: Mapping[tuple[str, ...], list[Record]]) -> dict[tuple[str, ...], list[Record]]:
+    """The same, of one folder's weights under two names (`step-10`, and `words/step-10` beside others) the newest."""
+    kept: dict[tuple[str, ...], list[Record]] = {}
+    for who, records in found.items():
+        twin = next((other for other in kept if who[1:] == other[1:] and _ends(who[0], other[0]) and who[2]), None)
+        if twin is None:
+            kept[who] = records
+        elif _when(records) >= _when(kept[twin]):
+            del kept[twin]
+            kept[who] = records
+    return kept
+
+
+def _ends(name: str, other: str) -> bool:
+    """Whether one of two different names is the end of the other's path."""
+    return name.endswith(f"/{other}") or other.endswith(f"/{name}")
+
+
+def _when(records: Sequence[Record]) -> str:
+    return max(str(record.get("measured", "")) for record in records)
 
 
 def fewer_draws(group: Sequence[Record]) -> int:

@@ -102,6 +102,12 @@ def test_a_world_whose_truth_is_known_is_one_line() -> None:
     assert one_line(told) == "a · m · 2 prompts × 16 draws: 1 of 2 intervals hold the truth"
 
 
+def test_rows_of_other_numbers_of_draws_are_said_to_be_so() -> None:
+    more_draws = [row | {"draws": 64} for row in law("x", kl_target=0.5, kl_target_vs_base=-0.5, kl_asked_vs_base=-0.5)]
+    told = brief_of(base(), more_draws)
+    assert told.title.endswith("× 16–64 draws") and told.notes[-1].startswith("16–64 draws a prompt: differences")
+
+
 def test_limits_of_joined_cells_are_not_held_against_the_truth() -> None:
     one = record("x", "divergence", "kl_asked", 0.2, 0.1, note=AT_LEAST, exact=0.9)
     told = brief_of(base(), [law("x", kl_target=1.0)[0] | {"exact": 1.05}, one])

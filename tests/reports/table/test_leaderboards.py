@@ -216,6 +216,18 @@ def test_a_generator_is_not_ranked_against_itself(rows: pd.DataFrame) -> None:
     assert not any("left out: their" in line for line in leaderboard(rows).tables[0].legend)
 
 
+def test_one_folder_under_two_names_is_one_row(rows: pd.DataFrame) -> None:
+    """A checkpoint is `step-10` alone and `words/step-10` beside another: the newest name stands, once."""
+    mine = rows[rows["aligner"] == "rejection"].assign(aligner="", generator_id="f00d")
+    short = mine.assign(generator="step-10", measured="2026-01-01")
+    longer = mine.assign(generator="words/step-10", measured="2026-01-02")
+    for parts in ((short, longer), (longer, short)):
+        found = {label for label in labels(rows, *parts) if "step-10" in label}
+        assert found == {"words/step-10"}
+    other = labels(rows, short, longer.assign(generator_id="beef"))
+    assert {"step-10", "words/step-10"} <= other, "other weights"
+
+
 def test_rows_of_one_name_say_what_differs(rows: pd.DataFrame) -> None:
     namesake = rows[(rows["generator"] == "SmolLM2") & (rows["aligner"] == "")].assign(generator_id="0ther")
     assert {"SmolLM2 (base, #ba5eba5e)", "SmolLM2 (#0ther)"} <= labels(rows, namesake)

@@ -28,11 +28,13 @@ def test_a_text_alone_stands_in_quotes() -> None:
     assert short(long, "prompt:text=Say it") == ['prompt "Write about a w…"', "prompt:text=Say it"]
 
 
-@pytest.mark.parametrize("word", ["words/checkpoint-10", "checkpoint-10", "ckpts/words/checkpoint-10/"])
+@pytest.mark.parametrize("word", ["words/checkpoint-10", "checkpoint-10", "checkpoint-10/"])
 def test_a_row_is_meant_by_the_end_of_its_path(word: str) -> None:
     labels = ["words/checkpoint-10", "words/checkpoint-100", "checkpoint-1"]
     assert meant(word, labels) == labels[:1]
     assert meant("words", labels) == meant("0", labels) == meant("eckpoint-1", labels) == []
+    assert meant("rhymes/checkpoint-10", labels) == [], "another folder's, whose row has the shorter name"
+    assert meant("best_of_n", ["best_of_n:n=4", "best_of_n_2:n=4"]) == ["best_of_n:n=4"]
     assert meant("checkpoint-10", [*labels, "checkpoint-10"]) == ["checkpoint-10"]
 
 
