@@ -11,7 +11,7 @@ from alignbench.cli.words import say
 from alignbench.run.pace import Pace, spelled
 
 if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
+    from rich.progress import Progress, ProgressColumn, TaskID
 
 EVERY = 30.0
 """Seconds between lines of progress where there is no terminal."""
@@ -22,11 +22,13 @@ QUICK = 3.0
 @contextmanager
 def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
     """A progress bar on standard error; where that is no terminal, a line every `EVERY` seconds."""
-    with _bar() as bars:
+    from rich.progress import TimeElapsedColumn, TimeRemainingColumn
+
+    with _bar(TimeElapsedColumn(), TimeRemainingColumn()) as bars:
         if bars is None:
             yield _lines(what, total)
             return
-        bar = bars.add_task(what, total=total, left="")
+        bar = bars.add_task(what, total=total)
         yield lambda count: bars.advance(bar, count)
 
 
@@ -46,8 +48,8 @@ def _lines(what: str, total: int) -> Callable[[int], None]:
 
 
 @contextmanager
-def _bar() -> Iterator[Progress | None]:
-    """A bar that goes when it is done; None where there is no terminal."""
+def _bar(*more: ProgressColumn) -> Iterator[Progress | None]:
+    """A bar that goes when it is done, with `more` columns after it; None where there is no terminal."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
@@ -55,7 +57,7 @@ def _bar() -> Iterator[Progress | None]:
     if not console.is_terminal:
         yield None
         return
-    columns = (TextColumn("{task.description}"), BarColumn(20), MofNCompleteColumn(), TextColumn("{task.fields[left]}"))
+    columns = (TextColumn("{task.description}"), BarColumn(20), MofNCompleteColumn(), *more)
     with Progress(*columns, console=console, transient=True) as bars:
         yield bars
 
@@ -75,7 +77,9 @@ class RunProgress:
     @contextmanager
     def __call__(self, what: str, total: int) -> Iterator[Callable[[int], None]]:
         """See `progress`; what a stage is called matters only before the first row."""
-        with _bar() as bars:
+        from rich.progress import TextColumn
+
+        with _bar(TextColumn("{task.fields[left]}")) as bars:
             if bars is None:
                 yield lambda count: self._changed()
                 return
