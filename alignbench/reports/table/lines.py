@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from math import inf, isinf
+from math import inf, isfinite, isinf
 from typing import Any
 
 import pandas as pd
@@ -170,19 +170,23 @@ def _names(line: Line) -> set[str]:
 
 
 def in_order(lines: Sequence[Line], primary: str, better: str) -> list[Line]:
-    """By the primary column, best first: numbers, then infinity, then what was not measured; then the pinned rows.
+    """By the primary column, best first: numbers, bounds, infinity, what was not measured; then the pinned rows.
 
-    Of those without a number the one that has lost less of p comes first.
+    Bounds are in order of how far they allow it to be; those without that end come with what was not measured. Of rows
+    that are infinitely far the one that has lost less of p comes first.
     """
     sign = -1.0 if better == "higher" else 1.0
 
     def place(line: Line) -> tuple[int, int, tuple[float, float]]:
         value, pin = line.value(primary), PINNED.index(line.mark) if line.mark in PINNED else -1
         if value is None:
-            ends = (number(line.records.get(primary, {}).get(end)) for end in ("ci_low", "ci_high"))
-            return pin, 2, (next((sign * end for end in ends if end is not None), inf), 0.0)
+            ends = [number(line.records.get(primary, {}).get(end)) for end in ("ci_low", "ci_high")]
+            worst = ends[1] if sign > 0 else ends[0]
+            if worst is not None and isfinite(worst):
+                return pin, 1, (sign * worst, 0.0)
+            return pin, 3, (next((sign * end for end in ends if end is not None), inf), 0.0)
         if isinf(value):
-            return pin, 1, line.lost
+            return pin, 2, line.lost
         return pin, 0, (sign * value, 0.0)
 
     return sorted(lines, key=place)

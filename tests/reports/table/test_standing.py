@@ -188,3 +188,14 @@ def test_rows_that_are_all_infinite_are_not_ranked_first() -> None:
     """Planted bug: where the better rows have no number, the others were first, all at ∞."""
     table = table_of(cell("never", inf), cell("neither", inf, 1), cell("none", None))
     assert not table.ranked and "Nothing is ranked: no row has a finite kl_target ↓." in table.legend
+
+
+def test_what_is_known_to_be_finite_comes_before_what_is_infinite() -> None:
+    """Planted: bounds below ∞, so that of a base with bounds alone a law that is infinitely far would be first."""
+    some = [
+        cell("far", inf),
+        cell("least", None, ci_low=0.2),
+        cell("within", None, ci_low=0.1, ci_high=2.0),
+        cell("b", 3.0),
+    ]
+    assert [row.label for row in table_of(*some).rows] == ["b", "within", "far", "least"]
