@@ -148,7 +148,8 @@ def compression_ratio(evidence: Evidence, *, draws: int = 8, words: int | None =
 def self_bleu(evidence: Evidence, *, draws: int = 8, words: int | None = None) -> Estimate:
     """Self-BLEU, 0 to 100: mean sentence BLEU of a draw against the others of its block of `draws` draws, by words.
 
-    Blocks as in `distinct`; sacrebleu's sentence BLEU with exponential smoothing and effective order, on words.
+    Blocks as in `distinct`; sacrebleu's sentence BLEU with exponential smoothing and effective order, on words; empty
+    draws count as copies of each other.
     Source: Zhu et al., Texygen (2018); Post, A call for clarity in reporting BLEU scores (2018).
     """
     return self_bleu_in(_blocks(evidence, draws, words))
@@ -215,7 +216,16 @@ def _gaps(prompt: Array, filled: Array, rest: int, what: str) -> Iterator[str]:
 
 def self_bleu_in(blocks: Blocks) -> Estimate:
     """Mean Self-BLEU, 0 to 100, of blocks of texts."""
-    return over_blocks(blocks, lambda b: _block_means(b.table, leave_one_out(b.table)), (0.0, 100.0))
+    return over_blocks(blocks, lambda b: _block_means(b.table, _alike(b.table)), (0.0, 100.0))
+
+
+def _alike(table: NGrams) -> Array:
+    """(N,) sentence BLEU of each text against the others of its block; 100 of an empty one where another is empty.
+
+    BLEU gives two texts that say nothing 0, and a generator that says nothing would be the most diverse.
+    """
+    empty = table.length == 0
+    return np.where(empty & (np.bincount(table.block, empty)[table.block] > 1), 100.0, leave_one_out(table))
 
 
 def _of_order(blocks: Blocks, score: Callable[[NGrams, int], Array], n: int, top: float) -> Estimate:

@@ -17,8 +17,7 @@ ORDERS = (1, 2, 3, 4)
 def leave_one_out(table: NGrams) -> Array:
     """(N,) sentence BLEU, 0 to 100, of each text against all others of its block, n-grams up to 4 words.
 
-    As sacrebleu's ``BLEU(tokenize="none", smooth_method="exp", effective_order=True).sentence_score``, but 100 where
-    a text and another of its block are empty, else a generator that says nothing would be the most diverse. Raises
+    As sacrebleu's ``BLEU(tokenize="none", smooth_method="exp", effective_order=True).sentence_score``. Raises
     ValueError where a text is alone in its block. Source: Papineni et al., BLEU (2002); Chen and Cherry, A systematic
     comparison of smoothing techniques for sentence-level BLEU (2014), method 3; Post, A call for clarity in reporting
     BLEU scores (2018); Zhu et al., Texygen (2018).
@@ -27,9 +26,7 @@ def leave_one_out(table: NGrams) -> Array:
         raise ValueError("Self-BLEU needs at least 2 texts in a block")
     correct = np.stack([matched(table, n) for n in ORDERS])
     total = np.stack([table.each(n) for n in ORDERS])
-    score = brevity(table.length, closest(table.block, table.length)) * precision(correct, total)
-    empty = np.bincount(table.block, table.length == 0)[table.block]
-    return np.where((table.length == 0) & (empty > 1), 100.0, score)  # two that say nothing say the same
+    return brevity(table.length, closest(table.block, table.length)) * precision(correct, total)
 
 
 def against(table: NGrams, own: Array) -> Array:
