@@ -19,7 +19,7 @@ from alignbench.metrics import measure
 from alignbench.registry import generator as generators
 from alignbench.run.models import Models
 from alignbench.run.pace import spelled
-from alignbench.run.plan import Plan, Recipe, look_up, rows_told
+from alignbench.run.plan import Plan, Recipe, base_draws, look_up, rows_told
 from alignbench.run.settings import Settings
 from alignbench.scoring.bench import Bench
 from alignbench.scoring.evidence import evidence_of
@@ -131,10 +131,9 @@ def pilot_of(base: Distribution, task: Task, seed: Seed) -> Pilot:
 def seconds_of(plan: Plan, task: Task, pilot: Pilot, kept: float) -> float:
     """Seconds that a task may take: every row as fast as the base, a law that rejects keeping a share of `kept`."""
     draws = len(task.prompts) * plan.draws_of(task)
-    fitting = 2 if task.target.needs_fit else 1 if task.target.binned else 0
     others = 0 if task.base else len(plan.others)
     of_aligners = sum(_drawn_by(recipe, kept) for recipe in plan.recipes_of(task.name))
-    times = 2 + fitting + len(task.proposals) + others + of_aligners
+    times = base_draws(task) + others + of_aligners
     scored = 2 * (1 + others + len(plan.recipes_of(task.name)))
     return draws * (times * pilot.seconds / len(pilot.draws) + scored * pilot.scoring)
 

@@ -155,6 +155,12 @@ def rows_told(plan: Plan, task: Task) -> Iterator[str]:
         yield "  (the task brings its own base: --model is left out here)"
 
 
+def base_draws(task: Task) -> int:
+    """How many times a task's draws are drawn before any aligner: own, reference, to fit and test λ, of proposals."""
+    fitting = 2 if task.target.needs_fit else 1 if task.target.binned else 0
+    return 2 + fitting + len(task.proposals)
+
+
 def _check_arguments(settings: Settings) -> None:
     """Raise UsageError where a model is given an argument that does not exist."""
     for spec in _specs(settings):

@@ -19,7 +19,7 @@ from alignbench.run.known import Known
 from alignbench.run.models import Models, label_of, name_of
 from alignbench.run.outcome import Outcome, Place, Watch
 from alignbench.run.pace import Step
-from alignbench.run.plan import Plan, look_up, no_base, own_base
+from alignbench.run.plan import Plan, base_draws, look_up, no_base, own_base
 from alignbench.run.rescore import remember
 from alignbench.run.rows import Candidate, frame
 from alignbench.run.settings import Settings
@@ -117,8 +117,7 @@ class _Run:
     def _steps_of(self, task_run: TaskRun) -> Iterator[Step]:
         """Those of the base, for which reference draws and those that λ is fitted on are drawn too, and of aligners."""
         task = task_run.bench.task
-        fitting = 2 if task.target.needs_fit else 1 if task.target.binned else 0
-        yield _step(task_run, task_run.bench.base_name, 2 + fitting + len(task.proposals))
+        yield _step(task_run, task_run.bench.base_name, base_draws(task))
         for recipe in self.plan.recipes_of(task.name):
             yield _step(task_run, recipe.label)
 

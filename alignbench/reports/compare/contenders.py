@@ -112,7 +112,7 @@ def split(arguments: Sequence[str]) -> tuple[list[Pool], list[str]]:
 
     Raises UsageError on what looks like a path and is none.
     """
-    pools, labels = list[Pool](), list[str]()
+    pools, labels = [], []
     for argument in arguments:
         if Path(argument).is_dir():
             pools.append(read_pool(Path(argument)))
