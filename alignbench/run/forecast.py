@@ -129,23 +129,25 @@ def pilot_of(base: Distribution, task: Task, seed: Seed) -> Pilot:
 
 
 def seconds_of(plan: Plan, task: Task, pilot: Pilot, kept: float) -> float:
-    """Seconds that a task may take: every row as fast as the base, a law that rejects keeping a share of `kept`."""
-    draws = len(task.prompts) * plan.draws_of(task)
+    """Seconds that a task may take: every law as fast as the base, a share of `kept` of its draws being draws of p.
+
+    Those that select share one pool with the base's own row: the one that tries most often draws for all of them, and
+    nothing of it is scored. The others draw for themselves, and score their own and the reference draws.
+    """
     others = 0 if task.base else len(plan.others)
-    of_aligners = sum(_drawn_by(recipe, kept) for recipe in plan.recipes_of(task.name))
-    times = base_draws(task) + others + of_aligners
-    scored = 2 * (1 + others + len(plan.recipes_of(task.name)))
-    return draws * (times * pilot.seconds / len(pilot.draws) + scored * pilot.scoring)
+    tries = [_tries(recipe, kept) for recipe in plan.recipes_of(task.name)]
+    apart = others + sum(count is None for count in tries)
+    times = base_draws(task) + apart + max((count for count in tries if count is not None), default=1) - 1
+    draws = len(task.prompts) * plan.draws_of(task)
+    return draws * (times * pilot.seconds / len(pilot.draws) + 2 * apart * pilot.scoring)
 
 
-def _drawn_by(recipe: Recipe, kept: float) -> float:
-    """Draws of the base for each that an aligner gives: the n of best-of-n, the proposals of rejection."""
-    aligner = recipe.aligner
-    counts = [getattr(aligner, name, None) for name in ("n", "num_beams")]
-    cap = None if getattr(aligner, "shots", 0) else getattr(aligner, "cap", None)  # of few_shot: for its examples
-    if isinstance(cap, int):
+def _tries(recipe: Recipe, kept: float) -> float | None:
+    """Base draws for each that a selecting law gives: n, or those until one is kept; None of one that draws itself."""
+    n, cap, shots = (getattr(recipe.aligner, name, None) for name in ("n", "cap", "shots"))
+    if isinstance(cap, int) and not shots:  # the cap of few_shot is for its examples
         return min(1 / kept, cap) if kept else cap
-    return next((n for n in counts if isinstance(n, int)), 1)
+    return n if isinstance(n, int) else None
 
 
 def missing(plan: Plan, task: Task, pilot: Pilot) -> tuple[float, list[str]]:

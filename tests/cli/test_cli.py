@@ -133,7 +133,10 @@ def test_dry_run_misses_a_base_as_the_run_does(command):
     assert said.code == 2 and "task 'lexical_word' brings no base of its own: give --model" in said.err
 
 
-@pytest.mark.parametrize("wrong", [("--aligner", "bestofn"), ("--tasks", "litle"), ("--model", "exct")])
+@pytest.mark.parametrize(
+    "wrong",
+    [("--aligner", "bestofn"), ("--tasks", "litle"), ("--model", "exct"), ("--base", "hf:pretrained=./not/there")],
+)
 def test_dry_run_finds_mistakes(command, wrong):
     assert command(*BASIC, *wrong, "--dry_run").code == 2
 

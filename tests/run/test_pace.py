@@ -1,13 +1,21 @@
-"""How far a run is: the row of how many, and the time that is left at the rate of what was drawn."""
+"""How far a run is and how long it takes: the row of how many, the time that is left, and what is foretold."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 
+from alignbench.generators.exact.world import exact
+from alignbench.run.forecast import Pilot, seconds_of
 from alignbench.run.outcome import Watch
 from alignbench.run.pace import Pace, Step
+from alignbench.run.plan import base_draws, look_up
 from alignbench.run.runner import run
 from alignbench.run.settings import Settings
+from alignbench.seeds import Seed
+from alignbench.types import collect, rows_of
 
 STEPS = [
     Step("one", 0, "base", 300),
@@ -98,3 +106,16 @@ def test_rows_of_a_task_that_fails_are_not_waited_for(tmp_path):
     pace = Pace()
     outcome = run(Settings(tasks="exact_ngram", aligner="rejection", draws=4, seed=(0, 1)), Watch(pace=pace))
     assert outcome.failures and pace.done == {0, 1, 2, 3}
+
+
+def test_those_that_select_share_one_pool_in_a_forecast():
+    """Best-of-4 and rejection draw no more than the one that tries most, of which the base's own row is the first."""
+    plan = look_up(Settings(tasks="exact_rare", aligner=("best_of_n:n=4", "rejection", "best_of_n:n=3", "top_p:p=0.9")))
+    [task] = plan.tasks
+    drawn = collect(exact().sample(task.prompts[:3], rows_of(3, 8), max_tokens=5, seed=Seed()))
+    pilot = Pilot(drawn, np.zeros(24), 3, 24.0, 0.0)
+    draws = len(task.prompts) * task.draws
+    assert seconds_of(plan, task, pilot, 0.5) / draws == pytest.approx(base_draws(task) + 1 + 4 - 1)
+    assert seconds_of(plan, task, pilot, 0.1) / draws == pytest.approx(base_draws(task) + 1 + 10 - 1)
+    slow = replace(pilot, seconds=0.0, scoring=1.0)
+    assert seconds_of(plan, task, slow, 0.5) / draws == pytest.approx(2), "top_p alone is scored, own and reference"

@@ -68,15 +68,18 @@ def files(**asked: Any) -> Mapping[str, str] | None:
 
 
 def at_hand(**asked: Any) -> bool:
-    """Whether a model is on this machine, ready to be loaded: nothing is fetched or converted to find out."""
+    """Whether a model is on this machine, ready to be loaded: nothing is fetched or converted to find out.
+
+    Of a path that is not there loading says so.
+    """
     pretrained, revision = str(asked.get("pretrained", "")), asked.get("revision")
     path = Path(pretrained).expanduser()
     if pretrained.startswith("pypi:"):
         path = sources.cached_path(sources.parse(pretrained))
+    elif path.is_dir() or (pretrained.startswith(("/", ".", "~")) and not path.is_file()):
+        return True
     if path.suffix == ".gguf":
         return path.is_file() and (converted_folder(path) / "config.json").is_file()
-    if path.is_dir():
-        return True
     from huggingface_hub import snapshot_download
 
     try:
