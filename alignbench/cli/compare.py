@@ -17,7 +17,7 @@ from alignbench.errors import RunError, UsageError, unknown
 
 if TYPE_CHECKING:
     from alignbench.reports.compare.regression import Gate
-    from alignbench.reports.compare.text import Grille
+    from alignbench.reports.table.board import Table
 
 EXAMPLES = """
 Examples:
@@ -148,7 +148,7 @@ def _compare(generators: Sequence[str], gates: Sequence[Gate], where: _Where, as
             say(line)
         raise RunError("nothing could be compared")
     judgements = list(judged(gates, comparison))
-    _give(comparison, text.FORMATS, [g for c in comparison.tables for g in text.grilles(c, asked.rows)], where)
+    _give(comparison, text.FORMATS, text.all_tables(comparison, asked.rows), where)
     if where == _Where(None, None):
         print(text.LEGEND)
     lines = [*damaged, *comparison.failures]
@@ -166,19 +166,19 @@ def _series(generators: Sequence[str], where: _Where) -> None:
     where.formats(checkpoints.FORMATS)
     with waiting("comparing checkpoints"):
         found, failures = checkpoints.series_of(generators)
-    _give(found, checkpoints.FORMATS, checkpoints.grilles_of(found), where)
+    _give(found, checkpoints.FORMATS, checkpoints.tables_of(found), where)
     for line in failures:
         say(line)
     if failures:
         raise typer.Exit(1)
 
 
-def _give(shown: Any, formats: Mapping[str, Callable[[Any], str]], grilles: Sequence[Grille], where: _Where) -> None:
+def _give(shown: Any, formats: Mapping[str, Callable[[Any], str]], tables: Sequence[Table], where: _Where) -> None:
     """Write the files asked for, or print one format, or the terminal's tables."""
     from rich.console import Console
 
     from alignbench.files import write_atomic
-    from alignbench.reports.compare.text import to_terminal
+    from alignbench.reports.formats.terminal import tables_to_terminal
 
     names = where.formats(formats)
     if where.out is not None:
@@ -189,7 +189,7 @@ def _give(shown: Any, formats: Mapping[str, Callable[[Any], str]], grilles: Sequ
     elif where.format is not None:
         print(formats[names[0]](shown), end="")
     else:
-        Console().print(to_terminal(grilles), crop=False)
+        Console().print(tables_to_terminal(tables), crop=False)
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatchcase
 from itertools import pairwise
 from math import isfinite
@@ -12,8 +12,10 @@ from alignbench.errors import UsageError
 from alignbench.files import dump
 from alignbench.reports.compare.compared import Compared, Difference, Numbers, compare_pair
 from alignbench.reports.compare.contenders import Measured, Pair, split, steps
-from alignbench.reports.compare.text import LEVEL_NOTE, Grille, html_of, markdown_of, signed, spelled
-from alignbench.reports.table.board import ARROWS, plain_text
+from alignbench.reports.compare.text import LEVEL_NOTE, cell, cited, with_sign
+from alignbench.reports.formats.html import page_of
+from alignbench.reports.formats.markdown import markdown_of
+from alignbench.reports.table.board import ARROWS, Cell, Column, Row, Table, plain_text
 from alignbench.types import Estimate
 
 CURVES = (
@@ -113,47 +115,46 @@ def sparkline(values: Sequence[float | None]) -> str:
     )
 
 
-def grilles_of(found: Sequence[Series]) -> list[Grille]:
+def tables_of(found: Sequence[Series]) -> list[Table]:
     """A table for each curve."""
-    return [_grille(series, curve) for series in found for curve in series.curves]
+    return [_table(series, curve) for series in found for curve in series.curves]
 
 
-def _grille(series: Series, curve: Curve) -> Grille:
+def _table(series: Series, curve: Curve) -> Table:
     values = [stop.estimate.value for stop in curve.stops]
     heading = f"{curve.key} {ARROWS.get(curve.better, '')}".rstrip()
-    notes: dict[str, None] = {}
-    body = []
-    for stop in curve.stops:
-        cells = [_difference(d, notes) for d in (stop.from_first, stop.from_previous)]
-        body.append([str(stop.step), spelled(stop.estimate), *cells])
-    return Grille(
+    differences = [d for stop in curve.stops for d in (stop.from_first, stop.from_previous) if d is not None]
+    notes = dict.fromkeys(plain_text(d.difference.note) for d in differences if d.difference.note)
+    rows = tuple(
+        Row(str(stop.step), (cell(stop.estimate), _difference(stop.from_first), _difference(stop.from_previous)))
+        for stop in curve.stops
+    )
+    heads = (plain_text(curve.key), "less the first", "less the one before")
+    return Table(
         plain_text(f"{series.task} · {series.name} · {heading}  {sparkline(values)}"),
-        ["step", plain_text(curve.key), "less the first", "less the one before"], body,
-        about=[*notes, LEVEL_NOTE],
+        tuple(Column(f"of.{i}", head) for i, head in enumerate(heads)), rows, legend=(*notes, LEVEL_NOTE), named="step",
     )  # fmt: skip
 
 
-def _difference(d: Difference | None, notes: dict[str, None]) -> str:
+def _difference(d: Difference | None) -> Cell:
     if d is None:
-        return ""
-    if d.difference.note:
-        notes[plain_text(d.difference.note)] = None
-    return signed(d.difference.value, spelled(d.difference))
+        return Cell("")
+    found = cell(d.difference)
+    return replace(found, point=with_sign(d.difference.value, found.point))
 
 
 def to_markdown(found: Sequence[Series]) -> str:
     """All curves as tables."""
-    return markdown_of(grilles_of(found), *_cited(found))
+    return markdown_of(tables_of(found), *_cited(found))
 
 
 def to_html(found: Sequence[Series]) -> str:
     """All curves as a page of tables."""
-    return html_of(grilles_of(found), *_cited(found))
+    return page_of("Checkpoints", tables_of(found), _cited(found))
 
 
 def _cited(found: Sequence[Series]) -> list[str]:
-    signatures = dict.fromkeys(s for series in found for s in series.signatures if s)
-    return [f"Signature: {plain_text(s)}" for s in signatures]
+    return cited(s for series in found for s in series.signatures)
 
 
 def to_json(found: Sequence[Series]) -> str:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from textwrap import wrap
 
 from rich.cells import cell_len
 
-from alignbench.reports.table.board import Brief, BriefRow
+from alignbench.reports.table.board import Row, Table
+from alignbench.reports.table.brief import kept
+from alignbench.reports.table.brief_columns import LENGTH
 from alignbench.reports.table.labels import digits
 from alignbench.reports.table.verdict import ORDER
 
@@ -19,54 +22,70 @@ LEAST = 5  # columns that always stand: verdict, asked gap, collateral, KL, and 
 RULE = "── {} ──"
 
 
-def brief_lines(brief: Brief, width: int, most: int = ROWS) -> Iterator[str]:
+def brief_lines(brief: Table, width: int, most: int = ROWS) -> Iterator[str]:
     """The lines of a table of `most` rows, the base's always; none wider than `width` unless a number is."""
-    rows = _kept(brief.rows, most)
-    yield from wrap(brief.title, width)
+    rows = kept(brief.rows, most)
+    yield from wrap(brief.heading, width)
     yield from wrap(brief.conclusion, width) if brief.conclusion else ()
     if rows:
         yield from _grid(brief, rows, width)
-    if lost := Counter(row.verdict for row in brief.rows) - Counter(row.verdict for row in rows):
+    every = [row for row in brief.rows if row.mark != "ceiling"]
+    if lost := Counter(map(_verdict, every)) - Counter(map(_verdict, rows)):
         yield f"{lost.total()} more: {', '.join(f'{lost[word]} {word}' for word in ORDER if lost[word])}"
-    for note in brief.notes:
+    for note in brief.legend:
         yield from wrap(note, width)
 
 
-def one_line(brief: Brief) -> str:
+def one_line(brief: Table) -> str:
     """A world whose truth is known, in one line."""
-    return f"{brief.title}: {brief.truth}"
+    return f"{brief.heading}: {brief.truth}"
 
 
-def _kept(rows: Sequence[BriefRow], most: int) -> list[BriefRow]:
-    """The base's row, those that are nearer in some way, then the first of the others."""
-    room = max(most - sum(row.is_base for row in rows), 1)
-    ranked = sorted((row for row in rows if not row.is_base), key=lambda row: row.verdict not in ("better", "trade"))
-    kept = {id(row) for row in ranked[:room]}  # rows of two runs may be equal
-    return [row for row in rows if row.is_base or id(row) in kept]
+def _verdict(row: Row) -> str:
+    return row.cells[0].point
 
 
-def _grid(brief: Brief, rows: Sequence[BriefRow], width: int) -> Iterator[str]:
+def _text(row: Row, i: int) -> str:
+    return row.cells[i].text if i else row.cells[i].point
+
+
+@dataclass(frozen=True)
+class _Column:
+    """A column as printed."""
+
+    key: str
+    label: str
+    below: str
+    cells: Sequence[str]
+
+    @property
+    def width(self) -> int:
+        """Of its widest line; a unit that reaches over the columns beside it takes no room of its own."""
+        below = "" if len(self.below) > 2 * LEAST else self.below
+        return max(map(cell_len, (self.label, below, *self.cells)))
+
+
+def _dispensable(columns: Sequence[_Column]) -> _Column:
+    """What is left out first: lengths, then from the second last to the left, at the end the last."""
+    long = next((column for column in columns if column.key == LENGTH), None)
+    return long or columns[-2 if len(columns) > LEAST + 1 else -1]
+
+
+def _grid(brief: Table, rows: Sequence[Row], width: int) -> Iterator[str]:
     """The table, in as many columns as fit."""
     names = _names(rows)
-    columns = [("vs base", "", [row.verdict for row in rows])]
-    columns += [(h.name, h.below, [row.cells[i] for row in rows]) for i, h in enumerate(brief.headings)]
+    columns = [_Column(c.key, c.label, c.below, [_text(row, i) for row in rows]) for i, c in enumerate(brief.columns)]
     label = max(map(cell_len, names), default=0)
-    widths = [max(map(cell_len, (name, _alone(below), *cells))) for name, below, cells in columns]
-    while len(columns) > LEAST and label + sum(w + GAP for w in widths) > width:
-        columns.pop(len(columns) - 2 if len(columns) > LEAST + 1 else -1)
-        widths = [max(map(cell_len, (name, _alone(below), *cells))) for name, below, cells in columns]
-    yield _line(" " * label, [name for name, _, _ in columns], widths)
-    yield _line(" " * label, [below for _, below, _ in columns], widths)
+    while len(columns) > LEAST and label + sum(c.width + GAP for c in columns) > width:
+        columns.remove(_dispensable(columns))
+    widths = [column.width for column in columns]
+    yield _line(" " * label, [column.label for column in columns], widths)
+    yield _line(" " * label, [column.below for column in columns], widths)
     for i, name in enumerate(names):
-        yield _line(_padded(name, label), [cells[i] for _, _, cells in columns], widths)
+        yield _line(_padded(name, label), [column.cells[i] for column in columns], widths)
 
 
-def _alone(below: str) -> str:
-    """A unit that reaches over the columns beside it takes no room of its own."""
-    return "" if len(below) > 2 * LEAST else below
-
-
-def _names(rows: Sequence[BriefRow]) -> list[str]:
+def _names(rows: Sequence[Row]) -> list[str]:
     """The rows' names, cut where they are long; of those that would look alike the digits tell which is which."""
     short = [RULE.format(_cut(row.label, LABEL)) if row.is_base else _cut(row.label, LABEL) for row in rows]
     return [

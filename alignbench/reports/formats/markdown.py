@@ -18,9 +18,12 @@ _LINKED = re.compile(r"(?<=:)(?=//)|(?<=www)(?=\.)|(?<=@)(?=\w)|(?<=:)(?=[\w+-]+
 
 def to_markdown(board: Leaderboard) -> str:
     """All tables, one after the other."""
-    if not board.shown:
-        return "No results.\n"
-    return "\n".join([*(_table(table) for table in board.shown), f"{LEGEND}\n"])
+    return markdown_of(board.shown, LEGEND) if board.shown else "No results.\n"
+
+
+def markdown_of(tables: Sequence[Table], *closing: str) -> str:
+    """Tables, each below its title, then the closing lines."""
+    return "\n".join([*map(_table, tables), *(f"{_first(escape(line))}\n" for line in closing)])
 
 
 def _table(table: Table) -> str:
@@ -29,9 +32,9 @@ def _table(table: Table) -> str:
 
 def _blocks(table: Table) -> Iterator[str]:
     yield f"### {escape(table.title)}"
-    head = ["", *(escape(column.heading) + _marks(column.notes) for column in table.columns)]
+    head = [escape(table.named), *(escape(column.heading) + _marks(column.notes) for column in table.columns)]
     body = [[_label(row), *map(_cell, row.cells)] for row in table.rows]
-    align = ["left", *["right"] * len(table.columns)]
+    align = ["left", *("left" if column.words else "right" for column in table.columns)]
     if table.ranked:
         head = ["rank" + _marks(table.rank_notes), *head]
         body = [[_cell(row.rank), *cells] for row, cells in zip(table.rows, body, strict=True)]

@@ -22,7 +22,12 @@ def to_terminal(shown: Table | Leaderboard) -> RenderableType:
     """A rich renderable of one table, or of all of them."""
     if isinstance(shown, Table):
         return _Folding(shown)
-    return Group(*map(_Folding, shown.shown)) if shown.shown else Text("No results.")
+    return tables_to_terminal(shown.shown) if shown.shown else Text("No results.")
+
+
+def tables_to_terminal(tables: Sequence[Table]) -> RenderableType:
+    """A rich renderable of several tables."""
+    return Group(*map(_Folding, tables))
 
 
 @dataclass(frozen=True)
@@ -35,7 +40,8 @@ class _Folding:
         table = self.table
         label = _label_width(table, options.max_width)
         yield Text(table.title, style="bold")
-        for columns in _groups(table, options.max_width - label - GAP):
+        whole = [[*range(len(table.columns))]]
+        for columns in whole if table.in_words else _groups(table, options.max_width - label - GAP):
             yield _grid(table, columns, label)
             yield Text()
         for number, note in enumerate(table.footnotes, 1):
@@ -47,7 +53,9 @@ class _Folding:
 
 
 def _label_width(table: Table, width: int) -> int:
-    return min(max([cell_len(_label(row)) for row in table.rows], default=0), max(int(width * LABEL_SHARE), 8))
+    return min(
+        max([cell_len(table.named), *(cell_len(_label(row)) for row in table.rows)]), max(int(width * LABEL_SHARE), 8)
+    )
 
 
 def _groups(table: Table, room: int) -> Iterator[list[int]]:
@@ -92,9 +100,10 @@ def _shown(row: Row, i: int) -> Text:
 
 def _grid(table: Table, columns: Sequence[int], label: int) -> Grid:
     grid = Grid(box=box.SIMPLE_HEAD, padding=(0, GAP - 1, 0, 0), pad_edge=False, show_edge=False)
-    grid.add_column(Text(""), width=label, overflow="fold")
+    grid.add_column(Text(table.named), width=label, overflow="fold")
     for i in columns:
-        grid.add_column(Text(_heading(table, i)), justify="right", overflow="fold", min_width=1)
+        words = i != RANK and table.columns[i].words
+        grid.add_column(Text(_heading(table, i)), justify="left" if words else "right", overflow="fold", min_width=1)
     for number, row in enumerate(table.rows):
         if number and number == table.ranking:
             grid.add_section()

@@ -31,6 +31,8 @@ class Column:
     exact: bool = False
     delta: bool = False
     notes: tuple[int, ...] = ()
+    below: str = ""  # a second line of the heading: the unit, or the goal
+    words: bool = False  # whether its cells are words, not numbers
 
     @property
     def aside(self) -> bool:
@@ -66,13 +68,14 @@ NO_RANK = Cell("")
 
 @dataclass(frozen=True)
 class Row:
-    """What one generator reached, a cell for each column."""
+    """What one generator reached, or one number of several: a cell for each column."""
 
-    generator: str
-    aligner: str  # in full, as a user would type it
     label: str  # short, and no other row's of the table
-    mark: str  # one of PINNED, BASE, or nothing
     cells: tuple[Cell, ...]
+    generator: str = ""
+    aligner: str = ""  # in full, as a user would type it
+    mark: str = ""  # one of PINNED, BASE, or nothing
+    is_base: bool = False  # of the table, whatever its mark
     rank: Cell = NO_RANK  # by the primary metric, with its 95 % limits; empty where pinned
     front: bool = False  # on the Pareto front
     notes: tuple[int, ...] = ()  # of the label: what it says in short
@@ -81,54 +84,36 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Heading:
-    """A column's name and, below it, its unit or goal."""
-
-    name: str
-    below: str = ""
-
-
-@dataclass(frozen=True)
-class BriefRow:
-    """A row's name, its verdict, and its numbers as printed."""
-
-    label: str
-    verdict: str
-    cells: tuple[str, ...]
-    is_base: bool = False
-
-
-@dataclass(frozen=True)
-class Brief:
-    """What a terminal shows of a table."""
-
-    title: str
-    conclusion: str
-    headings: tuple[Heading, ...]
-    rows: tuple[BriefRow, ...]
-    notes: tuple[str, ...]
-    truth: str = ""  # of a world whose truth is known: how many intervals hold it
-
-
-@dataclass(frozen=True)
 class Table:
-    """All generators on one task (one hash of it) with one target, beside one base and read by one judge."""
+    """Rows and columns with what is said above and below them; every format renders it, whatever its rows are.
 
-    task: str
-    version: str
-    task_hash: str
-    target_id: str
-    base: str
-    base_id: str
-    judge: str  # "" for the base
-    remark: str  # what tells it from the other tables of its task, after the base's name
+    Of a leaderboard: all generators on one task (one hash of it) with one target, beside one base, read by one judge.
+    """
+
+    heading: str
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
-    footnotes: tuple[str, ...]
-    signature: str
+    subtitle: str = ""  # what tells it from other tables of its heading
+    conclusion: str = ""  # what it means, in sentences; of a suite a line each
+    footnotes: tuple[str, ...] = ()
     legend: tuple[str, ...] = ()  # what its ranks, bold numbers and marks mean, a line each
+    signature: str = ""
+    named: str = ""  # what the labels of its rows are
     rank_notes: tuple[int, ...] = ()  # of the heading of the ranks
-    brief: Brief | None = None  # what a terminal shows of it
+    truth: str = ""  # of a world whose truth is known: how many intervals hold it
+    task: str = ""
+    version: str = ""
+    task_hash: str = ""
+    target_id: str = ""
+    base: str = ""
+    base_id: str = ""
+    judge: str = ""  # "" for the base
+    brief: Table | None = None  # the same in a dozen columns with two digits a number
+
+    @property
+    def in_words(self) -> bool:
+        """Whether its cells are words, which may be folded, not numbers, which may not."""
+        return all(column.words for column in self.columns)
 
     @property
     def ranked(self) -> bool:
@@ -141,19 +126,9 @@ class Table:
         return next((i for i in range(len(self.rows), 0, -1) if self.rows[i - 1].mark not in PINNED), 0)
 
     @property
-    def heading(self) -> str:
-        """Task and version."""
-        return f"{self.task} v{self.version}" if self.version else self.task
-
-    @property
-    def subtitle(self) -> str:
-        """The base, and what tells the table from the others of its task."""
-        return f"base {self.base}{self.remark}"
-
-    @property
     def title(self) -> str:
         """Heading and subtitle: no two tables of a leaderboard have the same."""
-        return f"{self.heading} · {self.subtitle}"
+        return " · ".join(filter(None, (self.heading, self.subtitle)))
 
 
 @dataclass(frozen=True)
@@ -163,6 +138,7 @@ class Arrangement:
     primary: Mapping[str, str | None] = field(default_factory=dict)
     baseline: str = ""
     allow_mixed: bool = False
+    summaries: Mapping[str, str] = field(default_factory=dict)  # task → what it asks, in a sentence
     rename: Mapping[str, str] = field(default_factory=dict)  # a row's label, or a pattern → what it is called
 
 
@@ -180,8 +156,8 @@ class Leaderboard:
 
     @property
     def shown(self) -> tuple[Table, ...]:
-        """What a format shows: the tables, then the suites."""
-        return (*self.tables, *self.suite)
+        """What a format shows: the suites, then the tables."""
+        return (*self.suite, *self.tables)
 
     def __iter__(self) -> Iterator[Table]:
         return iter(self.tables)

@@ -12,15 +12,17 @@ from alignbench.errors import UsageError, unknown
 from alignbench.reports.formats.markdown import to_markdown
 from alignbench.reports.rows import tidy
 from alignbench.reports.table.board import Arrangement, Cell, Column, Leaderboard, Row, Table, plain_text
-from alignbench.reports.table.brief import brief, gap_of, title_of
+from alignbench.reports.table.brief import brief, title_of
+from alignbench.reports.table.brief_columns import CALLS, gap_of
 from alignbench.reports.table.cells import Footnotes, cell, common_signature, number, shared_notes
 from alignbench.reports.table.columns import COMPACT, COST, check_metrics, chosen_keys, label_of
+from alignbench.reports.table.conclusion import cheap
 from alignbench.reports.table.deltas import Deltas, deltas_of
 from alignbench.reports.table.groups import Setting, grouped, records_of, remarks_of
 from alignbench.reports.table.lines import Line, fewer_draws, fits, in_order, lines_of, pinned, renamed
 from alignbench.reports.table.seeds import key_of, with_means
 from alignbench.reports.table.standing import NOTHING, Standing, goal_of, near_p, standing_of
-from alignbench.reports.table.suite import Contest, suites
+from alignbench.reports.table.suite import Contest, Entry, suites
 from alignbench.reports.table.verdict import NOT_TOLD, Verdict, verdicts
 from alignbench.reports.table.verdict import legend as legend_of
 from alignbench.types import PRIMARY
@@ -129,8 +131,10 @@ def _table(group: Sequence[Record], lines: Sequence[Line], view: _View, setting:
     version = plain_text(", ".join(dict.fromkeys(r["task_version"] for r in group)))
     legend = (*_mixed(view.mixed), *_fewer(group), *legend_of(found), *standing.legend, *deltas.legend)
     return Table(
-        task, version, plain_text(setting.task_hash), plain_text(setting.target_id), base, base_id, judge, remark,
-        tuple(columns), tuple(rows), tuple(footnotes.notes), _signature(lines, keys), legend,
+        f"{task} v{version}" if version else task, tuple(columns), tuple(rows), f"base {base}{remark}",
+        footnotes=tuple(footnotes.notes), legend=legend, signature=_signature(lines, keys),
+        task=task, version=version, task_hash=plain_text(setting.task_hash), target_id=plain_text(setting.target_id),
+        base=base, base_id=base_id, judge=judge,
         brief=brief(lines, found, title_of(lines, task, f"{base}{remark}")) if found else None,
     )  # fmt: skip
 
@@ -150,9 +154,16 @@ def _contest(table: Table, lines: Sequence[Line], view: _View) -> Contest:
     """What the suite needs to know of a table; rows of several versions take no part."""
     if view.mixed > 1 or not view.judged:
         return Contest(table, {})
-    told = zip(lines, verdicts(lines), strict=True)
+    found = verdicts(lines)
+    told = zip(lines, found, strict=True)
     judged = [(line, verdict) for line, verdict in told if line.mark in ("", "baseline") and not line.is_base]
-    return Contest(table, {line.full: (verdict, gap_of(line)) for line, verdict in judged})
+    calls = next((line.value(CALLS) for line in lines if line.is_base), None)
+    entries = {line.full: Entry(verdict, gap_of(line), _ratio(line.value(CALLS), calls)) for line, verdict in judged}
+    return Contest(table, entries, next((line.full for line in cheap(lines, found)), ""))
+
+
+def _ratio(calls: float | None, of_base: float | None) -> float | None:
+    return calls / of_base if calls and of_base else None
 
 
 def _row(i: int, line: Line, columns: Sequence[Column], context: _Context) -> Row:
@@ -160,9 +171,9 @@ def _row(i: int, line: Line, columns: Sequence[Column], context: _Context) -> Ro
     notes = footnotes.number([line.full] if line.full != line.label else [])
     rank = standing.rank(i, footnotes)
     return Row(
-        plain_text(line.generator), plain_text(line.aligner), line.label, line.mark,
-        tuple(_cell(i, line, column, context) for column in columns), rank, i in standing.front, notes, line.full,
-        line.who,
+        line.label, tuple(_cell(i, line, column, context) for column in columns),
+        plain_text(line.generator), plain_text(line.aligner), line.mark, line.is_base,
+        rank, i in standing.front, notes, line.full, line.who,
     )  # fmt: skip
 
 

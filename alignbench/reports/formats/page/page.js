@@ -1,98 +1,189 @@
 "use strict";
 (() => {
   const all = (selector, root = document) => [...root.querySelectorAll(selector)];
+  const at = (id) => document.getElementById(id);
   const make = (tag, attributes = {}, ...children) => {
     const node = document.createElement(tag);
     for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
     node.append(...children);
     return node;
   };
-  const status = document.getElementById("said");
-  const say = (text) => { status.textContent = text; };
+  const say = (text) => { if (at("said")) at("said").textContent = text; };
+
+  // What a reader has chosen lives behind a ? in the hash: a copied address shows the same.
+  // q: filter; s3: column and direction that sort table 3; v3: groups shown there; p3: prompt of its draws.
+  const read = () => {
+    const [anchor, chosen] = decodeURIComponent(location.hash.slice(1)).split("?");
+    return [anchor, new URLSearchParams(chosen ?? "")];
+  };
+  const write = (key, value) => {
+    const [anchor, chosen] = read();
+    if (value) chosen.set(key, value); else chosen.delete(key);
+    const text = chosen.toString();
+    history.replaceState(null, "", `#${anchor}${text ? `?${text}` : ""}`);
+  };
 
   // Sorting: a click on a heading sorts, the next turns the order round, the third brings the first order back.
   const place = (row, column) => {
     const cell = row.cells[column];
-    if (cell.matches("th")) return [0, cell.textContent];
-    const text = cell.firstChild ? cell.firstChild.textContent.trim() : "";
-    const value = Number(text.replace("∞", "Infinity"));
-    return text === "" || Number.isNaN(value) ? [2, 0] : [Number.isFinite(value) ? 0 : 1, value];
+    if (cell.matches("th") || cell.querySelector(".word")) return [0, cell.textContent];
+    const text = (cell.firstChild?.textContent ?? "").trim().replace("−", "-").replace("%", "");
+    const bound = /^[≥≤]/.test(text), value = Number(text.replace(/^[≥≤<] ?/, "").replace("∞", "Infinity"));
+    if (text === "" || Number.isNaN(value)) return [3, 0];
+    return [Number.isFinite(value) ? (bound ? 1 : 0) : 2, value];
   };
   const compare = (column, sign) => (one, other) => {
     const [a, x] = place(one, column), [b, y] = place(other, column);
-    if (a !== b) return a - b; // infinity after numbers, what was not measured last, whichever way
+    if (a !== b) return a - b; // bounds after numbers, infinity after these, what was not measured last
     if (typeof x === "string") return sign * x.localeCompare(y, undefined, { numeric: true });
     return x === y ? 0 : sign * (x < y ? -1 : 1);
   };
   const original = (one, other) => one.dataset.n - other.dataset.n;
-  const sort = (head) => {
+  const heads = (table) => [...table.tHead.rows[0].cells];
+  const order = (table, key, direction) => {
+    for (const head of heads(table)) head.removeAttribute("aria-sort");
+    const head = direction && heads(table).find((one) => one.dataset.k === key);
+    if (head) head.setAttribute("aria-sort", direction);
+    const sorted = head ? compare(head.cellIndex, direction === "ascending" ? 1 : -1) : original;
+    for (const body of table.tBodies) body.append(...[...body.rows].sort(sorted));
+  };
+  const sort = (table, head) => {
     const first = head.dataset.better === "higher" ? "descending" : "ascending";
     const second = first === "ascending" ? "descending" : "ascending";
     const now = head.getAttribute("aria-sort");
-    const next = now === null ? first : now === first ? second : null;
-    for (const other of head.parentNode.cells) other.removeAttribute("aria-sort");
-    if (next) head.setAttribute("aria-sort", next);
-    const order = next ? compare(head.cellIndex, next === "ascending" ? 1 : -1) : original;
-    for (const body of head.closest("table").tBodies) body.append(...[...body.rows].sort(order));
+    const next = now === null ? first : now === first ? second : "";
+    order(table, head.dataset.k, next);
+    write(`s${table.dataset.t}`, next && `${head.dataset.k} ${next}`);
     const name = head.querySelector("button").textContent.trim();
     say(next ? `Sorted by ${name}, ${next}.` : "In the first order again.");
   };
-  for (const head of all(".board thead th")) {
-    const label = head.firstElementChild;
-    const button = make("button", { type: "button" }, ...label.childNodes);
-    button.addEventListener("click", () => sort(head));
-    label.replaceWith(button);
+  if (at("filter")) {
+    for (const table of all(".board")) {
+      for (const head of heads(table)) {
+        head.dataset.k ??= head.matches(".who") ? "name" : "no";
+        const label = head.firstElementChild;
+        const button = make("button", { type: "button" }, ...label.childNodes);
+        button.addEventListener("click", () => sort(table, head));
+        label.replaceWith(button);
+      }
+    }
   }
 
-  // One filter over the generators of all tables and charts.
-  const filter = document.getElementById("filter");
-  const apply = () => {
+  // One filter over the rows of all tables, cards and plots.
+  const filter = at("filter");
+  const sift = () => {
     const wanted = filter.value.trim().toLowerCase();
     const shown = new Set(), whole = new Set();
-    for (const section of all("section")) {
-      const left = new Set();
-      for (const row of all(".board [data-n]", section)) {
-        const name = row.querySelector("th bdi").textContent;
-        whole.add(name);
-        if (!name.toLowerCase().includes(wanted)) continue;
-        shown.add(name);
-        left.add(row.dataset.n);
-      }
-      for (const item of all("[data-n]", section)) item.classList.toggle("off", !left.has(item.dataset.n));
+    for (const row of all("[data-name]")) {
+      const name = row.dataset.name, fits = name.toLowerCase().includes(wanted);
+      whole.add(name);
+      if (fits) shown.add(name);
+      row.classList.toggle("off", !fits);
     }
-    say(wanted ? `${shown.size} of ${whole.size} generators are shown.` : "");
+    for (const section of all(".task")) {
+      const left = new Set(all(".board [data-n]:not(.off)", section).map((row) => row.dataset.n));
+      for (const point of all(".chart [data-n]", section)) point.classList.toggle("off", !left.has(point.dataset.n));
+    }
+    say(wanted ? `${shown.size} of ${whole.size} rows are shown.` : "");
   };
-  if (filter) {
-    document.getElementById("tools").hidden = false;
-    filter.addEventListener("input", apply);
+  filter?.addEventListener("input", () => { sift(); write("q", filter.value.trim()); });
+
+  // Buttons show more rows, and groups of columns.
+  const group = (button, on) => {
+    const { t, group: name } = button.dataset;
+    button.setAttribute("aria-pressed", on);
+    const table = document.querySelector(`table[data-t="${t}"]`);
+    if (name === "rest") for (const row of all(".rest", table.closest("section"))) row.classList.toggle("shown", on);
+    else table.classList.toggle(`show-${name}`, on);
+  };
+  const toggles = all("button.toggle");
+  for (const button of toggles) {
+    button.addEventListener("click", () => {
+      const t = button.dataset.t;
+      group(button, button.getAttribute("aria-pressed") !== "true");
+      const on = toggles.filter((one) => one.dataset.t === t && one.getAttribute("aria-pressed") === "true");
+      write(`v${t}`, on.map((one) => one.dataset.group).join("+"));
+    });
   }
 
-  // Columns of a table can be hidden; the boxes are made when they are first asked for.
-  for (const table of all(".board")) {
-    const heads = [...table.tHead.rows[0].cells];
-    const list = make("ul");
-    const chooser = make("details", { class: "columns" }, make("summary", {}, "Columns"), list);
-    const switchable = (head) => !head.matches(".who");
-    chooser.addEventListener("toggle", () => {
-      if (list.children.length) return;
-      for (const head of heads.filter(switchable)) {
-        const box = make("input", { type: "checkbox" });
-        box.checked = true;
-        const column = head.cellIndex;
-        box.addEventListener("change", () => {
-          for (const row of table.rows) row.cells[column].classList.toggle("off", !box.checked);
-        });
-        list.append(make("li", {}, make("label", {}, box, head.querySelector("button").textContent)));
+  // Definitions and notes: on hover, focus or tap beside what they are of.
+  const pop = at("pop");
+  let shownBy = null;
+  const hide = () => { if (shownBy) pop.hidePopover?.(); shownBy = null; };
+  const show = (link) => {
+    const text = at(link.hash.slice(1));
+    if (!text || !pop.showPopover) return false;
+    if (shownBy !== link) {
+      hide();
+      pop.textContent = text.textContent;
+      pop.showPopover();
+      shownBy = link;
+      const box = link.getBoundingClientRect(), own = pop.getBoundingClientRect();
+      const below = box.bottom + own.height + 8 < innerHeight;
+      pop.style.left = `${Math.max(8, Math.min(box.left, innerWidth - own.width - 8))}px`;
+      pop.style.top = `${below ? box.bottom + 4 : Math.max(8, box.top - own.height - 4)}px`;
+    }
+    return true;
+  };
+  for (const link of all("a.def, a.note, a.badge")) {
+    link.setAttribute("aria-describedby", link.hash.slice(1));
+    link.addEventListener("mouseenter", () => show(link));
+    link.addEventListener("mouseleave", () => { if (document.activeElement !== link) hide(); });
+    link.addEventListener("focus", () => show(link));
+    link.addEventListener("blur", hide);
+    link.addEventListener("click", (event) => { if (show(link)) event.preventDefault(); });
+  }
+  addEventListener("keydown", (event) => { if (event.key === "Escape") hide(); });
+  addEventListener("scroll", hide, { passive: true });
+
+  // A row and its point in the plot are shown together.
+  for (const section of all(".task")) {
+    const points = all(".chart g[data-n]", section);
+    const focus = (n) => {
+      for (const point of points) {
+        point.classList.toggle("focus", point.dataset.n === n);
+        point.classList.toggle("dim", n !== undefined && point.dataset.n !== n);
       }
+    };
+    for (const item of [...all(".board tr[data-n]", section), ...points]) {
+      item.addEventListener("mouseenter", () => focus(item.dataset.n));
+      item.addEventListener("mouseleave", () => focus(undefined));
+      item.addEventListener("focusin", () => focus(item.dataset.n));
+      item.addEventListener("focusout", () => focus(undefined));
+    }
+  }
+
+  // The table as it is shown, to be saved: CSV from its cells, TeX as `leaderboard --format latex` has it.
+  const quoted = (text) => {
+    const plain = /^[=+@\t\r]|^-(?!\d)/.test(text) ? `'${text}` : text; // no formula of a spreadsheet
+    return /[",\n]/.test(plain) ? `"${plain.replaceAll('"', '""')}"` : plain;
+  };
+  const textOf = (cell) => {
+    const copy = cell.cloneNode(true);
+    for (const extra of all(".note, .def, .unseen, .badge, .front", copy)) extra.remove();
+    return copy.textContent.replace(/\s+/g, " ").trim();
+  };
+  const csv = (table) => {
+    const seen = [...table.rows].filter((row) => !row.matches(".off"));
+    const columns = heads(table).filter((head) => getComputedStyle(head).display !== "none").map((head) => head.cellIndex);
+    return seen.map((row) => columns.map((i) => quoted(textOf(row.cells[i]))).join(",")).join("\n") + "\n";
+  };
+  for (const button of all("button.save")) {
+    button.addEventListener("click", () => {
+      const { t, kind } = button.dataset;
+      const table = document.querySelector(`table.board[data-t="${t}"]`);
+      const text = kind === "csv" ? csv(table) : JSON.parse(at(`tex-${t}`).textContent);
+      const address = URL.createObjectURL(new Blob([text], { type: "text/plain;charset=utf-8" }));
+      make("a", { href: address, download: `task-${t}.${kind}` }).click();
+      setTimeout(() => URL.revokeObjectURL(address), 1000);
+      say(`task-${t}.${kind} is saved.`);
     });
-    table.closest(".scroll").before(chooser);
   }
 
   // The signature, to be cited.
   for (const button of all("button.copy")) {
-    button.hidden = false;
     button.addEventListener("click", async () => {
-      const code = document.getElementById(button.dataset.of);
+      const code = at(button.dataset.of);
       getSelection().selectAllChildren(code);
       try {
         await navigator.clipboard.writeText(code.textContent);
@@ -105,7 +196,7 @@
     });
   }
 
-  // Example draws: made from the data of their table when a generator is opened.
+  // Draws: what all rows say after one prompt; made from the data of their table when they are first opened.
   const HIDDEN = /[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}\u034f\u115f\u1160\u3164\uffa0]/u;
   const SPLIT = new RegExp(`(${HIDDEN.source})`, "u");
   const LIKELY = [0.5, 0.1, 0.01, 0.001].map(Math.log);
@@ -116,65 +207,96 @@
     const code = part.codePointAt(0).toString(16).toUpperCase().padStart(4, "0");
     return make("span", { class: "code" }, `U+${code}`);
   });
-  const token = ([text, log]) => {
-    if (log === null) return make("span", {}, ...visible(text));
-    const level = LIKELY.filter((limit) => number(log) < limit).length;
-    return make("span", { class: `p${level}`, title: `${nats(log)} nats` }, ...visible(text));
-  };
-  const table = (caption, head, rows) => make("table", { class: "small" }, make("caption", {}, caption),
-    make("thead", {}, make("tr", {}, ...head.map((name) => make("th", { scope: "col" }, name)))),
-    make("tbody", {}, ...rows.map(([name, ...cells]) => make("tr", {}, make("th", { scope: "row" }, ...visible(name)),
-      ...cells.map((cell) => make("td", {}, ...visible(cell)))))));
-  const byToken = (pieces) => {
-    const list = make("details", { class: "quiet" }, make("summary", {}, "By token"));
-    list.addEventListener("toggle", () => {
-      if (list.children.length > 1) return;
-      const rows = pieces.map(([text, log], i) => [`${i + 1}`, JSON.stringify(text), nats(log)]);
-      list.append(table("Log-probability of each token, nats", ["no.", "token", "nats"], rows));
+  // The letters of a piece that begins at `start` of the draw, those that the task asks for marked.
+  const marked = (text, start, marks) => {
+    const letters = [...text], found = [];
+    let plain = "", asked = "";
+    const flush = () => {
+      if (plain) found.push(...visible(plain));
+      if (asked) found.push(make("mark", {}, ...visible(asked)));
+      plain = asked = "";
+    };
+    letters.forEach((letter, i) => {
+      const inside = marks.some(([from, to]) => from <= start + i && start + i < to);
+      if ((inside && plain) || (!inside && asked)) flush();
+      if (inside) asked += letter; else plain += letter;
     });
-    return list;
+    flush();
+    return found;
+  };
+  const pieces = (draw) => {
+    const marks = draw.marks ?? [];
+    const parts = typeof draw.tokens === "string" ? [[draw.tokens, null]] : draw.tokens.map((text, i) => [text, draw.nats[i]]);
+    let start = 0;
+    return parts.map(([text, log]) => {
+      const inside = marked(text, start, marks);
+      start += [...text].length;
+      if (log === null) return make("span", {}, ...inside);
+      const level = LIKELY.filter((limit) => number(log) < limit).length;
+      return make("span", { class: `p${level}`, title: `${nats(log)} nats` }, ...inside);
+    });
   };
   const minus = (one, other) => {
     const difference = one === null || other === null ? NaN : number(one) - number(other);
     return Number.isFinite(difference) ? difference : Number.isNaN(difference) ? null : difference < 0 ? "-inf" : "inf";
   };
   const ENDS = { ended: " ■ ended", limit: " … cut at the limit of tokens", cut: " … shortened for this page" };
-  const article = (draw, { prompts, features }) => {
-    const pieces = typeof draw.tokens === "string" ? [[draw.tokens, null]]
-      : draw.tokens.map((text, i) => [text, draw.nats[i]]);
+  const numbers = (draw, features) => {
     const [generator, law, base, target] = draw.logs;
-    const logs = { "log π": generator, "log q": law, "log a": base, "log P": target,
-      "log π − log a": minus(generator, base) };
-    const values = draw.features.map(([place, value]) => [features[place], value]);
-    return make("article", { class: "draw" },
-      make("h4", {}, `Prompt ${draw.prompt + 1}, sample ${draw.index}`),
-      make("p", { class: "prompt", dir: "auto" }, make("span", { class: "tag" }, "prompt "), ...visible(prompts[draw.prompt])),
-      make("p", { class: "text", dir: "auto" }, make("span", { class: "tag" }, "draw "), ...pieces.map(token),
-        make("span", { class: "tag" }, ENDS[draw.end])),
-      make("div", { class: "numbers" },
-        make("dl", { class: "logs" }, ...Object.entries(logs).map(([name, x]) =>
-          make("div", {}, make("dt", {}, name), make("dd", {}, nats(x))))),
-        values.length ? table("Features of the draw", ["feature", "value"], values) : "",
-        pieces[0] && pieces[0][1] !== null ? byToken(pieces) : ""));
+    const logs = { "log π": generator, "log q": law, "log a": base, "log P": target, "log π − log a": minus(generator, base) };
+    const told = [...Object.entries(logs).map(([name, x]) => [name, nats(x)]),
+      ...draw.features.map(([i, value]) => [features[i], value])];
+    return make("details", {}, make("summary", { class: "quiet" }, "Numbers"), make("dl", { class: "logs" },
+      ...told.map(([name, x]) => make("div", {}, make("dt", {}, ...visible(name)), make("dd", {}, ...visible(x))))));
   };
-  const data = new Map();
-  const drill = (details) => {
-    if (!details.open || details.children.length > 1) return;
-    const [, t, n] = details.id.split("-");
-    if (!data.has(t)) data.set(t, JSON.parse(document.getElementById(`drawn-${t}`).textContent));
-    details.append(...data.get(t).draws[n].map((draw) => article(draw, data.get(t))));
+  const article = (row, some, { features }) => {
+    const title = make("h3", {}, make("bdi", {}, row.dataset.name));
+    const verdict = row.querySelector("td .word");
+    if (verdict) title.append(make("span", {}, verdict.textContent));
+    return make("article", { "data-name": row.dataset.name }, title, ...some.flatMap((draw) => [
+      make("p", { class: "text", dir: "auto" }, ...pieces(draw), make("span", { class: "tag" }, ENDS[draw.end])),
+      numbers(draw, features)]));
   };
-  for (const details of all("details.drill")) details.addEventListener("toggle", () => drill(details));
-  const reveal = () => {
-    const goal = document.getElementById(location.hash.slice(1));
-    if (!goal || !goal.matches("details.drill")) return;
-    for (let node = goal; node; node = node.parentElement.closest("details")) node.open = true;
-    goal.scrollIntoView();
-    goal.querySelector("summary").focus({ preventScroll: true });
+  const compareDraws = (details) => {
+    if (!details.open || details.querySelector(".side")) return;
+    const t = details.dataset.t, data = JSON.parse(at(`drawn-${t}`).textContent);
+    const select = make("select", { id: `prompt-${t}` },
+      ...data.prompts.map((text, i) => make("option", { value: i }, `${i + 1}. ${text.replace(/\s+/g, " ").slice(0, 80)}`)));
+    const prompt = make("p", { class: "prompt", dir: "auto" }), side = make("div", { class: "side" });
+    const lay = () => {
+      const chosen = Number(select.value);
+      prompt.replaceChildren(make("span", { class: "tag" }, "prompt "), ...visible(data.prompts[chosen]));
+      const rows = all(`table.board[data-t="${t}"] tr[data-n]`).sort(original);
+      side.replaceChildren(...rows.flatMap((row) => {
+        const some = (data.draws[row.dataset.n] ?? []).filter((draw) => draw.prompt === chosen);
+        return some.length ? [article(row, some, data)] : [];
+      }));
+      if (filter?.value) sift();
+    };
+    select.addEventListener("change", () => { lay(); write(`p${t}`, select.value === "0" ? "" : select.value); });
+    const wanted = read()[1].get(`p${t}`);
+    if (wanted !== null && data.prompts[wanted] !== undefined) select.value = wanted;
+    details.append(make("div", { class: "pick" }, make("label", { for: `prompt-${t}` }, "After the prompt"), select), prompt, side);
+    lay();
   };
-  addEventListener("hashchange", reveal);
-  for (const link of all('a[href^="#draws-"]')) {
-    link.addEventListener("click", () => { if (link.hash === location.hash) reveal(); });
-  }
-  reveal();
+  for (const details of all("details.draws")) details.addEventListener("toggle", () => compareDraws(details));
+
+  // The state of the address, when the page is opened and when the address is changed by hand.
+  const restore = () => {
+    const [anchor, chosen] = read();
+    for (const table of all(".board")) {
+      const [key, direction] = (chosen.get(`s${table.dataset.t}`) ?? "").split(" ");
+      if (filter) order(table, key, ["ascending", "descending"].includes(direction) ? direction : "");
+    }
+    for (const button of toggles) {
+      const on = (chosen.get(`v${button.dataset.t}`) ?? "").split(/[+ ]/).includes(button.dataset.group);
+      group(button, on);
+    }
+    if (filter) { filter.value = chosen.get("q") ?? ""; sift(); }
+    for (const details of all("details.draws")) if (chosen.has(`p${details.dataset.t}`)) details.open = true;
+    const goal = anchor && at(anchor);
+    if (goal && location.hash.includes("?")) goal.scrollIntoView();
+  };
+  addEventListener("hashchange", restore);
+  restore();
 })();

@@ -1,80 +1,59 @@
-"""What a page shows of each table of a leaderboard: its rows, its charts, and example draws."""
+"""What a page shows of each table: its sentences, its rows, its plot, its draws."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from markupsafe import Markup
 
-from alignbench.reports.charts.data import (
-    Bar,
-    Bars,
-    Charts,
-    Curves,
-    LeftOut,
-    Panel,
-    Scatter,
-    Stop,
-    charts_of,
-    is_mixed,
-    tradeoff,
-)
 from alignbench.reports.examples import Example, Shown
-from alignbench.reports.formats.page import svg
 from alignbench.reports.formats.page.drawn import of_table, packed
-from alignbench.reports.table.board import Cell, Leaderboard, Row, Table
-from alignbench.reports.table.lines import SEED
+from alignbench.reports.table.board import Cell, Column, Leaderboard, Row, Table
+from alignbench.reports.table.brief import kept
+from alignbench.reports.table.columns import COST
+from alignbench.reports.table.definitions import definition
+from alignbench.reports.table.suite import COUNTED, long_name
 
-COSTS = ("cost.calls_per_draw", "cost.tokens_per_draw", "cost.proposals_per_draw")
-"""What a trade-off has on its horizontal axis beside KL(π‖a): the first that some row has."""
-
-
-@dataclass(frozen=True)
-class Body:
-    """Rows of a table that are sorted among themselves, each with its number in the table."""
-
-    pinned: bool
-    rows: tuple[tuple[int, Row], ...]
+FIRST = 9
+"""Rows of a task's table that are seen at once, the base's among them."""
+FIRST_IN_SUITE = 20
+PARTLY = re.compile(r"^(\d+) of (\d+) draws\b.*")
+"""A note that says how many draws a number lacks."""
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """A picture with what it does not show."""
+class Head:
+    """A column of the page's table: `group` is "" for what is seen at once, else what a button shows."""
 
-    name: str
-    picture: Markup
-    left_out: tuple[LeftOut, ...]
+    column: Column
+    group: str
+    notes: tuple[int, ...] = ()
+
+    @property
+    def definition(self) -> str:
+        """The key of what it means in the page's legend; "" where nothing does."""
+        found = definition(self.column.key)
+        return "" if found is None or self.column.aside else found[0]
 
 
 @dataclass(frozen=True)
-class Reached:
-    """The row of a label in a table beside a chart; an empty cell for what the chart leaves out."""
+class Line:
+    """A row of the page's table, in the order of its heads."""
 
     number: int
-    label: str
-    front: bool
+    row: Row
     cells: tuple[Cell, ...]
+    first: bool  # whether it is seen at once
+    partly: str = ""  # how many of its draws count, where not all do, such as "46/64"
+    why: tuple[str, ...] = ()
 
-
-@dataclass(frozen=True)
-class Strips:
-    """Bars as columns of a table: (number, label, a bar for each panel or None) of each row."""
-
-    name: str
-    panels: tuple[Panel, ...]
-    rows: tuple[tuple[int, str, tuple[Bar | None, ...]], ...]
-
-
-@dataclass(frozen=True)
-class Traced:
-    """Curves over one number: their pictures, and (number, stop, a cell for each curve) of each row."""
-
-    name: str
-    pictures: tuple[Drawn, ...]
-    chart: Curves
-    rows: tuple[tuple[int, Stop, tuple[Cell, ...]], ...]
+    @property
+    def verdict(self) -> str:
+        """Its verdict; "base" for the base."""
+        return "base" if self.row.is_base else self.cells[0].point or "—"
 
 
 @dataclass(frozen=True)
@@ -82,113 +61,77 @@ class Section:
     """What the page shows of one table; `number` counts from 1 and is part of ids."""
 
     number: int
-    name: str  # in the table of contents
     table: Table
-    charts: Charts | None
-    draws: Mapping[int, tuple[Example, ...]]  # by number of the row
-
-    @property
-    def mixed(self) -> bool:
-        """Whether rows of several versions of the task share the table, which then has no charts."""
-        return is_mixed(self.table)
-
-    @property
-    def bodies(self) -> tuple[Body, ...]:
-        """The rows that compete, then those that are pinned below them."""
-        rows = list(enumerate(self.table.rows, 1))
-        parts = [Body(pinned, tuple(r for r in rows if bool(r[1].mark) == pinned)) for pinned in (False, True)]
-        return tuple(part for part in parts if part.rows)
+    summary: str = ""  # what the task asks, in a sentence
+    draws: Mapping[int, tuple[Example, ...]] = {}  # noqa: RUF012 (frozen, never written)
+    plot: Markup = Markup("")
 
     @cached_property
-    def numbers(self) -> Mapping[str, int]:
-        """Label → number of the row in the table."""
-        return {row.label: n for n, row in enumerate(self.table.rows, 1)}
+    def heads(self) -> tuple[Head, ...]:
+        """The columns: the brief table's, then what the whole table has besides, cost apart."""
+        brief = self.table.brief
+        shown = () if brief is None else brief.columns
+        keys = {column.key for column in shown}
+        rest = [column for column in self.table.columns if column.key not in keys or column.aside]
+        if brief is None:
+            return tuple(Head(column, "", column.notes) for column in rest)
+        rank = [Head(Column("rank", "rank", "lower"), "more", self.table.rank_notes)] if self.table.ranked else []
+        groups = [Head(column, "cost" if column.key in COST else "more", column.notes) for column in rest]
+        return (*(Head(column, "") for column in shown), *rank, *sorted(groups, key=lambda head: head.group))
 
     @cached_property
-    def scatters(self) -> tuple[Scatter, ...]:
-        """What the task asks against KL(π‖a), and against the cost where rows have one."""
-        if self.charts is None:
-            return ()
-        costs = (chart for key in COSTS if (chart := tradeoff(self.charts.table, key)) is not None)
-        return tuple(chart for chart in (self.charts.tradeoff, next(costs, None)) if chart is not None)
+    def lines(self) -> tuple[Line, ...]:
+        """The rows, in the order of the table."""
+        brief, table = self.table.brief, self.table
+        first = {id(row) for row in kept(brief.rows, FIRST)} if brief is not None else set()
+        lines = []
+        for number, row in enumerate(table.rows, 1):
+            short = brief.rows[number - 1] if brief is not None else None
+            whole = dict(zip(((c.key, c.exact, c.delta) for c in table.columns), row.cells, strict=True))
+            digits = dict(zip((c.key for c in brief.columns), short.cells, strict=True)) if brief and short else {}
+            cells = [self._cell(head, row, digits, whole) for head in self.heads]
+            partly, why = _partly(self._notes(cells), table)
+            shown = replace(row, label=short.label) if short else row
+            lines.append(Line(number, shown, tuple(cells), short is None or id(short) in first, partly, why))
+        return tuple(lines)
 
-    @cached_property
-    def tradeoffs(self) -> tuple[Drawn, ...]:
-        """The pictures of the scatters."""
-        return tuple(
-            Drawn(chart.x.title, svg.scatter(chart, self.numbers, f"trade-{self.number}-{i}"), chart.left_out)
-            for i, chart in enumerate(self.scatters, 1)
-        )
+    def _cell(self, head: Head, row: Row, digits: Mapping[str, Cell], whole: Mapping[object, Cell]) -> Cell:
+        """A cell in two digits where the brief table has the column, with the notes of the whole table's."""
+        column = head.column
+        if column.key == "rank":
+            return row.rank
+        full = whole.get((column.key, column.exact, column.delta), Cell())
+        if head.group or column.key not in digits:
+            return full
+        return replace(digits[column.key], notes=full.notes)
 
-    @property
-    def reached(self) -> tuple[Reached, ...]:
-        """The numbers of the scatters: what the task asks, then the horizontal axis of each."""
-        points = [{p.label: p for p in chart.points} for chart in self.scatters]
-        rows = []
-        for label, number in self.numbers.items():
-            of_row = [by_label.get(label) for by_label in points]
-            known = [p for p in of_row if p is not None]
-            if known:
-                cells = (known[0].y, *(Cell() if p is None else p.x for p in of_row))
-                rows.append(Reached(number, label, any(p.front for p in known), cells))
-        return tuple(rows)
-
-    @property
-    def bars(self) -> tuple[Strips, ...]:
-        """Charts of bars: what is wanted and reached, and divergences."""
-        if self.charts is None:
-            return ()
-        found = (("Wanted and reached", self.charts.moments), ("Divergences", self.charts.divergences))
-        return tuple(self._strips(name, bars) for name, bars in found if bars is not None)
-
-    def _strips(self, name: str, bars: Bars) -> Strips:
-        by_label = [{bar.label: bar for bar in panel.bars} for panel in bars.panels]
-        rows = ((n, label, tuple(bars.get(label) for bars in by_label)) for label, n in self.numbers.items())
-        return Strips(name, bars.panels, tuple(row for row in rows if any(row[2])))
+    def _notes(self, cells: Iterable[Cell]) -> list[str]:
+        numbers = dict.fromkeys(n for cell in cells for n in cell.notes)
+        return [self.table.footnotes[n - 1] for n in numbers]
 
     @property
-    def curves(self) -> tuple[Traced, ...]:
-        """Charts of curves: over training, and over each number that aligners are swept over."""
-        if self.charts is None:
-            return ()
-        series = [("Training", self.charts.series)] if self.charts.series is not None else []
-        named = (*series, *((f"Sweep of {chart.x.title}", chart) for chart in self.charts.sweeps))
-        return tuple(
-            Traced(name, self._pictures(k, chart), chart, tuple(self._stops(chart)))
-            for k, (name, chart) in enumerate(named, 1)
-        )
-
-    def _pictures(self, k: int, chart: Curves) -> tuple[Drawn, ...]:
-        ident = f"curve-{self.number}-{k}"
-        return tuple(
-            Drawn(curve.axis.title, svg.curves(chart.x, curve, f"{ident}-{i}"), curve.left_out)
-            for i, curve in enumerate(chart.curves, 1)
-        )
-
-    def _stops(self, chart: Curves) -> Iterator[tuple[int, Stop, tuple[Cell, ...]]]:
-        """The numbers of a chart of curves: a row of the table, where it stands, a cell for each curve."""
-        found: dict[str, Stop] = {}
-        cells: dict[tuple[str, int], Cell] = {}
-        for i, curve in enumerate(chart.curves):
-            for stop in (stop for line in curve.lines for stop in line.stops):
-                found.setdefault(stop.label, stop)
-                cells[stop.label, i] = stop.cell
-        for label, stop in found.items():
-            yield (
-                self.numbers.get(label, 0),
-                stop,
-                tuple(cells.get((label, i), Cell()) for i in range(len(chart.curves))),
-            )
+    def groups(self) -> tuple[str, ...]:
+        """The groups of columns that buttons show."""
+        return tuple(dict.fromkeys(head.group for head in self.heads if head.group))
 
     @property
-    def means(self) -> bool:
-        """Whether some rows are means over seeds."""
-        return any(row.who and not row.who[SEED] for row in self.table.rows)
+    def more(self) -> int:
+        """How many rows are not seen at once."""
+        return sum(not line.first for line in self.lines)
 
     @property
-    def drawn(self) -> tuple[tuple[int, str], ...]:
-        """Number and label of the rows that have example draws."""
-        return tuple((n, label) for label, n in self.numbers.items() if n in self.draws)
+    def conclusion(self) -> str:
+        """What the table means."""
+        return self.table.conclusion or ("" if self.table.brief is None else self.table.brief.conclusion)
+
+    @property
+    def legend(self) -> tuple[str, ...]:
+        """What is said of the whole table, the notes of the brief one first."""
+        return (*(() if self.table.brief is None else self.table.brief.legend), *self.table.legend)
+
+    def marks(self, cell: Cell) -> tuple[int, ...]:
+        """The notes of a cell, but for those that the row's badge says."""
+        return tuple(n for n in cell.notes if not _is_partly(self.table.footnotes[n - 1]))
 
     @property
     def data(self) -> Markup:
@@ -196,13 +139,70 @@ class Section:
         return packed(self.draws)
 
 
+def _is_partly(note: str) -> bool:
+    return all(PARTLY.match(part) for part in note.split("; "))
+
+
+def _partly(notes: Sequence[str], table: Table) -> tuple[str, tuple[str, ...]]:
+    """The fewest draws that a number of the row is of, as `46/64`, and the notes that say so."""
+    found = {part: match for note in notes for part in note.split("; ") if (match := PARTLY.match(part))}
+    counts = [(int(m[2]) - int(m[1]), int(m[2])) for m in found.values() if 0 < int(m[1]) < int(m[2])]
+    worst = min(counts, default=None, key=lambda pair: pair[0] / pair[1])
+    return ("", ()) if worst is None else (f"{worst[0]}/{worst[1]}", tuple(found))
+
+
+@dataclass(frozen=True)
+class GridLine:
+    """A row of a suite."""
+
+    row: Row
+    better: str  # on how many tasks
+    cells: tuple[Cell, ...]  # by task: verdict and asked gap
+    first: bool  # whether it is seen at once
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A suite as the page shows it: rows × tasks, each with its verdict; `tasks` has the section of each column."""
+
+    number: int
+    table: Table
+    tasks: tuple[tuple[Column, int], ...]  # number of the section, 0 where the page has none
+
+    @property
+    def best(self) -> tuple[Cell, ...]:
+        """Of each task the best row at little cost."""
+        return self.table.rows[0].cells[len(COUNTED) :]
+
+    @property
+    def lines(self) -> tuple[GridLine, ...]:
+        """The rows below that of the best."""
+        rows = self.table.rows[1:]
+        return tuple(
+            GridLine(row, row.cells[0].point, row.cells[len(COUNTED) :], i < FIRST_IN_SUITE)
+            for i, row in enumerate(rows)
+        )
+
+    @property
+    def more(self) -> int:
+        """How many rows are not seen at once."""
+        return sum(not line.first for line in self.lines)
+
+
 def sections(board: Leaderboard, examples: Sequence[Shown] = ()) -> tuple[Section, ...]:
-    """A section for each table, in the order of the leaderboard, then for each suite."""
-    shown = board.shown
-    charts = [*charts_of(board), *(None for _ in board.suite)]
-    headings = [table.heading for table in shown]
-    names = [t.heading if headings.count(t.heading) == 1 else t.title for t in shown]
+    """A section for each table, in the order of the leaderboard."""
     return tuple(
-        Section(number, name, table, charts[number - 1], of_table(table, examples))
-        for number, (name, table) in enumerate(zip(names, shown, strict=True), 1)
+        Section(number, table, board.asked.summaries.get(table.task, ""), of_table(table, examples))
+        for number, table in enumerate(board.tables, 1)
     )
+
+
+def grids(board: Leaderboard) -> tuple[Grid, ...]:
+    """A grid for each suite."""
+    return tuple(_grid(number, suite, board) for number, suite in enumerate(board.suite, 1))
+
+
+def _grid(number: int, suite: Table, board: Leaderboard) -> Grid:
+    numbered = {name: i for i, table in enumerate(board.tables, 1) for name in (table.task, long_name(table))}
+    columns = suite.columns[len(COUNTED) :]
+    return Grid(number, suite, tuple((column, numbered.get(column.label, 0)) for column in columns))
