@@ -11,6 +11,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from alignbench.reports.charts import svg
 from alignbench.reports.examples import Shown
 from alignbench.reports.formats.markdown import LEGEND
 from alignbench.reports.formats.page.sections import sections
@@ -27,6 +28,7 @@ FEW = 6
 def to_html(board: Leaderboard, examples: Sequence[Shown] = ()) -> str:
     """The page, with `examples` of the generators' draws; every string in it is escaped by the template engine."""
     css, js = (Markup((FOLDER / name).read_text(encoding="utf-8")) for name in ("page.css", "page.js"))
+    css += Markup(svg.css())
     page = _engine().get_template("page.html.jinja")
     return page.render(sections=sections(board, examples), few=len(board.shown) <= FEW, legend=LEGEND, css=css, js=js)
 

@@ -8,27 +8,17 @@ from functools import cached_property
 
 from markupsafe import Markup
 
-from alignbench.reports.charts.data import (
-    Bar,
-    Bars,
-    Charts,
-    Curves,
-    LeftOut,
-    Panel,
-    Scatter,
-    Stop,
-    charts_of,
-    is_mixed,
-    tradeoff,
-)
+from alignbench.reports.charts.boards import Charts, charts_of, is_mixed
+from alignbench.reports.charts.data import Bar, Bars, Curves, LeftOut, Panel, Scatter, Stop
+from alignbench.reports.charts.drawing import draw
+from alignbench.reports.charts.drawing.curves import picture_of
+from alignbench.reports.charts.picture import SCREEN
+from alignbench.reports.charts.svg import inline
+from alignbench.reports.charts.two_parts import TwoParts
 from alignbench.reports.examples import Example, Shown
-from alignbench.reports.formats.page import svg
 from alignbench.reports.formats.page.drawn import of_table, packed
 from alignbench.reports.table.board import Cell, Leaderboard, Row, Table
 from alignbench.reports.table.lines import SEED
-
-COSTS = ("cost.calls_per_draw", "cost.tokens_per_draw", "cost.proposals_per_draw")
-"""What a trade-off has on its horizontal axis beside KL(π‖a): the first that some row has."""
 
 
 @dataclass(frozen=True)
@@ -106,31 +96,48 @@ class Section:
 
     @cached_property
     def scatters(self) -> tuple[Scatter, ...]:
-        """What the task asks against KL(π‖a), and against the cost where rows have one."""
+        """What the task asks against KL(π‖a) where the two parts of KL(p‖π) are not known, and against the cost."""
         if self.charts is None:
             return ()
-        costs = (chart for key in COSTS if (chart := tradeoff(self.charts.table, key)) is not None)
-        return tuple(chart for chart in (self.charts.tradeoff, next(costs, None)) if chart is not None)
+        first = self.charts.tradeoff if self.charts.two_parts is None else None
+        return tuple(chart for chart in (first, self.charts.by_cost) if chart is not None)
 
     @cached_property
     def tradeoffs(self) -> tuple[Drawn, ...]:
-        """The pictures of the scatters."""
+        """The pictures of the trade-offs: asked gap against collateral, then the scatters."""
+        parts = self.charts.two_parts if self.charts is not None else None
+        charts = (*(() if parts is None else (parts,)), *self.scatters)
         return tuple(
-            Drawn(chart.x.title, svg.scatter(chart, self.numbers, f"trade-{self.number}-{i}"), chart.left_out)
-            for i, chart in enumerate(self.scatters, 1)
-        )
+            Drawn(
+                "asked gap and collateral" if isinstance(chart, TwoParts) else chart.x.title,
+                inline(draw(chart, SCREEN), f"trade-{self.number}-{i}"), chart.left_out,
+            )
+            for i, chart in enumerate(charts, 1)
+        )  # fmt: skip
+
+    @property
+    def heads(self) -> tuple[str, ...]:
+        """The columns of `reached`."""
+        parts = self.charts is not None and self.charts.two_parts is not None
+        both = ("asked gap, nats", "collateral, nats") if parts else ()
+        return (*both, *(chart.y.title for chart in self.scatters[:1]), *(chart.x.title for chart in self.scatters))
 
     @property
     def reached(self) -> tuple[Reached, ...]:
-        """The numbers of the scatters: what the task asks, then the horizontal axis of each."""
-        points = [{p.label: p for p in chart.points} for chart in self.scatters]
+        """The numbers of the trade-offs: the two parts, what the task asks, and what each scatter has across."""
+        parts = self.charts.two_parts if self.charts is not None else None
+        in_parts = {} if parts is None else {p.row.number: p for p in parts.points}
+        points = [{p.number: p for p in chart.points} for chart in self.scatters]
         rows = []
         for label, number in self.numbers.items():
-            of_row = [by_label.get(label) for by_label in points]
+            two, of_row = in_parts.get(number), [by_number.get(number) for by_number in points]
             known = [p for p in of_row if p is not None]
-            if known:
-                cells = (known[0].y, *(Cell() if p is None else p.x for p in of_row))
-                rows.append(Reached(number, label, any(p.front for p in known), cells))
+            if known or two is not None:
+                both = () if parts is None else (Cell(), Cell()) if two is None else (two.row.asked, two.row.collateral)
+                ys = (known[0].y if known else Cell(),) if points else ()
+                cells = (*both, *ys, *(Cell() if p is None else p.x for p in of_row))
+                front = any(p.front for p in known) or (two is not None and two.front)
+                rows.append(Reached(number, label, front, cells))
         return tuple(rows)
 
     @property
@@ -161,7 +168,7 @@ class Section:
     def _pictures(self, k: int, chart: Curves) -> tuple[Drawn, ...]:
         ident = f"curve-{self.number}-{k}"
         return tuple(
-            Drawn(curve.axis.title, svg.curves(chart.x, curve, f"{ident}-{i}"), curve.left_out)
+            Drawn(curve.axis.title, inline(picture_of(chart, curve, SCREEN), f"{ident}-{i}"), curve.left_out)
             for i, curve in enumerate(chart.curves, 1)
         )
 
