@@ -1,4 +1,4 @@
-"""`alignbench plot`: trade-offs, moments, divergences, series and sweeps as pictures for papers."""
+"""`alignbench plot`: trade-offs, suites, moments, divergences, series and sweeps as pictures for papers."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ from alignbench.cli.words import say
 from alignbench.errors import UsageError, unknown
 
 if TYPE_CHECKING:
-    from alignbench.reports.charts.data import Bars, Curves, Scatter
-    from alignbench.reports.table.board import Row, Table
+    from alignbench.reports.charts.drawing import Chart
+    from alignbench.reports.table.board import Arrangement, Row, Table
 
 _Numbers = tuple[str | None, str | None, str | None]
 
 NOTHING = {
     "tradeoff": "no row has a finite number on both axes",
+    "suite": "fewer than two tasks have a verdict on a row (those of a base and judge make a suite)",
     "moments": "the target asks nothing that rows tell",
     "divergences": "no row has a divergence",
     "series": "no two rows are checkpoints (rows with a step)",
@@ -38,6 +39,8 @@ Examples (in the folder plots, a file for each task):
 
   alignbench plot tradeoff results --tasks lexical_word --x cost.calls_per_draw --out figure1.pdf
 
+  alignbench plot suite results --out suite.svg
+
   alignbench plot moments results other_machine/results --format png,svg,pdf
 
   alignbench plot divergences results --generators base --generators 'best_of_n*'
@@ -46,7 +49,9 @@ Examples (in the folder plots, a file for each task):
 
   alignbench plot sweep results
 
-What has no number to draw is named on standard error, with the reason.
+A trade-off is the asked gap against the collateral, the two parts of KL(p‖π), with --x or --y any two columns. The
+suite has the verdict and the asked gap of each row on each task. What has no number to draw is named on standard
+error, with the reason.
 """
 
 
@@ -69,7 +74,8 @@ def plot(
         list[str] | None, typer.Option(metavar="A,B", help="Task names or patterns, comma-separated.")
     ] = None,
     x: Annotated[
-        str | None, typer.Option(metavar="METRIC", help="Of tradeoff: what goes across. (default: divergence.kl_base)")
+        str | None,
+        typer.Option(metavar="METRIC", help="Of tradeoff: what goes across. (default: asked gap and collateral)"),
     ] = None,
     y: Annotated[
         str | None, typer.Option(metavar="METRIC", help="Of tradeoff, series, sweep. (default: what the task asks)")
@@ -85,20 +91,20 @@ def plot(
         Path, typer.Option(metavar="FILE|DIR", help="Where to write. (default: the working folder)")
     ] = Path(),
     formats: Annotated[
-        str | None, typer.Option("--format", metavar="png,svg,pdf,json", help="json is Vega-Lite. (default: png)")
+        str | None,
+        typer.Option("--format", metavar="png,svg,pdf,json", help="json is the chart's data. (default: png)"),
     ] = None,
 ) -> None:
-    """Draw trade-offs, moments, divergences, series or sweeps: PNG, SVG or PDF, a picture for each table.
+    """Draw trade-offs, suites, moments, divergences, series or sweeps: PNG, SVG or PDF, a picture for each table.
 
-    Exit code 1 where something that was asked for is missing.
+    PNG and PDF need the extra `plots`. Exit code 1 where something that was asked for is missing.
     """
-    from alignbench.reports.charts import plots
-    from alignbench.reports.charts.plots.style import altair
+    from alignbench.reports.charts import files as chart_files
     from alignbench.reports.gather import gather
 
     asked = _Asked.of(what, (x, y, columns), _Rows(tuple(generators or ()), most_rows(most), renames(rename)),
                       out or Path(), formats)  # fmt: skip
-    altair()
+    chart_files.check_formats(asked.formats)
     found = gather(paths)
     missing = list(found.failures)
     rows = found.rows[found.rows["task"].isin(_tasks(tasks, list(dict.fromkeys(found.rows["task"])), missing))]
@@ -107,9 +113,8 @@ def plot(
     for (name, chart), files in zip(pictures, targets, strict=True):
         for line in _left_out(chart):
             say(f"{name}: {line}")
-        picture = plots.draw(chart)
         for file in files:
-            plots.save(picture, file)
+            chart_files.save(chart, file)
     if targets:
         print("wrote " + ", ".join(str(file) for files in targets for file in files))
     for line in (*found.remarks, *missing):
@@ -143,15 +148,16 @@ class _Asked:
     def of(cls, what: str, numbers: _Numbers, rows: _Rows, out: Path, formats: str | None) -> _Asked:
         """The same, or UsageError; `numbers` are --x, --y and --columns."""
         x, y, columns = numbers
-        from alignbench.reports.charts.plots import FORMATS
+        from alignbench.reports.charts.files import FORMATS
 
         if what not in NOTHING:
             raise unknown("plot", what, NOTHING)
         for option, given, fitting in (("x", x, ("tradeoff",)), ("y", y, ("tradeoff", "series", "sweep"))):
             if given is not None and what not in fitting:
                 raise UsageError(f"--{option} with {what}: it is for {' and '.join(fitting)}")
-        if columns and (what == "tradeoff" or y):
-            raise UsageError("--columns: a trade-off has --x and --y" if not y else "--columns: give it or --y")
+        if columns and (what in ("tradeoff", "suite") or y):
+            why = {"tradeoff": "a trade-off has --x and --y", "suite": "a suite has verdicts and asked gaps"}
+            raise UsageError(f"--columns: {why.get(what, 'give it or --y')}")
         extension = out.suffix.removeprefix(".").lower()
         one_file = extension.isalpha() and not out.is_dir()
         names = [f.strip() for f in (formats or (extension if one_file else "png")).split(",") if f.strip()]
@@ -162,7 +168,7 @@ class _Asked:
             raise UsageError(f"--out {out} is a file: leave out --format, or give a folder")
         return cls(what, x, y, tuple(words_in(columns)), rows, out, tuple(names), one_file)
 
-    def pictures(self, rows: Any, primary: Any, missing: list[str]) -> Iterator[tuple[str, Scatter | Bars | Curves]]:
+    def pictures(self, rows: Any, primary: Any, missing: list[str]) -> Iterator[tuple[str, Chart]]:
         """(name, chart) of all that the rows show; what they do not show goes to `missing`."""
         from alignbench.reports.charts import data as charts
         from alignbench.reports.table.board import Arrangement
@@ -173,7 +179,9 @@ class _Asked:
         x, y = (name and _column(name, keys, option) for name, option in ((self.x, "--x"), (self.y, "--y")))
         shown = self._shown(keys) or ([y] if y else [])
         arrangement = Arrangement(primary, rename=self.rows.rename)
-        tables = charts.charted(rows, arrangement, [key for key in (x, y, *shown) if key])
+        tables = self._tables(rows, arrangement, [key for key in (x, y, *shown) if key])
+        if self.what == "suite" and not tables:
+            missing.append(f"suite: {NOTHING['suite']}")
         steps, seen = charts.steps_of(rows), set()
         for table in tables:
             part, known = _only(table, self.rows)
@@ -185,6 +193,15 @@ class _Asked:
             yield from ((f"{self.what} {table.task if alone else table.title}{end}", chart) for end, chart in found)
         labels = {row.label for table in tables for row in table.rows}
         missing += [str(unknown("generator", name, labels)) for name in self.rows.labels if name not in seen]
+
+    def _tables(self, rows: Any, arrangement: Arrangement, also: Sequence[str]) -> tuple[Table, ...]:
+        """The tables that are drawn; verdicts take long and are found for trade-offs and suites alone."""
+        from alignbench.reports.charts.data import charted
+        from alignbench.reports.table.leaderboards import arranged
+
+        if self.what == "suite":
+            return arranged(rows, arrangement).suite
+        return charted(rows, arrangement, also, judged=self.what == "tradeoff")
 
     def _shown(self, keys: Sequence[str]) -> list[str]:
         """The columns that --columns names; raises UnknownName where it names none."""
@@ -200,11 +217,13 @@ class _Asked:
     ) -> Iterator[tuple[str, Any]]:
         """(end of the name, chart) of one table."""
         from alignbench.reports.charts import data as charts
+        from alignbench.reports.charts.suite import suite
 
         match self.what:
             case "tradeoff":
-                x, y = axes
-                found: list[Any] = [charts.tradeoff(table, x or charts.X, y)]
+                found: list[Any] = [_tradeoff(table, axes)]
+            case "suite":
+                found = [suite(table)] if table.rows else []
             case "moments":
                 found = [charts.moments(table, keys)]
             case "divergences":
@@ -226,6 +245,16 @@ class _Asked:
         stems = [re.sub(r"[^\w.=-]+", "_", name)[:100] for name in names]
         stems = [f"{s}_{i}" if stems.count(s) > 1 else s for i, s in enumerate(stems, 1)]
         return [[self.out / f"{stem}.{extension}" for extension in self.formats] for stem in stems]
+
+
+def _tradeoff(table: Table, axes: tuple[str | None, str | None]) -> Chart | None:
+    """The two parts of KL(p‖π), unless other axes are asked for or no row has them."""
+    from alignbench.reports.charts import data as charts
+    from alignbench.reports.charts.two_parts import rows_of, two_parts
+
+    x, y = axes
+    parts = two_parts(rows_of(table), table.title) if x is None and y is None else None
+    return parts or charts.tradeoff(table, x or charts.X, y)
 
 
 def _key(metric: str, part: str) -> str:
@@ -261,16 +290,19 @@ def _only(table: Table, asked: _Rows) -> tuple[Table, set[str]]:
     return replace(table, rows=rows[: asked.most]), {name for name, some in found.items() if some}
 
 
-def _left_out(chart: Scatter | Bars | Curves) -> Iterator[str]:
+def _left_out(chart: Chart) -> Iterator[str]:
     """What the chart does not show, a line for each reason."""
-    from alignbench.reports.charts.data import Bars, Scatter
-    from alignbench.reports.charts.plots.style import short
+    from alignbench.reports.charts.data import Bars, Curves
+    from alignbench.reports.charts.picture import short
+    from alignbench.reports.charts.suite import Suite
 
-    if isinstance(chart, Scatter):
-        told = [(row.label, row.reason) for row in chart.left_out]
-    elif isinstance(chart, Bars):
+    if isinstance(chart, Suite):
+        return
+    if isinstance(chart, Bars):
         told = [(row.label, f"{panel.name}: {row.reason}") for panel in chart.panels for row in panel.left_out]
-    else:
+    elif isinstance(chart, Curves):
         told = [(row.label, row.reason) for curve in chart.curves for row in curve.left_out]
+    else:
+        told = [(row.label, row.reason) for row in chart.left_out]
     for reason in dict.fromkeys(reason for _, reason in told):
         yield f"left out {', '.join(short(label, 60) for label, why in told if why == reason)}: {reason}"

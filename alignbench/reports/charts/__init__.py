@@ -1,5 +1,6 @@
-"""Charts: what is drawn, in the page and in papers. Part of `reports`, floor 5.
+"""Charts: what is drawn, in the page and in papers, drawn once. Part of `reports`, floor 5.
 
-`data` says which numbers stand against which, with their limits; `axes` how they are called and how far they go.
-`plots` draws them for papers; the page draws them by `formats.page.svg`.
+`data`, `two_parts` and `suite` say which numbers stand against which, with their limits; `axes` how they are called and
+how far they go. `drawing` makes a `picture` of them: marks in `looks`. `svg` writes it for a page or alone; `files`
+saves it.
 """

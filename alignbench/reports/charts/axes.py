@@ -65,13 +65,13 @@ def axis_over(key: str, values: Sequence[float], limits: Sequence[float], better
     shown = [v for v in (*values, *limits) if isfinite(v)]
     span = range_of(*key.partition(".")[::2])
     if span is not None and all(isfinite(end) and all(span[0] <= v <= span[1] for v in shown) for end in span):
-        return _linear(key, better, *span)
+        return ruled(key, better, *span)
     low, high = min(shown, default=0.0), max(shown, default=1.0)
     low = min(low, 0.0) if zero else low
     if low == high:
         low, high = (low, 1.0) if low == 0 else (low - abs(low) / 2, high + abs(high) / 2)
     bend = _bend([v for v in values if isfinite(v) and v > 0])
-    return _linear(key, better, low, high) if bend is None else _symlog(key, better, low, high, bend)
+    return ruled(key, better, low, high) if bend is None else _symlog(key, better, low, high, bend)
 
 
 def _bend(positive: Sequence[float]) -> float | None:
@@ -81,7 +81,7 @@ def _bend(positive: Sequence[float]) -> float | None:
     return float(10.0 ** floor(log10(sorted(positive)[len(positive) // 4])))
 
 
-def _linear(key: str, better: str, low: float, high: float) -> Axis:
+def ruled(key: str, better: str, low: float, high: float) -> Axis:
     """Ticks at round numbers: 1, 2 or 5 times a power of ten apart."""
     rough = (high - low) / TICKS
     power = 10.0 ** floor(log10(rough))

@@ -1,7 +1,7 @@
 """Charts as data: which numbers of a table stand against which, with their limits; no drawing.
 
-A chart is one of three kinds: a `Scatter` (trade-off), `Bars` (moments, divergences) or `Curves` (series, sweeps). What
-is asked of a chart and cannot be drawn is in its `left_out`, with the reason.
+Here: `Scatter` (one number against another), `Bars` (moments, divergences) and `Curves` (series, sweeps). What is asked
+of a chart and cannot be drawn is in its `left_out`, with the reason.
 """
 
 from __future__ import annotations
@@ -14,10 +14,9 @@ import numpy as np
 import pandas as pd
 
 from alignbench.reports.charts.axes import Axis, axis_over
-from alignbench.reports.table.board import Arrangement, Cell, Leaderboard, Row, Table, plain_text
+from alignbench.reports.table.board import Arrangement, Cell, Row, Table, plain_text
 from alignbench.reports.table.families import families_of
-from alignbench.reports.table.leaderboards import arranged
-from alignbench.reports.table.lines import HASH
+from alignbench.reports.table.leaderboards import VERDICT, arranged
 from alignbench.spec import family_of
 from alignbench.stats.ranks import pareto
 
@@ -41,6 +40,7 @@ class Point:
     x: Cell
     y: Cell
     front: bool = False
+    verdict: str = ""
 
 
 @dataclass(frozen=True)
@@ -139,47 +139,32 @@ class Curves:
     curves: tuple[Curve, ...]
 
 
-@dataclass(frozen=True)
-class Charts:
-    """All charts of one table, None or empty where its rows have nothing to show."""
+def charted(
+    rows: pd.DataFrame, asked: Arrangement, also: Iterable[str] = (), *, judged: bool = False
+) -> tuple[Table, ...]:
+    """The tables of tidy `rows` with the columns that charts are made of, and those of the metrics in `also`.
 
-    table: Table
-    tradeoff: Scatter | None
-    moments: Bars | None
-    divergences: Bars | None
-    series: Curves | None
-    sweeps: tuple[Curves, ...]
-
-
-def charts_of(board: Leaderboard) -> tuple[Charts | None, ...]:
-    """The charts of each table of a leaderboard, with the same rows and labels, whichever columns it shows.
-
-    None where versions of a task share a table, since their numbers are not comparable.
+    Verdicts are among them where rows are to be `judged`.
     """
-    steps = steps_of(board.rows)
-    return tuple(
-        None
-        if is_mixed(table)
-        else Charts(table, tradeoff(table), moments(table), divergences(table), series(table, steps), sweeps(table))
-        for table in charted(board.rows, board.asked)
-    )
-
-
-def is_mixed(table: Table) -> bool:
-    """Whether rows of several versions of the task share it."""
-    return len({row.who[HASH] for row in table.rows if row.who}) > 1
-
-
-def charted(rows: pd.DataFrame, asked: Arrangement, also: Iterable[str] = ()) -> tuple[Table, ...]:
-    """The tables of tidy `rows` with the columns that charts are made of, and those of the metrics in `also`."""
     known = set(rows["metric"])
     metrics = [name for name in CHARTED if name in known]
-    return arranged(rows, asked, [*metrics, *also], judged=False).tables if len(rows) else ()
+    return arranged(rows, asked, [*metrics, *also], judged=judged).tables if len(rows) else ()
 
 
-def tradeoff(table: Table, x: str = X, y: str | None = None) -> Scatter | None:
-    """One column against another, by default what the task asks against KL(π‖a); None where no row has both."""
-    y = y or goal(table)
+def verdicts_of(table: Table) -> Mapping[str, str]:
+    """Label → verdict of the rows of a table that has such a column."""
+    place = next((i for i, column in enumerate(table.columns) if column.key == VERDICT), None)
+    return {} if place is None else {row.label: row.cells[place].point for row in table.rows}
+
+
+def tradeoff(
+    table: Table, x: str = X, y: str | None = None, verdicts: Mapping[str, str] | None = None
+) -> Scatter | None:
+    """One column against another, by default what the task asks against KL(π‖a); None where no row has both.
+
+    `verdicts` (label → word) where the table has no such column itself.
+    """
+    y, told = y or goal(table), verdicts_of(table) if verdicts is None else verdicts
     if y is None or not _has(table, x) or not _has(table, y):
         return None
     points, left_out = [], []
@@ -189,7 +174,7 @@ def tradeoff(table: Table, x: str = X, y: str | None = None) -> Scatter | None:
         if absent:
             left_out.append(LeftOut(number, row.label, "; ".join(absent)))
         else:
-            points.append(Point(number, row.label, row.mark, *cells))
+            points.append(Point(number, row.label, row.mark, *cells, verdict=told.get(row.label, "")))
     axes = (_axis(table, x, [p.x for p in points]), _axis(table, y, [p.y for p in points]))
     return Scatter(table.title, *axes, _with_front(points, *axes), tuple(left_out)) if points else None
 

@@ -55,8 +55,10 @@ def page_of(title: str, tables: Sequence[Table], closing: Sequence[str]) -> str:
 def _page(title: str, shown: Sequence[Section], **more: Any) -> str:
     css, js = (Markup((FOLDER / name).read_text(encoding="utf-8")) for name in ("page.css", "page.js"))
     settings = {"grids": (), "interactive": False, "legend": (), "closing": (), **more}
-    return _engine().get_template("page.html.jinja").render(
-        title=title, sections=shown, css=css + svg.css(), js=js, early=EARLY, **settings
+    return (
+        _engine()
+        .get_template("page.html.jinja")
+        .render(title=title, sections=shown, css=css + svg.css(), js=js, early=EARLY, **settings)
     )
 
 

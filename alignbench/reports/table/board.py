@@ -79,6 +79,7 @@ class Row:
     rank: Cell = NO_RANK  # by the primary metric, with its 95 % limits; empty where pinned
     front: bool = False  # on the Pareto front
     notes: tuple[int, ...] = ()  # of the label: what it says in short
+    kept: float | None = None  # share of p's mass that its law can say, where it truncates
     full: str = ""  # the label with nothing cut: what names the generator in other tables too
     who: tuple[str, ...] = ()  # what tells the rows that it is of from others: see `lines.WHO`
 

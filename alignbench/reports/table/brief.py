@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from alignbench.reports.rows import parts_of
 from alignbench.reports.table.board import Cell, Column, Row, Table
-from alignbench.reports.table.brief_columns import shown_columns
+from alignbench.reports.table.brief_columns import KEPT, shown_columns
 from alignbench.reports.table.brief_notes import draws_of, notes_on, truth_of
 from alignbench.reports.table.conclusion import conclusion
 from alignbench.reports.table.lines import Line
@@ -30,7 +30,7 @@ def brief(lines: Sequence[Line], found: Sequence[Verdict], title: str) -> Table:
         Row(
             "base" if line.is_base and "base" in line.remarks else line.label,  # else the user has a name for it
             (Cell(verdict.word, verdict.more), *(shown.cell(line) for shown in columns)),
-            mark=line.mark, is_base=line.is_base, full=line.full, who=line.who,
+            mark=line.mark, is_base=line.is_base, kept=line.value(KEPT), full=line.full, who=line.who,
         )
         for line, verdict in zip(lines, found, strict=True)
     )  # fmt: skip

@@ -8,8 +8,8 @@ from fnmatch import fnmatchcase
 from alignbench.reports.table.verdict import WORDS
 
 COLUMNS: Mapping[str, str] = {
-    "verdict": "Is the row nearer to the target p than the base is? One word, for all rows of a table at once with 95 %.",
-    "divergence.kl_asked": "The asked gap: how far the row is from what the task asks, in nats a draw. 0 is what p has.",
+    "verdict": "Is the row nearer to the target p than the base is? One word, for all rows at once with 95 %.",
+    "divergence.kl_asked": "The asked gap: how far the row is from what the task asks, in nats a draw. 0 is p's.",
     "divergence.kl_collateral": "What the row changed besides what was asked, in nats a draw. 0 is nothing besides.",
     "divergence.kl_target": "KL(p‖π): how much less likely the row finds draws of the target p than p does, in nats a "
     "draw. 0 is p itself; ∞ is a row that cannot say all that p says.",

@@ -13,7 +13,7 @@ from alignbench.reports.formats.markdown import to_markdown
 from alignbench.reports.rows import tidy
 from alignbench.reports.table.board import Arrangement, Cell, Column, Leaderboard, Row, Table, plain_text
 from alignbench.reports.table.brief import brief, title_of
-from alignbench.reports.table.brief_columns import CALLS, gap_of
+from alignbench.reports.table.brief_columns import CALLS, KEPT, gap_of
 from alignbench.reports.table.cells import Footnotes, cell, common_signature, number, shared_notes
 from alignbench.reports.table.columns import COMPACT, COST, check_metrics, chosen_keys, label_of
 from alignbench.reports.table.conclusion import cheap
@@ -173,7 +173,7 @@ def _row(i: int, line: Line, columns: Sequence[Column], context: _Context) -> Ro
     return Row(
         line.label, tuple(_cell(i, line, column, context) for column in columns),
         plain_text(line.generator), plain_text(line.aligner), line.mark, line.is_base,
-        rank, i in standing.front, notes, line.full, line.who,
+        rank, i in standing.front, notes, line.value(KEPT), line.full, line.who,
     )  # fmt: skip
 
 

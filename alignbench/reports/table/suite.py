@@ -14,7 +14,7 @@ from alignbench.reports.table.labels import digits
 from alignbench.reports.table.numbers import MISSING
 from alignbench.reports.table.verdict import Verdict, Word
 
-NAME = "suite"
+NAME, NO_RESULT = "suite", "no result"
 CHEAPEST = "cheapest"
 """Mark of the row that has the best of each task at little cost."""
 COUNTED: Mapping[str, Sequence[Word]] = {
@@ -104,12 +104,12 @@ def _count(number: int) -> Cell:
 def _of_task(found: Entry | None, footnotes: Footnotes) -> Cell:
     """The verdict of one task, and the asked gap in nats."""
     if found is None:
-        return Cell(notes=footnotes.number(["no result"]))
+        return Cell(notes=footnotes.number([NO_RESULT]))
     return Cell(found.verdict.word or MISSING, "" if found.gap == MISSING else found.gap)
 
 
 def findings(contests: Sequence[Contest], order: Sequence[str], names: Mapping[str, str]) -> str:
-    """At most three sentences, a line each: the best row, the best at up to 1.5 times the base's calls, the rows that do harm."""
+    """At most three sentences, a line each: the best row, the best ones at little cost, those that do harm."""
     return "\n".join([*_best(contests, order, names), *_cheap(contests, names), *_harm(contests, order, names)])
 
 

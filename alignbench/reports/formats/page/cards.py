@@ -20,6 +20,8 @@ LEAST, MOST = 0.01, 100.0
 """Nats at which the logarithmic scale of the collateral begins and ends."""
 BAR = Markup('<svg class="bar" viewBox="0 0 100 6" preserveAspectRatio="none" aria-hidden="true">{}</svg>')
 
+NO_BAR = Markup("")
+
 
 @dataclass(frozen=True)
 class Item:
@@ -27,7 +29,7 @@ class Item:
 
     label: str
     text: str
-    bar: Markup = Markup("")
+    bar: Markup = NO_BAR
 
 
 def card(line: Line, section: Section) -> list[Item]:
@@ -66,7 +68,7 @@ def _of_base(section: Section, column: Column) -> float | None:
 
 def _bar(share: float | None, collateral: bool) -> Markup:
     if share is None:
-        return Markup("")
+        return NO_BAR
     width = round(100 * min(max(share, 0.0), 1.0))
     return BAR.format(
         Markup('<rect class="track" width="100" height="6"/><rect class="{}" width="{}" height="6"/>').format(

@@ -54,7 +54,12 @@ def packed(drawn: Mapping[int, Sequence[Example]]) -> Markup:
     words = _Words()
     draws = {n: [_packed(draw, words) for draw in some] for n, some in drawn.items()}
     content = {"prompts": list(words.prompts), "features": list(words.features), "draws": draws}
-    text = json.dumps(jsonable(content), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return as_json(jsonable(content))
+
+
+def as_json(content: Any) -> Markup:
+    """Plain data as JSON that no string in it can leave, for a script element."""
+    text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return Markup(DANGEROUS.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
 
 

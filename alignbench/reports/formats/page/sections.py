@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from markupsafe import Markup
 
+from alignbench.reports.charts.data import Curves, charted, series, steps_of, sweeps
+from alignbench.reports.charts.drawing import draw
+from alignbench.reports.charts.drawing.curves import picture_of
+from alignbench.reports.charts.picture import SCREEN, Picture
+from alignbench.reports.charts.svg import inline
+from alignbench.reports.charts.two_parts import rows_of, two_parts
 from alignbench.reports.examples import Example, Shown
-from alignbench.reports.formats.page.drawn import of_table, packed
+from alignbench.reports.formats.latex_compact import compact
+from alignbench.reports.formats.page.drawn import as_json, of_table, packed
 from alignbench.reports.table.board import Cell, Column, Leaderboard, Row, Table
 from alignbench.reports.table.brief import kept
 from alignbench.reports.table.columns import COST
 from alignbench.reports.table.definitions import definition
+from alignbench.reports.table.families import families_of
+from alignbench.reports.table.lines import HASH
 from alignbench.reports.table.suite import COUNTED, long_name
 
 FIRST = 9
@@ -63,8 +72,8 @@ class Section:
     number: int
     table: Table
     summary: str = ""  # what the task asks, in a sentence
-    draws: Mapping[int, tuple[Example, ...]] = {}  # noqa: RUF012 (frozen, never written)
-    plot: Markup = Markup("")
+    draws: Mapping[int, tuple[Example, ...]] = field(default_factory=dict)  # by number of the row
+    curves: Mapping[str, tuple[Picture, ...]] = field(default_factory=dict)  # over training, over a number
 
     @cached_property
     def heads(self) -> tuple[Head, ...]:
@@ -95,7 +104,9 @@ class Section:
             lines.append(Line(number, shown, tuple(cells), short is None or id(short) in first, partly, why))
         return tuple(lines)
 
-    def _cell(self, head: Head, row: Row, digits: Mapping[str, Cell], whole: Mapping[object, Cell]) -> Cell:
+    def _cell(
+        self, head: Head, row: Row, digits: Mapping[str, Cell], whole: Mapping[tuple[str, bool, bool], Cell]
+    ) -> Cell:
         """A cell in two digits where the brief table has the column, with the notes of the whole table's."""
         column = head.column
         if column.key == "rank":
@@ -118,6 +129,32 @@ class Section:
     def more(self) -> int:
         """How many rows are not seen at once."""
         return sum(not line.first for line in self.lines)
+
+    @property
+    def size(self) -> str:
+        """The base, and how much was drawn."""
+        brief = self.table.brief
+        return self.table.subtitle if brief is None else brief.heading.removeprefix(f"{self.table.task} · ")
+
+    @property
+    def plot(self) -> Markup:
+        """The two parts of KL(p‖π) of all rows against each other; nothing where no row has them."""
+        brief = self.table.brief
+        rows = [] if brief is None else rows_of(brief, {row.label: row.cells[0].point for row in brief.rows})
+        chart = two_parts(rows, self.table.title) if sum(row.asked.value is not None for row in rows) > 1 else None
+        return Markup("") if chart is None else inline(draw(chart, SCREEN), f"plot-{self.number}")
+
+    @property
+    def pictures(self) -> Iterator[tuple[str, Markup]]:
+        """Curves: what they are over, and the pictures."""
+        for k, (name, pictures) in enumerate(self.curves.items(), 1):
+            made = (inline(picture, f"curve-{self.number}-{k}-{i}") for i, picture in enumerate(pictures, 1))
+            yield name, Markup("").join(made)
+
+    @property
+    def tex(self) -> Markup:
+        """The table in LaTeX, as a string of JSON; nothing where there is no brief table."""
+        return Markup("") if self.table.brief is None else as_json(compact([self.table]))
 
     @property
     def conclusion(self) -> str:
@@ -191,10 +228,34 @@ class Grid:
 
 def sections(board: Leaderboard, examples: Sequence[Shown] = ()) -> tuple[Section, ...]:
     """A section for each table, in the order of the leaderboard."""
+    curves = _curves(board)
     return tuple(
-        Section(number, table, board.asked.summaries.get(table.task, ""), of_table(table, examples))
+        Section(number, table, board.asked.summaries.get(table.task, ""), of_table(table, examples), curves[number - 1])
         for number, table in enumerate(board.tables, 1)
     )
+
+
+def _curves(board: Leaderboard) -> list[Mapping[str, tuple[Picture, ...]]]:
+    """The curves of each table; none is looked for where no row is a checkpoint and no aligner is swept."""
+    steps = steps_of(board.rows)
+    if not steps and not any(families_of(table.rows, table.base) for table in board.tables):
+        return [{} for _ in board.tables]
+    return [
+        {} if is_mixed(table) else dict(_named(series(table, steps), sweeps(table)))
+        for table in charted(board.rows, board.asked)
+    ]
+
+
+def is_mixed(table: Table) -> bool:
+    """Whether rows of several versions of the task share it: their numbers make no curve."""
+    return len({row.who[HASH] for row in table.rows if row.who}) > 1
+
+
+def _named(over_training: Curves | None, swept: Sequence[Curves]) -> Iterator[tuple[str, tuple[Picture, ...]]]:
+    named = [("Training", over_training), *((f"Sweep of {chart.x.title}", chart) for chart in swept)]
+    for name, chart in named:
+        if chart is not None:
+            yield name, tuple(picture_of(chart, curve, SCREEN) for curve in chart.curves)
 
 
 def grids(board: Leaderboard) -> tuple[Grid, ...]:

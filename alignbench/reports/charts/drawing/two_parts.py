@@ -1,0 +1,196 @@
+"""Asked gap against collateral: logarithmic between rails for 0, ∞ and what is not measured; nearer p than the base."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import inf, isfinite, log10
+
+import numpy as np
+
+from alignbench.reports.charts.axes import ruled
+from alignbench.reports.charts.drawing.frame import (
+    NAMES,
+    Named,
+    arrow,
+    below,
+    finished,
+    headed,
+    legend,
+    limits_of,
+    listed,
+    points,
+)
+from alignbench.reports.charts.drawing.places import Box
+from alignbench.reports.charts.looks import VERDICTS
+from alignbench.reports.charts.picture import XY, Area, Mark, Path, Picture, Size, Text, short, text_width
+from alignbench.reports.charts.two_parts import HIGH, LOW, TwoParts, TwoPartsPoint
+
+ACROSS, UP = "asked gap, nats ↓", "collateral, nats ↓ (logarithmic)"
+NEARER = "nearer p than the base"
+RIGHT, DOWN, LEFT = (1.0, 0.0), (0.0, 1.0), (-1.0, 0.0)
+STEPS = 64  # of the curve
+
+
+@dataclass(frozen=True)
+class Rails:
+    """Where the two parts stand, in units of the picture."""
+
+    left: float
+    right: float
+    unknown: float  # the rail of what is not measured
+    infinite: float
+    top: float  # HIGH nats
+    bottom: float  # LOW nats
+    zero: float
+    limit: float  # nats at the right edge
+
+    @classmethod
+    def of(cls, chart: TwoParts, size: Size, top: float) -> Rails:
+        """So that names of rails have room at the left, and `size.height` is from the first rail to the last."""
+        left, gap = text_width("measured", size.font) + size.font, 1.7 * size.font
+        end = top + size.height
+        return cls(left, size.width - 1.2 * size.font, top, top + 2 * gap, top + 3 * gap, end - gap, end, chart.limit)
+
+    def across(self, asked: float) -> float:
+        """Units from the left; what is beyond stands at the edge."""
+        return self.left + min(max(asked / self.limit, 0.0), 1.0) * (self.right - self.left)
+
+    def down(self, collateral: float | None) -> float:
+        """Units from the top."""
+        if collateral is None:
+            return self.unknown
+        if collateral == inf:
+            return self.infinite
+        if collateral <= 0:
+            return self.zero
+        share = log10(min(max(collateral, LOW), HIGH) / LOW) / log10(HIGH / LOW)
+        return self.bottom - share * (self.bottom - self.top)
+
+
+def drawn(chart: TwoParts, size: Size) -> Picture:
+    """The plot; alone, what its numbers stand for is listed below it."""
+    title, end = headed(chart.title, size)
+    rails = Rails.of(chart, size, end + 2.6 * size.font)
+    named, note = [_named(point, rails, size) for point in chart.points], _note(chart, rails, size)
+    inside = Box(rails.left, rails.unknown - size.font, rails.right + 1.2 * size.font, rails.zero + 0.9 * size.font)
+    hard = [_box(text, size.font) for text in note]
+    marks: list[Mark] = [*title, *_nearer(chart, rails), *_ground(rails, size), *_curve(chart, rails), *note]
+    if len(chart.front) > 1:
+        spots = tuple((rails.across(p.asked), rails.down(p.collateral)) for p in chart.front)
+        marks.append(Path((spots,), "front"))
+    marks += points(named, inside, size, hard)
+    end = rails.zero + 3.2 * size.font
+    for some, last in _below(chart, end, size):
+        marks, end = [*marks, *some], last
+    told = (f"{len(chart.points)} rows, {len(chart.front)} on the Pareto front. "
+            "Below the curve is nearer p than the base. The table has the numbers.")  # fmt: skip
+    return finished(marks, end, size, f"collateral against asked gap: {chart.title}", told)
+
+
+def _below(chart: TwoParts, end: float, size: Size) -> Iterator[tuple[list[Mark], float]]:
+    """The legend of the marks, and the names of those that have a number."""
+    shown = {point.look for point in chart.points}
+    words = {**{look: look for look in VERDICTS}, "—": "not told", "ceiling": "draws of p"}
+    entries = [(look, word) for look, word in words.items() if look in shown]
+    if size.legend:
+        marks, end = legend(entries, end, size)
+        yield marks, end
+    if size.alone:
+        others = [(p.row.number, p.look, p.row.label) for p in chart.points if not p.named]
+        yield listed(others, end + 0.3 * size.font, size)
+
+
+def _ground(rails: Rails, size: Size) -> Iterator[Mark]:
+    """The axes: lines at the powers of ten, rails, and what they are called."""
+    font = size.font
+    powers, box = (0.01, 0.1, 1.0, 10.0, 100.0), Box(rails.left, rails.unknown, rails.right, rails.zero)
+    axis = ruled("", "lower", 0.0, rails.limit)
+    lines = [((rails.left, rails.down(p)), (rails.right, rails.down(p))) for p in powers]
+    ups = [((rails.across(t), rails.top), (rails.across(t), rails.zero)) for t in axis.ticks]
+    yield Path((*lines, *ups), "grid")
+    flat = [((rails.left, y), (rails.right, y)) for y in (rails.unknown, rails.infinite, rails.zero)]
+    yield Path((*flat, ((rails.left, rails.top), (rails.left, rails.bottom))), "rail")
+    names = [(rails.zero, "0"), (rails.infinite, "∞"), *((rails.down(p), f"{p:g}") for p in powers)]
+    for y, name in names:
+        yield Text(rails.left - 0.6 * font, y + 0.35 * font, name, "axis", "end")
+    for y, name in ((rails.unknown - 0.15 * font, "not"), (rails.unknown + 0.85 * font, "measured")):
+        yield Text(rails.left - 0.6 * font, y, name, "axis", "end")
+    yield from below(axis, rails.across, box, size)
+    yield Text((rails.left + rails.right) / 2, rails.zero + 2.7 * font, ACROSS, "axis", "middle")
+    yield Text(0.2 * font, rails.unknown - 1.6 * font, UP, "axis")
+
+
+def _line(chart: TwoParts, rails: Rails) -> tuple[XY, ...]:
+    """Where asked gap + collateral is the base's KL: from the left edge to the rail of 0, or to the right edge."""
+    kl = chart.kl or 0.0
+    ends = np.linspace(0.0, min(kl, rails.limit), STEPS), kl - np.geomspace(LOW, HIGH, STEPS)
+    asked = sorted({float(x) for x in np.concatenate(ends) if max(0.0, kl - HIGH) <= x <= min(kl, rails.limit)})
+    spots = [(rails.across(x), rails.down(max(kl - x, min(LOW, kl)))) for x in asked]
+    return (*spots, (rails.across(kl), rails.zero)) if kl <= rails.limit else tuple(spots)
+
+
+def _curve(chart: TwoParts, rails: Rails) -> list[Mark]:
+    return [] if chart.kl is None else [Path((_line(chart, rails),), "as far")]
+
+
+def _nearer(chart: TwoParts, rails: Rails) -> list[Mark]:
+    """The side of the curve that is nearer to p than the base is."""
+    if chart.kl is None or not (line := _line(chart, rails)):
+        return []
+    corner = (line[-1][0], rails.zero), (rails.left, rails.zero)
+    top = [] if line[0][0] <= rails.left else [(rails.left, line[0][1])]
+    return [Area((*line, *corner, *top), "nearer")]
+
+
+def _note(chart: TwoParts, rails: Rails, size: Size) -> list[Text]:
+    """What the shaded side is, where it is wide enough to say so."""
+    room = 0.0 if chart.kl is None else rails.across(chart.kl - LOW) - rails.left
+    if room < text_width(NEARER, size.font) + size.font:
+        return []
+    return [Text(rails.left + 0.5 * size.font, rails.bottom - 0.5 * size.font, NEARER, "told")]
+
+
+def _box(text: Text, font: float) -> Box:
+    return Box(text.x, text.y - 0.8 * font, text.x + text_width(text.text, font), text.y + 0.2 * font)
+
+
+def _named(point: TwoPartsPoint, rails: Rails, size: Size) -> Named:
+    """A point with its limits, the arrows of what is a limit itself, and its label."""
+    row = point.row
+    spot = rails.across(point.asked), rails.down(point.collateral)
+    title = f"{row.number} {point.told}"
+    text = short(row.label, NAMES) if point.named else str(row.number)
+    if row.kept is not None and point.collateral == inf:
+        text += f" keeps {_percent(row.kept)}"
+    also = tuple(arrow(spot, way, size, row.number, title) for way in _ways(point, rails.limit))
+    return Named(spot, text, point.look, row.number, title, point.front, _whiskers(point, rails, spot), also)
+
+
+def _percent(share: float) -> str:
+    """A share in percent, in as few letters as fit beside a point."""
+    return "<1 %" if 0 < share < 0.005 else f"{100 * share:.0f} %"
+
+
+def _ways(point: TwoPartsPoint, limit: float) -> Iterator[XY]:
+    """Where the point may lie further: beyond the edge, or on the open side of a limit."""
+    asked, collateral = point.row.asked, point.row.collateral
+    if point.asked > limit or (asked.value is None and asked.low is not None):
+        yield RIGHT
+    elif asked.value is None:
+        yield LEFT
+    if collateral.value is None and point.collateral is not None:
+        yield DOWN if collateral.low is None else (0.0, -1.0)
+    elif point.collateral is not None and HIGH < point.collateral < inf:
+        yield (0.0, -1.0)
+
+
+def _whiskers(point: TwoPartsPoint, rails: Rails, spot: XY) -> tuple[tuple[XY, ...], ...]:
+    """95 % limits of what has a finite value, as far as the plot goes."""
+    asked, collateral = point.row.asked, point.row.collateral
+    parts = list[tuple[XY, ...]]()
+    if asked.value is not None and isfinite(asked.value) and (ends := limits_of(asked)):
+        parts.append(tuple((rails.across(end), spot[1]) for end in ends))
+    if collateral.value is not None and isfinite(collateral.value) and (ends := limits_of(collateral)):
+        parts.append(tuple((spot[0], rails.down(min(max(end, 0.0), HIGH))) for end in ends))
+    return tuple(part for part in parts if part[0] != part[1])
