@@ -51,9 +51,9 @@ def css() -> str:
              f".chart text {{ stroke-width: {HALO:g}px; paint-order: stroke; stroke-linejoin: round; }}"]  # fmt: skip
     for name, look in LOOKS.items():
         dash = f" stroke-dasharray: {look.dash};" if look.dash else ""
-        rules.append(f".chart .{_class(name)}:not(text) {{ stroke-width: {look.width:g}px; }}")
-        rules += [f".chart .{_class(name)} {{ font-weight: 600; }}"] if look.bold else []
-        rules += [f".chart path.{_class(name)}:not(.dot) {{{dash} }}"] if dash else []
+        rules.append(f".{class_of(name)}:not(text) {{ stroke-width: {look.width:g}px; }}")
+        rules += [f".{class_of(name)} {{ font-weight: 600; }}"] if look.bold else []
+        rules += [f"path.{class_of(name)}:not(.dot) {{{dash} }}"] if dash else []
     dark = "\n".join(f"  {rule}" for rule in _colours(dark=True))
     return "\n".join([*rules, *_colours(dark=False), f"@media (prefers-color-scheme: dark) {{\n{dark}\n}}"]) + "\n"
 
@@ -61,17 +61,17 @@ def css() -> str:
 def _colours(*, dark: bool) -> Iterator[str]:
     yield f".chart text {{ stroke: {PAPER[dark]}; }}"
     for name, look in LOOKS.items():
-        yield f".chart .{_class(name)} {{ stroke: {look.edge[dark]}; }}"
-        yield f".chart text.{_class(name)} {{ stroke: {PAPER[dark]}; fill: {look.edge[dark]}; }}"
+        yield f".{class_of(name)} {{ stroke: {look.edge[dark]}; }}"
+        yield f"text.{class_of(name)} {{ stroke: {PAPER[dark]}; fill: {look.edge[dark]}; }}"
         if look.fill is not None:
-            yield f".chart .dot.{_class(name)}, .chart .area.{_class(name)} {{ fill: {look.fill[dark]}; }}"
+            yield f".dot.{class_of(name)}, .area.{class_of(name)} {{ fill: {look.fill[dark]}; }}"
 
 
 class _Classes:
     """How a mark of a page says its look: by classes of the style sheet."""
 
     def __call__(self, look: str, kind: str) -> Markup:
-        return Markup(' class="{}"').format(_class(look) if kind == "text" else f"{_class(look)} {kind}".strip())
+        return Markup(' class="{}"').format(class_of(look) if kind == "text" else f"{class_of(look)} {kind}".strip())
 
 
 class _Attributes:
@@ -93,10 +93,18 @@ def _fill(look: Look, kind: str) -> str:
     return "none" if not kind or look.fill is None else look.fill.light
 
 
-Styled = _Classes | _Attributes
+class _Bare:
+    """No look: that of what the mark is in."""
+
+    def __call__(self, look: str, kind: str) -> Markup:
+        return Markup("")
 
 
-def _class(look: str) -> str:
+Styled = _Classes | _Attributes | _Bare
+
+
+def class_of(look: str) -> str:
+    """The class of a look."""
     return "l-" + ("none" if look == "—" else look.replace(" ", "-"))
 
 
@@ -167,8 +175,8 @@ def _line(points: tuple[XY, ...]) -> str:
 
 
 def symbol(look: str) -> Markup:
-    """The shape of a look around the origin, for a page that has it once and shows it often."""
-    return _dot(Dot(0, 0, 4, look), _Classes())
+    """The shape of a look around the origin, in the colours of what shows it: `<svg class="dot l-better">` and `use`."""
+    return _dot(Dot(0, 0, 4, look), _Bare())
 
 
 def _number(value: float) -> str:

@@ -90,7 +90,10 @@ def slug(text: str) -> str:
 
 def icon(verdict: str) -> Markup:
     """The mark of a verdict; the word beside it says what it is."""
-    return Markup('<svg class="v" aria-hidden="true"><use href="#v-{}"/></svg>').format(slug(verdict or "—"))
+    word = verdict or "—"
+    return Markup('<svg class="v dot {}" aria-hidden="true"><use href="#v-{}"/></svg>').format(
+        svg.class_of(word), slug(word)
+    )
 
 
 @lru_cache  # it keeps the compiled template
