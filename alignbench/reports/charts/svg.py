@@ -175,7 +175,7 @@ def _line(points: tuple[XY, ...]) -> str:
 
 
 def symbol(look: str) -> Markup:
-    """The shape of a look around the origin, in the colours of what shows it: `<svg class="dot l-better">` and `use`."""
+    """The shape of a look around the origin; its colours are those of what shows it, `<svg class="dot l-better">`."""
     return _dot(Dot(0, 0, 4, look), _Bare())
 
 

@@ -29,8 +29,12 @@ from alignbench.reports.table.suite import COUNTED, long_name
 FIRST = 9
 """Rows of a task's table that are seen at once, the base's among them."""
 FIRST_IN_SUITE = 20
-PARTLY = re.compile(r"^(\d+) of (\d+) draws\b.*")
-"""A note that says how many draws a number lacks."""
+PARTLY = re.compile(r"^(\d+) of (\d+) draws left out: their proposals ran out$")
+"""A note that says how many draws all numbers of a row lack."""
+
+
+Kind = tuple[str, bool, bool]
+"""Key of a column, and whether it is exact values or differences."""
 
 
 @dataclass(frozen=True)
@@ -104,9 +108,7 @@ class Section:
             lines.append(Line(number, shown, tuple(cells), short is None or id(short) in first, partly, why))
         return tuple(lines)
 
-    def _cell(
-        self, head: Head, row: Row, digits: Mapping[str, Cell], whole: Mapping[tuple[str, bool, bool], Cell]
-    ) -> Cell:
+    def _cell(self, head: Head, row: Row, digits: Mapping[str, Cell], whole: Mapping[Kind, Cell]) -> Cell:
         """A cell in two digits where the brief table has the column, with the notes of the whole table's."""
         column = head.column
         if column.key == "rank":
