@@ -26,7 +26,7 @@ def brief_lines(brief: Table, width: int, most: int = ROWS) -> Iterator[str]:
     """The lines of a table of `most` rows, the base's always; none wider than `width` unless a number is."""
     rows = kept(brief.rows, most)
     yield from wrap(brief.heading, width)
-    yield from wrap(brief.conclusion, width) if brief.conclusion else ()
+    yield from wrap(brief.conclusion.replace("\n", " "), width) if brief.conclusion else ()
     if rows:
         yield from _grid(brief, rows, width)
     every = [row for row in brief.rows if row.mark != "ceiling"]

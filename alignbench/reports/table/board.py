@@ -95,7 +95,7 @@ class Table:
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
     subtitle: str = ""  # what tells it from other tables of its heading
-    conclusion: str = ""  # what it means, in sentences; of a suite a line each
+    conclusion: str = ""  # what it means, a sentence a line
     footnotes: tuple[str, ...] = ()
     legend: tuple[str, ...] = ()  # what its ranks, bold numbers and marks mean, a line each
     signature: str = ""

@@ -18,7 +18,7 @@ NEAR = 0.05
 
 
 def conclusion(lines: Sequence[Line], found: Sequence[Verdict]) -> str:
-    """What the table means, from printed numbers and verdicts alone: a word that is not shown is not said."""
+    """What the table means, a sentence a line, from printed numbers and verdicts: what is not shown is not said."""
     base = next((line for line in lines if line.is_base), None)
     if not_told(lines):
         return "The target is not told from the base: no verdicts."
@@ -37,7 +37,7 @@ def conclusion(lines: Sequence[Line], found: Sequence[Verdict]) -> str:
         *_near(base), *_best(better, base), *_exactly(exact, base), *_cheap(nearer, cheap(lines, found), base), *none,
         *_nearer_alone(told_of["asked only"]), *_trades(told_of["trade"], base), *_worse(told_of["worse"]),
     ]  # fmt: skip
-    return " ".join(sentences)
+    return "\n".join(sentences)
 
 
 def _far(line: Line) -> float:
