@@ -7,8 +7,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
-PUBLISHING = ROOT / "leaderboards" / "README.md"
 PAGES = (README, *sorted((ROOT / "docs").glob("*.md")))
+BESIDE = (ROOT / "leaderboards" / "README.md", ROOT / ".github" / "CONTRIBUTING.md")
+"""Pages that are no part of the handbook, but link to it."""
 REPOSITORY = "https://github.com/alignbench/alignbench/blob/main/"
 RAW = "https://raw.githubusercontent.com/alignbench/alignbench/main/"
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)

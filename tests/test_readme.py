@@ -10,8 +10,8 @@ import pytest
 import typer
 import yaml
 from handbook import (
+    BESIDE,
     PAGES,
-    PUBLISHING,
     RAW,
     README,
     REPOSITORY,
@@ -123,7 +123,7 @@ def parsed(line: str) -> None:
         command.make_parser(command.context_class(command, parent=root, info_name=name)).parse_args(rest)
 
 
-COMMANDS = [(named(page), line) for page in (*PAGES, PUBLISHING)
+COMMANDS = [(named(page), line) for page in (*PAGES, *BESIDE)
             for line in dict.fromkeys(typed_commands(page) + mentioned_commands(page))]  # fmt: skip
 
 
@@ -155,7 +155,7 @@ def leads_somewhere(page: Path, target: str) -> bool:
     return path.exists() and (not anchor or anchor in anchors(path))
 
 
-LINKS = [(named(page), target) for page in (*PAGES, PUBLISHING) for target in links(page)]
+LINKS = [(named(page), target) for page in (*PAGES, *BESIDE) for target in links(page)]
 
 
 @pytest.mark.parametrize(("page", "target"), LINKS)
