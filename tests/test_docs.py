@@ -10,18 +10,16 @@ import re
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from handbook import README, ROOT, between, page_with, text_of
 from typer.testing import CliRunner
 
 from alignbench.cli import app
 from alignbench.registry import KINDS, load_plugins
 from alignbench.task import all_tasks, headline, load_task
 
-ROOT = Path(__file__).parents[1]
-README = ROOT / "README.md"
-CONTRIBUTING = ROOT / ".github" / "CONTRIBUTING.md"
+CONTRIBUTING = ROOT / "docs" / "contributing.md"
 FENCE = "```"
 
 
@@ -72,15 +70,12 @@ PARTS = {
 
 @pytest.mark.usefixtures("registries")
 @pytest.mark.parametrize("name", PARTS)
-def test_generated_parts_of_the_readme_are_current(name):
-    text = README.read_text(encoding="utf-8")
-    place = re.compile(rf"(<!-- {name}:start -->\n)(.*?)(<!-- {name}:end -->)", re.DOTALL)
-    assert len(place.findall(text)) == 1
-    current = PARTS[name]() + "\n"
+def test_generated_parts_are_current(name):
+    page, place, current = page_with(name), between(name), PARTS[name]() + "\n"
     if os.environ.get("ALIGNBENCH_REGENERATE"):
-        README.write_text(place.sub(lambda found: found[1] + current + found[3], text), encoding="utf-8")
+        page.write_text(place.sub(lambda found: found[1] + current + found[3], text_of(page)), encoding="utf-8")
     else:
-        assert place.search(text)[2] == current
+        assert place.search(text_of(page))[2] == current
 
 
 def test_every_task_says_why_it_is_here_and_what_a_good_generator_does():
@@ -93,15 +88,15 @@ def test_every_task_says_why_it_is_here_and_what_a_good_generator_does():
 
 def test_the_quickstarts_table_is_of_the_task_as_it_is_now():
     """Its numbers took minutes to draw; that they are of this very task is in their signature."""
-    signature = re.search(r"\|task:(\w+)\.v(\d+)#(\w{8})\|.*\|prompts:(\d+)\|", README.read_text(encoding="utf-8"))
+    signature = re.search(r"\|task:(\w+)\.v(\d+)#(\w{8})\|.*\|prompts:(\d+)\|", text_of(README))
     name, version, digest, prompts = signature.groups()
     task = load_task(all_tasks()[name]).limited(int(prompts))
     assert (str(task.version), task.hash[:8]) == (version, digest)
 
 
 def diffs() -> list[str]:
-    """The diffs in CONTRIBUTING."""
-    return re.findall(r"```diff\n(.*?)```", CONTRIBUTING.read_text(encoding="utf-8"), re.DOTALL)
+    """The diffs in docs/contributing.md."""
+    return re.findall(r"```diff\n(.*?)```", text_of(CONTRIBUTING), re.DOTALL)
 
 
 def test_what_contributing_adds_is_one_file_each_and_works(tmp_path):

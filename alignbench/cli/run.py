@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from alignbench.run.settings import Settings
 
 EXAMPLES = """
-Examples (the first is the quickstart: a small real model, three tasks, four generators):
+Examples (the first is the quickstart: a small real model, three tasks):
 
   alignbench run
 
