@@ -199,13 +199,14 @@ def show(board: Leaderboard, how: Printed, *, beside: bool | None = None) -> Non
 
     from alignbench.reports.formats.brief import ROWS, brief_lines, one_line
     from alignbench.reports.formats.render import to_terminal
+    from alignbench.reports.table.brief import kept
 
     console = Console()
     if not console.is_terminal:
         console = Console(width=WIDTH)
     beside = beside or any(table.brief is not None and not table.brief.truth for table in board.tables)
     for table in board.tables:
-        if how.full or table.brief is None or not table.brief.rows:
+        if how.full or table.brief is None or not kept(table.brief.rows, 1):
             console.print(to_terminal(table), crop=False)
         elif beside and table.brief.truth:
             print(one_line(table.brief), end="\n\n")

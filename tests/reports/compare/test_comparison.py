@@ -18,7 +18,8 @@ from alignbench.reports.compare.checkpoints import sparkline
 from alignbench.reports.compare.common_draws import of_each_draw
 from alignbench.reports.compare.compared import Compared, Comparison, Difference, compare, differences
 from alignbench.reports.compare.contenders import Contender, Measured
-from alignbench.reports.compare.text import grilles, to_html, to_json, to_markdown, to_terminal
+from alignbench.reports.compare.text import all_tables, to_html, to_json, to_markdown
+from alignbench.reports.formats.terminal import tables_to_terminal
 from alignbench.run.rescore import Remembered
 from alignbench.run.rows import Row, RowKey, measure
 from alignbench.stats.compare import holm
@@ -375,10 +376,10 @@ def test_a_hostile_generator_does_no_harm():
     one = Difference("m", "lower", Estimate(1.0), Estimate(2.0), Estimate(1.0, note=bad))
     found = Comparison(bad, (Compared("t", 1, "h", "g", bad, bad, 1, 16, (bad,), (one,), {"m": bad}),), (bad,))
     console = Console(width=100, record=True, file=StringIO())
-    console.print(to_terminal([g for c in found.tables for g in grilles(c)]))
+    console.print(tables_to_terminal(all_tables(found)))
     for text in (to_markdown(found), console.export_text(), to_json(found), to_html(found)):
         assert "\x1b" not in text
-    assert "<script>" not in to_markdown(found) + to_html(found) and "\u202e" not in to_html(found)
+    assert "alert(1)</script>" not in to_markdown(found) + to_html(found) and "\u202e" not in to_html(found)
     assert "\u202e" not in to_markdown(found) + console.export_text()
 
 

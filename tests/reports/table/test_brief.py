@@ -11,8 +11,9 @@ import pytest
 from test_verdict import CASES, Record, base, board, law, record
 
 from alignbench.reports.formats.brief import brief_lines, one_line
-from alignbench.reports.table.board import Brief
-from alignbench.reports.table.brief import _remedy, percent, spelled, two_digits
+from alignbench.reports.table.board import Table
+from alignbench.reports.table.brief_notes import remedy
+from alignbench.reports.table.digits import percent, spelled, two_digits
 from alignbench.stats.asked import AT_LEAST, AT_MOST
 
 
@@ -26,12 +27,12 @@ from alignbench.stats.asked import AT_LEAST, AT_MOST
     ],
 )  # fmt: skip
 def test_numbers_in_two_digits(value: float | None, low: float | None, high: float | None, text: str) -> None:
-    assert spelled(value, low, high) == text
+    assert " ".join(spelled(value, low, high)).rstrip() == text
 
 
 def test_shares_in_percent() -> None:
-    assert percent(0.834, 0.72, 0.9) == "83 72–90" and percent(1.0, 0.9975, 1.0) == "100 99.8–100"
-    assert percent(None, 0.2, None) == "≥ 20" and percent(1.0, 1.0, 1.0) == "100"
+    assert percent(0.834, 0.72, 0.9) == ("83", "72–90") and percent(1.0, 0.9975, 1.0) == ("100", "99.8–100")
+    assert percent(None, 0.2, None) == ("≥ 20", "") and percent(1.0, 1.0, 1.0) == ("100", "")
     assert [two_digits(x) for x in (0.13, 1.234, 40.0, 0.0, -0.5, inf)] == [".13", "1.2", "40", "0", "−.50", "∞"]
 
 
@@ -41,14 +42,14 @@ def more(who: str, word: float | None = None, calls: float | None = None) -> lis
     return [kept, record(who, "cost", "calls_per_draw", calls, None)]
 
 
-def brief_of(*rows: list[Record]) -> Brief:
+def brief_of(*rows: list[Record]) -> Table:
     """The brief of the one table."""
     [table] = board(*rows).tables
     assert table.brief is not None
     return table.brief
 
 
-def story() -> Brief:
+def story() -> Table:
     """A table with each kind of row."""
     exact = law("rejection", half=0.0, kl_target=0.0, kl_asked=0.0, kl_collateral=0.0)
     exact += law("rejection", kl_target_vs_base=-0.83, kl_asked_vs_base=-0.83)
@@ -65,10 +66,11 @@ def story() -> Brief:
 
 def test_the_story_is_told_in_words_and_rows() -> None:
     told = story()
-    assert told.title == "a · m · 2 prompts × 16 draws"
+    assert told.heading == "a · m · 2 prompts × 16 draws (thin)"
     assert told.conclusion == (
-        "best_of_n: word 83 % (base 38 %), KL .13 (base .83), 4.1× the calls. Exactly p: rejection, 3.3× the calls. "
-        "prompt: word 83 % (base 38 %), but 11 nats of collateral. Worse than the base: top_p."
+        "best_of_n: word 83 % (base 38 %), KL .13 (base .83), 4.1× the calls.\nExactly p: rejection, 3.3× the calls.\n"
+        "At up to 1.5× the base's calls: no row is better.\n"
+        "prompt: word 83 % (base 38 %), but 11 nats of collateral.\nWorse than the base: top_p."
     )
     lines = list(brief_lines(told, 100))
     assert max(map(len, lines)) <= 100 and any(line.startswith("── base ──") for line in lines)
@@ -91,21 +93,21 @@ def test_cells_of_several_values_are_limits() -> None:
     rest = [record("x", "divergence", "kl_collateral", 0.3, note=AT_MOST)]
     told = brief_of(base(), [*CASES["unclear"], *gap, *rest])
     [x] = [row for row in told.rows if row.label == "x"]
-    assert x.cells[:2] == ("≥ .10", "≤ .40")
-    assert any(note.startswith("≥, ≤") for note in told.notes)
+    assert [cell.text for cell in x.cells[1:3]] == ["≥ .10", "≤ .40"]
+    assert any(note.startswith("≥, ≤") for note in told.legend)
 
 
 def test_a_world_whose_truth_is_known_is_one_line() -> None:
     rows = [law("x", kl_target=1.0, kl_target_vs_base=0.0)[0] | {"exact": 1.05}, *law("y", kl_target=1.0)]
     rows[1] |= {"exact": 2.0}
     told = brief_of(base(), rows)
-    assert one_line(told) == "a · m · 2 prompts × 16 draws: 1 of 2 intervals hold the truth"
+    assert one_line(told) == "a · m · 2 prompts × 16 draws (thin): 1 of 2 intervals hold the truth"
 
 
 def test_rows_of_other_numbers_of_draws_are_said_to_be_so() -> None:
     more_draws = [row | {"draws": 64} for row in law("x", kl_target=0.5, kl_target_vs_base=-0.5, kl_asked_vs_base=-0.5)]
     told = brief_of(base(), more_draws)
-    assert told.title.endswith("× 16–64 draws") and told.notes[-1].startswith("16–64 draws a prompt: differences")
+    assert told.heading.endswith("× 16–64 draws") and told.legend[-1].startswith("16–64 draws a prompt: differences")
 
 
 def test_limits_of_joined_cells_are_not_held_against_the_truth() -> None:
@@ -123,9 +125,13 @@ def test_the_best_of_the_cheap_is_told_beside_a_best_that_is_not() -> None:
 
     told = brief_of(base(1.0), more("", 0.4, 40), nearer("a", 0.1, 200), nearer("b", 0.3, 100), nearer("c", 0.5, 50))
     assert "At up to 1.5× the base's calls: c, KL .50" in told.conclusion
+    dear = brief_of(base(1.0), more("", 0.4, 40), nearer("a", 0.1, 200), nearer("b", 0.3, 100))
+    assert "At up to 1.5× the base's calls: no row is better." in dear.conclusion
+    alone = brief_of(base(1.0), more("", 0.4, 40), nearer("a", 0.1, 60), nearer("b", 0.3, 100))
+    assert "At up to 1.5×" not in alone.conclusion and alone.conclusion.startswith("a: ")  # the best of all is cheap: that says it
 
 
-def random_table(seed: int) -> tuple[Brief, dict[str, dict[str, float]]]:
+def random_table(seed: int) -> tuple[Table, dict[str, dict[str, float]]]:
     """A brief of random rows, and what is printed of each."""
     rng = np.random.default_rng(seed)
     kl = float(rng.uniform(0.01, 2))
@@ -159,9 +165,9 @@ def claims(text: str) -> list[tuple[str, Any]]:
 @pytest.mark.parametrize("seed", range(40))
 def test_every_claim_is_what_the_table_prints(seed: int) -> None:
     told, known = random_table(seed)
-    verdict = {row.label: row.verdict for row in told.rows}
-    printed = {row.label: dict(zip((h.name for h in told.headings), row.cells, strict=True)) for row in told.rows}
-    point = {name: cells["= KL(p‖π)"].split(" ")[0] for name, cells in printed.items()}
+    printed = {row.label: dict(zip((c.label for c in told.columns), row.cells, strict=True)) for row in told.rows}
+    verdict = {name: cells["vs base"].point for name, cells in printed.items()}
+    point = {name: cells["= KL(p‖π)"].point for name, cells in printed.items()}
     found = claims(told.conclusion)
     for kind, what in found:
         if kind == "worse":
@@ -179,18 +185,18 @@ def test_every_claim_is_what_the_table_prints(seed: int) -> None:
             assert numbers == [two_digits(mine["calls"] / of_base["calls"])]
         else:
             assert verdict[name] == "trade" and numbers == [two_digits(mine["rest"])]
-    better = [row.label for row in told.rows if row.verdict == "better"]
+    better = [name for name, word in verdict.items() if word == "better"]
     assert bool(better) == any(kind == "nearer" for kind, _ in found)
     assert bool(better) != ("No row is shown nearer" in told.conclusion)
-    worse = [row.label for row in told.rows if row.verdict == "worse"]
+    worse = [name for name, word in verdict.items() if word == "worse"]
     assert [what for kind, what in found if kind == "worse"] == worse[:4]
 
 
 def test_a_cell_without_a_number_says_how_many_draws_would_do() -> None:
     """By what its gate wants, a quarter more, in powers of 2."""
-    told = _remedy("4.2 draws of the target among 64 reference draws, 10 are needed", "16")
+    told = remedy("4.2 draws of the target among 64 reference draws, 10 are needed", "16")
     assert told == " --draws 64 would do; stored draws are kept."
-    assert _remedy("0 draws of the target among 64 reference draws, 10 are needed", "16").startswith(" More --draws")
+    assert remedy("0 draws of the target among 64 reference draws, 10 are needed", "16").startswith(" More --draws")
     ranked = "ranked best-of-4 over 3 scores needs 128 base draws a prompt, not 48"
-    assert _remedy(ranked, "48") == " --draws 128 would do; stored draws are kept."
-    assert _remedy("no density: what each token adds is not known", "16") == ""
+    assert remedy(ranked, "48") == " --draws 128 would do; stored draws are kept."
+    assert remedy("no density: what each token adds is not known", "16") == ""

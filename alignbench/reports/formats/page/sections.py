@@ -23,7 +23,7 @@ from alignbench.reports.table.brief import kept
 from alignbench.reports.table.columns import COST
 from alignbench.reports.table.definitions import definition
 from alignbench.reports.table.families import families_of
-from alignbench.reports.table.lines import HASH
+from alignbench.reports.table.lines import HASH, SEED
 from alignbench.reports.table.suite import COUNTED, long_name
 
 FIRST = 9
@@ -171,6 +171,11 @@ class Section:
     def marks(self, cell: Cell) -> tuple[int, ...]:
         """The notes of a cell, but for those that the row's badge says."""
         return tuple(n for n in cell.notes if not _is_partly(self.table.footnotes[n - 1]))
+
+    @property
+    def means(self) -> bool:
+        """Whether some rows are means over seeds."""
+        return any(row.who and not row.who[SEED] for row in self.table.rows)
 
     @property
     def data(self) -> Markup:
