@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from alignbench.reports.charts.drawing.frame import LETTER, finished, headed, legend
 from alignbench.reports.charts.looks import VERDICTS
@@ -14,6 +15,7 @@ CELL = 6.0  # fonts, a cell at least
 WIDEST = 11.0  # fonts, a cell at most
 TURN = -35.0  # degrees of names of tasks that are wider than a cell
 TALL = 1.55  # fonts, from row to row
+LEAST = 32.0  # fonts, the whole
 
 
 def drawn(chart: Suite, size: Size) -> Picture:
@@ -22,9 +24,11 @@ def drawn(chart: Suite, size: Size) -> Picture:
     font = size.font
     longest = max((len(row.label) for row in chart.rows), default=0) * LETTER * font + font
     left = min(LABELS * size.width, longest)
-    cell = min(max((size.width - left) / max(len(chart.tasks), 1), CELL * font), WIDEST * font)
-    turned = any(text_width(task, font) > cell - 0.5 * font for task in chart.tasks)
     longest_task = max((text_width(short(task, 24), font) for task in chart.tasks), default=0.0)
+    cell = min((size.width - left) / max(len(chart.tasks), 1), WIDEST * font)
+    turned = longest_task > cell - 0.5 * font
+    if turned:  # the last name reaches over the right end
+        cell = max((size.width - left - 0.6 * longest_task) / max(len(chart.tasks) - 0.5, 1), CELL * font)
     top = end + (0.58 * longest_task + 1.5 * font if turned else 2.2 * font)
     right = left + cell * len(chart.tasks)
     marks: list[Mark] = list(title)
@@ -43,12 +47,14 @@ def drawn(chart: Suite, size: Size) -> Picture:
     if size.legend:
         words = {**{look: look for look in VERDICTS}, "—": "not told"}
         more, end = legend([(look, word) for look, word in words.items() if look in shown], end, size)
-        told = Text(0.5 * font, end + size.line, "beside each: the asked gap, nats; 0 is what p has", "told")
-        marks, end = [*marks, *more, told], end + size.line
+        empty = ["empty: no result"] if "" in shown else []
+        gaps = any(outcome.gap for row in chart.rows for outcome in row.outcomes)
+        said = "; ".join([*(["beside each: the asked gap, nats"] if gaps else []), *empty])
+        marks, end = [*marks, *more, Text(0.5 * font, end + size.line, said, "told")], end + size.line * bool(said)
     last = max(right + (0.85 * longest_task - cell if turned else 0.0) + 0.5 * font, right)
-    size = Size(max(last, size.width if size.alone else last), size.height, font, size.legend, size.alone)
-    said = f"{len(chart.rows)} rows on {len(chart.tasks)} tasks. The table has the numbers."
-    return finished(marks, end, size, f"verdicts and asked gaps: {chart.title}", said)
+    size = replace(size, width=max(last, LEAST * font))
+    about = f"{len(chart.rows)} rows on {len(chart.tasks)} tasks. The table has the numbers."
+    return finished(marks, end, size, f"verdicts and asked gaps: {chart.title}", about)
 
 
 def _cells(row: SuiteRow, chart: Suite, at: tuple[float, float, float], size: Size) -> Iterator[Mark]:
