@@ -131,6 +131,17 @@ def test_a_picture_that_stands_alone_has_title_legend_and_names() -> None:
     assert "better" not in words_of(str(inline(draw(chart, replace(SCREEN, legend=False)), "x")))
 
 
+def test_a_scatter_stands_the_right_way_up() -> None:
+    """base (0, 0.3) is left of and below best_of_n n=8 (1.5, 0.8), by as much as the axes say."""
+    [charts] = charts_of(leaderboard(WORDS))
+    picture, number = draw(charts.tradeoff), {p.label: p.number for p in charts.tradeoff.points}
+    at = {m.row: (m.x, m.y) for m in picture.marks if isinstance(m, Dot) and m.row and m.y < COLUMN.height}
+    base, best, half = (at[number[name]] for name in ("m (base)", "best_of_n:n=8", "best_of_n:n=2"))
+    assert base[0] < half[0] < best[0]
+    assert (base[1] - half[1]) / (half[1] - best[1]) == pytest.approx((0.5 - 0.3) / (0.8 - 0.5))
+    assert base[1] > best[1]
+
+
 def test_bars_say_infinity_bounds_and_what_is_wanted() -> None:
     made = {name: words_of(standalone(picture)) for name, picture in pictures().items()}
     assert {"∞", "n/a"} <= set(made["divergences"]) and any("KL(p||π)" in w for w in made["divergences"])
