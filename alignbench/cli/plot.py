@@ -75,7 +75,7 @@ def plot(
     ] = None,
     x: Annotated[
         str | None,
-        typer.Option(metavar="METRIC", help="Of tradeoff: what goes across. (default: asked gap and collateral)"),
+        typer.Option(metavar="METRIC", help="Of tradeoff: what goes across. (default: asked gap)"),
     ] = None,
     y: Annotated[
         str | None, typer.Option(metavar="METRIC", help="Of tradeoff, series, sweep. (default: what the task asks)")
@@ -92,7 +92,7 @@ def plot(
     ] = Path(),
     formats: Annotated[
         str | None,
-        typer.Option("--format", metavar="png,svg,pdf,json", help="json is the chart's data. (default: png)"),
+        typer.Option("--format", metavar="png,svg,pdf,json", help="json: the chart's data. (default: png)"),
     ] = None,
 ) -> None:
     """Draw trade-offs, suites, moments, divergences, series or sweeps: PNG, SVG or PDF, a picture for each table.

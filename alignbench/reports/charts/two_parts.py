@@ -65,13 +65,20 @@ class TwoPartsPoint:
         return None if _is_silent(cell) else _known(cell)
 
     @property
+    def keeps(self) -> str:
+        """How much of p's mass the law keeps where it is ∞ away, "" elsewhere."""
+        kept = self.row.kept
+        if kept is None or self.collateral != inf:
+            return ""
+        return "keeps <1 %" if 0 < kept < 0.005 else f"keeps {100 * kept:.0f} %"
+
+    @property
     def told(self) -> str:
         """The point in words: its numbers, the mass that is kept where it is ∞ away, and the verdict."""
         row = self.row
-        kept = f"keeps {two_digits(100 * row.kept)} %" if row.kept is not None and self.collateral == inf else ""
         other = "collateral not measured" if self.collateral is None else f"collateral {row.collateral.text}"
         verdict = "" if row.is_base or row.verdict in ("", "—") else f"vs base: {row.verdict}"
-        return f"{row.label}: " + ", ".join(filter(None, (f"asked gap {row.asked.text}", other, kept, verdict)))
+        return f"{row.label}: " + ", ".join(filter(None, (f"asked gap {row.asked.text}", other, self.keeps, verdict)))
 
 
 @dataclass(frozen=True)

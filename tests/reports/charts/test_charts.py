@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import combinations, pairwise
+from itertools import pairwise
 from math import inf
 
-import numpy as np
 import pytest
 from chart_rows import WORDS, frame, of, row
 
 from alignbench.reports.charts.axes import axis_over
-from alignbench.reports.charts.data import Charts, charted, charts_of, goal, steps_of, tradeoff
-from alignbench.reports.charts.plots.labels import HEIGHT, LETTER, placed
+from alignbench.reports.charts.boards import Charts, charts_of
+from alignbench.reports.charts.data import charted, goal, steps_of, tradeoff
 from alignbench.reports.table.board import Arrangement
 from alignbench.reports.table.leaderboards import Table, leaderboard
 
@@ -172,19 +171,3 @@ def test_places_and_values_are_inverse_and_in_order(values):
     assert all(a < b for a, b in pairwise(places)) and places[0] > 0 and places[-1] < 1
     assert [axis.value(p) for p in places] == pytest.approx(sorted(values))
     assert replace(axis, linear_below=None).place((axis.low + axis.high) / 2) == pytest.approx(0.5)
-
-
-# --- numbers beside points --------------------------------------------------------------------------------------------
-
-
-def test_numbers_cover_neither_each_other_nor_marks_and_heaps_share_one():
-    rng = np.random.default_rng(0)
-    marks = [(float(x), float(y), str(i)) for i, (x, y) in enumerate(rng.random((25, 2)) * (200, 200), 10)]
-    labels = placed([*marks, (50.0, 50.0, "7"), (51.0, 52.0, "8")], [], 200, 200)
-    assert any({"7", "8"} <= set(label.text.split()) for label in labels)
-    assert sorted(t for label in labels for t in label.text.split()) == sorted([*(m[2] for m in marks), "7", "8"])
-    half = {label: LETTER * len(label.text) / 2 for label in labels}
-    for a, b in combinations(labels, 2):
-        assert abs(a.x - b.x) >= half[a] + half[b] or abs(a.y - b.y) >= HEIGHT, f"{a.text} covers {b.text}"
-    covered = [m for m in marks for a in labels if abs(a.x - m[0]) < half[a] and abs(a.y - m[1]) < HEIGHT / 2]
-    assert covered == []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from math import inf, isfinite
+from math import hypot, inf, isfinite
 from textwrap import wrap
 
 from alignbench.reports.charts.axes import Axis
@@ -15,6 +15,7 @@ from alignbench.reports.table.board import ARROWS, Cell
 LETTER = 0.55  # of the font's size: the mean width of a letter
 NAMES = 22
 """Letters of a name in a plot."""
+FAR = 4.0  # radii from a point, from where on a line leads to its label
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ def tick(value: float) -> str:
 
 def heading(axis: Axis) -> str:
     """The title, an arrow towards better, and that it is bent where it is."""
-    bent = "" if axis.linear_below is None else f"(logarithmic above {tick(axis.linear_below)})"
+    bent = "" if axis.linear_below is None else f"(log above {tick(axis.linear_below)})"
     return " ".join(filter(None, (axis.title, ARROWS.get(axis.better, ""), bent)))
 
 
@@ -133,7 +134,7 @@ def _point(point: Named, box: Box, size: Size) -> Iterator[Mark]:
         yield Path(point.parts, "whisker", *own)
     yield from point.also
     end = box.nearest(x, y)
-    if abs(end[0] - x) + abs(end[1] - y) > 2.5 * size.radius and point.text:
+    if hypot(end[0] - x, end[1] - y) > FAR * size.radius and point.text:
         yield Path((((x, y), end),), "leader", *own)
     yield Dot(x, y, size.radius, point.look, *own)
     if point.text:
@@ -160,11 +161,11 @@ def arrow(spot: XY, towards: XY, size: Size, row: int, title: str) -> Path:
 
 def legend(entries: Iterable[tuple[str, str]], top: float, size: Size) -> tuple[list[Mark], float]:
     """(look, word) of marks, in lines as wide as the picture; and where they end."""
-    marks, x, y = list[Mark](), 0.5 * size.font, top + size.line
+    marks, x, y = list[Mark](), 0.6 * size.font, top + size.line
     for look, word in entries:
         wide = text_width(word, size.font) + 3.2 * size.font
         if x + wide > size.width and x > size.font:
-            x, y = 0.5 * size.font, y + size.line
+            x, y = 0.6 * size.font, y + size.line
         marks.append(Dot(x + size.radius, y - 0.33 * size.font, size.radius, look))
         marks.append(Text(x + 1.3 * size.font, y, word, "told"))
         x += wide
@@ -172,16 +173,18 @@ def legend(entries: Iterable[tuple[str, str]], top: float, size: Size) -> tuple[
 
 
 def listed(entries: Sequence[tuple[int, str, str]], top: float, size: Size) -> tuple[list[Mark], float]:
-    """(number, look, label) of rows, in two columns or as many as are wide enough; and where they end."""
-    count = max(1, int(size.width // 118))
-    wide, deep = size.width / count, -(-len(entries) // count)
-    letters = int((wide - 3.2 * size.font) / (LETTER * size.font))
+    """(number, look, label) of rows, in as many columns as tell the labels apart; and where they end."""
+    most = max(1, int(size.width // 118))
+    rooms = {n: int((size.width / n - 3.6 * size.font) / (LETTER * size.font)) for n in range(most, 0, -1)}
+    labels = {label for _, _, label in entries}
+    count = next((n for n in rooms if len({short(label, rooms[n]) for label in labels}) == len(labels)), 1)
+    wide, deep, letters = size.width / count, -(-len(entries) // count), rooms[count]
     marks = list[Mark]()
     for i, (number, look, label) in enumerate(entries):
         x, y = (i // deep) * wide, top + (1 + i % deep) * size.line
-        marks.append(Dot(x + 0.5 * size.font, y - 0.33 * size.font, size.radius, look, number))
-        marks.append(Text(x + 2.5 * size.font, y, str(number), "told", "end", number))
-        marks.append(Text(x + 2.9 * size.font, y, short(label, letters), "told", "start", number))
+        marks.append(Dot(x + 0.9 * size.font, y - 0.33 * size.font, size.radius, look, number))
+        marks.append(Text(x + 2.8 * size.font, y, str(number), "told", "end", number))
+        marks.append(Text(x + 3.2 * size.font, y, short(label, letters), "told", "start", number))
     return marks, top + deep * size.line
 
 
@@ -191,7 +194,7 @@ def headed(title: str, size: Size) -> tuple[list[Mark], float]:
         return [], 0.0
     lines = wrap(title, int(size.width / (0.6 * size.font)))
     marks = [Text(0.2 * size.font, (i + 1) * size.line, line, "name") for i, line in enumerate(lines)]
-    return list[Mark](marks), len(lines) * size.line
+    return list[Mark](marks), (len(lines) + 0.3) * size.line
 
 
 def finished(marks: Iterable[Mark], end: float, size: Size, title: str, told: str) -> Picture:

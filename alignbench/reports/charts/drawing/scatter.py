@@ -59,6 +59,7 @@ def _is_named(point: Point) -> bool:
 def _named(point: Point, frame: Frame) -> Named:
     spot = frame.across(point.x.value or 0.0), frame.down(point.y.value or 0.0)
     title = f"{point.number} {point.label}: x {point.x.text}, y {point.y.text}"
-    text = short(point.label, NAMES) if _is_named(point) else str(point.number)
+    name = "base" if point.label.endswith("(base)") else short(point.label, NAMES)
+    text = name if _is_named(point) else str(point.number)
     look, parts = look_of(point.mark, point.verdict), whiskers(frame, spot, point.x, point.y)
     return Named(spot, text, look, point.number, title, point.front, parts)

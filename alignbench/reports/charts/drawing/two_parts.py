@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import inf, isfinite, log10
 
@@ -30,6 +30,9 @@ ACROSS, UP = "asked gap, nats ↓", "collateral, nats ↓ (logarithmic)"
 NEARER = "nearer p than the base"
 RIGHT, DOWN, LEFT = (1.0, 0.0), (0.0, 1.0), (-1.0, 0.0)
 STEPS = 64  # of the curve
+EDGE = 1.6  # fonts beside the right edge, for arrows
+ORDER = {"ceiling": 0, "base": 2}
+"""What lies below and above the others where marks cover each other."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,7 @@ class Rails:
         """So that names of rails have room at the left, and `size.height` is from the first rail to the last."""
         left, gap = text_width("measured", size.font) + size.font, 1.7 * size.font
         end = top + size.height
-        return cls(left, size.width - 1.2 * size.font, top, top + 2 * gap, top + 3 * gap, end - gap, end, chart.limit)
+        return cls(left, size.width - EDGE * size.font, top, top + 2 * gap, top + 3 * gap, end - gap, end, chart.limit)
 
     def across(self, asked: float) -> float:
         """Units from the left; what is beyond stands at the edge."""
@@ -72,8 +75,10 @@ def drawn(chart: TwoParts, size: Size) -> Picture:
     """The plot; alone, what its numbers stand for is listed below it."""
     title, end = headed(chart.title, size)
     rails = Rails.of(chart, size, end + 2.6 * size.font)
-    named, note = [_named(point, rails, size) for point in chart.points], _note(chart, rails, size)
-    inside = Box(rails.left, rails.unknown - size.font, rails.right + 1.2 * size.font, rails.zero + 0.9 * size.font)
+    order = sorted(chart.points, key=lambda point: ORDER.get(point.look, 1))
+    named = [_named(point, rails, size) for point in order]
+    note = _note(chart, rails, [point.spot for point in named], size)
+    inside = Box(rails.left, rails.unknown - size.font, rails.right + EDGE * size.font, rails.zero + 0.9 * size.font)
     hard = [_box(text, size.font) for text in note]
     marks: list[Mark] = [*title, *_nearer(chart, rails), *_ground(rails, size), *_curve(chart, rails), *note]
     if len(chart.front) > 1:
@@ -143,12 +148,23 @@ def _nearer(chart: TwoParts, rails: Rails) -> list[Mark]:
     return [Area((*line, *corner, *top), "nearer")]
 
 
-def _note(chart: TwoParts, rails: Rails, size: Size) -> list[Text]:
-    """What the shaded side is, where it is wide enough to say so."""
-    room = 0.0 if chart.kl is None else rails.across(chart.kl - LOW) - rails.left
-    if room < text_width(NEARER, size.font) + size.font:
-        return []
-    return [Text(rails.left + 0.5 * size.font, rails.bottom - 0.5 * size.font, NEARER, "told")]
+def _note(chart: TwoParts, rails: Rails, spots: Sequence[XY], size: Size) -> list[Text]:
+    """What the shaded side is, in the lowest place at its left that no point is in; nothing where there is none."""
+    for line in range(int((rails.bottom - rails.top) / size.line) if chart.kl else 0):
+        text = Text(rails.left + 0.5 * size.font, rails.bottom - (0.5 + 1.35 * line) * size.font, NEARER, "told")
+        box = _box(text, size.font)
+        if _sum(rails, box.right + 0.5 * size.font, box.top) > (chart.kl or 0.0):
+            return []
+        r = 1.3 * size.radius
+        if not any(Box(x - r, y - r, x + r, y + r).overlaps(box) for x, y in spots):
+            return [text]
+    return []
+
+
+def _sum(rails: Rails, x: float, y: float) -> float:
+    """Asked gap and collateral that stand at a place of the logarithmic part, nats."""
+    share = (rails.bottom - y) / (rails.bottom - rails.top)
+    return float((x - rails.left) / (rails.right - rails.left) * rails.limit + LOW * (HIGH / LOW) ** share)
 
 
 def _box(text: Text, font: float) -> Box:
@@ -160,16 +176,10 @@ def _named(point: TwoPartsPoint, rails: Rails, size: Size) -> Named:
     row = point.row
     spot = rails.across(point.asked), rails.down(point.collateral)
     title = f"{row.number} {point.told}"
-    text = short(row.label, NAMES) if point.named else str(row.number)
-    if row.kept is not None and point.collateral == inf:
-        text += f" keeps {_percent(row.kept)}"
+    name = "base" if row.label.endswith("(base)") else short(row.label, NAMES)
+    text = f"{name if point.named else row.number} {point.keeps}".rstrip()
     also = tuple(arrow(spot, way, size, row.number, title) for way in _ways(point, rails.limit))
     return Named(spot, text, point.look, row.number, title, point.front, _whiskers(point, rails, spot), also)
-
-
-def _percent(share: float) -> str:
-    """A share in percent, in as few letters as fit beside a point."""
-    return "<1 %" if 0 < share < 0.005 else f"{100 * share:.0f} %"
 
 
 def _ways(point: TwoPartsPoint, limit: float) -> Iterator[XY]:
