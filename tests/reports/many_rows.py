@@ -17,6 +17,8 @@ PARTS = (
     ("satisfaction", "share.pronoun.she", ""),
     ("satisfaction", "share.pronoun.he", ""),
     ("moment_error", "", "lower"), ("moment_error", "pronoun.she", ""), ("divergence", "kl_target", "lower"),
+    ("divergence", "kl_asked", "lower"), ("divergence", "kl_collateral", "lower"),
+    ("divergence", "kl_target_vs_base", "lower"), ("divergence", "kl_asked_vs_base", "lower"), ("length", "tokens", ""),
     ("divergence", "kl_reverse", "lower"), ("divergence", "kl_base", "lower"), ("divergence", "tv", "lower"),
     ("divergence", "js", "lower"), ("perplexity", "", "lower"), ("distinct", "distinct_2", "higher"),
     ("self_bleu", "", "lower"), ("features", "clean", ""), ("acceptance", "rate", "higher"),
@@ -44,7 +46,8 @@ def many_rows(tasks: int, number: int, seed: int = 0) -> pd.DataFrame:
 def _row(rng: Any, t: int, who: tuple[str, str, int | None], metric: str, part: str, better: str) -> dict[str, Any]:
     generator, aligner, step = who
     value = float(rng.uniform(0, 1) if better != "lower" else rng.gamma(1.0, 3.0))
-    half = 0.1 * value
+    value -= 3.0 if part.endswith("_vs_base") else 0.0
+    half = 0.1 * abs(value)
     cell: dict[str, Any] = {"value": value, "stderr": half / 1.96, "ci_low": value - half, "ci_high": value + half}
     kind = rng.uniform()
     note = ""

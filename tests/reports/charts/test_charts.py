@@ -7,10 +7,10 @@ from itertools import pairwise
 from math import inf
 
 import pytest
+from chart_boards import Charts, charts_of
 from chart_rows import WORDS, frame, of, row
 
 from alignbench.reports.charts.axes import axis_over
-from alignbench.reports.charts.boards import Charts, charts_of
 from alignbench.reports.charts.data import charted, goal, steps_of, tradeoff
 from alignbench.reports.table.board import Arrangement
 from alignbench.reports.table.leaderboards import Table, leaderboard

@@ -12,11 +12,11 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from chart_boards import charts_of
 from chart_rows import WORDS, frame, of, row
 from two_parts_rows import ROWS, many, part
 
 from alignbench.errors import StoreError, UsageError
-from alignbench.reports.charts.boards import charts_of
 from alignbench.reports.charts.drawing import draw
 from alignbench.reports.charts.files import FORMATS, check_formats, save
 from alignbench.reports.charts.looks import LOOKS, PAPER, VERDICTS
@@ -26,6 +26,7 @@ from alignbench.reports.charts.svg import css, inline, standalone
 from alignbench.reports.charts.two_parts import two_parts
 from alignbench.reports.table.board import Cell, Column, Row, Table
 from alignbench.reports.table.leaderboards import leaderboard
+from alignbench.reports.table.suite import CHEAPEST, NO_RESULT
 from alignbench.reports.table.verdict import WORDS as MEANINGS
 
 HOSTILE = (
@@ -162,13 +163,14 @@ def test_nothing_sticks_out_of_a_picture_and_text_is_8_points(name) -> None:
 
 def grid() -> Table:
     """Two rows on three tasks."""
-    cells = (("better .05", "asked only ≥ .3", ""), ("—", "worse", "trade 1.2 "))
-    rows = tuple(
-        Row("", "", f"row {i}", "", (Cell("1", value=1.0), *(Cell(c.strip()) if c else Cell(notes=(1,)) for c in its)))
+    cells = ((("better", ".05"), ("asked only", "≥ .3"), ()), (("—", ""), ("worse", ""), ("trade", "1.2")))
+    rows = [
+        Row(f"row {i}", (Cell("1", value=1.0), *(Cell(*cell) if cell else Cell(notes=(1,)) for cell in its)))
         for i, its in enumerate(cells, 1)
-    )
+    ]
+    best = Row("best at little cost", (Cell(""), *(Cell("base") for _ in range(3))), mark=CHEAPEST)
     columns = (Column("count.better", "better"), *(Column(f"verdict.{i}", f"task_{i}") for i in range(3)))
-    return Table("suite", "", "", "", "m", "", "", " · 3 tasks", columns, rows, ("no result",), "")
+    return Table("suite", columns, (best, *rows), "base m · 3 tasks", footnotes=(NO_RESULT,))
 
 
 def test_a_suite_is_a_mark_and_a_gap_in_each_cell() -> None:
