@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from alignbench.errors import StoreError
+from alignbench.features.spans import Span, joined
+from alignbench.reports.asked import Sought, looked_for
 from alignbench.reports.folders import is_generator, is_output
 from alignbench.run.rows import RowKey, read_evidence
 from alignbench.store.vocab import read_vocab
@@ -34,7 +36,8 @@ class Example:
     Numbers are nats of the whole draw, None where they are not known: `log_prob` under the law that drew it, then under
     base, target (unnormalised) and the generator. `pieces` are the text by token, joined where one is a part of a
     character, "" for an end-of-sequence token; `nats` are the log-probabilities of the pieces under the law that drew
-    them. Both are empty where the tokens' texts or log-probabilities are not known.
+    them. Both are empty where the tokens' texts or log-probabilities are not known. `marks` are where in the text the
+    features of the task's target find what they look for: (begin, end) of characters, in order, none overlapping.
     """
 
     prompt: str
@@ -49,6 +52,7 @@ class Example:
     pieces: tuple[str, ...] = ()
     nats: tuple[float, ...] = ()
     cut: bool = False  # whether the text was shortened to fit a page
+    marks: tuple[Span, ...] = ()
 
     @property
     def size(self) -> int:
@@ -102,7 +106,9 @@ def of_file(path: Path, most: int = MOST) -> Shown:
     evidence, key = read_evidence(path)
     draws = evidence.own.draws
     tokens = _tokens(path.parents[1] / "draws", draws.vocab)
-    return Shown(key, tuple(_example(evidence, i, tokens) for i in chosen(draws, len(evidence.prompts), most)))
+    sought = looked_for(path.parents[1], key.task, str(key.task_version))
+    where = chosen(draws, len(evidence.prompts), most)
+    return Shown(key, tuple(_example(evidence, i, tokens, sought) for i in where))
 
 
 @lru_cache(maxsize=4)
@@ -119,15 +125,17 @@ def chosen(draws: Draws, prompts: int, most: int) -> list[int]:
     return [some[turn] for turn in range(turns) for some in of_prompt if turn < len(some)][:most]
 
 
-def _example(evidence: Evidence, i: int, tokens: Sequence[bytes] | None) -> Example:
+def _example(evidence: Evidence, i: int, tokens: Sequence[bytes] | None, sought: Sought) -> Example:
     own, draws = evidence.own, evidence.own.draws
     pieces, nats = by_token(draws, i, tokens)
+    prompt = evidence.prompts[int(draws.prompt[i])]
     return Example(
-        prompt=evidence.prompts[int(draws.prompt[i])], index=int(draws.index[i]), text=draws.texts[i],
+        prompt=prompt, index=int(draws.index[i]), text=draws.texts[i],
         finished=bool(draws.finished[i]),
         features={name: _feature(values[i], evidence.categories.get(name)) for name, values in own.features.items()},
         log_prob=_at(draws.log_prob, i), log_base=_at(own.log_base, i), log_target=_at(own.log_target, i),
         log_gen=_at(own.log_gen, i), pieces=pieces, nats=nats,
+        marks=sought.marks(prompt, draws.texts[i]),
     )  # fmt: skip
 
 
@@ -191,4 +199,6 @@ def _size(shown: Sequence[Shown]) -> int:
 
 
 def _shortened(draw: Example) -> Example:
-    return draw if len(draw.text) <= CUT else replace(draw, text=draw.text[:CUT], cut=True)
+    if len(draw.text) <= CUT:
+        return draw
+    return replace(draw, text=draw.text[:CUT], cut=True, marks=joined(draw.marks, CUT))
