@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -28,6 +29,9 @@ Examples (the first publishes rows of this repository's leaderboards):
 
 Rows whose texts hold a path of this machine, and rows without a whole signature, are not exported.
 
+Three draws of each row are written beside rows as CSV, where there is evidence of them: <task>.draws.jsonl, which pages
+show. A draw whose texts hold a path of this machine or an e-mail address is left out; --no_draws leaves all out.
+
 Draws are not uploaded unless --with_samples is given: what a model was asked and said may be private.
 """
 
@@ -49,12 +53,13 @@ def export(
     with_samples: Annotated[
         bool, typer.Option("--with_samples", help="Copy every draw that --log_samples wrote beside them.")
     ] = False,
+    no_draws: Annotated[bool, typer.Option("--no_draws", help="csv: write no example draws beside the rows.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry_run", help="Say what would be uploaded, and upload nothing.")] = False,
 ) -> None:
     """Write rows for others to use, and upload them if asked.
 
     csv: <task>.csv, tidy rows beside those that are there; a newer measurement replaces an older one. A generator with
-    fewer than 64 draws on a task has a note in place of numbers.
+    fewer than 64 draws on a task has a note in place of numbers. And <task>.draws.jsonl, three draws of each row.
 
     eee: JSON records of Every Eval Ever 0.3.
 
@@ -63,6 +68,8 @@ def export(
     Exit code 1 where some rows could not be exported.
     """
     _check(form, organization, dataset, push_to_hub)
+    if no_draws and form != "csv":
+        raise UsageError("--no_draws goes with --format csv: only there are draws beside the rows")
     if dry_run and not push_to_hub:
         raise UsageError("--dry_run is about the upload: give --push_to_hub ORG/NAME with it")
     if push_to_hub and not dry_run:
@@ -76,14 +83,15 @@ def export(
     rows, refused = accepted(found.rows)
     failures = [*found.failures, *refused]
     written = FORMATS[form](rows, found, out, organization or dataset or "", failures) if len(rows) else []
+    drawn = _draws([] if no_draws else folders, rows, out) if form == "csv" and len(rows) else []
     if with_samples:
         written += _samples(folders, out, failures)
     for line in (*found.remarks, *failures):
         say(line)
-    for path in written:
+    for path in (*written, *drawn):
         print(f"wrote {path}")
     if push_to_hub and written:
-        _push(push_to_hub, out, written, dry_run)
+        _push(push_to_hub, out, [*written, *(drawn if with_samples else [])], dry_run)
     if failures:
         raise typer.Exit(1)
 
@@ -114,6 +122,19 @@ def _csv(rows: Any, found: Gathered, out: Path, who: str, failures: list[str]) -
     for line in few:
         say(line)
     return publish(table, out)
+
+
+def _draws(folders: Sequence[Path], rows: Any, out: Path) -> list[Path]:
+    """Example draws beside the rows; what is left out is told, and no row is missing for it."""
+    from alignbench.reports.draws import MOST
+    from alignbench.reports.examples import examples
+    from alignbench.reports.publish import publish_draws
+
+    shown, unread = examples(folders, budget=sys.maxsize, most=MOST)
+    written, told = publish_draws(shown, rows, out)
+    for line in (*unread, *told):
+        say(line)
+    return written
 
 
 def _eee(rows: Any, found: Gathered, out: Path, who: str, failures: list[str]) -> list[Path]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from alignbench.reports.examples import Shown
+    from alignbench.reports.gather import Gathered
     from alignbench.reports.table.board import Leaderboard, Table
 
 WIDTH = 100  # columns where there is no terminal
@@ -135,13 +135,12 @@ def leaderboard(
 ) -> None:
     """Merge the results of runs into leaderboards: one table for each task, target, base and judge."""
     asked = _Asked.of(formats, out, readme, check=check, how=Printed(most_rows(most), full or columns is not None))
-    from alignbench.reports.table.leaderboards import leaderboard as tables_of
+    from alignbench.reports.table.board import Arrangement
+    from alignbench.reports.table.leaderboards import arranged
 
-    rows, primary, failures = _read(folders, tasks, sort)
-    board = tables_of(
-        rows, metrics=words_in(columns) or None, primary=primary, baseline=baseline or "", allow_mixed=allow_mixed,
-        rename=renames(rename),
-    )  # fmt: skip
+    found = _read(folders, tasks, sort)
+    arrangement = Arrangement(found.primary, baseline or "", allow_mixed, renames(rename), found.summaries)
+    board, failures = arranged(found.rows, arrangement, words_in(columns) or None), found.failures
     if not asked.delivered(board, folders) or failures:
         raise typer.Exit(1)
 
@@ -228,9 +227,7 @@ def words_in(given: str | None) -> list[str]:
     return [word.strip() for word in (given or "").split(",") if word.strip()]
 
 
-def _read(
-    folders: list[Path], tasks: str | None, sort: str | None
-) -> tuple[pd.DataFrame, Mapping[str, str | None], list[str]]:
+def _read(folders: list[Path], tasks: str | None, sort: str | None) -> Gathered:
     """The rows asked for, what sorts each task's tables, and what is missing, which is told; exit 1 without rows."""
     from alignbench.reports.gather import gather
 
@@ -241,7 +238,7 @@ def _read(
         say(line)
     if not len(rows):
         raise typer.Exit(1)
-    return rows, _primary(rows, sort) or found.primary, failures
+    return replace(found, rows=rows, primary=_primary(rows, sort) or found.primary, failures=failures)
 
 
 def _of_tasks(rows: pd.DataFrame, tasks: str | None, failures: list[str]) -> pd.DataFrame:

@@ -124,7 +124,7 @@ def score(
     load_plugins(tuple(include_path or ()))
     found = rescore(folder, trusted=trust_remote_code)
     if found.rows:
-        show(frame(found.rows, found.primary), folder, found.primary, _Tables(how))
+        show(frame(found.rows, found.primary, found.summaries), folder, found.primary, _Tables(how))
     for line in found.failures:
         say(line)
     if found.failures:
@@ -200,7 +200,7 @@ class _Tables:
         from alignbench.reports.table.board import Arrangement
         from alignbench.reports.table.leaderboards import arranged
 
-        asked = Arrangement(rows.attrs["primary"], rename=self.how.rename)
+        asked = Arrangement(rows.attrs["primary"], rename=self.how.rename, summaries=rows.attrs["summaries"])
         try:
             board = arranged(rows, asked, self.how.columns or None, partly=True)
         except AlignbenchError:  # a wrong --columns is told when all is drawn and written

@@ -7,6 +7,7 @@ Lives here: functions (prompts, draws) → (B,) array, registered with `@feature
     structure instructions          rules that are kept: JSON and Python, IFEval's checks
     sentiment language models       what a lexicon, byte n-grams or a network says of it
     binding checkpoints             a feature with its parameters; where networks lie, and what identifies them
+    spans                           where in a text a feature finds what it looks for
 
 May import: floors 0 and 1 (never metrics or aligners, never torch; a feature that needs a model asks
 `generators/hf/classifier.py` for it at its first value, as `models.py` does, so that tasks are read without torch).
@@ -22,7 +23,9 @@ Declarations: `version` (raise it whenever a value can change: it is part of eve
 highest value, infinity allowed: rejection needs it), `categories` (a tuple, or a function of the parameters; the
 function then returns codes, −1 = none of them), `check` (called with the parameters before anything is sampled;
 raises UsageError), `identity` (a function of the parameters: what of them the values depend on, for the task's hash;
-default: all. A device does not belong there; the fingerprint of a folder of weights does, its path does not).
+default: all. A device does not belong there; the fingerprint of a folder of weights does, its path does not), `spans`
+(called with a prompt, a continuation and the parameters: where in the continuation the feature finds what it looks for,
+as (begin, end) of characters; a page of example draws marks them).
 Parameters are keyword-only; their type hints are checked.
 """
 

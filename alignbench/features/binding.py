@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from alignbench.errors import RunError, UsageError, plain_failures
+from alignbench.features.spans import Span, joined
 from alignbench.registry import Entry, feature
 from alignbench.types import Array, Draws
 
@@ -50,6 +51,21 @@ class BoundFeature:
                 f"feature '{self.name}' returned {numbers[i]:g}, outside {_span(low, high)}, for {_draw(draws, i)}"
             )
         return numbers.astype(np.int64) if self.categories else numbers
+
+    @property
+    def marks(self) -> bool:
+        """Whether it can say where in a text it finds what it looks for."""
+        return "spans" in feature.find(self.name).meta
+
+    def spans(self, prompt: str, text: str) -> tuple[Span, ...]:
+        """Where in the continuation `text` it finds what it looks for: in order, none overlapping another.
+
+        Empty where the feature declares no `spans`. Raises UsageError or RunError where the feature itself fails.
+        """
+        if not self.marks:
+            return ()
+        with plain_failures(f"feature '{self.name}'", RunError):
+            return joined(feature.find(self.name).meta["spans"](prompt, text, **self.params), len(text))
 
     @property
     def identity(self) -> dict[str, Any]:

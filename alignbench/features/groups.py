@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 
 import numpy as np
 
 from alignbench.errors import UsageError
-from alignbench.features.words import folded, word_pattern
+from alignbench.features.spans import Span
+from alignbench.features.words import folded, unfolded, word_pattern
 from alignbench.registry import feature
 from alignbench.types import Array, Draws
 
@@ -41,7 +43,15 @@ def _categories(groups: Mapping[str, Sequence[str]] | None, ignore_case: bool = 
     return tuple(chosen)
 
 
-@feature(version=1, categories=_categories)
+def _first(
+    prompt: str, text: str, groups: Mapping[str, Sequence[str]] | None = None, ignore_case: bool = True
+) -> Iterator[Span]:
+    """The word that decides."""
+    pattern = word_pattern(list(_codes(ENGLISH if groups is None else groups, ignore_case)), ignore_case)
+    return unfolded(text, ignore_case, islice(pattern.finditer(folded(text, ignore_case)), 1))
+
+
+@feature(version=1, categories=_categories, spans=_first)
 def first_of(prompts: Sequence[str], draws: Draws, *, groups: dict[str, list[str]], ignore_case: bool = True) -> Array:
     """Code of the group whose word comes first in the continuation; −1 where there is none.
 
@@ -54,7 +64,7 @@ def first_of(prompts: Sequence[str], draws: Draws, *, groups: dict[str, list[str
     return np.array([-1 if hit is None else codes[_plain(hit.group(), ignore_case)] for hit in first], dtype=np.int64)
 
 
-@feature(version=1, categories=_categories)
+@feature(version=1, categories=_categories, spans=_first)
 def pronoun_gender(prompts: Sequence[str], draws: Draws, *, groups: dict[str, list[str]] | None = None) -> Array:
     """Code of the category of the first gendered pronoun in the continuation; −1 where there is none.
 

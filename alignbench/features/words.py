@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
+from typing import Any
 from unicodedata import category, normalize
 
 import numpy as np
 
 from alignbench.errors import UsageError
+from alignbench.features.spans import Span
 from alignbench.registry import feature
 from alignbench.types import Array, Draws
 
@@ -36,9 +39,46 @@ def word_pattern(words: Sequence[str], ignore_case: bool = True, whole_words: bo
     return re.compile(rf"(?<!\w)(?:{any_word})(?!\w)" if whole_words else any_word)
 
 
+def unfolded(text: str, ignore_case: bool, hits: Iterable[re.Match[str]]) -> Iterator[Span]:
+    """Where in `text` the `hits` lie, which were found in it when it was `folded`.
+
+    A character that folding changes together with others is marked with them.
+    """
+    hits = list(hits)
+    if not hits or text == hits[0].string or text.isascii():
+        yield from (hit.span() for hit in hits)
+        return
+    here, there = [0], [0]
+    for piece, size in _pieces(text, hits[0].string, ignore_case):
+        here.append(here[-1] + piece)
+        there.append(there[-1] + size)
+    for begin, end in (hit.span() for hit in hits):
+        yield here[bisect_right(there, begin) - 1], here[bisect_left(there, end)]
+
+
+def _pieces(text: str, whole: str, ignore_case: bool) -> list[tuple[int, int]]:
+    """Characters of each part of `text` that folds by itself, and of what it becomes; one part where none does."""
+    parts = _alone().findall(text)
+    found = [folded(part, ignore_case) for part in parts]
+    if "".join(found) != whole:
+        return [(len(text), len(whole))]
+    return list(zip(map(len, parts), map(len, found), strict=True))
+
+
+@cache
+def _marks() -> str:
+    return "".join(chr(c) for c in range(0x20000) if category(chr(c))[0] == "M")
+
+
+@cache
+def _alone() -> re.Pattern[str]:
+    """A character and the marks, or the vowels and finals of Korean, that may become one with it."""
+    return re.compile(rf".[{_marks()}\u1160-\u11ff]*", re.DOTALL)
+
+
 @cache
 def _word() -> re.Pattern[str]:
-    marks = "".join(chr(c) for c in range(0x20000) if category(chr(c))[0] == "M")  # Hindi's vowel signs are no \w
+    marks = _marks()  # Hindi's vowel signs are no \w
     return re.compile(rf"[\w{marks}]+(?:['’-][\w{marks}]+)*")
 
 
@@ -68,7 +108,21 @@ def _check_any(
         word_pattern(_own(words, prompt), ignore_case, whole_words)
 
 
-@feature(version=1, range=(0, 1), check=_check_any)
+def _spans_any(prompt: str, text: str, words: Any, ignore_case: bool, whole_words: bool, **_: Any) -> Iterator[Span]:
+    pattern = word_pattern(_own(words, prompt), ignore_case, whole_words)
+    return unfolded(text, ignore_case, pattern.finditer(folded(text, ignore_case)))
+
+
+def _spans_each(
+    prompt: str, text: str, words: Sequence[str], ignore_case: bool, whole_words: bool = True, **_: Any
+) -> Iterator[Span]:
+    """Every one of `words`, those too that overlap another."""
+    whole = folded(text, ignore_case)
+    for pattern in _each(words, ignore_case, whole_words):
+        yield from unfolded(text, ignore_case, pattern.finditer(whole))
+
+
+@feature(version=1, range=(0, 1), check=_check_any, spans=_spans_any)
 def contains_any(
     prompts: Sequence[str],
     draws: Draws,
@@ -101,7 +155,7 @@ def _own(words: list[str] | dict[str, list[str] | str], prompt: str) -> list[str
     return [own] if isinstance(own, str) else own
 
 
-@feature(version=1, range=(0, math.inf), check=_check)
+@feature(version=1, range=(0, math.inf), check=_check, spans=_spans_any)
 def count(
     prompts: Sequence[str], draws: Draws, *, words: list[str], ignore_case: bool = False, whole_words: bool = True
 ) -> Array:
@@ -117,7 +171,7 @@ def _hits(pattern: re.Pattern[str], text: str) -> int:
     return sum(1 for _ in pattern.finditer(text))
 
 
-@feature(version=1, range=(0, 1), check=_check)
+@feature(version=1, range=(0, 1), check=_check, spans=_spans_each)
 def contains_all(
     prompts: Sequence[str], draws: Draws, *, words: list[str], ignore_case: bool = False, whole_words: bool = True
 ) -> Array:
@@ -143,7 +197,7 @@ def _check_at_least(words: list[str], count: int, distinct: bool, ignore_case: b
         raise UsageError(f"argument 'count' is {count}, but there are {known} different words: no text has so many")
 
 
-@feature(version=1, range=(0, 1), check=_check_at_least)
+@feature(version=1, range=(0, 1), check=_check_at_least, spans=_spans_each)
 def contains_at_least(
     prompts: Sequence[str],
     draws: Draws,
@@ -170,13 +224,22 @@ def _check_share(words: list[str], ignore_case: bool) -> None:
             raise UsageError(f"has {word!r} among the words, which is not one word (letters, digits, ' and - inside)")
 
 
-@feature(version=1, range=(0, 1), check=_check_share)
+def _spans_share(prompt: str, text: str, words: Sequence[str], ignore_case: bool) -> Iterator[Span]:
+    known, hits = _known(words, ignore_case), _word().finditer(folded(text, ignore_case))
+    return unfolded(text, ignore_case, (hit for hit in hits if hit.group() in known))
+
+
+def _known(words: Sequence[str], ignore_case: bool) -> set[str]:
+    return {folded(word.strip(), ignore_case) for word in words}
+
+
+@feature(version=1, range=(0, 1), check=_check_share, spans=_spans_share)
 def word_share(prompts: Sequence[str], draws: Draws, *, words: list[str], ignore_case: bool = True) -> Array:
     """Share of the continuation's words that are among `words`; 0 where it has no words.
 
     A word is letters, digits and underscores, with an apostrophe or a hyphen inside: ``cat's`` is not ``cat``.
     """
-    known = {folded(word.strip(), ignore_case) for word in words}
+    known = _known(words, ignore_case)
     return np.array([_share(known, words_of(folded(text, ignore_case))) for text in draws.texts], dtype=float)
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from math import isnan
 from pathlib import Path
@@ -12,82 +11,62 @@ from pathlib import Path
 import numpy as np
 
 from alignbench.errors import StoreError
+from alignbench.reports.asked import Sought, looked_for
+from alignbench.reports.draws import SUFFIX, read_draws
 from alignbench.reports.folders import is_generator, is_output
-from alignbench.run.rows import RowKey, read_evidence
+from alignbench.reports.shown import CUT, Example, Shown, shortened, unit_of
+from alignbench.run.rows import read_evidence
 from alignbench.store.vocab import read_vocab
 from alignbench.types import Array, Draws, Evidence
+
+__all__ = ["CUT", "Example", "Shown", "examples", "of_file"]
 
 BUDGET = 2_000_000
 """Bytes of JSON that all examples of a page may take."""
 MOST = 6
 """Draws of one generator on one task."""
-CUT = 400
-"""Characters of a text where even one draw each is too much."""
 NONE_OF_THEM = "none"
 """What a categorical feature says of a draw in none of its categories."""
-
-
-@dataclass(frozen=True)
-class Example:
-    """One draw: what was said after which prompt, and what features and models say of it.
-
-    Numbers are nats of the whole draw, None where they are not known: `log_prob` under the law that drew it, then under
-    base, target (unnormalised) and the generator. `pieces` are the text by token, joined where one is a part of a
-    character, "" for an end-of-sequence token; `nats` are the log-probabilities of the pieces under the law that drew
-    them. Both are empty where the tokens' texts or log-probabilities are not known.
-    """
-
-    prompt: str
-    index: int
-    text: str
-    finished: bool
-    features: Mapping[str, float | str | None]
-    log_prob: float | None
-    log_base: float | None
-    log_target: float | None
-    log_gen: float | None
-    pieces: tuple[str, ...] = ()
-    nats: tuple[float, ...] = ()
-    cut: bool = False  # whether the text was shortened to fit a page
-
-    @property
-    def size(self) -> int:
-        """Bytes as compact JSON, roughly."""
-        return len(json.dumps(asdict(self), separators=(",", ":"))) - 12 * len(self.nats)  # a page rounds them
-
-
-@dataclass(frozen=True)
-class Shown:
-    """The examples of one generator on one task; `key` says which, as its rows do."""
-
-    key: RowKey
-    draws: tuple[Example, ...]
 
 
 def examples(paths: Sequence[Path], *, budget: int = BUDGET, most: int = MOST) -> tuple[list[Shown], list[str]]:
     """Example draws of all generators in `paths` (see `gather`), and a line for each file that cannot be read.
 
-    Of each generator the first sample numbers, spread over its prompts: at most `most` draws, and fewer, without
+    Of folders of published rows, and of a published CSV file, the draws that were published beside them. Of each
+    generator the first sample numbers, spread over its prompts: at most `most` draws, and fewer, without
     tokens or shortened where else the examples were larger than `budget` bytes. Of one measured twice the newest.
     """
     latest: dict[tuple[object, ...], Shown] = {}
     failures: list[str] = []
-    for path in _evidence_files(paths):
-        try:
-            shown = of_file(path, most)
-        except StoreError as error:
-            failures.append(str(error))
-            continue
+    for shown in _all(paths, most, failures):  # of the same measurement the evidence, which comes last, tells more
         who = unit_of(shown.key)
         if who not in latest or latest[who].key.measured <= shown.key.measured:
             latest[who] = shown
     return _within(list(latest.values()), budget, most), list(dict.fromkeys(failures))
 
 
-def unit_of(key: RowKey) -> tuple[object, ...]:
-    """What was measured as one, whenever and by whichever run."""
-    return (key.task_hash, key.target_id, key.base_id, key.judge, key.generator, key.generator_id, key.aligner,
-            key.seed, key.draws)  # fmt: skip
+def _all(paths: Sequence[Path], most: int, failures: list[str]) -> Iterator[Shown]:
+    for path in _published_files(paths):
+        try:
+            found, told = read_draws(path)
+        except StoreError as error:
+            failures.append(str(error))
+            continue
+        failures += told
+        yield from found
+    for path in _evidence_files(paths):
+        try:
+            yield of_file(path, most)
+        except StoreError as error:
+            failures.append(str(error))
+
+
+def _published_files(paths: Sequence[Path]) -> Iterator[Path]:
+    for path in dict.fromkeys(paths):
+        if path.is_dir():
+            yield from () if is_output(path) or is_generator(path) else sorted(path.glob(f"*{SUFFIX}"))
+        elif (beside := path.with_suffix(SUFFIX)).exists():
+            yield beside
 
 
 def _evidence_files(paths: Sequence[Path]) -> Iterator[Path]:
@@ -102,7 +81,9 @@ def of_file(path: Path, most: int = MOST) -> Shown:
     evidence, key = read_evidence(path)
     draws = evidence.own.draws
     tokens = _tokens(path.parents[1] / "draws", draws.vocab)
-    return Shown(key, tuple(_example(evidence, i, tokens) for i in chosen(draws, len(evidence.prompts), most)))
+    sought = looked_for(path.parents[1], key.task, str(key.task_version))
+    where = chosen(draws, len(evidence.prompts), most)
+    return Shown(key, tuple(_example(evidence, i, tokens, sought) for i in where))
 
 
 @lru_cache(maxsize=4)
@@ -119,15 +100,17 @@ def chosen(draws: Draws, prompts: int, most: int) -> list[int]:
     return [some[turn] for turn in range(turns) for some in of_prompt if turn < len(some)][:most]
 
 
-def _example(evidence: Evidence, i: int, tokens: Sequence[bytes] | None) -> Example:
+def _example(evidence: Evidence, i: int, tokens: Sequence[bytes] | None, sought: Sought) -> Example:
     own, draws = evidence.own, evidence.own.draws
     pieces, nats = by_token(draws, i, tokens)
+    prompt = evidence.prompts[int(draws.prompt[i])]
     return Example(
-        prompt=evidence.prompts[int(draws.prompt[i])], index=int(draws.index[i]), text=draws.texts[i],
+        prompt=prompt, index=int(draws.index[i]), text=draws.texts[i],
         finished=bool(draws.finished[i]),
         features={name: _feature(values[i], evidence.categories.get(name)) for name, values in own.features.items()},
         log_prob=_at(draws.log_prob, i), log_base=_at(own.log_base, i), log_target=_at(own.log_target, i),
         log_gen=_at(own.log_gen, i), pieces=pieces, nats=nats,
+        marks=sought.marks(prompt, draws.texts[i]),
     )  # fmt: skip
 
 
@@ -183,12 +166,8 @@ def _within(found: Sequence[Shown], budget: int, most: int) -> list[Shown]:
     plain = [replace(one, draws=tuple(replace(draw, pieces=(), nats=()) for draw in one.draws)) for one in shown]
     if _size(plain) <= budget:
         return plain
-    return [replace(one, draws=tuple(map(_shortened, one.draws))) for one in plain]
+    return [replace(one, draws=tuple(map(shortened, one.draws))) for one in plain]
 
 
 def _size(shown: Sequence[Shown]) -> int:
     return sum(draw.size for one in shown for draw in one.draws)
-
-
-def _shortened(draw: Example) -> Example:
-    return draw if len(draw.text) <= CUT else replace(draw, text=draw.text[:CUT], cut=True)

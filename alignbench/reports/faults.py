@@ -31,9 +31,9 @@ def sound(path: Path) -> tuple[pd.DataFrame, list[str]]:
     bad = wrong != ""
     faults = [*found.faults, *(f"line {line}: {why}" for line, why in zip(lines[bad], wrong[bad], strict=True))]
     rows = found.rows[~bad]
-    told = _few([f"{path}: {fault}; the row is left out" for fault in faults], f"{path}: %d more rows are left out")
+    told = few([f"{path}: {fault}; the row is left out" for fault in faults], f"{path}: %d more rows are left out")
     empty = lines[~bad][_silent(rows)]
-    told += _few(
+    told += few(
         [f"{path}: line {line}: there is neither a number nor a note that says why" for line in empty],
         f"{path}: %d more rows have neither a number nor a note",
     )
@@ -68,6 +68,6 @@ def _of_one_seed(rows: pd.DataFrame) -> pd.DataFrame:
     return rows[rows["seeds"].isna()].drop(columns=["seeds", "seed_sd"]) if "seeds" in rows else rows
 
 
-def _few(lines: Sequence[str], rest: str) -> list[str]:
+def few(lines: Sequence[str], rest: str) -> list[str]:
     """The first of many lines, and how many more there are."""
     return [*lines[:MOST], rest % (len(lines) - MOST)] if len(lines) > MOST else list(lines)

@@ -90,7 +90,9 @@ def _infinity(path: Path, name: str, word: object) -> float:
 
 
 def read_json(path: Path) -> Mapping[str, Any]:
-    """The mapping in a JSON file; raises StoreError."""
+    """The mapping in a JSON file; raises StoreError, where it is a pipe or a device too, which may never end."""
+    if path.exists() and not path.is_file():
+        raise StoreError(f"{path}: cannot be read: it is no file")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from alignbench.errors import StoreError, TaskError
+from alignbench.errors import StoreError
+from alignbench.reports.asked import built_in
 from alignbench.reports.faults import sound
 from alignbench.reports.folders import (
     TABLE,
@@ -23,6 +24,7 @@ from alignbench.reports.folders import (
     troubles,
 )
 from alignbench.reports.rows import COLUMNS, tidy
+from alignbench.reports.table.board import sentence
 from alignbench.types import CEILING, PRIMARY
 
 
@@ -31,7 +33,8 @@ class Gathered:
     """Tidy rows of single seeds; what sorts each task's tables; lines about what is missing, and about what was chosen.
 
     `failures` are what a command exits non-zero for; `remarks` are worth telling and no more; `assumed` are
-    the tasks of which no run folder and no built-in task says what is primary: `PRIMARY` is.
+    the tasks of which no run folder and no built-in task says what is primary: `PRIMARY` is. `summaries` say in a
+    sentence what each task asks of which a run folder or a built-in task says it.
     """
 
     rows: pd.DataFrame
@@ -39,6 +42,7 @@ class Gathered:
     failures: Sequence[str] = ()
     remarks: Sequence[str] = ()
     assumed: Sequence[str] = ()
+    summaries: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def assumption(self) -> Sequence[str]:
@@ -59,14 +63,16 @@ def gather(paths: Sequence[Path]) -> Gathered:
     for path in dict.fromkeys(paths):
         pile.add(path)
     rows, remarks = _merged(pile.parts)
-    told = dict(pile.primary)
+    told, summaries = dict(pile.primary), dict(pile.summaries)
     for task, version in sorted(keys(rows, ("task", "task_version"))):
         told[task] = told.get(task) or _built_in(task, version)
+        summaries[task] = summaries.get(task) or sentence(built_in(task, version).get("summary"))
     primary = {task: told[task] or PRIMARY for (task,) in sorted(keys(rows, ("task",)))}
     assumed = tuple(task for task in primary if not told[task])
     rows = _with_primary(rows, pile.primary)
     remarks = [*pile.remarks, *remarks, *_versions(pile.parts), *_without(rows, primary)]
-    return Gathered(rows, primary, tuple(dict.fromkeys(pile.failures)), tuple(remarks), assumed)
+    known = {task: summaries[task] for task in primary if summaries[task]}
+    return Gathered(rows, primary, tuple(dict.fromkeys(pile.failures)), tuple(remarks), assumed, known)
 
 
 @dataclass
@@ -75,6 +81,7 @@ class _Pile:
 
     parts: list[tuple[Path, pd.DataFrame]] = field(default_factory=list)
     primary: dict[str, str] = field(default_factory=dict)
+    summaries: dict[str, str] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
 
@@ -114,14 +121,17 @@ class _Pile:
         self._primary(folder)
 
     def _primary(self, folder: Path) -> None:
-        """What sorts the tables of each task, as its last run said; the first folder that says it counts."""
+        """What sorts the tables of each task, and what it asks, as its last run said; the first folder counts."""
         for path in sorted(folder.glob("task_*.json")):
             task = path.stem.removeprefix("task_")
             try:
-                told = str(read_json(path).get("primary") or PRIMARY)
+                content = read_json(path)
             except StoreError as error:
                 self.failures.append(str(error))
                 continue
+            told = str(content.get("primary") or PRIMARY)
+            if said := sentence(content.get("summary")):
+                self.summaries.setdefault(task, said)
             if self.primary.setdefault(task, told) != told:
                 self.remarks.append(f"{path}: would sort by {told}; another folder's {self.primary[task]} counts")
 
@@ -230,11 +240,5 @@ def _with_primary(rows: pd.DataFrame, told: Mapping[str, str]) -> pd.DataFrame:
 
 def _built_in(task: str, version: str) -> str:
     """What the built-in task of this name and version is sorted by; "" where there is none."""
-    from alignbench.task import builtin_folder
-    from alignbench.yamlfile import read
-
-    try:
-        data = read(builtin_folder() / f"{task}.yaml").data
-    except TaskError:
-        return ""
-    return str(data.get("primary") or PRIMARY) if str(data.get("version")) == version else ""
+    data = built_in(task, version)
+    return str(data.get("primary") or PRIMARY) if data else ""

@@ -1,16 +1,24 @@
-"""Rows that may be published: signed, of enough draws, without what tells of the machine; a CSV file for each task."""
+"""Rows that may be published: signed, of enough draws, without what tells of the machine; a CSV file for each task.
+
+And beside it a file of example draws of its rows.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from alignbench.reports.folders import UNIT
+from alignbench.files import write_atomic
+from alignbench.reports.draws import LINE, MOST, SUFFIX, draws_bytes, read_draws, row_of
+from alignbench.reports.faults import few
+from alignbench.reports.folders import UNIT, keys
 from alignbench.reports.rows import WORDS, parts_of, read_rows, write_rows
+from alignbench.reports.shown import Example, Shown
 from alignbench.run.rows import safe_name
 
 ASKED = 64
@@ -121,3 +129,51 @@ def publish(rows: pd.DataFrame, folder: Path) -> list[Path]:
     for path, table in whole.items():
         write_rows(path, table)
     return list(whole)
+
+
+def publish_draws(shown: Sequence[Shown], rows: pd.DataFrame, folder: Path) -> tuple[list[Path], list[str]]:
+    """Write <folder>/<task>.draws.jsonl for the tasks of `rows`, once these are published there.
+
+    At most `MOST` draws of each row that is in `rows`, beside those that are there of others in <task>.csv: draws of a
+    measurement that a newer one has replaced go with it. The files, and a line for whatever is left out: a draw whose
+    texts tell of this machine or of a person, a line that was edited.
+    """
+    asked = keys(rows, (*UNIT, "measured"))
+    written, told = [], list[str]()
+    for task in sorted(rows["task"].unique()):
+        path = folder / f"{safe_name(str(task))}{SUFFIX}"
+        there = keys(read_rows(folder / f"{safe_name(str(task))}.csv"), (*UNIT, "measured"))
+        found = {row_of(one.key): one for one in _there(path, told)}
+        found |= {row_of(one.key): _harmless(one, told) for one in shown if row_of(one.key) in asked}
+        content = draws_bytes(one for who, one in found.items() if who in there)
+        if content or path.exists():
+            write_atomic(path, content)
+            written.append(path)
+    return written, few(told, "%d more lines about draws")
+
+
+def _there(path: Path, told: list[str]) -> Sequence[Shown]:
+    if not path.exists():
+        return ()
+    found, faults = read_draws(path)
+    told += faults
+    return found
+
+
+def _harmless(shown: Shown, told: list[str]) -> Shown:
+    """Without the draws that must not be published."""
+    draws = []
+    for draw in shown.draws[:MOST]:
+        if found := next((hit for text in _texts(draw) if (hit := LOCAL.search(text))), None):
+            who = f"{shown.key.task}: {name_of(asdict(shown.key))}"
+            what = f"it tells of this machine or a person: {found[0].strip()!r}"
+            told.append(f"{who}: draw {draw.index} is not exported: {what}")
+        else:
+            draws.append(draw)
+    return replace(shown, draws=tuple(draws))
+
+
+def _texts(draw: Example) -> Iterator[str]:
+    """What of a draw could be published: no line is longer."""
+    categories = (value for value in draw.features.values() if isinstance(value, str))
+    yield from (text[:LINE] for text in (draw.prompt, draw.text, *categories))

@@ -41,6 +41,7 @@ class Outcome:
     errors: list[AlignbenchError] = field(default_factory=list)  # one for each of `failures`
     fresh: int = 0
     primary: dict[str, str] = field(default_factory=dict)  # task → what sorts its leaderboard
+    summaries: dict[str, str] = field(default_factory=dict)  # task → what it asks
     exit_code: int = 0
     told: set[str] = field(default_factory=set)  # lines that are said once
     broken: Mapping[str, AlignbenchError] = field(default_factory=dict)  # label of a model → why it cannot be had
@@ -63,7 +64,7 @@ class Outcome:
 
     def frame(self) -> pd.DataFrame:
         """The tidy rows."""
-        return frame(self.rows, self.primary)
+        return frame(self.rows, self.primary, self.summaries)
 
     def fail(self, line: str, error: AlignbenchError) -> None:
         """Note a failure, once."""

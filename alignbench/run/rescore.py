@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from alignbench.errors import AlignbenchError, StoreError, UsageError
 from alignbench.files import dump, write_atomic
@@ -17,10 +18,23 @@ from alignbench.types import PRIMARY
 
 
 def remember(output: Path | None, task: Task) -> None:
-    """Write task_<name>.json: the metrics that the latest run asked for, so that `score` asks for the same."""
+    """Write task_<name>.json: what the latest run asked for, so that `score` asks for the same and pages can say it.
+
+    Its metrics and what is primary, what it asks in a sentence, and those features of its target, with their arguments,
+    that can say where in a text they find what they look for.
+    """
     if output is not None:
-        content = {"version": task.version, "metrics": task.metrics, "primary": task.primary or PRIMARY}
+        content = {
+            "version": task.version, "metrics": task.metrics, "primary": task.primary or PRIMARY,
+            "summary": task.summary, "features": _looked_for(task),
+        }  # fmt: skip
         write_atomic(output / f"task_{task.name}.json", dump(content))
+
+
+def _looked_for(task: Task) -> dict[str, Any]:
+    """Name → specification, as a task file has it, of the features whose finds can be marked."""
+    asked = {constraint.feature: task.features[constraint.feature] for constraint in task.target.constraints}
+    return {name: {"feature": bound.name, **bound.params} for name, bound in asked.items() if bound.marks}
 
 
 @dataclass(frozen=True)
@@ -30,6 +44,7 @@ class Remembered:
     asked: Asked = None  # metrics; None for all that apply
     primary: str = PRIMARY
     refused: tuple[str, ...] = ()  # a line for each metric that is left out, or that the file cannot be read
+    summary: str = ""
 
 
 def remembered(folder: Path, task: str, *, trusted: bool = False) -> Remembered:
@@ -40,26 +55,27 @@ def remembered(folder: Path, task: str, *, trusted: bool = False) -> Remembered:
     path = folder / f"task_{task}.json"
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        listed, primary = content["metrics"], str(content["primary"])
+        listed, primary, summary = content["metrics"], str(content["primary"]), str(content.get("summary", ""))
         asked = None if listed is None else [(str(metric), dict(params)) for metric, params in listed]
     except FileNotFoundError:
         return Remembered()
     except (OSError, ValueError, KeyError, TypeError):
         return Remembered(refused=(f"{path}: is not what a run writes: all metrics that apply are measured",))
     if trusted or asked is None:
-        return Remembered(asked, primary)
+        return Remembered(asked, primary, summary=summary)
     refused = [name for name, _ in asked if name in registry and registry[name].runs_code]
     lines = tuple(f"{path}: the metric '{name}' is left out: it runs code that this file names; "
                   "--trust_remote_code runs it" for name in refused)  # fmt: skip
-    return Remembered([one for one in asked if one[0] not in refused], primary, lines)
+    return Remembered([one for one in asked if one[0] not in refused], primary, lines, summary)
 
 
 @dataclass
 class Rescored:
-    """Rows recomputed from stored evidence, each task's primary metric, and the files that could not be used."""
+    """Rows recomputed from stored evidence, what each task asks and sorts by, and the files that could not be used."""
 
     rows: list[Row] = field(default_factory=list)
     primary: dict[str, str] = field(default_factory=dict)
+    summaries: dict[str, str] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
 
     def fail(self, error: AlignbenchError) -> None:
@@ -80,6 +96,7 @@ def rescore(folder: Path, *, trusted: bool = False) -> Rescored:
             evidence, key = read_evidence(path)
             known = remembered(folder, key.task, trusted=trusted)
             found.primary[key.task] = known.primary
+            found.summaries[key.task] = known.summary
             for line in known.refused:
                 found.fail(UsageError(line))
             rows = measure(known.asked, key, evidence, found.fail)

@@ -97,16 +97,22 @@ def _number(told: Any) -> float | None:
     return None if told is None else float(told)
 
 
-def frame(rows: Iterable[Row], primary: Mapping[str, str]) -> pd.DataFrame:
-    """The tidy table of `rows` and of their means over seeds; `attrs["primary"]` says what sorts each leaderboard."""
+def frame(rows: Iterable[Row], primary: Mapping[str, str], summaries: Mapping[str, str] | None = None) -> pd.DataFrame:
+    """The tidy table of `rows` and of their means over seeds.
+
+    `attrs["primary"]` says what sorts each leaderboard, `attrs["summaries"]` what each task asks, in a sentence.
+    """
     import pandas as pd
 
     from alignbench.reports.rows import COLUMNS, tidy
+    from alignbench.reports.table.board import sentence
     from alignbench.reports.table.seeds import with_means
 
     columns = [*COLUMNS, "step", "replicates"]
     table = with_means(tidy(pd.DataFrame([row.flat() for row in rows], columns=columns, dtype=object)))
     table.attrs["primary"] = dict(primary)
+    told = {task: sentence(summary) for task, summary in (summaries or {}).items()}
+    table.attrs["summaries"] = {task: summary for task, summary in told.items() if summary}
     return table
 
 

@@ -182,7 +182,7 @@ class _Run:
     def finished(self, number: int) -> None:
         """All rows of the `number`th task are there."""
         if rows := self.outcome.of_task(number):
-            self.watch.on_task(frame(rows, self.outcome.primary))
+            self.watch.on_task(frame(rows, self.outcome.primary, self.outcome.summaries))
 
     def other_models(self, tasks: Sequence[TaskRun], others: Sequence[_Other]) -> None:
         """Measure each other model on every task that has no base of its own."""

@@ -59,6 +59,7 @@ class TaskRun:
         """Whether λ was fitted and reference draws made; a failure, or that no draw is one of p, is told."""
         bench, task = self.bench, self.bench.task
         self.outcome.primary[task.name] = task.primary or PRIMARY
+        self.outcome.summaries[task.name] = task.summary
         self._begin(bench.base_name)
         with self._counted(), self.outcome.failing(self._who(bench.base_name)):
             _keep_vocab(bench)

@@ -9,6 +9,8 @@ import pytest
 from published_rows import signature, table, unit
 
 from alignbench.errors import StoreError
+from alignbench.reports.draws import SUFFIX, draws_bytes, read_draws, row_of
+from alignbench.reports.folders import UNIT, keys
 from alignbench.reports.gather import gather
 from alignbench.reports.publish import LOCAL, accepted, drawn, merged, of_enough_draws, publish
 from alignbench.reports.rows import parts_of, read_rows
@@ -131,3 +133,15 @@ def test_what_this_repository_publishes(path, tmp_path):
     assert not refused and not few
     (written,) = publish(rows, tmp_path)
     assert written.read_bytes() == path.read_bytes()
+
+
+def test_the_draws_that_this_repository_publishes():
+    """Each of a published row, as `export` writes them, and all of them small enough for a page."""
+    size = 0
+    for path in LEADERBOARDS.glob(f"*/*{SUFFIX}"):
+        shown, told = read_draws(path)
+        assert told == [] and draws_bytes(shown) == path.read_bytes()
+        rows = keys(read_rows(path.with_name(path.name.removesuffix(SUFFIX) + ".csv")), (*UNIT, "measured"))
+        assert {row_of(one.key) for one in shown} <= rows
+        size += path.stat().st_size
+    assert size < 1_500_000

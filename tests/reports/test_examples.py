@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, replace
 from math import inf
+from os import mkfifo
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,11 @@ import pytest
 from tiny_world import BRIGHT, TASK
 
 import alignbench
+from alignbench.features import bind
+from alignbench.registry import feature as registry
+from alignbench.reports.asked import Sought, looked_for
 from alignbench.reports.examples import CUT, _feature, by_token, chosen, examples, of_file
+from alignbench.reports.gather import gather
 from alignbench.run.rows import read_evidence
 from alignbench.store.packed import pack, unpack
 from alignbench.types import Array, Draws, rows_of
@@ -151,3 +157,86 @@ def test_a_long_text_is_cut_where_nothing_else_helps(out: Path) -> None:
     long = replace(shown.draws[0], text="é" * 1000, pieces=(), nats=(), log_target=-inf)
     cut = _within([Shown(shown.key, (long,))], 1, 1)[0].draws[0]
     assert cut.cut and cut.text == "é" * CUT
+
+
+def _marked(folder: Path, **told: object) -> dict[str, list[list[str]]]:
+    """Aligner → the marked words of each draw, where task_tiny.json says what is told."""
+    path = folder / "task_tiny.json"
+    before = path.read_text()
+    path.write_text(json.dumps({**json.loads(before), **told}))
+    try:
+        shown, _ = examples([folder], budget=10**9)
+    finally:
+        path.write_text(before)
+    return {s.key.aligner: [[d.text[b:e] for b, e in d.marks] for d in s.draws] for s in shown}
+
+
+def test_what_the_target_asks_for_is_marked(out: Path) -> None:
+    """Exactly where the stored value of the feature says that it is there. Planted bug: places of another draw."""
+    found = 0
+    for shown in examples([out], budget=10**9)[0]:
+        for draw in shown.draws:
+            words = [draw.text[begin:end] for begin, end in draw.marks]
+            assert words == [w for w in draw.text.split() if w == "sun"]
+            assert bool(words) == (draw.features["bright"] == 1)
+            found += len(words)
+    assert found > 3
+
+
+def test_a_run_says_what_its_target_looks_for(out: Path) -> None:
+    told = json.loads((out / "task_tiny.json").read_text())
+    how = {"ignore_case": False, "whole_words": True, "negate": False}
+    assert told["features"] == {"bright": {"feature": "contains_any", "words": ["sun"], **how}}
+    assert told["summary"] == "A world of three words."
+
+
+SPEC = {"feature": "contains_any", "words": ["rain"]}
+
+
+@pytest.mark.parametrize(
+    ("features", "words"),
+    [
+        ({"x": SPEC}, {"rain"}),
+        ({"x": SPEC, "y": {"feature": "matches", "pattern": "w.nd"}}, {"rain", "wind"}),
+        ({}, set()), (None, set()), ([SPEC], set()), ("x", set()), ({"x": "contains_any"}, set()),
+        ({"x": {"feature": "hf_probability", "pretrained": "evil/model", "label": "x"}}, set()),  # none that loads
+        ({"x": {"feature": "length_tokens"}}, set()),
+        ({"x": {"feature": "mine"}}, set()),  # a plug-in's
+        ({"x": {"feature": ["contains_any"]}}, set()), ({"x": {"feature": "nothing"}}, set()),
+        ({"x": {**SPEC, "evil": 1}}, set()), ({"x": {**SPEC, "words": 3}}, set()),
+        ({"x": {**SPEC, "words": []}}, set()),
+        ({"x": {**SPEC, "words": ["rain"] * 5000}}, set()),  # too many
+        ({"x": {"feature": "contains_any", "words": {"another prompt": "rain"}}}, set()),
+        ({"x": {"feature": "matches", "pattern": "("}, "y": SPEC}, {"rain"}),
+        ({str(i): {**SPEC, "words": [f"w{i}"]} for i in range(16)} | {"x": SPEC}, set()),  # too many features
+    ],
+)  # fmt: skip
+def test_only_features_of_this_package_are_taken_from_a_folder(
+    out: Path, features: object, words: set[str], registries: None
+) -> None:
+    registry("mine", spans=lambda prompt, text: pytest.fail("it ran"))(lambda prompts, draws: np.zeros(len(draws)))
+    found = _marked(out, features=features)
+    assert {w for some in found.values() for words in some for w in words} == words and len(found) == 2
+
+
+def test_a_built_in_task_of_that_version_is_asked_where_the_folder_does_not_say(out: Path) -> None:
+    assert looked_for(out, "tiny", "1").marks("", "a sun") == ((2, 5),)
+    assert looked_for(out, "tiny", "2").features == []  # it says it of another version
+    for folder in (out, out / "absent"):
+        assert looked_for(folder, "gender_balance", "2").marks("", "then SHE and he") == ((5, 8),)
+        assert looked_for(folder, "gender_balance", "1").features == []
+        assert len(looked_for(folder, "hybrid", "1").features) == 2
+        assert looked_for(folder, "../tasks/hybrid", "1").features == []
+
+
+def test_an_expression_that_takes_for_ever_is_asked_once(out: Path) -> None:
+    sought = looked_for(out, "tiny", "1")
+    slow = bind({"feature": "matches", "pattern": "(a|aa)+$"})
+    both = Sought([slow, *sought.features])
+    assert both.marks("", "sun " + "a" * 60 + "b") == ((0, 3),) and both.features == sought.features
+
+
+def test_what_is_not_a_file_is_not_waited_for(out: Path, tmp_path: Path) -> None:
+    mkfifo(tmp_path / "task_tiny.json")
+    assert looked_for(tmp_path, "tiny", "1").features == []
+    assert "it is no file" in " ".join(gather([tmp_path]).failures)

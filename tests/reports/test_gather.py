@@ -335,3 +335,33 @@ def test_means_over_seeds_are_left_to_the_tables(rows: pd.DataFrame, tmp_path: P
     write_rows(tmp_path / "a.csv", with_means(seeds))
     found = gather([tmp_path / "a.csv"])
     assert not found.failures and len(found.rows) == len(seeds) and "seeds" not in found.rows
+
+
+def test_what_a_task_asks_is_what_its_run_says(out: Path) -> None:
+    assert gather([out]).summaries == {"tiny": "A world of three words."}
+    path = out / "task_tiny.json"
+    told = json.loads(path.read_text())
+    path.write_text(json.dumps({**told, "summary": "two\nlines\x1b[31m " + "x" * 700}))
+    said = gather([out]).summaries["tiny"]
+    assert said.startswith("two lines\ufffd[31m xx") and said.endswith("x…") and len(said) == 600
+    for nothing in ("", None, 5, ["x"]):
+        path.write_text(json.dumps({**told, "summary": nothing}))
+        found = gather([out])
+        assert found.summaries == {} and found.failures == ()
+
+
+@pytest.mark.parametrize(("version", "known"), [(2, True), (1, False), (22, False)])
+def test_what_a_built_in_task_asks_is_known_without_a_run(
+    rows: pd.DataFrame, tmp_path: Path, version: int, known: bool
+) -> None:
+    """Of that version alone."""
+    write_rows(tmp_path / "a.csv", rows.assign(task_version=version))
+    said = gather([tmp_path / "a.csv"]).summaries
+    assert set(said) == ({"gender_balance"} if known else set() if version != 1 else {"lexical_word"})
+    assert not known or said["gender_balance"].startswith("Continuations of sentences about six occupations")
+
+
+def test_a_leaderboard_keeps_what_its_tasks_ask(made: tuple[Path, pd.DataFrame], rows: pd.DataFrame) -> None:
+    assert made[1].attrs["summaries"] == {"tiny": "A world of three words."}
+    assert alignbench.leaderboard(made[1]).asked.summaries == {"tiny": "A world of three words."}
+    assert alignbench.leaderboard(rows).asked.summaries == {}

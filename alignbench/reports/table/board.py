@@ -15,6 +15,7 @@ from alignbench.reports.table.numbers import MISSING
 ARROWS = {"higher": "↑", "lower": "↓", "near": "→ p"}
 """Which way is better: more, less, or nearer to the number of draws of p."""
 LONGEST = 2000  # characters of a name, a note or a signature that a table shows
+SENTENCE = 600  # of what a task asks
 PINNED = ("baseline", "constant", "copy", "ceiling")
 """Marks of rows that are shown below the others, in this order, and neither ranked nor bold."""
 BASE = "base"
@@ -139,8 +140,8 @@ class Arrangement:
     primary: Mapping[str, str | None] = field(default_factory=dict)
     baseline: str = ""
     allow_mixed: bool = False
-    summaries: Mapping[str, str] = field(default_factory=dict)  # task → what it asks, in a sentence
     rename: Mapping[str, str] = field(default_factory=dict)  # a row's label, or a pattern → what it is called
+    summaries: Mapping[str, str] = field(default_factory=dict)  # task → what it asks, in a `sentence`
 
 
 @dataclass(frozen=True)
@@ -182,6 +183,12 @@ def plain_text(text: str) -> str:
     if not line.isprintable():
         line = "".join("\N{REPLACEMENT CHARACTER}" if _is_unseen(c) else c for c in line)
     return line if len(line) <= LONGEST else f"{line[: LONGEST - 11]}… #{sha256(line.encode()).hexdigest()[:8]}"
+
+
+def sentence(text: object) -> str:
+    """What a task asks, as plain text of at most `SENTENCE` characters; "" for what is no text."""
+    line = plain_text(text) if isinstance(text, str) else ""
+    return line if len(line) <= SENTENCE else f"{line[: SENTENCE - 1]}…"
 
 
 def _is_unseen(character: str) -> bool:

@@ -62,7 +62,8 @@ def leaderboard(
     """Leaderboards of tidy `rows`: rows of different task hash, target, base or judge never share a table.
 
     `metrics` picks columns by metric or `metric.part`; `primary` maps a task to the column that it is sorted and
-    ranked by (default: what `rows.attrs` say under "primary", else divergence.kl_target). `baseline` names a row:
+    ranked by (default: what `rows.attrs` say under "primary", else divergence.kl_target); under "summaries" they may
+    say what each task asks. `baseline` names a row:
     each cell then has its paired difference to that row's beside it. With `allow_mixed` the versions of a task share
     a table, in which nothing is ranked. `rename` maps labels (or patterns) of rows to what
     they are called. Raises UnknownName where `metrics` or `baseline` is a name that no row bears, and UsageError where
@@ -70,9 +71,14 @@ def leaderboard(
     """
     if not isinstance(rows, pd.DataFrame):
         raise UsageError(f"leaderboard: takes the rows that `evaluate` gives, not a {type(rows).__name__}")
-    told = rows.attrs.get("primary")
-    first = primary if primary is not None else told if isinstance(told, Mapping) else {}
-    return arranged(rows, Arrangement(first, baseline, allow_mixed, rename or {}), metrics)
+    first = primary if primary is not None else _told(rows, "primary")
+    return arranged(rows, Arrangement(first, baseline, allow_mixed, rename or {}, _told(rows, "summaries")), metrics)
+
+
+def _told(rows: pd.DataFrame, name: str) -> Mapping[str, str]:
+    """What the rows' attributes say of their tasks."""
+    told = rows.attrs.get(name)
+    return told if isinstance(told, Mapping) else {}
 
 
 def arranged(

@@ -6,10 +6,12 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any
 
 from markupsafe import Markup
 
+from alignbench.features.spans import Span
 from alignbench.files import jsonable
 from alignbench.reports.examples import Example, Shown
 from alignbench.reports.table.board import Table, plain_text
@@ -73,13 +75,23 @@ class _Words:
 
 def _packed(draw: Example, words: _Words) -> dict[str, Any]:
     places = [words.features.setdefault(name, len(words.features)) for name in draw.features]
+    marked = {"marks": _in_javascript(draw.text, draw.marks)} if draw.marks else {}
     return {
         "prompt": words.prompts.setdefault(draw.prompt, len(words.prompts)), "index": draw.index,
         "end": "cut" if draw.cut else "ended" if draw.finished else "limit",
         "tokens": draw.pieces or draw.text, "nats": _rounded(draw.nats),
         "logs": _rounded([draw.log_gen, draw.log_prob, draw.log_base, draw.log_target]),
         "features": [[place, _word(value)] for place, value in zip(places, draw.features.values(), strict=True)],
+        **marked,
     }  # fmt: skip
+
+
+def _in_javascript(text: str, spans: Sequence[Span]) -> list[list[int]]:
+    """Spans of characters as JavaScript counts them, to which one beyond U+FFFF is two."""
+    if text.isascii():
+        return [list(span) for span in spans]
+    at = [0, *accumulate(1 + (c > "\uffff") for c in text)]
+    return [[at[begin], at[end]] for begin, end in spans]
 
 
 def _rounded(values: Iterable[float | None]) -> list[float | None]:
