@@ -134,7 +134,8 @@ def _cheap(contests: Sequence[Contest], names: Mapping[str, str]) -> list[str]:
     none = count.pop("", 0)
     if not count:
         return [f"At up to {CHEAP:g}× its calls no row is better on any task."]
-    found = ", ".join(f"{names[who]} on {number}" for who, number in count.most_common())
+    found = ", ".join(f"{names[who]} on {number}" for who, number in count.most_common(3))
+    found += f" and {len(count) - 3} others" if len(count) > 3 else ""
     return [f"At up to {CHEAP:g}× its calls the best is {found}" + (f"; on {none} no row is better." if none else ".")]
 
 

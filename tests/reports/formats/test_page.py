@@ -18,7 +18,9 @@ from many_rows import many_draws, many_rows
 
 from alignbench.reports.examples import Example
 from alignbench.reports.formats.html import ROOM, page_of, to_html
+from alignbench.reports.formats.page.cards import card
 from alignbench.reports.formats.page.drawn import packed
+from alignbench.reports.formats.page.sections import Line, Section
 from alignbench.reports.table.board import Arrangement, Cell, Column, Leaderboard, Row, Table
 from alignbench.reports.table.leaderboards import arranged
 
@@ -45,8 +47,15 @@ def board(tasks: int = 2, number: int = 16) -> Leaderboard:
         replace(row, cells=(*row.cells[:place], odd.get(i, row.cells[place]), *row.cells[place + 1 :]))
         for i, row in enumerate(brief.rows, 1)
     ]
+    shown = [replace(row, cells=_base(brief, row)) if row.is_base else row for row in shown]
     told = replace(first, rows=tuple(rows), brief=replace(brief, rows=tuple(shown)))
     return replace(made, tables=(told, *made.tables[1:]))
+
+
+def _base(brief: Table, row: Row) -> tuple[Cell, ...]:
+    """The cells of the base, which has half a nat of asked gap."""
+    of = {"divergence.kl_asked": Cell(".50", "", 0.5), "divergence.kl_collateral": Cell("0", "", 0.0)}
+    return tuple(of.get(column.key, cell) for column, cell in zip(brief.columns, row.cells, strict=True))
 
 
 def test_a_policy_allows_the_page_s_own_scripts_and_style_and_nothing_else() -> None:
@@ -163,7 +172,7 @@ def finite(texts: list[str]) -> list[float]:
     return [float(head) for head in heads if re.fullmatch(r"-?[\d.][\d.e+-]*", head)]
 
 
-KL = "divergence.kl_target"
+KL, KL_COLLATERAL = "divergence.kl_target", "divergence.kl_collateral"
 
 
 def test_the_first_screen_has_findings_and_the_whole_grid(chromium: Any, tmp_path: Path) -> None:
@@ -183,13 +192,13 @@ def test_the_first_screen_has_findings_and_the_whole_grid(chromium: Any, tmp_pat
 
 def test_a_verdict_is_a_word_a_shape_and_a_colour(reader: Any) -> None:
     page = reader().page
-    marks = page.locator(
-        ".grid td .v"
-    ).evaluate_all("""all => all.map((one) => [
-        one.nextElementSibling.textContent, one.querySelector("use").getAttribute("href"), getComputedStyle(one).stroke])""")
+    marks = page.locator(".grid td .v").evaluate_all("""all => all.map((one) => [
+        one.nextElementSibling.textContent, one.firstChild.getAttribute("href"), getComputedStyle(one).stroke])""")
     by_word = {word: (shape, colour) for word, shape, colour in marks}
     assert {"better", "worse"} <= set(by_word)
-    assert len({shape for shape, _ in by_word.values()}) == len({c for _, c in by_word.values()}) == len(by_word)
+    assert len({shape for shape, _ in by_word.values()}) == len(by_word)
+    told = [colour for word, (_, colour) in by_word.items() if word not in ("unclear", "—")]
+    assert len(set(told)) == len(told)  # what says nothing is grey
 
 
 def test_a_task_says_what_it_asks_and_shows_eight_rows_and_the_base(reader: Any) -> None:
@@ -286,7 +295,7 @@ def test_all_rows_are_side_by_side_after_one_prompt(reader: Any) -> None:
     )
     assert text.locator("mark").all_text_contents() == ["word0"]  # and not the space before it
     shaded = text.locator("span[title]")
-    assert [shaded.nth(i).get_attribute("class") for i in (0, 1, 14)] == ["p0", "p1", "p4"]
+    assert [shaded.nth(i).get_attribute("class") for i in (0, 2, 14)] == ["p0", "p1", "p4"]
     assert shaded.nth(14).get_attribute("title") == "−7.00 nats"
     last = shaded.last
     assert (last.get_attribute("class"), last.get_attribute("title")) == ("p4", "−∞ nats")
@@ -303,9 +312,7 @@ def test_the_table_as_it_is_shown_can_be_saved(reader: Any) -> None:
         page.page.locator("#task-1 button.save[data-kind='csv']").click()
     text = saved.value.path().read_text(encoding="utf-8")
     lines = text.splitlines()
-    assert (
-        lines[0].startswith("no.,row,vs base") and "tv" not in lines[0] and len(lines) == 17
-    )  # all rows, no hidden column
+    assert lines[0].startswith("no.,row,vs base") and "tv" not in lines[0] and len(lines) == 17
     assert any(line.startswith(f"{i},") and "∞ keeps 8.0 %" in line for i, line in enumerate(lines))
     with page.page.expect_download() as saved:
         page.page.locator("#task-1 button.save[data-kind='tex']").click()
@@ -320,18 +327,27 @@ def test_a_phone_shows_cards_with_the_base_in_its_place(reader: Any) -> None:
         "all => all.map(r => r.dataset.name)"
     )
     assert names == wanted and "base" in names
-    card = page.locator("#task-1 .cards li").first
-    assert card.locator("svg.bar").count() == 2 and "calls" in card.inner_text() and card.locator(".word").is_visible()
+    base = page.locator("#task-1 .cards li.base")
+    assert base.locator("svg.bar").count() == 2 and "calls" in base.inner_text() and base.locator(".word").is_visible()
     page.fill("#filter", "temperature")
     assert page.locator("#task-1 .cards li:visible").count() == 3
 
 
+def bar_of(key: str, value: float) -> str:
+    """The bar of a number."""
+    column, verdict = Column(key, "+ collateral"), Column("verdict", "vs base")
+    row = Row("x", (Cell("better"), Cell("x", value=value)))
+    section = Section(1, Table("t", (column,), (Row("x", ()),), brief=Table("t", (verdict, column), (row,))))
+    return next(str(item.bar) for item in card(Line(1, row, row.cells, True), section) if item.bar)
+
+
 def test_bars_of_cards_have_one_scale(reader: Any) -> None:
-    """The base's asked gap is two thirds of the bar, of each table."""
+    """The base's asked gap is two thirds of the bar; 1 nat of collateral is half of a scale from 0.01 to 100."""
     page = reader(viewport=NARROW).page
-    for task in ("#task-1", "#task-2"):
-        base = page.locator(f"{task} .cards li.base rect.asked")
-        assert base.get_attribute("width") == "67"
+    assert page.locator("#task-1 .cards li.base rect.asked").get_attribute("width") == "67"
+    assert page.locator("#task-1 .cards li.base rect.besides").get_attribute("width") == "0"
+    for column, value, width in ((KL_COLLATERAL, 1.0, 50), (KL_COLLATERAL, inf, 100), (KL_COLLATERAL, 0.0, 0)):
+        assert f'width="{width}"' in bar_of(column, value)
 
 
 def test_a_signature_can_be_copied(reader: Any) -> None:
@@ -381,7 +397,7 @@ def test_the_tab_key_goes_through_all_controls_in_their_order(reader: Any, viewp
         return all.filter((node) => node.matches(controls) && node.checkVisibility({ contentVisibilityAuto: false }))
             .map((node) => all.indexOf(node));
     }""", CONTROLS)  # fmt: skip
-    assert len(there) > 15
+    assert len(there) > 12
     for _ in there:
         page.keyboard.press("Tab")
     reached = page.evaluate("reached")

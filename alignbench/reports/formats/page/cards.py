@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from math import isinf, log10
+from math import isfinite, isinf, log10
 
 from markupsafe import Markup
 
@@ -51,12 +51,12 @@ def _items(line: Line, section: Section) -> Iterator[Item]:
 def _share(column: Column, cell: Cell, section: Section) -> float | None:
     """Which share of its scale a number takes: linear up to 1.5 times the base's, or logarithmic; None of none."""
     known = next((x for x in (cell.value, cell.low, cell.high) if x is not None), None)
-    if known is None:
-        return None
+    if known is None or isinf(known) or known <= 0:
+        return None if known is None else float(known > 0)
     if column.key == COLLATERAL:
-        return 0.0 if known <= 0 else 1.0 if isinf(known) else (log10(known / LEAST)) / log10(MOST / LEAST)
+        return log10(known / LEAST) / log10(MOST / LEAST)
     base = _of_base(section, column)
-    return known / (BEYOND * base) if base else None
+    return known / (BEYOND * base) if base and isfinite(base) else None
 
 
 def _of_base(section: Section, column: Column) -> float | None:

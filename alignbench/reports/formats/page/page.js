@@ -13,7 +13,7 @@
   // What a reader has chosen lives behind a ? in the hash: a copied address shows the same.
   // q: filter; s3: column and direction that sort table 3; v3: groups shown there; p3: prompt of its draws.
   const read = () => {
-    const [anchor, chosen] = decodeURIComponent(location.hash.slice(1)).split("?");
+    const [anchor, chosen] = location.hash.slice(1).split("?");
     return [anchor, new URLSearchParams(chosen ?? "")];
   };
   const write = (key, value) => {
@@ -120,8 +120,8 @@
       shownBy = link;
       const box = link.getBoundingClientRect(), own = pop.getBoundingClientRect();
       const below = box.bottom + own.height + 8 < innerHeight;
-      pop.style.left = `${Math.max(8, Math.min(box.left, innerWidth - own.width - 8))}px`;
-      pop.style.top = `${below ? box.bottom + 4 : Math.max(8, box.top - own.height - 4)}px`;
+      pop.style.left = `${scrollX + Math.max(8, Math.min(box.left, innerWidth - own.width - 8))}px`;
+      pop.style.top = `${scrollY + (below ? box.bottom + 4 : Math.max(8, box.top - own.height - 4))}px`;
     }
     return true;
   };
@@ -134,7 +134,6 @@
     link.addEventListener("click", (event) => { if (show(link)) event.preventDefault(); });
   }
   addEventListener("keydown", (event) => { if (event.key === "Escape") hide(); });
-  addEventListener("scroll", hide, { passive: true });
 
   // A row and its point in the plot are shown together.
   for (const section of all(".task")) {
@@ -145,11 +144,14 @@
         point.classList.toggle("dim", n !== undefined && point.dataset.n !== n);
       }
     };
-    for (const item of [...all(".board tr[data-n]", section), ...points]) {
+    const rows = all(".board tr[data-n]", section);
+    for (const item of [...rows, ...points]) {
       item.addEventListener("mouseenter", () => focus(item.dataset.n));
       item.addEventListener("mouseleave", () => focus(undefined));
-      item.addEventListener("focusin", () => focus(item.dataset.n));
-      item.addEventListener("focusout", () => focus(undefined));
+    }
+    for (const row of rows) { // a point that listened to focus could be tabbed to
+      row.addEventListener("focusin", () => focus(row.dataset.n));
+      row.addEventListener("focusout", () => focus(undefined));
     }
   }
 
