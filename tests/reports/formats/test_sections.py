@@ -7,14 +7,16 @@ from dataclasses import fields
 
 import pandas as pd
 from chart_rows import WORDS, frame, of
+from many_rows import many_rows
 
 from alignbench.reports.examples import Example, Shown
 from alignbench.reports.formats.html import to_html
 from alignbench.reports.formats.page.drawn import of_table
-from alignbench.reports.formats.page.sections import sections
+from alignbench.reports.formats.page.sections import FIRST, sections
 from alignbench.reports.table import standing
-from alignbench.reports.table.board import Leaderboard
-from alignbench.reports.table.leaderboards import leaderboard
+from alignbench.reports.table.board import Arrangement, Leaderboard
+from alignbench.reports.table.brief import kept
+from alignbench.reports.table.leaderboards import arranged, leaderboard
 from alignbench.run.rows import RowKey
 
 IDS = {"base_id": "ba5e", "target_id": "7a49", "generator_id": "9e4e", "draws": 4, "judge": "", "measured": "2026"}
@@ -41,35 +43,53 @@ def drawn(board: Leaderboard, draws: Sequence[Shown]) -> list[dict[str, str]]:
     ]
 
 
-def test_a_page_with_a_baseline_has_charts() -> None:
-    """Planted bugs: charts of rows arranged anew lack its label; differences are drawn too."""
+def test_a_page_with_a_baseline_has_its_label_and_differences() -> None:
     board = leaderboard(WORDS, baseline="greedy", metrics=["divergence.kl_target"])
     [section] = sections(board)
-    assert "greedy (baseline)" in {p.label for p in section.scatters[0].points}
-    assert [row.label for row in section.reached] == [r.label for r in board.tables[0].rows if r.label in {
-        p.label for p in section.scatters[0].points}]  # fmt: skip
-    names = [[panel.name for panel in bars.panels] for bars in section.bars]
-    assert names == [["always", "share.pronoun.she"], ["kl_target", "kl_base"]]
-    assert "greedy (baseline)" in to_html(board)
+    assert "greedy (baseline)" in {line.row.label for line in section.lines} and "Δ" in to_html(board)
 
 
-def test_charts_of_the_page_compare_nothing_again(monkeypatch) -> None:
-    """Ranks and ties take most of the time of a large leaderboard, and charts show none."""
+def test_the_page_compares_nothing_again(monkeypatch) -> None:
+    """Ranks and ties take most of the time of a large leaderboard, and a page shows what is there."""
     board = leaderboard(WORDS)
     monkeypatch.setattr(standing, "ranks", None)
     monkeypatch.setattr(standing, "tied", None)
-    assert '<svg class="chart"' in to_html(board)
+    assert '<svg class="chart" viewBox' in to_html(board)
 
 
 def test_versions_that_share_a_table_have_no_charts() -> None:
     """They may want different things, of which a chart would show one."""
-    rows = pd.concat([WORDS, WORDS.assign(task_version="2", task_hash="beef")])
-    board = leaderboard(rows, allow_mixed=True)
-    page = to_html(board)
-    assert (
-        len(board) == 1 and "No charts: versions of a task are not comparable" in page and 'class="chart"' not in page
-    )
-    assert page.count("No charts") == 1 and "No charts" not in to_html(leaderboard(rows))
+    mixed = pd.concat([WORDS, WORDS.assign(task_version="2", task_hash="beef")])
+    page = to_html(leaderboard(mixed, allow_mixed=True))
+    assert '<svg class="chart" viewBox' not in page and "Rows of 2 versions of the task" in page
+    assert page.count('class="task"') == 1 < to_html(leaderboard(mixed)).count('class="task"')
+
+
+def test_the_first_rows_are_those_of_the_terminal() -> None:
+    """The base in its place, what is nearer before the rest; the others behind a button."""
+    board = arranged(many_rows(1, 30), Arrangement())
+    [section] = sections(board)
+    shown = [line.row.label for line in section.lines if line.first]
+    brief = board.tables[0].brief
+    assert brief is not None and shown == [row.label for row in kept(brief.rows, FIRST)]
+    assert len(shown) == FIRST and "base" in shown and section.more == len(section.lines) - FIRST
+
+
+def test_a_row_of_fewer_draws_has_a_badge_in_place_of_notes() -> None:
+    """Of how many draws all its numbers are; what one number lacks stays a note."""
+    said = "3 of 64 draws left out: their proposals ran out"
+    rows = many_rows(1, 4)
+    some = rows["aligner"].str.startswith("best") & (rows["metric"] != "perplexity")
+    odd = rows["aligner"].str.startswith("best") & (rows["metric"] == "perplexity")
+    rows.loc[some, "note"] = said
+    rows.loc[odd, "note"] = "5 of 64 draws are empty"
+    [section] = sections(arranged(rows, Arrangement()))
+    with_badge = {line.row.label: line for line in section.lines if line.partly}
+    assert len(with_badge) == rows.loc[some, "aligner"].nunique()
+    for line in with_badge.values():
+        notes = [section.table.footnotes[n - 1] for cell in line.cells for n in section.marks(cell)]
+        assert line.partly == "61/64" and line.why == (said,) and said not in notes
+        assert "5 of 64 draws are empty" in notes
 
 
 def test_each_row_has_its_own_draws() -> None:

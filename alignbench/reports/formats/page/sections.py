@@ -9,7 +9,7 @@ from functools import cached_property
 
 from markupsafe import Markup
 
-from alignbench.reports.charts.data import Curves, charted, series, steps_of, sweeps
+from alignbench.reports.charts.data import Curves, charted, series, steps_of, sweeps, tradeoff
 from alignbench.reports.charts.drawing import draw
 from alignbench.reports.charts.drawing.curves import picture_of
 from alignbench.reports.charts.picture import SCREEN, Picture
@@ -140,10 +140,14 @@ class Section:
 
     @property
     def plot(self) -> Markup:
-        """The two parts of KL(p‖π) of all rows against each other; nothing where no row has them."""
+        """The two parts of KL(p‖π) of all rows; where they are not known, what is asked against KL(π‖a)."""
         brief = self.table.brief
-        rows = [] if brief is None else rows_of(brief, {row.label: row.cells[0].point for row in brief.rows})
-        chart = two_parts(rows, self.table.title) if sum(row.asked.value is not None for row in rows) > 1 else None
+        if brief is None or is_mixed(self.table):
+            return Markup("")
+        words = {row.label: row.cells[0].point for row in brief.rows}
+        rows = rows_of(brief, words)
+        both = sum(row.asked.value is not None for row in rows) > 1
+        chart = two_parts(rows, self.table.title) if both else tradeoff(self.table, verdicts=words)
         return Markup("") if chart is None else inline(draw(chart, SCREEN), f"plot-{self.number}")
 
     @property
