@@ -165,10 +165,11 @@ def rows_of(table: Table, verdicts: Mapping[str, str] | None = None) -> list[Two
             Cell() if (i := places.get(key)) is None else _limited(table, i, row.cells[i])
             for key in (ASKED, COLLATERAL, KL, KEPT)
         )
+        of_base = row.mark == "base" or (row.mark == "baseline" and row.generator == table.base and not row.aligner)
+        pinned = row.mark in PINNED and row.mark != "baseline"
         return TwoPartsRow(
-            number, row.label, told.get(row.label, ""), row.mark == "base", row.mark in PINNED, asked, collateral, kl,
-            kept.value, row.mark,
-        )  # fmt: skip
+            number, row.label, told.get(row.label, ""), of_base, pinned, asked, collateral, kl, kept.value, row.mark
+        )
 
     return [row_of(number, row) for number, row in enumerate(table.rows, 1)]
 

@@ -8,6 +8,7 @@ from functools import cached_property
 
 from markupsafe import Markup
 
+from alignbench.reports.charts.axes import TITLES
 from alignbench.reports.charts.boards import Charts, charts_of, is_mixed
 from alignbench.reports.charts.data import Bar, Bars, Curves, LeftOut, Panel, Scatter, Stop
 from alignbench.reports.charts.drawing import draw
@@ -18,7 +19,9 @@ from alignbench.reports.charts.two_parts import TwoParts
 from alignbench.reports.examples import Example, Shown
 from alignbench.reports.formats.page.drawn import of_table, packed
 from alignbench.reports.table.board import Cell, Leaderboard, Row, Table
+from alignbench.reports.table.brief import COLLATERAL
 from alignbench.reports.table.lines import SEED
+from alignbench.reports.table.verdict import ASKED
 
 
 @dataclass(frozen=True)
@@ -119,7 +122,7 @@ class Section:
     def heads(self) -> tuple[str, ...]:
         """The columns of `reached`."""
         parts = self.charts is not None and self.charts.two_parts is not None
-        both = ("asked gap, nats", "collateral, nats") if parts else ()
+        both = (TITLES[ASKED], TITLES[COLLATERAL]) if parts else ()
         return (*both, *(chart.y.title for chart in self.scatters[:1]), *(chart.x.title for chart in self.scatters))
 
     @property
