@@ -57,7 +57,7 @@ error, with the reason.
 
 Columns = Annotated[
     str | None,
-    typer.Option("--columns", "--metrics", metavar="A,B", help="Of all but tradeoff: only these, by metric.part."),
+    typer.Option("--columns", "--metrics", metavar="A,B", help="Of bars and curves: only these, by metric.part."),
 ]
 Rows = Annotated[
     int | None, typer.Option("--rows", metavar="N", help="Only the first rows of each table. (default: all)")

@@ -72,6 +72,7 @@ KNOWN = {
     "reports/faults.py": ("reports/test_gather.py",),
     "reports/folders.py": ("reports/test_gather.py",),
     "reports/charts/drawing/frame.py": ("reports/charts/test_plots.py",),
+    "reports/charts/drawing/places.py": ("reports/charts/test_two_parts.py",),
     "reports/charts/drawing/two_parts.py": ("reports/charts/test_two_parts.py",),
     "reports/formats/latex.py": ("reports/formats/test_render.py",),
     "reports/formats/markdown.py": ("reports/formats/test_render.py", "reports/test_hostile.py"),

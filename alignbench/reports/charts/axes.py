@@ -12,6 +12,8 @@ TITLES = {
     "divergence.kl_target": "KL(p‖π), nats",
     "divergence.kl_reverse": "KL(π‖p), nats",
     "divergence.kl_base": "KL(π‖a), nats",
+    "divergence.kl_asked": "asked gap, nats",
+    "divergence.kl_collateral": "collateral, nats",
     "divergence.tv": "TV(π, p)",
     "divergence.js": "JS(π, p), nats",
     "satisfaction.always": "share of draws that keep all hard constraints",

@@ -46,7 +46,7 @@ VERDICTS: Mapping[str, Look] = {
     "unclear": Look(GREY, PAPER, "circle", width=1.4),
     "worse": Look(RED, RED, "triangle-down"),
     "asked only": Look(PINK, PINK, "triangle-up"),
-    "—": Look(GREY, None, "cross", width=1.4),
+    "—": Look(GREY, None, "cross", width=1.4, size=0.9),
     "base": Look(INK, INK, "square", size=1.3),
 }
 """Verdict of a row, and the base → its mark."""

@@ -92,8 +92,8 @@ class Size:
 
 COLUMN, PAGE = Size(240, 190, 8, alone=True), Size(504, 190, 8, alone=True)
 """A column of a paper, and its two columns, in 1/72 inch."""
-SCREEN = Size(440, 300, 11)
-"""A page beside a table, in pixels."""
+SCREEN = Size(380, 280, 11.5, legend=False)
+"""A page, which has a legend of its own; about pixels."""
 
 
 def text_width(text: str, font: float) -> float:

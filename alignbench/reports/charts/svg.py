@@ -5,13 +5,14 @@ Every string is escaped, and characters that are not seen are replaced.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 from itertools import groupby
 from math import cos, pi, sin
 
 from markupsafe import Markup, escape
 
-from alignbench.reports.charts.looks import LOOKS, PAPER, Look
+from alignbench.reports.charts.looks import LOOKS, PAPER
 from alignbench.reports.charts.picture import XY, Area, Dot, Mark, Path, Picture, Text
 from alignbench.reports.table.board import plain_text
 
@@ -22,26 +23,24 @@ NOT_XML = str.maketrans({"\ufffe": "\ufffd", "\uffff": "\ufffd"})
 
 def inline(picture: Picture, ident: str) -> Markup:
     """The picture for a page whose style sheet has `css()`; `ident` begins the ids of its title and description."""
+    title, told, i = _said(picture.title), _said(picture.description), _said(ident)
     return Markup(
-        '<svg class="chart" viewBox="0 0 {w} {h}" font-size="{font}" role="img" aria-labelledby="{i}-title {i}-told">'
-        '<title id="{i}-title">{title}</title><desc id="{i}-told">{told}</desc>\n{marks}\n</svg>'
-    ).format(
-        w=_number(picture.width), h=_number(picture.height), font=_number(picture.font), i=ident,
-        title=_said(picture.title), told=_said(picture.description), marks=_marks(picture, _Classes()),
-    )  # fmt: skip
+        f'<svg class="chart" viewBox="0 0 {_number(picture.width)} {_number(picture.height)}" '
+        f'font-size="{_number(picture.font)}" role="img" aria-labelledby="{i}-title {i}-told">'
+        f'<title id="{i}-title">{title}</title><desc id="{i}-told">{told}</desc>\n{_marks(picture, _by_class)}\n</svg>'
+    )
 
 
 def standalone(picture: Picture) -> str:
     """The picture as a file: on white, in fonts that common machines have, 1 unit a point."""
-    body = Markup(
-        '<svg xmlns="http://www.w3.org/2000/svg" width="{w}" height="{h}" viewBox="0 0 {w} {h}" font-family="{sans}" '
-        'font-size="{font}"><title>{title}</title><desc>{told}</desc>\n'
-        '<rect width="{w}" height="{h}" fill="{paper}"/>\n{marks}\n</svg>\n'
-    ).format(
-        w=_number(picture.width), h=_number(picture.height), sans=SANS, font=_number(picture.font), paper=PAPER.light,
-        title=_said(picture.title), told=_said(picture.description), marks=_marks(picture, _Attributes()),
-    )  # fmt: skip
-    return str(body).replace("‖", "||")  # which common fonts lack
+    w, h = _number(picture.width), _number(picture.height)
+    text = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{w}" height="{h}" viewBox="0 0 {w} {h}" '
+        f'font-family="{SANS}" font-size="{_number(picture.font)}">'
+        f"<title>{_said(picture.title)}</title><desc>{_said(picture.description)}</desc>\n"
+        f'<rect width="{w}" height="{h}" fill="{PAPER.light}"/>\n{_marks(picture, _by_attributes)}\n</svg>\n'
+    )
+    return text.replace("‖", "||")  # which common fonts lack
 
 
 def css() -> str:
@@ -67,40 +66,28 @@ def _colours(*, dark: bool) -> Iterator[str]:
             yield f".dot.{class_of(name)}, .area.{class_of(name)} {{ fill: {look.fill[dark]}; }}"
 
 
-class _Classes:
+Styled = Callable[[str, str], str]
+"""Look, and what is drawn (text, dot, area, "" for a line) → the attributes that say so."""
+
+
+def _by_class(look: str, kind: str) -> str:
     """How a mark of a page says its look: by classes of the style sheet."""
-
-    def __call__(self, look: str, kind: str) -> Markup:
-        return Markup(' class="{}"').format(class_of(look) if kind == "text" else f"{class_of(look)} {kind}".strip())
+    return f' class="{class_of(look)} {kind}"' if kind in ("dot", "area") else f' class="{class_of(look)}"'
 
 
-class _Attributes:
+@cache
+def _by_attributes(look: str, kind: str) -> str:
     """How a mark of a file says its look: by its attributes."""
-
-    def __call__(self, look: str, kind: str) -> Markup:
-        its = LOOKS[look]
-        if kind == "text":
-            said = {"fill": its.edge.light, "stroke": PAPER.light, "stroke-width": f"{HALO * 0.7:g}",
-                    "paint-order": "stroke", "stroke-linejoin": "round"}  # fmt: skip
-            said |= {"font-weight": "bold"} if its.bold else {}
-        else:
-            said = {"fill": _fill(its, kind), "stroke": its.edge.light, "stroke-width": f"{its.width:g}"}
-            said |= {"stroke-dasharray": its.dash} if its.dash and not kind else {}
-        return Markup("").join(Markup(' {}="{}"').format(name, value) for name, value in said.items())
-
-
-def _fill(look: Look, kind: str) -> str:
-    return "none" if not kind or look.fill is None else look.fill.light
-
-
-class _Bare:
-    """No look: that of what the mark is in."""
-
-    def __call__(self, look: str, kind: str) -> Markup:
-        return Markup("")
-
-
-Styled = _Classes | _Attributes | _Bare
+    its = LOOKS[look]
+    if kind == "text":
+        said = {"fill": its.edge.light, "stroke": PAPER.light, "stroke-width": f"{HALO * 0.7:g}",
+                "paint-order": "stroke", "stroke-linejoin": "round"}  # fmt: skip
+        said |= {"font-weight": "bold"} if its.bold else {}
+    else:
+        fill = "none" if not kind or its.fill is None else its.fill.light
+        said = {"fill": fill, "stroke": its.edge.light, "stroke-width": f"{its.width:g}"}
+        said |= {"stroke-dasharray": its.dash} if its.dash and not kind else {}
+    return "".join(f' {name}="{value}"' for name, value in said.items())
 
 
 def class_of(look: str) -> str:
@@ -108,51 +95,50 @@ def class_of(look: str) -> str:
     return "l-" + ("none" if look == "—" else look.replace(" ", "-"))
 
 
-def _marks(picture: Picture, styled: Styled) -> Markup:
+def _marks(picture: Picture, styled: Styled) -> str:
     """The marks in their order; those of one row and title that follow each other as one group."""
     groups = groupby(picture.marks, key=lambda mark: (mark.row, mark.title))
-    return Markup("\n").join(_group(row, title, list(marks), styled) for (row, title), marks in groups)
+    return "\n".join(_group(row, title, list(marks), styled) for (row, title), marks in groups)
 
 
-def _group(row: int | None, title: str, marks: list[Mark], styled: Styled) -> Markup:
-    body = Markup("").join(_mark(mark, styled) for mark in marks)
+def _group(row: int | None, title: str, marks: list[Mark], styled: Styled) -> str:
+    body = "".join(_mark(mark, styled) for mark in marks)
     if row is None and not title:
         return body
-    number = Markup("") if row is None else Markup(' data-n="{}"').format(row)
-    said = Markup("<title>{}</title>").format(_said(title)) if title else Markup("")
-    return Markup("<g{}>{}{}</g>").format(number, said, body)
+    number = "" if row is None else f' data-n="{row:d}"'
+    said = f"<title>{_said(title)}</title>" if title else ""
+    return f"<g{number}>{said}{body}</g>"
 
 
-def _mark(mark: Mark, styled: Styled) -> Markup:
+def _mark(mark: Mark, styled: Styled) -> str:
     match mark:
         case Path(parts=parts):
-            return Markup('<path{} d="{}"/>').format(styled(mark.look, ""), "".join(map(_line, parts)))
+            return f'<path{styled(mark.look, "")} d="{"".join(map(_line, parts))}"/>'
         case Area(corners=corners):
-            return Markup('<path{} d="{}Z"/>').format(styled(mark.look, "area"), _line(corners))
+            return f'<path{styled(mark.look, "area")} d="{_line(corners)}Z"/>'
         case Dot():
             return _dot(mark, styled)
         case Text():
             return _text(mark, styled)
 
 
-def _text(mark: Text, styled: Styled) -> Markup:
+def _text(mark: Text, styled: Styled) -> str:
     x, y = _number(mark.x), _number(mark.y)
-    anchor = "" if mark.anchor == "start" else Markup(' text-anchor="{}"').format(mark.anchor)
-    turn = Markup(' transform="rotate({} {} {})"').format(_number(mark.turn), x, y) if mark.turn else ""
-    said = _said(mark.text)
-    return Markup('<text{} x="{}" y="{}"{}{}>{}</text>').format(styled(mark.look, "text"), x, y, anchor, turn, said)
+    anchor = "" if mark.anchor == "start" else f' text-anchor="{_said(mark.anchor)}"'
+    turn = f' transform="rotate({_number(mark.turn)} {x} {y})"' if mark.turn else ""
+    return f'<text{styled(mark.look, "text")} x="{x}" y="{y}"{anchor}{turn}>{_said(mark.text)}</text>'
 
 
-def _dot(mark: Dot, styled: Styled) -> Markup:
-    shape, radius = LOOKS[mark.look].shape, mark.radius * LOOKS[mark.look].size
+def _dot(mark: Dot, styled: Styled) -> str:
+    shape, radius, its = LOOKS[mark.look].shape, mark.radius * LOOKS[mark.look].size, styled(mark.look, "dot")
     if shape == "circle":
-        at = map(_number, (mark.x, mark.y, radius))
-        return Markup('<circle{} cx="{}" cy="{}" r="{}"/>').format(styled(mark.look, "dot"), *at)
+        return f'<circle{its} cx="{_number(mark.x)}" cy="{_number(mark.y)}" r="{_number(radius)}"/>'
     if shape == "cross":
-        strokes = [((mark.x - a, mark.y - b), (mark.x + a, mark.y + b)) for a in (0.8 * radius,) for b in (a, -a)]
-        return Markup('<path{} d="{}"/>').format(styled(mark.look, "dot"), "".join(map(_line, strokes)))
+        a = 0.8 * radius
+        strokes = [((mark.x - a, mark.y - b), (mark.x + a, mark.y + b)) for b in (a, -a)]
+        return f'<path{its} d="{"".join(map(_line, strokes))}"/>'
     corners = tuple((mark.x + radius * x, mark.y + radius * y) for x, y in SHAPES[shape])
-    return Markup('<path{} d="{}Z"/>').format(styled(mark.look, "dot"), _line(corners))
+    return f'<path{its} d="{_line(corners)}Z"/>'
 
 
 def _star() -> tuple[XY, ...]:
@@ -171,18 +157,25 @@ SHAPES: dict[str, tuple[XY, ...]] = {
 
 
 def _line(points: tuple[XY, ...]) -> str:
-    return "M" + "L".join(f"{_number(x)} {_number(y)}" for x, y in points)
+    """The path through these points, by what is shortest for each."""
+    x, y = (_number(v) for v in points[0])
+    said = [f"M{x} {y}"]
+    for point in points[1:]:
+        last, (x, y) = (x, y), (_number(point[0]), _number(point[1]))
+        said.append(f"V{y}" if x == last[0] else f"H{x}" if y == last[1] else f"L{x} {y}")
+    return "".join(said)
 
 
 def symbol(look: str) -> Markup:
     """The shape of a look around the origin; its colours are those of what shows it, `<svg class="dot l-better">`."""
-    return _dot(Dot(0, 0, 4, look), _Bare())
+    return Markup(_dot(Dot(0, 0, 4, look), lambda look, kind: ""))
 
 
 def _number(value: float) -> str:
-    """To a hundredth of a unit."""
-    return f"{value:.2f}".rstrip("0").rstrip(".") if abs(value) >= 0.005 else "0"
+    """To a tenth of a unit."""
+    return f"{value:.1f}".removesuffix(".0") if abs(value) >= 0.05 else "0"
 
 
-def _said(text: str) -> Markup:
-    return escape(plain_text(text.translate(NOT_XML)))
+def _said(text: str) -> str:
+    """Text as markup."""
+    return str(escape(plain_text(text.translate(NOT_XML))))

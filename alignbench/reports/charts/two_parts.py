@@ -166,10 +166,10 @@ def rows_of(table: Table, verdicts: Mapping[str, str] | None = None) -> list[Two
             Cell() if (i := places.get(key)) is None else _limited(table, i, row.cells[i])
             for key in (ASKED, COLLATERAL, KL)
         )
+        pinned = row.mark in PINNED and row.mark != "baseline"
         return TwoPartsRow(
-            number, row.label, told.get(row.label, ""), row.is_base, row.mark in PINNED, asked, collateral, kl,
-            row.kept, row.mark,
-        )  # fmt: skip
+            number, row.label, told.get(row.label, ""), row.is_base, pinned, asked, collateral, kl, row.kept, row.mark
+        )
 
     return [row_of(number, row) for number, row in enumerate(table.rows, 1)]
 

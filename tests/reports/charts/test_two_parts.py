@@ -194,3 +194,17 @@ def test_rows_of_a_table_know_limits_by_their_notes_wherever_these_stand() -> No
     assert (best.asked.text, best.collateral.text, best.verdict) == ("≥ .20", "≤ 1.2", "asked only")
     assert found["top_k:k=5"].asked.low == 0.0 and found["top_k:k=5"].collateral.value == inf
     assert found["top_k:k=5"].kept == 0.25 and found["m (base)"].kl.value == 0.5 and found["m (base)"].is_base
+
+
+def test_a_baseline_is_on_the_front_where_it_belongs_and_may_be_the_base() -> None:
+    """Of the marks of a table, `baseline` alone says nothing of what a row is."""
+    both = ("divergence.kl_asked", "divergence.kl_collateral")
+    rows = frame(
+        [row(who, key, 0.3 * (who != "base"), 0.1) for who in ("base", "top_k:k=5", "ceiling") for key in both]
+    )
+    for baseline, on_front in (("m", ["m (base, baseline)"]), ("top_k:k=5", ["m (base)"])):
+        [table] = charted(rows, Arrangement(baseline=baseline))
+        made = rows_of(table, {})
+        assert [r.label for r in made if r.is_base] == on_front
+        assert [r.label for r in made if r.pinned] == ["draws of p (ceiling)"]
+        assert [p.row.label for p in two_parts(made, "t").front] == on_front

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from math import cos, pi, sin
+
+import numpy as np
+
+from alignbench.types import Array
 
 TURNS, RINGS = 16, 10
 NEAR = 3  # rings within which what is better kept free is kept free
@@ -18,22 +21,6 @@ class Box:
     top: float
     right: float
     bottom: float
-
-    def overlaps(self, other: Box) -> bool:
-        """Whether the two share any area."""
-        return (self.left < other.right and other.left < self.right
-                and self.top < other.bottom and other.top < self.bottom)  # fmt: skip
-
-    def shared(self, other: Box) -> float:
-        """The area that the two share."""
-        wide = min(self.right, other.right) - max(self.left, other.left)
-        tall = min(self.bottom, other.bottom) - max(self.top, other.top)
-        return max(wide, 0.0) * max(tall, 0.0)
-
-    def holds(self, other: Box) -> bool:
-        """Whether `other` is inside."""
-        return (self.left <= other.left and other.right <= self.right
-                and self.top <= other.top and other.bottom <= self.bottom)  # fmt: skip
 
     def nearest(self, x: float, y: float) -> tuple[float, float]:
         """The point of the rectangle that is nearest to (x, y)."""
@@ -56,31 +43,53 @@ def placed(labels: Sequence[Label], inside: Box, radius: float, hard: Sequence[B
     No box covers a `hard` one (the points) or another label, nor near its spot a `soft` one (error bars). Where all
     places are taken (more points than there is room), it stands where it covers least.
     """
-    taken, boxes = list(hard), list[Box]()
+    taken, kept_free, room = _array(hard), _array(soft), _array([inside])[0]
+    boxes = []
     for label in labels:
-        box = _place([box for box in _around(label, radius) if inside.holds(box)], taken, soft)
-        boxes.append(box or _at(label.x + radius + label.width / 2, label.y, label))
-        taken.append(boxes[-1])
+        box = _place(_around(label, radius), room, taken, kept_free)
+        taken = np.vstack([taken, box])
+        boxes.append(Box(*map(float, box)))
     return boxes
 
 
-def _place(found: Sequence[Box], taken: Sequence[Box], soft: Sequence[Box]) -> Box | None:
-    free = [box for box in found if not any(box.overlaps(other) for other in taken)]
-    best = next((box for box in free[: NEAR * TURNS] if not any(box.overlaps(other) for other in soft)), None)
-    if best is not None or free:
-        return best or free[0]
-    return min(found, key=lambda box: sum(box.shared(other) for other in taken), default=None)
+def _array(boxes: Sequence[Box]) -> Array:
+    """(n, 4): left, top, right, bottom."""
+    return np.array([(b.left, b.top, b.right, b.bottom) for b in boxes], dtype=float).reshape(-1, 4)
 
 
-def _around(label: Label, radius: float) -> Iterator[Box]:
-    """Boxes around a spot, the nearest ring first, beginning at the right."""
-    for ring in range(RINGS):
-        reach = radius + 1 + ring * label.height * 0.75
-        for turn in range(TURNS):
-            angle = 2 * pi * turn / TURNS
-            x = label.x + (reach + label.width / 2) * cos(angle)
-            yield _at(x, label.y - (reach + label.height / 2) * sin(angle), label)
+def _place(found: Array, inside: Array, taken: Array, soft: Array) -> Array:
+    """The first of the places `found` (k, 4) that is free, near by also of what is better kept free."""
+    found = found[(found[:, :2] >= inside[:2]).all(axis=1) & (found[:, 2:] <= inside[2:]).all(axis=1)]
+    near = found[: NEAR * TURNS]
+    free = near[~_covers(near, taken)]
+    best = free[~_covers(free, soft)]
+    free = free if len(free) else found[~_covers(found, taken)]
+    if len(best) or len(free):
+        return np.asarray(best[0] if len(best) else free[0])
+    return np.asarray(found[int(np.argmin(_shared(found, taken)))])
 
 
-def _at(x: float, y: float, label: Label) -> Box:
-    return Box(x - label.width / 2, y - label.height / 2, x + label.width / 2, y + label.height / 2)
+def _sides(some: Array, others: Array) -> Array:
+    """(k, n, 2): width and height of what `some` (k, 4) share with each of `others` (n, 4); ≤ 0 where nothing."""
+    low = np.maximum(some[:, None, :2], others[None, :, :2])
+    return np.asarray(np.minimum(some[:, None, 2:], others[None, :, 2:]) - low)
+
+
+def _covers(some: Array, others: Array) -> Array:
+    """(k,) bool: which of `some` share any area with one of `others`."""
+    return np.asarray(np.any(np.all(_sides(some, others) > 0, axis=2), axis=1))
+
+
+def _shared(some: Array, others: Array) -> Array:
+    """(k,): the area that each of `some` shares with all of `others`."""
+    return np.asarray(np.maximum(_sides(some, others), 0.0).prod(axis=2).sum(axis=1))
+
+
+def _around(label: Label, radius: float) -> Array:
+    """(RINGS · TURNS, 4): boxes around a spot, the nearest ring first, beginning at the right."""
+    reach = radius + 1 + np.arange(RINGS)[:, None] * label.height * 0.75
+    angle = 2 * np.pi * np.arange(TURNS)[None, :] / TURNS
+    x = (label.x + (reach + label.width / 2) * np.cos(angle)).ravel()
+    y = (label.y - (reach + label.height / 2) * np.sin(angle)).ravel()
+    half = label.width / 2, label.height / 2
+    return np.stack([x - half[0], y - half[1], x + half[0], y + half[1]], axis=1)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from math import inf, isfinite, log10
+from math import dist, inf, isfinite, log10
 
 import numpy as np
 
-from alignbench.reports.charts.axes import ruled
+from alignbench.reports.charts.axes import TITLES, ruled
 from alignbench.reports.charts.drawing.frame import (
     NAMES,
     Named,
@@ -25,8 +25,10 @@ from alignbench.reports.charts.drawing.places import Box
 from alignbench.reports.charts.looks import VERDICTS
 from alignbench.reports.charts.picture import XY, Area, Mark, Path, Picture, Size, Text, short, text_width
 from alignbench.reports.charts.two_parts import HIGH, LOW, TwoParts, TwoPartsPoint
+from alignbench.reports.table.brief_columns import COLLATERAL
+from alignbench.reports.table.verdict import ASKED
 
-ACROSS, UP = "asked gap, nats ↓", "collateral, nats ↓ (logarithmic)"
+ACROSS, UP = f"{TITLES[ASKED]} ↓", f"{TITLES[COLLATERAL]} ↓ (logarithmic)"
 NEARER = "nearer p than the base"
 RIGHT, DOWN, LEFT = (1.0, 0.0), (0.0, 1.0), (-1.0, 0.0)
 STEPS = 64  # of the curve
@@ -155,8 +157,7 @@ def _note(chart: TwoParts, rails: Rails, spots: Sequence[XY], size: Size) -> lis
         box = _box(text, size.font)
         if _sum(rails, box.right + 0.5 * size.font, box.top) > (chart.kl or 0.0):
             return []
-        r = 1.3 * size.radius
-        if not any(Box(x - r, y - r, x + r, y + r).overlaps(box) for x, y in spots):
+        if all(dist(spot, box.nearest(*spot)) > 1.5 * size.radius for spot in spots):
             return [text]
     return []
 
