@@ -157,7 +157,7 @@ def _float(paper: _Paper, blocks: Sequence[_Block]) -> Iterator[str]:
     first, last = blocks[0] is paper.blocks[0], blocks[-1] is paper.blocks[-1]
     yield from (r"\begin{table*}[tp]", r"\centering", *(() if first else [r"\addtocounter{table}{-1}"]))
     yield rf"\caption[{_short(paper)}]{{{_caption(paper, blocks, first=first, last=last)}}}"
-    yield rf"{'\\scriptsize' if paper.wide else '\\footnotesize'}\setlength{{\tabcolsep}}{{2pt}}"
+    yield rf"\{'scriptsize' if paper.wide else 'footnotesize'}\setlength{{\tabcolsep}}{{2pt}}"
     yield rf"\begin{{tabular*}}{{\linewidth}}{{@{{\extracolsep{{\fill}}}}{_columns(paper)}@{{}}}}"
     yield r"\toprule"
     yield from _heads(paper)
