@@ -16,31 +16,36 @@ from alignbench.reports.table.brief_columns import CALLS, COLLATERAL, PERPLEXITY
 from alignbench.reports.table.cells import common_signature
 from alignbench.reports.table.digits import sides, two_digits
 from alignbench.reports.table.numbers import MISSING
-from alignbench.reports.table.verdict import ASKED, KL, Verdict, legend
+from alignbench.reports.table.verdict import ASKED, KL, ORDER, Verdict, legend
 
 PREAMBLE = r"""% Made by alignbench: do not edit. A document that shows it, in one column or in two:
 %   \documentclass[twocolumn]{article}
 %   \usepackage{booktabs}
 %   \begin{document}
-%   \input{compact}
-%   \end{document}"""
-NOTHING = "% alignbench: no table has verdicts, so there is nothing to show in brief"
+%   \input{leaderboard}
+%   \end{document}
+% Where its letters are those of 11pt or 12pt, fewer rows fit on a page: --rows 8."""
 SATISFACTION = "satisfaction"
 PARTS = (ASKED, COLLATERAL, KL)
 KEYS = (VERDICT.key, *PARTS, SATISFACTION, PERPLEXITY, CALLS, TRAINING)
 """The columns; `SATISFACTION` is the first thing that a task asks, which is another one in each."""
-MEANINGS: Mapping[str, str] = {
-    ASKED: "asked gap, what a row misses of what was asked",
-    COLLATERAL: "collateral, what it changed besides",
-    KL: "KL(p‖π), how far it is from p",
+MEANINGS: Mapping[str, tuple[str, str]] = {
+    ASKED: ("asked gap", "what the row misses of what was asked."),
+    COLLATERAL: ("collateral", "what it changed besides."),
+    KL: ("KL(p‖π)", "how far it is from p, in nats a draw."),
+    SATISFACTION: ("satisfied", "how much of the first thing that the task asks, in % or as a mean."),
+    PERPLEXITY: ("ppl", "perplexity under the judge; nearest to that of p is best."),
+    CALLS: ("calls", "model calls for a draw that is kept."),
+    TRAINING: ("training", "seconds, once for all draws."),
 }
+"""Key of a column → how the caption calls it, and what it says of it."""
 ROOM = 320.0  # points of a line: the 345 of an article in one column, less what its larger letters take
-LABEL = 0.3  # of a line is what names take at most; beyond it they are wrapped
-SMALLER = 7 / 8  # of the letters' width, where columns do not fit
-HEIGHT, LINE, PAGE = 11.5, 9.5, 510.0  # points: a row with its limits, a line of the caption, what a page takes
+LABEL, WRAPPED = 116.0, 0.28  # points that names take at most; the share of a line in which longer ones are wrapped
+HEIGHT, LINE, PAGE = 10.5, 9.5, 510.0  # points: a row with its limits, a line of the caption, what a page takes
 FEW = 30  # rows of a task in one float
 PENDING = 12  # floats after which a page is ended: LaTeX keeps no more than 52 that it has no place for
 NOTE, SIGNATURE = 300, 160  # characters that a note and a signature may have
+REMEDY = re.compile(r" (More )?--draws .*stored draws are kept\.$")  # is for who can draw, not for who reads
 NUMBER = re.compile(r"−?[\d.]*(∞|e[+-]\d+)?")
 
 
@@ -50,9 +55,9 @@ def compact(tables: Sequence[Table], most: int = ROWS) -> str:
     A table without verdicts is named in a comment. Beside others, one whose truth is known is a line of the caption.
     """
     told = [table for table in tables if table.brief is not None and table.brief.rows]
-    lost = [f"% left out, since it has no verdicts: {escape(t.title)}" for t in tables if t not in told]
+    lost = [t.title for t in tables if t.brief is None or not t.brief.rows]
     if not told:
-        return "\n".join([NOTHING, *lost]) + "\n"
+        return f"% No table has verdicts to show in brief: {escape(', '.join(lost))}\n"
     beside = any(table.brief is not None and not table.brief.truth for table in told)
     blocks = [
         block for table in told if table.brief is not None and not (beside and table.brief.truth)
@@ -61,7 +66,8 @@ def compact(tables: Sequence[Table], most: int = ROWS) -> str:
     paper = _Paper(told, blocks)
     floats = ["\n".join(_float(paper, part)) for part in _pages(paper)]
     ends = [f"{text}\n\n\\clearpage" if i % PENDING == 0 else text for i, text in enumerate(floats, 1)]
-    return "\n\n".join(["\n".join([PREAMBLE, *lost]), *ends]) + "\n"
+    left = [f"% Left out, since it has no verdicts: {escape(title)}" for title in lost]
+    return "\n\n".join(["\n".join([PREAMBLE, *left]), *ends]) + "\n"
 
 
 @dataclass(frozen=True)
@@ -122,7 +128,7 @@ def _width(paper: _Paper) -> float:
     label = max(points(name) for block in paper.blocks for name in block.names)
     texts = {key: [_head(paper, key), *(_plain(b, row, key) for b in paper.blocks for row in b.rows)]
              for key in paper.keys}  # fmt: skip
-    return min(label, LABEL * ROOM) + sum(4 + max(map(points, some)) for some in texts.values())
+    return min(label, LABEL) + sum(4 + max(map(points, some)) for some in texts.values())
 
 
 def _plain(block: _Block, row: Row, key: str) -> str:
@@ -147,17 +153,18 @@ def _pages(paper: _Paper) -> list[list[_Block]]:
 
 
 def _height(paper: _Paper, blocks: Sequence[_Block], *, first: bool) -> float:
-    said = [*(_about(paper) if first else ()), *_notes(blocks), *_truths(paper), _signature(paper)]
-    caption = LINE * (2 + sum(map(points, said)) / ROOM)
-    rows = sum(len(block.rows) + bool(block.left) + 1 + points(_title(paper, block)) / ROOM for block in blocks)
+    said = [*(_about(paper) if first else ()), *_notes(blocks), *_truths(paper), ("", _signature(paper))]
+    caption = LINE * (2 + 0.8 * sum(points(term) + points(text) for term, text in said) / ROOM)  # words are narrower
+    rows = sum(len(block.rows) + bool(block.left) + 2 + points(_title(paper, block)) // ROOM for block in blocks)
     return caption + HEIGHT * (rows + 2)
 
 
 def _float(paper: _Paper, blocks: Sequence[_Block]) -> Iterator[str]:
     first, last = blocks[0] is paper.blocks[0], blocks[-1] is paper.blocks[-1]
-    yield from (r"\begin{table*}[tp]", r"\centering", *(() if first else [r"\addtocounter{table}{-1}"]))
-    yield rf"\caption[{_short(paper)}]{{{_caption(paper, blocks, first=first, last=last)}}}"
-    yield rf"\{'scriptsize' if paper.wide else 'footnotesize'}\setlength{{\tabcolsep}}{{2pt}}"
+    yield from (r"\begin{table*}[tp]", r"\centering\footnotesize", *(() if first else [r"\addtocounter{table}{-1}"]))
+    yield rf"\caption[Generators beside the base]{{{_caption(paper, blocks, first=first, last=last)}}}"
+    yield r"\smallskip" + r"\scriptsize" * paper.wide
+    yield r"\setlength{\tabcolsep}{2pt}\renewcommand{\arraystretch}{1.15}"
     yield rf"\begin{{tabular*}}{{\linewidth}}{{@{{\extracolsep{{\fill}}}}{_columns(paper)}@{{}}}}"
     yield r"\toprule"
     yield from _heads(paper)
@@ -169,8 +176,8 @@ def _float(paper: _Paper, blocks: Sequence[_Block]) -> Iterator[str]:
 
 def _columns(paper: _Paper) -> str:
     """How the columns stand: words and numbers with limits to the left, others to the right."""
-    wrapped = any(points(name) > LABEL * ROOM for block in paper.blocks for name in block.names)
-    label = rf"p{{{LABEL}\linewidth}}" if wrapped else "l"
+    wrapped = any(points(name) > LABEL for block in paper.blocks for name in block.names)
+    label = rf"p{{{WRAPPED}\linewidth}}" if wrapped else "l"
     return label + "".join("r" if key in (PERPLEXITY, CALLS, TRAINING) else "l" for key in paper.keys)
 
 
@@ -198,10 +205,14 @@ def _below(paper: _Paper, key: str) -> str:
 
 
 def _lines(paper: _Paper, block: _Block) -> Iterator[str]:
-    """The task's name over all columns, its rows, and how many are left out."""
-    yield _across(paper, rf"\textbf{{{running(block.table.heading, ROOM / 2)}}}{running(_title(paper, block), ROOM / 2)}")
-    for name, row in zip(block.names, block.rows, strict=True):
-        label = rf"\raggedright {running(name, LABEL * ROOM)}" if points(name) > LABEL * ROOM else escape(name)
+    """The task's name over all columns, its rows, the base's between hairlines, and how many are left out."""
+    title = rf"\textbf{{{running(block.table.heading, ROOM / 2)}}}{running(_title(paper, block), ROOM / 2)}"
+    yield _across(paper, title)
+    base = next((i for i, row in enumerate(block.rows) if row.is_base), -1)
+    for i, (name, row) in enumerate(zip(block.names, block.rows, strict=True)):
+        if i and base in (i, i - 1):
+            yield r"\specialrule{.2pt}{1.5pt}{1.5pt}"
+        label = rf"\raggedright {running(name, WRAPPED * ROOM)}" if points(name) > LABEL else escape(name)
         cells = (_cell(block, row, key) for key in paper.keys)
         yield " & ".join([rf"\textit{{{label}}}" if row.is_base else label, *cells]) + r" \\"
     if block.left:
@@ -210,7 +221,8 @@ def _lines(paper: _Paper, block: _Block) -> Iterator[str]:
 
 def _across(paper: _Paper, text: str) -> str:
     """A row over all columns, which takes no room of any."""
-    return rf"\multicolumn{{{len(paper.keys) + 1}}}{{@{{}}l@{{}}}}{{\rlap{{\parbox[t]{{\linewidth}}{{\raggedright {text}}}}}}} \\"
+    box = rf"\rlap{{\parbox[t]{{\linewidth}}{{\raggedright {text}}}}}"
+    return rf"\multicolumn{{{len(paper.keys) + 1}}}{{@{{}}l@{{}}}}{{{box}}} \\"
 
 
 def _title(paper: _Paper, block: _Block) -> str:
@@ -271,50 +283,57 @@ def _limits(cell: Cell, factor: float) -> str:
     return (f"^{{+{up}}}" if up else "") + (f"_{{-{down}}}" if down else "")
 
 
-def _short(paper: _Paper) -> str:
-    """The caption for a list of tables."""
-    return escape("Generators beside the base, task by task")
-
-
 def _caption(paper: _Paper, blocks: Sequence[_Block], *, first: bool, last: bool) -> str:
     """What the columns and words are, the notes of these tasks; at the end worlds whose truth is known, signature."""
-    said = [*(_about(paper) if first else ["(continued)"]), *_notes(blocks), *(_truths(paper) if last else [])]
+    said = [*(_about(paper) if first else [("", "(continued)")]), *_notes(blocks), *(_truths(paper) if last else [])]
     signature = _signature(paper) if last else ""
     cited = rf" \texttt{{{running(signature, ROOM / 8)}}}" if signature else ""
-    return rf"\footnotesize {running(' '.join(said), ROOM / 2)}{cited}"
+    return (
+        " ".join(rf"\textit{{{escape(term)}}}: {_prose(text)}" if term else _prose(text) for term, text in said) + cited
+    )
 
 
-def _about(paper: _Paper) -> list[str]:
-    base = f"the base {paper.base}" if paper.base else "the base"
-    meanings = [meaning for key, meaning in MEANINGS.items() if key in paper.keys]
-    whole = all(key in paper.keys for key in PARTS)
+def _prose(text: str) -> str:
+    """A sentence as LaTeX prints it; the `'s` of words and minus signs as print has them."""
+    apart = re.sub(r"(?<=[a-z])\\textquotesingle\{\}s\b", "'s", running(text, ROOM / 2))
+    return re.sub(r"(?<![\w.])-(?=\d|\$)", "$-$", apart)
+
+
+def _about(paper: _Paper) -> list[tuple[str, str]]:
+    """Terms and what they say: the rows, the columns, and the words of the verdicts."""
+    base = f"the base {paper.base}" if paper.base else "their base"
     infinite = any(_at(b, row, KL).value == inf and row.kept is not None for b in paper.blocks for row in b.rows)
-    words = [Verdict(_at(block, row, VERDICT.key).point) for block in paper.blocks for row in block.rows]  # type: ignore[arg-type]
+    said = {_at(block, row, VERDICT.key).point for block in paper.blocks for row in block.rows}
+    verdicts = [line.partition(", ")[::2] for line in legend([Verdict(word) for word in ORDER if word in said])]
     return [
-        f"Generators beside {base}, the nearest to the target p first, with 95 % limits.",
-        *([f"In nats a draw: {'; '.join(meanings)}{', the sum of both' * whole}."] if meanings else []),
-        *(["∞ (8 %): the row can say 8 % of p alone."] if infinite else []),
-        *(["satisfied: the first thing that the task asks."] if SATISFACTION in paper.keys else []),
-        *(["ppl: perplexity under the judge; nearest to p's is best."] if PERPLEXITY in paper.keys else []),
-        *(["calls: model calls for a draw that is kept."] if CALLS in paper.keys else []),
-        *legend(words),
+        ("", f"Generators beside {base}, task by task, the nearest to the target p first, with 95 % limits."),
+        *(MEANINGS[key] for key in paper.keys if key in MEANINGS),
+        *([("∞ (x %)", "the row can say x % of the mass of p.")] if infinite else []),
+        *verdicts,
     ]  # fmt: skip
 
 
-def _notes(blocks: Sequence[_Block]) -> list[str]:
+def _notes(blocks: Sequence[_Block]) -> list[tuple[str, str]]:
     """The notes of these tasks, each once; with the task's name where it is not of all."""
-    tasks: dict[str, list[str]] = {}
+    tasks: dict[str, dict[str, None]] = {}
     for block in blocks:
         for note in block.brief.legend:
-            tasks.setdefault(note, []).append(block.table.task)
-    every = len({block.table.title for block in blocks})
-    cut = {note: note if len(note) <= NOTE else f"{note[: NOTE - 1]}…" for note in tasks}
-    return [cut[note] if len(of) >= every else f"{', '.join(of)}: {cut[note]}" for note, of in tasks.items()]
+            tasks.setdefault(REMEDY.sub("", note), {})[block.table.task] = None
+    every = len({block.table.task for block in blocks})
+    owned: dict[str, list[str]] = {}
+    for note, of in tasks.items():
+        owned.setdefault("" if len(of) == every else ", ".join(of), []).append(_cut(note, NOTE))
+    return [(of, " ".join(notes)) for of, notes in sorted(owned.items(), key=lambda owner: owner[0] != "")]
 
 
-def _truths(paper: _Paper) -> list[str]:
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def _truths(paper: _Paper) -> list[tuple[str, str]]:
+    """Of each world whose truth is known and that is not shown, how many intervals hold it."""
     shown = {id(block.table) for block in paper.blocks}
-    return [f"{one_line(t.brief)}." for t in paper.tables if t.brief is not None and id(t) not in shown]
+    return [("", f"{one_line(t.brief)}.") for t in paper.tables if t.brief is not None and id(t) not in shown]
 
 
 def _signature(paper: _Paper) -> str:
