@@ -154,7 +154,7 @@ def _pages(paper: _Paper) -> list[list[_Block]]:
 
 def _height(paper: _Paper, blocks: Sequence[_Block], *, first: bool) -> float:
     said = [*(_about(paper) if first else ()), *_notes(blocks), *_truths(paper), ("", _signature(paper))]
-    caption = LINE * (2 + 0.8 * sum(points(term) + points(text) for term, text in said) / ROOM)  # words are narrower
+    caption = LINE * (4 + 0.8 * sum(points(term) + points(text) for term, text in said) / ROOM)  # words are narrower
     rows = sum(len(block.rows) + bool(block.left) + 2 + points(_title(paper, block)) // ROOM for block in blocks)
     return caption + HEIGHT * (rows + 2)
 
@@ -256,11 +256,13 @@ def _cell(block: _Block, row: Row, key: str) -> str:
 def number(cell: Cell, factor: float = 1.0) -> str:
     r"""A cell as `$.13^{+.21}_{-.06}$`, `$11 \pm 2.2$`, `$\geq .3$`, or its number alone where no limits are known.
 
-    `factor` makes values what the cell prints: 100 of shares in percent.
+    Limits alone are `$[.36, 1.2]$`. `factor` makes values what the cell prints: 100 of shares in percent.
     """
     words = cell.point.split()
     if not words or not all(word in "≥≤" or NUMBER.fullmatch(word) for word in words):
         return escape(cell.point)
+    if words[0] == "≥" and "≤" in words:
+        return f"$[{_math(words[1])}, {_math(words[-1])}]$"
     return f"${' '.join(map(_math, words))}{_limits(cell, factor)}$"
 
 
@@ -285,12 +287,13 @@ def _limits(cell: Cell, factor: float) -> str:
 
 def _caption(paper: _Paper, blocks: Sequence[_Block], *, first: bool, last: bool) -> str:
     """What the columns and words are, the notes of these tasks; at the end worlds whose truth is known, signature."""
-    said = [*(_about(paper) if first else [("", "(continued)")]), *_notes(blocks), *(_truths(paper) if last else [])]
-    signature = _signature(paper) if last else ""
-    cited = rf" \texttt{{{running(signature, ROOM / 8)}}}" if signature else ""
-    return (
-        " ".join(rf"\textit{{{escape(term)}}}: {_prose(text)}" if term else _prose(text) for term, text in said) + cited
-    )
+    base = f"the base {paper.base}" if paper.base else "their base"
+    head = f"Generators beside {base}, task by task, the nearest to the target p first, with 95 % limits."
+    said = [*(_about(paper) if first else ()), *_notes(blocks), *(_truths(paper) if last else ())]
+    told = [rf"\textit{{{escape(term)}}}: {_prose(text)}" if term else _prose(text) for term, text in said]
+    if last and (signature := _signature(paper)):
+        told.append(rf"\texttt{{{running(signature, ROOM / 8)}}}")
+    return rf"{_prose(head if first else '(continued)')} \footnotesize {' '.join(told)}"
 
 
 def _prose(text: str) -> str:
@@ -300,13 +303,11 @@ def _prose(text: str) -> str:
 
 
 def _about(paper: _Paper) -> list[tuple[str, str]]:
-    """Terms and what they say: the rows, the columns, and the words of the verdicts."""
-    base = f"the base {paper.base}" if paper.base else "their base"
+    """Terms and what they say: the columns, and the words of the verdicts."""
     infinite = any(_at(b, row, KL).value == inf and row.kept is not None for b in paper.blocks for row in b.rows)
     said = {_at(block, row, VERDICT.key).point for block in paper.blocks for row in block.rows}
     verdicts = [line.partition(", ")[::2] for line in legend([Verdict(word) for word in ORDER if word in said])]
     return [
-        ("", f"Generators beside {base}, task by task, the nearest to the target p first, with 95 % limits."),
         *(MEANINGS[key] for key in paper.keys if key in MEANINGS),
         *([("∞ (x %)", "the row can say x % of the mass of p.")] if infinite else []),
         *verdicts,
