@@ -41,7 +41,7 @@ Full = Annotated[bool, typer.Option("--full", help="Whole tables: every column, 
 
 @dataclass(frozen=True)
 class Printed:
-    """How many rows of a table are printed, None for a default, whether whole tables are, and whether LaTeX is brief."""
+    """How many rows of a table are printed, None for a default; whether whole tables are; whether LaTeX is in brief."""
 
     rows: int | None = None
     full: bool = False

@@ -54,7 +54,7 @@ def rendered(board: Leaderboard, extension: str, examples: Sequence[Shown] = (),
     """A leaderboard in one format, UTF-8."""
     if extension == "csv":
         return csv_bytes(board.rows)
-    makers = {**FORMATS, "html": partial(to_html, examples=examples), "tex": latex}
+    makers: Mapping[str, Renderer] = {**FORMATS, "html": partial(to_html, examples=examples), "tex": latex}
     text = makers[extension](board)
     return text.encode("utf-8", "backslashreplace")
 

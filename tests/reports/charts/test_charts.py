@@ -8,11 +8,11 @@ from math import inf
 
 import numpy as np
 import pytest
+from alignbench.reports.charts.plots.labels import HEIGHT, LETTER, placed
 from chart_rows import WORDS, frame, of, row
 
 from alignbench.reports.charts.axes import axis_over
 from alignbench.reports.charts.data import Charts, charted, charts_of, goal, steps_of, tradeoff
-from alignbench.reports.charts.plots.labels import HEIGHT, LETTER, placed
 from alignbench.reports.table.board import Arrangement
 from alignbench.reports.table.leaderboards import Table, leaderboard
 

@@ -12,12 +12,12 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from alignbench.reports.charts.plots import FORMATS, draw, save
+from alignbench.reports.charts.plots.style import short
 from chart_rows import WORDS, frame, of, row
 
 from alignbench.errors import StoreError, UsageError
 from alignbench.reports.charts.data import charts_of
-from alignbench.reports.charts.plots import FORMATS, draw, save
-from alignbench.reports.charts.plots.style import short
 from alignbench.reports.table.leaderboards import leaderboard
 
 pytest.importorskip("altair")
