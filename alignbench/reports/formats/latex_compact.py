@@ -281,7 +281,7 @@ def _limits(cell: Cell, factor: float) -> str:
     low, high = (None if x is None else factor * x for x in (cell.low, cell.high))
     up, down = sides(cell.point, factor * cell.value, low, high)
     if up == down:
-        return rf" \pm {up}" if up else ""
+        return "" if up in ("", "0") else rf" \pm {up}"
     return (f"^{{+{up}}}" if up else "") + (f"_{{-{down}}}" if down else "")
 
 

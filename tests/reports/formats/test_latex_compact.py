@@ -35,8 +35,8 @@ def task(name: str, ask: str = "satisfaction.always", **more: object) -> list[di
     found = []
     for who, kl in ROWS.items():
         ends = {key: kl + x * (kl > 0) for key, x in LIMITS.items()}
-        parts = ("divergence.kl_asked", "divergence.kl_collateral", "divergence.kl_target")
-        found += [row(who, key, value, 0.1, **ends) for key, value in zip(parts, (kl, 0.0, kl), strict=True)]
+        found += [row(who, key, kl, 0.1, **ends) for key in ("divergence.kl_asked", "divergence.kl_target")]
+        found += [row(who, "divergence.kl_collateral", 0.0, 0.0)]
         found += [row(who, "divergence.kl_target_vs_base", kl - 0.9, 0.05)] if who != "base" else []
         found += [row(who, ask, 0.83, 0.1, ci_low=0.72, ci_high=0.9), row(who, "perplexity", 24.6, 1.0)]
         found += [row(who, "cost.calls_per_draw", 39.0, 0.0)]
@@ -89,14 +89,14 @@ def test_one_float_for_all_tasks(tables: Sequence[Table]) -> None:
     text = compact(tables)
     assert text.count(r"\begin{table*}") == text.count(r"\caption[") == 1 and r"\cite" not in text
     [top, *tasks] = text.split(r"\midrule")
-    assert [re.findall(r"\\textbf\{(\w+)", part)[0] for part in tasks] == ["people", "words"]
-    assert r"satisfied: she $\cdot$ ppl of p 19" in tasks[0] and "all kept \\%, want 100" in tasks[1]
+    assert [re.findall(r"\\textbf\{(\w+)", part)[0] for part in tasks] == ["words", "people"]
+    assert r"satisfied: she $\cdot$ ppl of p 19" in tasks[1] and "all kept \\%, want 100" in tasks[0]
     for words in (r"the base m,", "better", "95 \\%", "alignbench\\textbar", "draws a prompt: differences"):
         assert words in top
     assert r"\textit{words}:" not in top or r"\textit{people}:" in top  # a note of all tasks is said once
-    base, best, cold = (next(x for x in tasks[1].splitlines() if x.startswith(w)) for w in ("\\textit{b", "best", "te"))
+    base, best, cold = (next(x for x in tasks[0].splitlines() if x.startswith(w)) for w in ("\\textit{b", "best", "te"))
     assert r"\textit{base} &  & $.90^{+.25}_{-.10}$ & $0" in base and r"\textbf{better} & $.20^{+.25}_{-.10}$" in best
-    assert r"\textit{worse}" in cold and r"$83^{+7}_{-11}$" in best and r"$\infty$ (8\,\%)" in tasks[1]
+    assert r"\textit{worse}" in cold and r"$83^{+7}_{-11}$" in best and r"$\infty$ (8.0\,\%)" in tasks[0]
 
 
 @pytest.mark.parametrize(("cell", "factor", "said"), [
@@ -107,8 +107,9 @@ def test_one_float_for_all_tasks(tables: Sequence[Table]) -> None:
     (Cell("≥ .3", low=0.3), 1, r"$\geq .3$"),
     (Cell("≥ .36 ≤ 1.2", "", None, 0.36, 1.2), 1, "$[.36, 1.2]$"),
     (Cell(".50", "≥ .10", 0.5, 0.1, inf), 1, "$.50_{-.40}$"),
-    (Cell("0", "", 0.0, 0.0, 0.0), 1, "$0$"), (Cell("∞", "", inf), 1, r"$\infty $"),
-    (Cell("2.5e+07", "", 2.5e7), 1, r"$2.5{\times}10^{7}$"), (Cell("−.20", "−.40–−.10", -0.2, -0.4, -0.1), 1, "$-.20^{+.10}_{-.20}$"),
+    (Cell("0", "", 0.0, 0.0, 0.0), 1, "$0$"), (Cell("∞", "", inf), 1, r"$\infty$"),
+    (Cell("2.5e+07", "", 2.5e7), 1, r"$2.5{\times}10^{7}$"),
+    (Cell("−.20", "−.40–−.10", -0.2, -0.4, -0.1), 1, "$-.20^{+.10}_{-.20}$"),
     (Cell(), 1, "---"), (Cell("50% & x"), 1, r"50\% \& x"),
 ])  # fmt: skip
 def test_numbers_have_both_limits(cell: Cell, factor: float, said: str) -> None:
@@ -123,7 +124,7 @@ def test_it_fits_on_a_page_and_names_every_row(tables: Sequence[Table], tmp_path
             names = [
                 name for block in tables for name in latex_compact.short_names(block.brief.rows if block.brief else [])
             ]
-            assert [name for name in names if letters(name) not in shown and name != "draws of p"] == []
+            assert [name for name in names if letters(name) not in shown and "draws of p" not in name] == []
 
 
 def test_many_tasks_go_on_in_whole_tasks(tmp_path: Path) -> None:
@@ -166,19 +167,15 @@ def test_a_table_without_verdicts_is_a_comment(tables: Sequence[Table]) -> None:
 
 def hostile() -> Sequence[Table]:
     """Tables whose every word means harm."""
-    words = cycle(ATTACKS)
-    tasks: list[pd.DataFrame] = []
-    for _ in range(6):
+    words, notes, found = iter(ATTACKS), cycle(ATTACKS), list[dict[str, object]]()
+    for _ in range(len(ATTACKS) // (len(ROWS) + 1)):
         name = next(words)
-        rows = [
-            {**r, "note": next(words), "task_version": name, "base": "b" + name} for r in task(name, task_hash=name)
-        ]
-        who = {label: next(words) for label in ROWS if label != "base"}
-        rows = [{**r, "aligner": who.get(str(r["aligner"]), r["aligner"])} for r in rows]
-        tasks.append(
-            pd.DataFrame([{**r, "generator": r["base"] if r["generator"] == "m" else "draws of p"} for r in rows])
-        )
-    return leaderboard(pd.concat(tasks, ignore_index=True)).tables
+        who = {label: next(words) for label in ROWS} | {"": ""}
+        for made in task(name, task_version=name, base=f"b{name}"):
+            generator = f"b{name}" if made["generator"] == "m" else "draws of p"
+            free = {"note": next(notes), "generator": generator}
+            found.append(made | free | {"aligner": who.get(str(made["aligner"]), "greedy")})
+    return leaderboard(pd.DataFrame(found, dtype=object)).tables
 
 
 def test_words_that_mean_harm_are_only_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
