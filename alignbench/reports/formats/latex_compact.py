@@ -44,7 +44,7 @@ LABEL, WRAPPED = 116.0, 0.28  # points that names take at most; the share of a l
 HEIGHT, LINE, PAGE = 10.5, 9.5, 510.0  # points: a row with its limits, a line of the caption, what a page takes
 FEW = 30  # rows of a task in one float
 PENDING = 12  # floats after which a page is ended: LaTeX keeps no more than 52 that it has no place for
-NOTE, SIGNATURE = 300, 160  # characters that a note and a signature may have
+NAME, NOTE, SIGNATURE = 80, 300, 160  # characters that a name of a task or a base, a note and a signature may have
 REMEDY = re.compile(r" (More )?--draws .*stored draws are kept\.$")  # is for who can draw, not for who reads
 NUMBER = re.compile(r"−?[\d.]*(∞|e[+-]\d+)?")
 
@@ -119,6 +119,11 @@ class _Paper:
         return found.pop() if len(found) == 1 else ""
 
     @cached_property
+    def wrapped(self) -> bool:
+        """Whether some name is so long that names are wrapped."""
+        return any(points(name) > LABEL for block in self.blocks for name in block.names)
+
+    @cached_property
     def wide(self) -> bool:
         """Whether the columns need smaller letters."""
         return _width(self) > ROOM
@@ -155,7 +160,8 @@ def _pages(paper: _Paper) -> list[list[_Block]]:
 def _height(paper: _Paper, blocks: Sequence[_Block], *, first: bool) -> float:
     said = [*(_about(paper) if first else ()), *_notes(blocks), *_truths(paper), ("", _signature(paper))]
     caption = LINE * (4 + 0.8 * sum(points(term) + points(text) for term, text in said) / ROOM)  # words are narrower
-    rows = sum(len(block.rows) + bool(block.left) + 2 + points(_title(paper, block)) // ROOM for block in blocks)
+    rows = sum(2 + bool(block.left) + points(_title(paper, block)) // ROOM for block in blocks)
+    rows += sum(1 + paper.wrapped * (points(name) // (WRAPPED * ROOM)) for block in blocks for name in block.names)
     return caption + HEIGHT * (rows + 2)
 
 
@@ -176,8 +182,7 @@ def _float(paper: _Paper, blocks: Sequence[_Block]) -> Iterator[str]:
 
 def _columns(paper: _Paper) -> str:
     """How the columns stand: words and numbers with limits to the left, others to the right."""
-    wrapped = any(points(name) > LABEL for block in paper.blocks for name in block.names)
-    label = rf"p{{{WRAPPED}\linewidth}}" if wrapped else "l"
+    label = rf"p{{{WRAPPED}\linewidth}}" if paper.wrapped else "l"
     return label + "".join("r" if key in (PERPLEXITY, CALLS, TRAINING) else "l" for key in paper.keys)
 
 
@@ -206,13 +211,14 @@ def _below(paper: _Paper, key: str) -> str:
 
 def _lines(paper: _Paper, block: _Block) -> Iterator[str]:
     """The task's name over all columns, its rows, the base's between hairlines, and how many are left out."""
-    title = rf"\textbf{{{running(block.table.heading, ROOM / 2)}}}{running(_title(paper, block), ROOM / 2)}"
+    task, about = _cut(block.table.heading, NAME), _title(paper, block)
+    title = rf"\textbf{{{running(task, ROOM / 2)}}}{running(about, ROOM / 2)}"
     yield _across(paper, title)
     base = next((i for i, row in enumerate(block.rows) if row.is_base), -1)
     for i, (name, row) in enumerate(zip(block.names, block.rows, strict=True)):
         if i and base in (i, i - 1):
             yield r"\specialrule{.2pt}{1.5pt}{1.5pt}"
-        label = rf"\raggedright {running(name, WRAPPED * ROOM)}" if points(name) > LABEL else escape(name)
+        label = rf"\raggedright {running(name, WRAPPED * ROOM / 2)}" if paper.wrapped else escape(name)
         cells = (_cell(block, row, key) for key in paper.keys)
         yield " & ".join([rf"\textit{{{label}}}" if row.is_base else label, *cells]) + r" \\"
     if block.left:
@@ -234,7 +240,9 @@ def _title(paper: _Paper, block: _Block) -> str:
         *([f"satisfied: {_goal(asked[1])}"] if asked else []),
         *([f"ppl of {ppl[1].below}"] if ppl and ppl[1].below else []),
     ]
-    return "".join([rest, *(f" · {text}" for text in said), "" if block.first else " (continued)"])
+    return "".join(
+        [_cut(rest, 2 * NAME), *(f" · {_cut(text, NAME)}" for text in said), "" if block.first else " (continued)"]
+    )
 
 
 def _goal(column: Column) -> str:
@@ -287,7 +295,7 @@ def _limits(cell: Cell, factor: float) -> str:
 
 def _caption(paper: _Paper, blocks: Sequence[_Block], *, first: bool, last: bool) -> str:
     """What the columns and words are, the notes of these tasks; at the end worlds whose truth is known, signature."""
-    base = f"the base {paper.base}" if paper.base else "their base"
+    base = f"the base {_cut(paper.base, NAME)}" if paper.base else "their base"
     head = f"Generators beside {base}, task by task, the nearest to the target p first, with 95 % limits."
     said = [*(_about(paper) if first else ()), *_notes(blocks), *(_truths(paper) if last else ())]
     told = [rf"\textit{{{escape(term)}}}: {_prose(text)}" if term else _prose(text) for term, text in said]
@@ -319,7 +327,7 @@ def _notes(blocks: Sequence[_Block]) -> list[tuple[str, str]]:
     tasks: dict[str, dict[str, None]] = {}
     for block in blocks:
         for note in block.brief.legend:
-            tasks.setdefault(REMEDY.sub("", note), {})[block.table.task] = None
+            tasks.setdefault(REMEDY.sub("", note), {})[_cut(block.table.task, NAME)] = None
     every = len({block.table.task for block in blocks})
     owned: dict[str, list[str]] = {}
     for note, of in tasks.items():
@@ -334,7 +342,9 @@ def _cut(text: str, most: int) -> str:
 def _truths(paper: _Paper) -> list[tuple[str, str]]:
     """Of each world whose truth is known and that is not shown, how many intervals hold it."""
     shown = {id(block.table) for block in paper.blocks}
-    return [("", f"{one_line(t.brief)}.") for t in paper.tables if t.brief is not None and id(t) not in shown]
+    return [
+        ("", f"{_cut(one_line(t.brief), NOTE)}.") for t in paper.tables if t.brief is not None and id(t) not in shown
+    ]
 
 
 def _signature(paper: _Paper) -> str:
