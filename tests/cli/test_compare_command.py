@@ -87,7 +87,8 @@ def test_files_are_written_where_a_folder_is_given(command, results):
     text = Path("page/comparison.md").read_text()
     assert text.startswith("### little v1 · temperature:t=0.5 beside base") and "Signature: alignbench" in text
     paper = Path("page/comparison.tex").read_text()
-    assert r"\caption{little v1" in paper and r"\textbf{worse}" in paper and "prompts that moved" not in paper
+    assert r"\caption{little v1" in paper and r"\input{comparison}" in paper and "difference:" in paper
+    assert "leaderboard" not in paper and "prompts that moved" not in paper
     first = json.loads(Path("page/comparison.json").read_text())["comparisons"][0]
     assert {d["key"] for d in first["differences"]} >= {"satisfaction.always", "divergence.kl_target"}
 

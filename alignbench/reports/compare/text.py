@@ -9,7 +9,7 @@ from alignbench.files import dump
 from alignbench.reports.compare.compared import LEVEL, Compared, Comparison, Difference
 from alignbench.reports.compare.shifts import Example, Shift
 from alignbench.reports.formats.html import page_of
-from alignbench.reports.formats.latex import latex_of
+from alignbench.reports.formats.latex import PREAMBLE, latex_of
 from alignbench.reports.formats.markdown import markdown_of
 from alignbench.reports.table.board import Cell, Column, Row, Table, plain_text
 from alignbench.reports.table.cells import Footnotes
@@ -158,7 +158,8 @@ def to_html(comparison: Comparison) -> str:
 
 def to_latex(comparison: Comparison) -> str:
     """The tables of differences; draws side by side are for pages."""
-    return latex_of([of_differences(compared) for compared in comparison.tables], LEGEND)
+    preamble = PREAMBLE.replace(" from leaderboard.csv", "").replace("{leaderboard}", "{comparison}")
+    return latex_of([of_differences(compared) for compared in comparison.tables], LEGEND, preamble)
 
 
 FORMATS: Mapping[str, Callable[[Comparison], str]] = {

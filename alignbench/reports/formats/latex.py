@@ -31,11 +31,11 @@ def to_latex(board: Leaderboard) -> str:
     return latex_of(board.shown, LEGEND)
 
 
-def latex_of(tables: Sequence[Table], legend: str) -> str:
-    """Any tables in that way, with what is said below each."""
+def latex_of(tables: Sequence[Table], legend: str, preamble: str = PREAMBLE) -> str:
+    """Any tables in that way, with what is said above all and below each."""
     floats = ["\n".join(_float(part)) for table in tables for part in _parts(table, legend)]
     ends = [f"{text}\n\n\\clearpage" if i % PENDING == 0 else text for i, text in enumerate(floats, 1)]
-    return "\n\n".join([PREAMBLE, *ends]) + "\n"
+    return "\n\n".join([preamble, *ends]) + "\n"
 
 
 @dataclass(frozen=True)
