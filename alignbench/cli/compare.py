@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import typer
 
 from alignbench.cli.app import app
-from alignbench.cli.leaderboard import Rename, most_rows, renames, words_in
+from alignbench.cli.leaderboard import EXTENSIONS, Rename, most_rows, renames, words_in
 from alignbench.cli.words import IncludePath, say
 from alignbench.errors import RunError, UsageError, unknown
 
@@ -60,9 +60,9 @@ def compare(
     ] = None,
     format: Annotated[  # noqa: A002 (the option's name)
         str | None,
-        typer.Option(metavar="md,html,json", help="Print this format, or with --out write these. (default: all)"),
+        typer.Option(metavar="md,html,json,latex", help="Print this format, or with --out write these. (default: all)"),
     ] = None,
-    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Write comparison.{md,html,json} there.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Write comparison.{md,html,json,tex} there.")] = None,
     tasks: Annotated[
         str | None, typer.Option(metavar="A,B", help="Only these tasks: names or patterns, comma-separated.")
     ] = None,
@@ -182,7 +182,7 @@ def _give(shown: Any, formats: Mapping[str, Callable[[Any], str]], tables: Seque
 
     names = where.formats(formats)
     if where.out is not None:
-        paths = {where.out / f"comparison.{name}": formats[name](shown) for name in names}
+        paths = {where.out / f"comparison.{EXTENSIONS.get(name, name)}": formats[name](shown) for name in names}
         for path, content in paths.items():
             write_atomic(path, content.encode("utf-8", "backslashreplace"))
         print("wrote " + ", ".join(map(str, paths)))

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 WIDTH = 100  # columns where there is no terminal
 EXTENSIONS = {"md": "md", "csv": "csv", "html": "html", "latex": "tex", "json": "json"}
 """Format → extension of its file."""
+STYLES = ("full", "compact")
+"""Of LaTeX."""
 
 Columns = Annotated[
     str | None,
@@ -39,10 +41,11 @@ Full = Annotated[bool, typer.Option("--full", help="Whole tables: every column, 
 
 @dataclass(frozen=True)
 class Printed:
-    """How many rows of a table are printed, None for a default, and whether whole tables are."""
+    """How many rows of a table are printed, None for a default; whether whole tables are; whether LaTeX is in brief."""
 
     rows: int | None = None
     full: bool = False
+    compact: bool = False
 
 
 def renames(given: list[str] | None) -> dict[str, str]:
@@ -75,6 +78,8 @@ Examples:
   alignbench leaderboard results --sort perplexity --baseline temperature:t=0.7
 
   alignbench leaderboard results --format latex > table.tex
+
+  alignbench leaderboard results --format latex --style compact > paper.tex
 
   alignbench leaderboard results --out published --format md,csv
 
@@ -111,6 +116,13 @@ def leaderboard(
             help="md, csv, html, latex, json: what --out writes (default: all); without --out, the one to print.",
         ),
     ] = None,
+    style: Annotated[
+        str | None,
+        typer.Option(
+            metavar="full|compact",
+            help="Of LaTeX: every column and note, or one table in brief for all tasks. (default: full)",
+        ),
+    ] = None,
     sort: Annotated[
         str | None, typer.Option(metavar="METRIC", help="Sort and rank by this. (default: each task's primary metric)")
     ] = None,
@@ -134,7 +146,8 @@ def leaderboard(
     ] = False,
 ) -> None:
     """Merge the results of runs into leaderboards: one table for each task, target, base and judge."""
-    asked = _Asked.of(formats, out, readme, check=check, how=Printed(most_rows(most), full or columns is not None))
+    how = Printed(most_rows(most), full or columns is not None, _is_compact(style, formats))
+    asked = _Asked.of(formats, out, readme, check=check, how=how)
     from alignbench.reports.table.board import Arrangement
     from alignbench.reports.table.leaderboards import arranged
 
@@ -143,6 +156,15 @@ def leaderboard(
     board, failures = arranged(found.rows, arrangement, words_in(columns) or None), found.failures
     if not asked.delivered(board, folders) or failures:
         raise typer.Exit(1)
+
+
+def _is_compact(style: str | None, formats: str | None) -> bool:
+    """Whether LaTeX is asked for in brief; raises UsageError where no LaTeX is."""
+    if style is not None and style not in STYLES:
+        raise unknown("style", style, STYLES, "--style")
+    if style == "compact" and words_in(formats) != ["latex"]:
+        raise UsageError("--style compact: is a way to write LaTeX: give --format latex, and no other format")
+    return style == "compact"
 
 
 @dataclass(frozen=True)
@@ -165,6 +187,8 @@ class _Asked:
         if check and out is None and readme is None:
             raise UsageError("--check: says whether files are as they should be: give --out DIR or --readme FILE too")
         found = tuple(dict.fromkeys(EXTENSIONS[name] for name in names or EXTENSIONS))
+        if how.compact and how.full:
+            raise UsageError("--style compact: has columns of its own: leave --full and --columns out")
         if formats and out is None and (len(found) > 1 or readme is not None):
             raise UsageError("--format: without --out one format alone can be printed: give --out DIR, or one format")
         return cls(found if formats or out else (), out, readme, check, how)
@@ -174,19 +198,30 @@ class _Asked:
         from alignbench.reports.formats import render
 
         draws = _draws(folders) if "html" in self.extensions else []
-        files = render.leaderboard_files(board, self.out, self.extensions, self.readme, draws)
+        latex = self._brief if self.how.compact else render.to_latex
+        files = render.leaderboard_files(board, self.out, self.extensions, self.readme, draws, latex)
         if self.check:
             stale = list(render.differences(files))
             for line in stale:
                 say(line)
             return not stale
         if self.out is None and self.extensions:
-            sys.stdout.write(render.rendered(board, self.extensions[0], draws).decode("utf-8"))
+            sys.stdout.write(render.rendered(board, self.extensions[0], draws, latex).decode("utf-8"))
         else:
             show(board, self.how)
         if files:
             print("wrote " + ", ".join(str(path) for path in render.write_files(files)))
+        if self.how.compact and not any(table.brief is not None and table.brief.rows for table in board):
+            say("--style compact: no table has verdicts to show in brief: --style full shows every number")
+            return False
         return True
+
+    def _brief(self, board: Leaderboard) -> str:
+        """The brief tables in LaTeX."""
+        from alignbench.reports.formats.brief import ROWS
+        from alignbench.reports.formats.latex_compact import compact
+
+        return compact(board.tables, self.how.rows or ROWS)
 
 
 def show(board: Leaderboard, how: Printed, *, beside: bool | None = None) -> None:

@@ -82,9 +82,13 @@ def test_folders_of_one_generator_need_no_labels(command, results):
 
 def test_files_are_written_where_a_folder_is_given(command, results):
     said = command("compare", "out", "base", "temperature:t=0.5", "--out", "page")
-    assert said.code == 0 and said.out == "wrote page/comparison.md, page/comparison.html, page/comparison.json\n"
+    written = ", ".join(f"page/comparison.{kind}" for kind in ("md", "html", "json", "tex"))
+    assert said.code == 0 and said.out == f"wrote {written}\n"
     text = Path("page/comparison.md").read_text()
     assert text.startswith("### little v1 · temperature:t=0.5 beside base") and "Signature: alignbench" in text
+    paper = Path("page/comparison.tex").read_text()
+    assert r"\caption{little v1" in paper and r"\input{comparison}" in paper and "difference:" in paper
+    assert "leaderboard" not in paper and "prompts that moved" not in paper
     first = json.loads(Path("page/comparison.json").read_text())["comparisons"][0]
     assert {d["key"] for d in first["differences"]} >= {"satisfaction.always", "divergence.kl_target"}
 

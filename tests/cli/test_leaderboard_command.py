@@ -99,6 +99,33 @@ def test_what_does_not_go_together(command, runs):
     refused(command("leaderboard", runs, "--format", "md,html"), 2, "--out")
 
 
+def test_a_paper_gets_one_table_for_all_tasks(command, runs):
+    said = command("leaderboard", runs, "--format", "latex", "--style", "compact", "--rows", "2")
+    assert said.code == 0 and said.out.count(r"\begin{table*}") == 1 and said.out.count(r"2 more: ") == 2
+    assert r"\begin{table*}" not in command("leaderboard", runs, "--format", "latex", "--style", "full").out
+    options = ("leaderboard", runs, "--out", "there", "--format", "latex", "--style", "compact")
+    assert command(*options).code == 0 and command(*options, "--check").code == 0
+    assert r"\begin{table*}" in Path("there/leaderboard.tex").read_text(encoding="utf-8")
+
+
+def test_a_style_that_cannot_be_had_is_one_line(command, runs):
+    compact = ("--style", "compact")
+    refused(command("leaderboard", runs, "--style", "compakt"), 2, "'compakt'", "Did you mean 'compact'?")
+    for formats in ((), ("--format", "md"), ("--format", "md,latex", "--out", "there")):
+        refused(command("leaderboard", runs, *compact, *formats), 2, "give --format latex")
+    refused(command("leaderboard", runs, *compact, "--format", "latex", "--full"), 2, "leave --full and --columns out")
+
+
+def test_a_paper_without_verdicts_is_told_what_to_do(command, runs):
+    newer = pd.DataFrame([{**row("words", a, "perplexity", x), "task_version": 2, "task_hash": "2"}
+                          for a, x in LABELS.items()])  # fmt: skip
+    write_rows(runs / "newer.csv", newer)
+    options = ("--tasks", "words", "--allow_mixed", "--format", "latex", "--style", "compact")
+    said = command("leaderboard", runs, *options)
+    assert said.code == 1 and said.out.startswith("% No table has verdicts") and len(said.out.splitlines()) == 1
+    assert "--style full shows every number" in said.err
+
+
 def test_what_is_missing_is_told_and_the_rest_is_made(command, runs):
     refused(command("leaderboard", runs / "nowhere"), 1, "nowhere", "does not exist")
     refused(command("leaderboard", runs, "--tasks", "word"), 1, "Did you mean 'words'?")

@@ -9,6 +9,7 @@ from alignbench.files import dump
 from alignbench.reports.compare.compared import LEVEL, Compared, Comparison, Difference
 from alignbench.reports.compare.shifts import Example, Shift
 from alignbench.reports.formats.html import page_of
+from alignbench.reports.formats.latex import PREAMBLE, latex_of
 from alignbench.reports.formats.markdown import markdown_of
 from alignbench.reports.table.board import Cell, Column, Row, Table, plain_text
 from alignbench.reports.table.cells import Footnotes
@@ -155,5 +156,16 @@ def to_html(comparison: Comparison) -> str:
     return page_of("Comparison", all_tables(comparison), closing(comparison))
 
 
-FORMATS: Mapping[str, Callable[[Comparison], str]] = {"md": to_markdown, "html": to_html, "json": to_json}
-"""Extension → renderer."""
+def to_latex(comparison: Comparison) -> str:
+    """The tables of differences; draws side by side are for pages."""
+    preamble = PREAMBLE.replace(" from leaderboard.csv", "").replace("{leaderboard}", "{comparison}")
+    return latex_of([of_differences(compared) for compared in comparison.tables], LEGEND, preamble)
+
+
+FORMATS: Mapping[str, Callable[[Comparison], str]] = {
+    "md": to_markdown,
+    "html": to_html,
+    "json": to_json,
+    "latex": to_latex,
+}
+"""Format → renderer."""

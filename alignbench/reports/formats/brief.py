@@ -29,11 +29,18 @@ def brief_lines(brief: Table, width: int, most: int = ROWS) -> Iterator[str]:
     yield from wrap(brief.conclusion.replace("\n", " "), width) if brief.conclusion else ()
     if rows:
         yield from _grid(brief, rows, width)
-    every = [row for row in brief.rows if row.mark != "ceiling"]
-    if lost := Counter(map(_verdict, every)) - Counter(map(_verdict, rows)):
-        yield f"{lost.total()} more: {', '.join(f'{lost[word]} {word}' for word in ORDER if lost[word])}"
+    if left := left_out(brief, rows):
+        yield left
     for note in brief.legend:
         yield from wrap(note, width)
+
+
+def left_out(brief: Table, rows: Sequence[Row]) -> str:
+    """How many rows of a table are not among `rows`, by verdict: `9 more: 5 worse, 4 —`; "" where all are."""
+    every = [row for row in brief.rows if row.mark != "ceiling"]
+    lost = Counter(map(_verdict, every)) - Counter(map(_verdict, rows))
+    words = ", ".join(f"{lost[word]} {word}" for word in ORDER if lost[word])
+    return f"{lost.total()} more: {words}" if lost else ""
 
 
 def one_line(brief: Table) -> str:
@@ -86,8 +93,13 @@ def _grid(brief: Table, rows: Sequence[Row], width: int) -> Iterator[str]:
 
 
 def _names(rows: Sequence[Row]) -> list[str]:
+    """The rows' names, the base's between rules."""
+    return [RULE.format(name) if row.is_base else name for row, name in zip(rows, short_names(rows), strict=True)]
+
+
+def short_names(rows: Sequence[Row]) -> list[str]:
     """The rows' names, cut where they are long; of those that would look alike the digits tell which is which."""
-    short = [RULE.format(_cut(row.label, LABEL)) if row.is_base else _cut(row.label, LABEL) for row in rows]
+    short = [_cut(row.label, LABEL) for row in rows]
     return [
         f"{_cut(row.label, LABEL - 5)}#{digits(row.label)[:4]}" if short.count(name) > 1 else name
         for row, name in zip(rows, short, strict=True)

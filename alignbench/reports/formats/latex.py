@@ -28,9 +28,14 @@ PENDING = 12  # floats after which a page is ended: LaTeX keeps no more than 52 
 
 def to_latex(board: Leaderboard) -> str:
     """All tables, each as floats `table` of columns that fit into a line."""
-    floats = ["\n".join(_float(part)) for table in board.shown for part in _parts(table)]
+    return latex_of(board.shown, LEGEND)
+
+
+def latex_of(tables: Sequence[Table], legend: str, preamble: str = PREAMBLE) -> str:
+    """Any tables in that way, with what is said above all and below each."""
+    floats = ["\n".join(_float(part)) for table in tables for part in _parts(table, legend)]
     ends = [f"{text}\n\n\\clearpage" if i % PENDING == 0 else text for i, text in enumerate(floats, 1)]
-    return "\n\n".join([PREAMBLE, *ends]) + "\n"
+    return "\n\n".join([preamble, *ends]) + "\n"
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,7 @@ class _Part:
     """Columns of a table that stand side by side."""
 
     table: Table
+    legend: str
     columns: Sequence[int]
     first: bool
     last: bool
@@ -58,7 +64,7 @@ class _Part:
         return sorted({number for numbers in marked for number in numbers})
 
 
-def _parts(table: Table) -> list[_Part]:
+def _parts(table: Table, legend: str) -> list[_Part]:
     label = min(_label_points(table), LABEL * ROOM)
     ranks = max([points(row.rank.text) for row in table.rows], default=0) + GAP if table.ranked else 0
     groups: list[list[int]] = [[]]
@@ -70,7 +76,7 @@ def _parts(table: Table) -> list[_Part]:
             room = ROOM - label
         groups[-1] += unit
         room -= width
-    return [_Part(table, columns, i == 0, i == len(groups) - 1) for i, columns in enumerate(groups)]
+    return [_Part(table, legend, columns, i == 0, i == len(groups) - 1) for i, columns in enumerate(groups)]
 
 
 def _label_points(table: Table) -> float:
@@ -118,7 +124,7 @@ def _height(part: _Part) -> float:
     table = part.table
     lines = 4 + sum(1 + points(row.label) // (LABEL * ROOM) for row in table.rows)
     said = [table.footnotes[number - 1] for number in part.notes]
-    said += [LEGEND, *table.legend] if part.first else []
+    said += [part.legend, *table.legend] if part.first else []
     said += [table.signature] if part.last else []
     return ROW * lines + 8 * sum(0.8 * points(text) / ROOM + (text in table.legend) for text in said)
 
@@ -130,7 +136,7 @@ def _below(part: _Part) -> Iterator[str]:
     if notes:
         yield "\\quad\n".join(notes) + r"\par"
     if part.first:
-        yield from (rf"{running(line, ROOM / 2)}\par" for line in (LEGEND, *table.legend))
+        yield from (rf"{running(line, ROOM / 2)}\par" for line in (part.legend, *table.legend))
     if part.last and table.signature:
         yield rf"\texttt{{{running(table.signature, ROOM / 4)}}}\par"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 
@@ -17,7 +18,8 @@ from alignbench.reports.formats.terminal import to_terminal
 from alignbench.reports.rows import csv_bytes
 from alignbench.reports.table.board import Leaderboard
 
-FORMATS: Mapping[str, Callable[[Leaderboard], str]] = {
+Renderer = Callable[[Leaderboard], str]
+FORMATS: Mapping[str, Renderer] = {
     "md": to_markdown,
     "html": to_html,
     "tex": to_latex,
@@ -33,23 +35,27 @@ def leaderboard_files(
     formats: Sequence[str] = EXTENSIONS,
     readme: Path | None = None,
     examples: Sequence[Shown] = (),
+    latex: Renderer = to_latex,
 ) -> dict[Path, bytes]:
     """What leaderboard.<extension> in `folder` and the marked block of `readme` hold; nothing is written.
 
-    The page has the `examples` of the generators' draws.
+    The page has the `examples` of the generators' draws; `latex` makes the LaTeX.
     Raises UsageError where the `readme` cannot be read or its marks are not right.
     """
     files = (
-        {} if folder is None else {folder / f"leaderboard.{kind}": rendered(board, kind, examples) for kind in formats}
+        {}
+        if folder is None
+        else {folder / f"leaderboard.{kind}": rendered(board, kind, examples, latex) for kind in formats}
     )
     return files | ({} if readme is None else {readme: refreshed(readme, to_markdown(board))})
 
 
-def rendered(board: Leaderboard, extension: str, examples: Sequence[Shown] = ()) -> bytes:
+def rendered(board: Leaderboard, extension: str, examples: Sequence[Shown] = (), latex: Renderer = to_latex) -> bytes:
     """A leaderboard in one format, UTF-8."""
     if extension == "csv":
         return csv_bytes(board.rows)
-    text = to_html(board, examples) if extension == "html" else FORMATS[extension](board)
+    makers: Mapping[str, Renderer] = {**FORMATS, "html": partial(to_html, examples=examples), "tex": latex}
+    text = makers[extension](board)
     return text.encode("utf-8", "backslashreplace")
 
 

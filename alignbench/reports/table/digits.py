@@ -57,3 +57,16 @@ def percent(value: float | None, low: float | None, high: float | None) -> tuple
     decimals = 0 if high - low >= 0.02 else 1
     point, *ends = (f"{100 * x:.{decimals}f}".removesuffix(".0") for x in (value, low, high))
     return point, "" if low == high else "–".join(ends)
+
+
+def sides(point: str, value: float, low: float | None, high: float | None) -> tuple[str, str]:
+    """How far the limits of a number printed as `point` lie above and below it, with as many decimals: `.21`, `.06`.
+
+    Both are half the width where they are about that; "" is a side whose limit is not known.
+    """
+    decimals = len(point.partition(".")[2])
+    up, down = (None if x is None or isinf(x) else abs(x - value) for x in (high, low))
+    if up is not None and down is not None and abs(up - down) <= SYMMETRIC * (up + down):
+        up = down = (up + down) / 2
+    above, below = ("" if x is None else _to(x, decimals) for x in (up, down))
+    return above, below
