@@ -36,6 +36,13 @@ Rename = Annotated[
     list[str] | None,
     typer.Option("--rename", metavar="OLD=NEW", help="Call a row (label or pattern) something else; repeatable."),
 ]
+Style = Annotated[
+    str | None,
+    typer.Option(
+        metavar="full|compact",
+        help="Of LaTeX: every column and note, or one table in brief for all tasks. (default: full)",
+    ),
+]
 Full = Annotated[bool, typer.Option("--full", help="Whole tables: every column, note and rank.")]
 
 
@@ -116,13 +123,7 @@ def leaderboard(
             help="md, csv, html, latex, json: what --out writes (default: all); without --out, the one to print.",
         ),
     ] = None,
-    style: Annotated[
-        str | None,
-        typer.Option(
-            metavar="full|compact",
-            help="Of LaTeX: every column and note, or one table in brief for all tasks. (default: full)",
-        ),
-    ] = None,
+    style: Style = None,
     sort: Annotated[
         str | None, typer.Option(metavar="METRIC", help="Sort and rank by this. (default: each task's primary metric)")
     ] = None,

@@ -47,6 +47,13 @@ def test_draws_are_of_the_rows_that_are_exported(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["words.csv", "words.draws.jsonl"]
 
 
+def test_draws_of_rows_that_are_there_and_not_exported_stay_as_they_are(tmp_path: Path) -> None:
+    """Planted bug: whatever the folder has a row of."""
+    put(table(unit("a"), unit("b")), tmp_path)
+    put(table(unit("a")), tmp_path, shown("a"), shown("b"))
+    assert there(tmp_path) == [("a", "is blue")]
+
+
 def test_draws_are_merged_as_rows_are(tmp_path: Path) -> None:
     """Planted bug: draws of a measurement that a newer one has replaced stay."""
     late = {"measured": "2027-01-02T03:04:05+00:00"}
