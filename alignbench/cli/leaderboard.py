@@ -134,13 +134,10 @@ def leaderboard(
         Path | None, typer.Option(metavar="DIR", help="Write leaderboard.{md,csv,html,tex,json} there.")
     ] = None,
     readme: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Put the tables as Markdown between the marks in this file.")
+        Path | None, typer.Option(metavar="FILE", help="Put the tables as Markdown between this file's marks.")
     ] = None,
     check: Annotated[
-        bool,
-        typer.Option(
-            "--check", help="Write nothing: tell whether the files of --out and --readme are as they would be."
-        ),
+        bool, typer.Option("--check", help="Write nothing: tell whether the files are as they would be.")
     ] = False,
     allow_mixed: Annotated[
         bool, typer.Option("--allow_mixed", help="Let versions of a task share a table, in which nothing is ranked.")
@@ -154,8 +151,8 @@ def leaderboard(
 
     found = _read(folders, tasks, sort)
     arrangement = Arrangement(found.primary, baseline or "", allow_mixed, renames(rename), found.summaries)
-    board, failures = arranged(found.rows, arrangement, words_in(columns) or None), found.failures
-    if not asked.delivered(board, folders) or failures:
+    board = arranged(found.rows, arrangement, words_in(columns) or None)
+    if not asked.delivered(board, folders) or found.failures:
         raise typer.Exit(1)
 
 
@@ -234,14 +231,13 @@ def show(board: Leaderboard, how: Printed, *, beside: bool | None = None) -> Non
 
     from alignbench.reports.formats.brief import ROWS, brief_lines, one_line
     from alignbench.reports.formats.render import to_terminal
-    from alignbench.reports.table.brief import kept
 
     console = Console()
     if not console.is_terminal:
         console = Console(width=WIDTH)
     beside = beside or any(table.brief is not None and not table.brief.truth for table in board.tables)
     for table in board.tables:
-        if how.full or table.brief is None or not kept(table.brief.rows, 1):
+        if how.full or table.brief is None:
             console.print(to_terminal(table), crop=False)
         elif beside and table.brief.truth:
             print(one_line(table.brief), end="\n\n")

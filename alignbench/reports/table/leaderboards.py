@@ -134,6 +134,7 @@ def _table(group: Sequence[Record], lines: Sequence[Line], view: _View, setting:
     context = _Context(shared, standing, deltas, footnotes, found)
     rows = [_row(i, line, columns, context) for i, line in enumerate(lines)]
     task, base, base_id, judge = (plain_text(group[0][name]) for name in ("task", "base", "base_id", "judge"))
+    shown = found and any(line.mark != "ceiling" for line in lines)
     version = plain_text(", ".join(dict.fromkeys(r["task_version"] for r in group)))
     legend = (*_mixed(view.mixed), *_fewer(group), *legend_of(found), *standing.legend, *deltas.legend)
     return Table(
@@ -141,7 +142,7 @@ def _table(group: Sequence[Record], lines: Sequence[Line], view: _View, setting:
         footnotes=tuple(footnotes.notes), legend=legend, signature=_signature(lines, keys),
         task=task, version=version, task_hash=plain_text(setting.task_hash), target_id=plain_text(setting.target_id),
         base=base, base_id=base_id, judge=judge,
-        brief=brief(lines, found, title_of(lines, task, f"{base}{remark}")) if found else None,
+        brief=brief(lines, found, title_of(lines, task, f"{base}{remark}")) if shown else None,
     )  # fmt: skip
 
 

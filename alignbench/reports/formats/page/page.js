@@ -209,20 +209,21 @@
     const code = part.codePointAt(0).toString(16).toUpperCase().padStart(4, "0");
     return make("span", { class: "code" }, `U+${code}`);
   });
-  // The letters of a piece that begins at `start` of the draw, those that the task asks for marked.
+  // A piece that begins at `start` of the draw, in code units; what the task asks for in it is marked.
   const marked = (text, start, marks) => {
-    const letters = [...text], found = [];
-    let plain = "", asked = "";
+    const found = [];
+    let plain = "", asked = "", at = start;
     const flush = () => {
       if (plain) found.push(...visible(plain));
       if (asked) found.push(make("mark", {}, ...visible(asked)));
       plain = asked = "";
     };
-    letters.forEach((letter, i) => {
-      const inside = marks.some(([from, to]) => from <= start + i && start + i < to);
+    for (const letter of text) {
+      const inside = marks.some(([from, to]) => from <= at && at < to);
       if ((inside && plain) || (!inside && asked)) flush();
       if (inside) asked += letter; else plain += letter;
-    });
+      at += letter.length;
+    }
     flush();
     return found;
   };
@@ -232,7 +233,7 @@
     let start = 0;
     return parts.map(([text, log]) => {
       const inside = marked(text, start, marks);
-      start += [...text].length;
+      start += text.length;
       if (log === null) return make("span", {}, ...inside);
       const level = LIKELY.filter((limit) => number(log) < limit).length;
       return make("span", { class: `p${level}`, title: `${nats(log)} nats` }, ...inside);

@@ -116,7 +116,7 @@ class Section:
         full = whole.get((column.key, column.exact, column.delta), Cell())
         if head.group or column.key not in digits:
             return full
-        return replace(digits[column.key], notes=full.notes)
+        return replace(digits[column.key], notes=full.notes, best=full.best)
 
     def _notes(self, cells: Iterable[Cell]) -> list[str]:
         numbers = dict.fromkeys(n for cell in cells for n in cell.notes)
