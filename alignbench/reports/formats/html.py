@@ -19,7 +19,7 @@ from alignbench.reports.charts.looks import VERDICTS
 from alignbench.reports.examples import Shown
 from alignbench.reports.formats.page.cards import card
 from alignbench.reports.formats.page.sections import Section, grids, sections
-from alignbench.reports.table.board import ARROWS, Leaderboard, Table
+from alignbench.reports.table.board import ARROWS, Leaderboard, Table, plain_text
 from alignbench.reports.table.definitions import COLUMNS
 from alignbench.reports.table.definitions import VERDICTS as MEANINGS
 
@@ -103,7 +103,7 @@ def _engine() -> Environment:
         lstrip_blocks=True, keep_trailing_newline=True,
     )  # fmt: skip
     engine.globals |= {"arrows": ARROWS, "icon": icon, "shapes": {slug(word): svg.symbol(word) for word in VERDICTS}}
-    engine.filters |= {"digest": _digest, "slug": slug, "card": card, "sentences": str.splitlines}
+    engine.filters |= {"digest": _digest, "plain": plain_text, "slug": slug, "card": card, "sentences": str.splitlines}
     return engine
 
 
