@@ -1,4 +1,4 @@
-"""Short names of aligners: `quasi_rejection:acceptance=0.2 over prompt` for a spec of several lines."""
+"""Short names of aligners: `quasi_rejection over prompt` for a spec of several lines."""
 
 from __future__ import annotations
 
@@ -21,11 +21,13 @@ OVER = "proposal"
 
 
 def short_labels(labels: Iterable[str]) -> dict[str, str]:
-    """Each aligner's label → a short one, which no other has: with nested arguments or digits where that takes it."""
+    """Each aligner's label → a short one, which no other has: its name, with arguments or digits where need be."""
     specs = {label: _parsed(label) if len(label) > SHORT else None for label in dict.fromkeys(labels)}
     chosen = {label: plain_text(label) for label, spec in specs.items() if spec is None}
     long = {label: spec for label, spec in specs.items() if spec is not None}
+    heads = Counter(aligner_name(label) + (_over(spec) if spec else "") for label, spec in specs.items())
     tries: tuple[Callable[[str, Spec], str], ...] = (
+        lambda label, spec: spec.name + _over(spec) if heads[spec.name + _over(spec)] == 1 else _brief(spec),
         lambda label, spec: _brief(spec),
         lambda label, spec: _brief(spec, deep=True),
         lambda label, spec: f"{_brief(spec)} #{digits(label)}",
@@ -69,8 +71,12 @@ def _brief(spec: Spec, *, deep: bool = False) -> str:
     if len(spec.arguments) == 1 and isinstance(text := next(iter(spec.arguments.values())), str) and " " in text:
         return f'{spec.name} "{_cut(text)}"' if _nested(text) is None else spec.name
     told = ",".join(f"{k}={_value(v, deep)}" for k, v in spec.arguments.items() if k != OVER)
-    over = f" over {_value(spec.arguments[OVER], deep)}" if OVER in spec.arguments else ""
-    return f"{spec.name}{':' if told else ''}{told}{over}"
+    return f"{spec.name}{':' if told else ''}{told}{_over(spec, deep)}"
+
+
+def _over(spec: Spec, deep: bool = False) -> str:
+    """What it chooses among, where that is no base."""
+    return f" over {_value(spec.arguments[OVER], deep)}" if OVER in spec.arguments else ""
 
 
 def _value(value: Any, deep: bool) -> str:

@@ -18,14 +18,27 @@ def test_a_nested_spec_is_named_by_what_it_stands_over() -> None:
     chain = "{name: chain, steps: ['{name: prompt, text: ''Tell a story, a long one''}', 'top_p:p=0.9']}"
     words = "{name: constrained, any_of: [world, life, people, there], ignore_case: true}"
     assert short(QUASI.format("Tell a story"), chain, words, "top_p:p=0.9") == [
-        "quasi_rejection:acceptance=0.2,cap=32 over prompt", "chain:steps=prompt + top_p:p=0.9",
-        "constrained:any_of=[world, life, p…,ignore_case=true", "top_p:p=0.9",
+        "quasi_rejection over prompt", "chain", "constrained", "top_p:p=0.9",
     ]  # fmt: skip
 
 
+def test_arguments_are_said_where_a_name_alone_would_be_two_rows() -> None:
+    two = [QUASI.format("Tell a story").replace("0.2", share) for share in ("0.2", "0.5")]
+    chains = [f"{{name: chain, steps: ['{{name: prompt, text: ''{text}''}}', 'top_p:p=0.9']}}" for text in ("a", "b")]
+    words = [f"{{name: constrained, any_of: [world, life, people, {word}], ignore_case: true}}" for word in "xy"]
+    assert short(*two, *chains[:1], *words[:1]) == [
+        "quasi_rejection:acceptance=0.2,cap=32 over prompt", "quasi_rejection:acceptance=0.5,cap=32 over prompt",
+        "chain", "constrained",
+    ]  # fmt: skip
+    assert all(name.startswith("constrained:any_of=[world, life, p…") for name in short(*words))
+
+
 def test_a_text_alone_stands_in_quotes() -> None:
-    long = "prompt:text=Write about a walk in the woods on a summer day"
-    assert short(long, "prompt:text=Say it") == ['prompt "Write about a w…"', "prompt:text=Say it"]
+    long = [
+        "prompt:text=Write about a walk in the woods on a summer day",
+        "prompt:text=Go for a walk in the woods today, now",
+    ]
+    assert short(*long) == ['prompt "Write about a w…"', 'prompt "Go for a walk i…"']
 
 
 @pytest.mark.parametrize("word", ["words/checkpoint-10", "checkpoint-10", "checkpoint-10/"])
