@@ -34,11 +34,9 @@ def test_arguments_are_said_where_a_name_alone_would_be_two_rows() -> None:
 
 
 def test_a_text_alone_stands_in_quotes() -> None:
-    long = [
-        "prompt:text=Write about a walk in the woods on a summer day",
-        "prompt:text=Go for a walk in the woods today, now",
-    ]
-    assert short(*long) == ['prompt "Write about a w…"', 'prompt "Go for a walk i…"']
+    long = "prompt:text=Write about a walk in the woods on a summer day"
+    assert short(long, "prompt:text=Say it") == ['prompt "Write about a w…"', "prompt:text=Say it"]
+    assert short(long, "top_p:p=0.9") == ["prompt", "top_p:p=0.9"]
 
 
 @pytest.mark.parametrize("word", ["words/checkpoint-10", "checkpoint-10", "checkpoint-10/"])
