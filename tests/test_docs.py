@@ -17,6 +17,14 @@ from typer.testing import CliRunner
 
 from alignbench.cli import app
 from alignbench.registry import KINDS, load_plugins
+from alignbench.reports.charts.drawing import draw
+from alignbench.reports.charts.picture import Size
+from alignbench.reports.charts.suite import suite
+from alignbench.reports.charts.svg import standalone
+from alignbench.reports.charts.two_parts import rows_of, two_parts
+from alignbench.reports.gather import gather
+from alignbench.reports.table.board import Arrangement
+from alignbench.reports.table.leaderboards import arranged
 from alignbench.task import all_tasks, headline, load_task
 
 CONTRIBUTING = ROOT / "docs" / "contributing.md"
@@ -117,3 +125,27 @@ def test_what_contributing_adds_is_one_file_each_and_works(tmp_path):
     added = re.findall(r"^\+def (\w+)\(", "".join(diffs()), re.MULTILINE)
     assert len(added) == 2
     assert all(word in rows for word in added)
+
+
+def pictures() -> dict[str, str]:
+    """The pictures of the README, drawn from the published rows."""
+    found = gather([ROOT / "leaderboards" / "reference"])
+    board = arranged(found.rows, Arrangement(found.primary))
+    table = next(table for table in board.tables if table.task == "lexical_word")
+    assert table.brief is not None
+    words = {row.label: row.cells[0].point for row in table.brief.rows}
+    parts = two_parts(rows_of(table.brief, words), "lexical_word: what was asked, and what was changed besides")
+    grid = suite(board.suite[0])
+    return {
+        "tradeoff": standalone(draw(parts, Size(480, 330, 11, alone=True))),
+        "suite": standalone(draw(grid, Size(820, 330, 11, alone=True))),
+    }
+
+
+def test_the_pictures_of_the_readme_are_of_the_published_rows():
+    for name, picture in pictures().items():
+        path = ROOT / "docs" / "images" / f"{name}.svg"
+        if os.environ.get("ALIGNBENCH_REGENERATE"):
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(picture, encoding="utf-8")
+        assert path.read_text(encoding="utf-8") == picture, "ALIGNBENCH_REGENERATE=1 pytest tests/test_docs.py"
