@@ -77,7 +77,12 @@ KNOWN = {
     "reports/formats/latex.py": ("reports/formats/test_render.py",),
     "reports/formats/markdown.py": ("reports/formats/test_render.py", "reports/test_hostile.py"),
     "reports/formats/page/cards.py": ("reports/formats/test_page.py",),
-    "reports/formats/page/drawn.py": ("reports/formats/test_page.py", "reports/test_hostile.py"),
+    "reports/formats/page/drawn.py": (
+        "reports/formats/test_page.py",
+        "reports/formats/test_sections.py",
+        "reports/test_hostile.py",
+    ),
+    "reports/formats/page/sections.py": ("reports/formats/test_sections.py", "reports/formats/test_page.py"),
     "reports/formats/strict_json.py": ("reports/formats/test_render.py",),
     "reports/formats/terminal.py": ("reports/formats/test_render.py",),
     "reports/publish.py": ("integrations/test_publish.py",),

@@ -12,6 +12,7 @@ from test_verdict import CASES, Record, base, board, law, record
 
 from alignbench.reports.formats.brief import brief_lines, one_line
 from alignbench.reports.table.board import Table
+from alignbench.reports.table.brief import kept
 from alignbench.reports.table.brief_notes import remedy
 from alignbench.reports.table.digits import percent, spelled, two_digits
 from alignbench.stats.asked import AT_LEAST, AT_MOST
@@ -86,6 +87,14 @@ def test_rows_that_do_not_fit_are_counted_and_the_base_is_always_there() -> None
     lines = list(brief_lines(brief_of(base(9.0), *rows), 100, most=4))
     assert sum(line.startswith("x") for line in lines) == 3 and any(line.startswith("──") for line in lines)
     assert "15 more: 15 worse" in lines
+
+
+def test_what_is_nearer_is_kept_before_what_is_worse() -> None:
+    """A trade far from p stands below many rows that are worse, and is what a reader wants."""
+    rows = [law(f"x{i}", kl_target=10.0 + i, kl_target_vs_base=1.0 + i, kl_asked_vs_base=0.5) for i in range(20)]
+    trade = law("trade", kl_target=90.0, kl_asked=0.1, kl_target_vs_base=81.0, kl_asked_vs_base=-0.9)
+    told = brief_of(base(9.0), *rows, trade)
+    assert [row.label for row in kept(told.rows, 3)] == ["base", "x0", "trade"]
 
 
 def test_cells_of_several_values_are_limits() -> None:

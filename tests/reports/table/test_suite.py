@@ -77,11 +77,12 @@ def test_three_findings_and_the_best_at_little_cost() -> None:
 
     rows = [[*base(task=task), *calls("", task, 40)] for task in "abc"]
     rows += [[*better("dear", task, 0.1), *calls("dear", task, 160)] for task in "abc"]
-    rows += [[*better("cheap", "a", 0.5), *calls("cheap", "a", 50)], [*worse("bad", "a"), *worse("bad", "b")]]
+    rows += [[*better("cheap", "a", 0.5), *calls("cheap", "a", 50)], worse("cheap", "b"), worse("cheap", "c")]
+    rows += [[row for task in "abc" for row in worse("bad", task)]]
     [suite] = board(*rows).suite
     assert [cell.point for cell in suite.rows[0].cells[-3:]] == ["cheap", "base", "base"]
     assert suite.conclusion.splitlines() == [
         "dear is better than the base on 3 of 3 tasks, at 4.0× its calls.",
         "At up to 1.5× its calls the best is cheap on 1; on 2 no row is better.",
-        "Worse than doing nothing: bad on 2 of 3 tasks.",
+        "Worse than doing nothing: bad on 3, cheap on 2 of 3 tasks.",
     ]
