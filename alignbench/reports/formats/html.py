@@ -103,7 +103,7 @@ def _engine() -> Environment:
         lstrip_blocks=True, keep_trailing_newline=True,
     )  # fmt: skip
     engine.globals |= {"arrows": ARROWS, "icon": icon, "shapes": {slug(word): svg.symbol(word) for word in VERDICTS}}
-    engine.filters |= {"digest": _digest, "plain": plain_text, "slug": slug, "card": card, "sentences": str.splitlines}
+    engine.filters |= {"digest": _digest, "plain": plain_text, "slug": slug, "card": card}
     return engine
 
 

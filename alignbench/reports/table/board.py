@@ -123,6 +123,11 @@ class Table:
         return any(row.rank.point for row in self.rows)
 
     @property
+    def findings(self) -> list[str]:
+        """The sentences of its conclusion, or of its brief table's."""
+        return (self.conclusion or (self.brief.conclusion if self.brief is not None else "")).splitlines()
+
+    @property
     def ranking(self) -> int:
         """How many rows stand before the pinned ones at the end, which are set apart."""
         return next((i for i in range(len(self.rows), 0, -1) if self.rows[i - 1].mark not in PINNED), 0)

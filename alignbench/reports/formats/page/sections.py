@@ -163,11 +163,6 @@ class Section:
         return Markup("") if self.table.brief is None else as_json(compact([self.table]))
 
     @property
-    def conclusion(self) -> str:
-        """What the table means."""
-        return self.table.conclusion or ("" if self.table.brief is None else self.table.brief.conclusion)
-
-    @property
     def legend(self) -> tuple[str, ...]:
         """What is said of the whole table, the notes of the brief one first."""
         return (*(() if self.table.brief is None else self.table.brief.legend), *self.table.legend)
