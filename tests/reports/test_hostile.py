@@ -234,7 +234,7 @@ def _joined(children: Sequence[Any]) -> str:
 
 KINDS = {
     "heading", "paragraph", "inline", "text", "text_special", "html_inline", "table", "thead", "tbody", "tr", "th",
-    "td", "ordered_list", "list_item", "em", "strong",
+    "td", "ordered_list", "bullet_list", "list_item", "em", "strong",
 }  # fmt: skip
 
 
@@ -245,7 +245,8 @@ def check_markdown(text: str, board: Leaderboard) -> None:
     assert page.count("heading") == page.count("table") == len(tables)
     assert page.count("th") == sum(len(t.columns) + 1 + t.ranked for t in tables)
     assert page.count("td") == sum((len(t.columns) + 1 + t.ranked) * len(t.rows) for t in tables)
-    assert page.count("list_item") == sum(len(t.footnotes) for t in tables)
+    assert page.count("list_item") == sum(len(t.footnotes) + len(t.findings) for t in tables)
+    assert page.count("bullet_list") == sum(bool(t.findings) for t in tables)
     assert page.count("em") == sum(bool(r.mark) for t in tables for r in t.rows)
     assert page.count("strong") == sum(c.best for t in tables for r in t.rows for c in r.cells)
     linked = [

@@ -32,7 +32,7 @@ def _table(table: Table) -> str:
 
 def _blocks(table: Table) -> Iterator[str]:
     yield f"### {escape(table.title)}"
-    yield "\n".join(f"- {escape(sentence)}" for sentence in table.findings)
+    yield "\n".join(f"- {_first(escape(sentence))}" for sentence in table.findings)
     head = [escape(table.named), *(escape(column.heading) + _marks(column.notes) for column in table.columns)]
     body = [[_label(row), *map(_cell, row.cells)] for row in table.rows]
     align = ["left", *("left" if column.words else "right" for column in table.columns)]
