@@ -274,6 +274,21 @@ def test_a_definition_is_shown_by_focus_by_hover_and_by_tap(reader: Any) -> None
     assert "how much less likely" in page.locator(link.get_attribute("href")).inner_text()  # and in the legend
 
 
+def test_a_row_and_its_point_are_shown_together(reader: Any) -> None:
+    """The point of the row under the mouse, or in which the focus is, has its name; all others their number."""
+    page = reader("#?v1=rest").page
+    row = page.locator("#task-1 table.board tbody tr.rest").first
+    number, name = row.get_attribute("data-n"), row.get_attribute("data-name")
+    label = page.locator(f"#task-1 .plot g[data-n='{number}'] text").first
+    assert label.text_content() == number
+    row.hover()
+    assert label.text_content() == name and "lit" in row.get_attribute("class")
+    page.mouse.move(1, 1)
+    assert label.text_content() == number
+    row.locator("a").first.focus()
+    assert label.text_content() == name
+
+
 def test_a_note_is_shown_where_it_belongs(reader: Any) -> None:
     page = reader("#?v1=rest").page
     note = page.locator("#task-1 tbody a.note").first

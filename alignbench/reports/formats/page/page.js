@@ -135,16 +135,20 @@
   }
   addEventListener("keydown", (event) => { if (event.key === "Escape") hide(); });
 
-  // A row and its point in the plot are shown together.
+  // A row and its point in the plot are shown together, the point with its name.
   for (const section of all(".task")) {
-    const points = all(".chart g[data-n]", section);
+    const points = all(".plot g[data-n]", section), rows = all(".board tr[data-n]", section);
+    const names = new Map(rows.map((row) => [row.dataset.n, row.dataset.name]));
     const focus = (n) => {
+      for (const row of rows) row.classList.toggle("lit", row.dataset.n === n);
       for (const point of points) {
-        point.classList.toggle("focus", point.dataset.n === n);
-        point.classList.toggle("dim", n !== undefined && point.dataset.n !== n);
+        const on = point.dataset.n === n, label = point.querySelector("text");
+        point.classList.toggle("focus", on);
+        point.classList.toggle("dim", n !== undefined && !on);
+        if (label) label.textContent = on ? names.get(n) : label.dataset.was ??= label.textContent;
       }
     };
-    const rows = all(".board tr[data-n]", section);
+    focus(undefined);
     for (const item of [...rows, ...points]) {
       item.addEventListener("mouseenter", () => focus(item.dataset.n));
       item.addEventListener("mouseleave", () => focus(undefined));
