@@ -242,7 +242,7 @@ class _Asked:
                              "give a folder, or pick with --tasks")  # fmt: skip
         if self.one_file:
             return [[self.out] for _ in names]
-        stems = [re.sub(r"[^\w.=-]+", "_", name)[:100] for name in names]
+        stems = [re.sub(r"[^\w.=-]+", "_", name)[:100].strip("_") for name in names]
         stems = [f"{s}_{i}" if stems.count(s) > 1 else s for i, s in enumerate(stems, 1)]
         return [[self.out / f"{stem}.{extension}" for extension in self.formats] for stem in stems]
 

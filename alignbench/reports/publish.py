@@ -176,4 +176,4 @@ def _harmless(shown: Shown, told: list[str]) -> Shown:
 def _texts(draw: Example) -> Iterator[str]:
     """What of a draw could be published: no line is longer."""
     categories = (value for value in draw.features.values() if isinstance(value, str))
-    yield from (text[:LINE] for text in (draw.prompt, draw.text, *categories))
+    yield from (text[:LINE] for text in (draw.prompt, draw.text, *draw.features, *categories))

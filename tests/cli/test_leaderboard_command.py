@@ -149,7 +149,7 @@ def test_written_files_agree_with_their_rows_until_one_is_edited(command, runs):
     page = Path("there/leaderboard.md")
     page.write_text(page.read_text(encoding="utf-8").replace("0.80", "0.30", 1), encoding="utf-8")
     before = page.read_bytes()
-    refused(command(*options, "--check"), 1, "leaderboard.md: line 20", "0.30", "0.80")
+    refused(command(*options, "--check"), 1, "leaderboard.md: line 25", "0.30", "0.80")
     Path("there/leaderboard.tex").unlink()
     said = command(*options, "--check")
     assert said.code == 1 and len(said.err.splitlines()) == 3 and page.read_bytes() == before

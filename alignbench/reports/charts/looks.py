@@ -6,7 +6,7 @@ background has an edge that is not. What only decorates may be paler.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -70,6 +70,13 @@ LOOKS: Mapping[str, Look] = {
     "nearer": Look(Colour("#e8f1f8", "#17242f"), Colour("#e8f1f8", "#17242f"), decor=True),
 }  # fmt: skip
 """Name of a look, which marks of pictures bear → the look."""
+
+
+def entries_of(looks: Iterable[str]) -> list[tuple[str, str]]:
+    """(look, what it says) of the verdicts, the base and draws of p among some looks: a legend."""
+    words = {**{word: word for word in VERDICTS}, "—": "not told", "ceiling": "draws of p"}
+    shown = set(looks)
+    return [(look, word) for look, word in words.items() if look in shown]
 
 
 def line_look(i: int) -> str:

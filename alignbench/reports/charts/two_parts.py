@@ -70,7 +70,7 @@ class TwoPartsPoint:
         kept = self.row.kept
         if kept is None or self.collateral != inf:
             return ""
-        return "keeps <1 %" if 0 < kept < 0.005 else f"keeps {100 * kept:.0f} %"
+        return f"keeps {two_digits(100 * kept)} %"
 
     @property
     def told(self) -> str:

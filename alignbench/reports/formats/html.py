@@ -65,12 +65,14 @@ def _page(title: str, shown: Sequence[Section], **more: Any) -> str:
 def _title(board: Leaderboard) -> str:
     """How many tasks on which base; of one table its own title."""
     bases = list(dict.fromkeys(table.base for table in board.tables))
+    tasks = {table.task for table in board.tables}
     if len(board.tables) == 1:
         table = board.tables[0]
         return table.brief.heading if table.brief is not None else table.title
     if not bases:
         return "alignbench leaderboard"
-    return f"{len(board.tables)} tasks on {', '.join(bases[:3])}"
+    on = bases[0] if len(bases) == 1 else f"{len(bases)} bases"
+    return f"{len(tasks)} task{'s' * (len(tasks) > 1)} on {on}"
 
 
 def _legend(shown: Sequence[Section]) -> list[Entry]:

@@ -5,12 +5,16 @@ Two digits a number; the whole `board.Table` has everything.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
+from alignbench.metrics.cost import ONCE
 from alignbench.reports.rows import parts_of
 from alignbench.reports.table.board import Cell, Column, Row, Table
-from alignbench.reports.table.brief_columns import KEPT, shown_columns
+from alignbench.reports.table.brief_columns import KEPT, Shown, shown_columns
 from alignbench.reports.table.brief_notes import draws_of, notes_on, truth_of
+from alignbench.reports.table.cells import Footnotes, notes_of, shared_notes
 from alignbench.reports.table.conclusion import conclusion
 from alignbench.reports.table.lines import Line
 from alignbench.reports.table.pairs import number
@@ -25,19 +29,44 @@ NOTES = 3
 
 def brief(lines: Sequence[Line], found: Sequence[Verdict], title: str) -> Table:
     """The brief table of lines, row by row; p's own numbers are in the headings too."""
-    columns = shown_columns(lines)
+    columns, footnotes = shown_columns(lines), Footnotes()
+    shared = {shown.key: shared_notes(records_of(lines, shown.key)) for shown in columns}
+    heads = [replace(shown.column, notes=footnotes.number(notes_in(shared[shown.key]))) for shown in columns]
     rows = tuple(
         Row(
             "base" if line.is_base and "base" in line.remarks else line.label,  # else the user has a name for it
-            (Cell(verdict.word, verdict.more), *(shown.cell(line) for shown in columns)),
+            (_verdict(verdict, footnotes), *(_cell(line, shown, shared[shown.key], footnotes) for shown in columns)),
             mark=line.mark, is_base=line.is_base, kept=line.value(KEPT), full=line.full, who=line.who,
         )
         for line, verdict in zip(lines, found, strict=True)
     )  # fmt: skip
     return Table(
-        title, (VERDICT, *(shown.column for shown in columns)), rows,
-        conclusion=conclusion(lines, found), legend=tuple(notes_on(lines, found)[:NOTES]), truth=truth_of(lines),
+        title, (VERDICT, *heads), rows, conclusion=conclusion(lines, found), footnotes=tuple(footnotes.notes),
+        legend=tuple(notes_on(lines, found)[:NOTES]), truth=truth_of(lines),
     )  # fmt: skip
+
+
+def _verdict(verdict: Verdict, footnotes: Footnotes) -> Cell:
+    why = [verdict.more] if verdict.more and verdict.word in ("—", "trade") else []
+    return Cell(verdict.word, "" if why else verdict.more, notes=footnotes.number(why))
+
+
+def _cell(line: Line, shown: Shown, shared: Sequence[str], footnotes: Footnotes) -> Cell:
+    """A cell with the notes of its record that are not at the head of its column."""
+    record, cell = line.records.get(shown.key), shown.cell(line)
+    if record is None:
+        return cell
+    return replace(cell, notes=footnotes.number(notes_in(note for note in notes_of(record) if note not in shared)))
+
+
+def notes_in(notes: Iterable[str]) -> list[str]:
+    """Notes without what a brief table says anyway: the number that is wanted, that costs have no limits."""
+    return [note for note in notes if not note.startswith("wanted ") and note != ONCE]
+
+
+def records_of(lines: Sequence[Line], key: str) -> list[Mapping[str, Any]]:
+    """The records of a column."""
+    return [line.records[key] for line in lines if key in line.records]
 
 
 def kept(rows: Sequence[Row], most: int) -> list[Row]:

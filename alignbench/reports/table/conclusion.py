@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from math import inf, isinf
 
 from alignbench.reports.table.brief_columns import CALLS, COLLATERAL, asked_columns, point_of
 from alignbench.reports.table.digits import two_digits
 from alignbench.reports.table.lines import Line
 from alignbench.reports.table.pairs import number
-from alignbench.reports.table.verdict import ASKED, KL, VS_BASE, WORDS, Verdict, not_told
+from alignbench.reports.table.verdict import ASKED, IF_NOTHING_LOST, KL, VS_BASE, WORDS, Verdict, not_told
 
 CHEAP = 1.5
 """Times the base's calls: what costs no more is called cheap."""
@@ -18,24 +18,25 @@ NEAR = 0.05
 
 
 def conclusion(lines: Sequence[Line], found: Sequence[Verdict]) -> str:
-    """What the table means, a sentence a line, from printed numbers and verdicts: what is not shown is not said."""
+    """What the table means, a sentence a line. It uses only numbers and verdicts that the table prints."""
     base = next((line for line in lines if line.is_base), None)
     if not_told(lines):
         return "The target is not told from the base: no verdicts."
     if base is None:
         return "There is no row of the base to compare with."
     told = ((line, v.word) for line, v in zip(lines, found, strict=True) if v.word)
-    rows = sorted(told, key=lambda row: _far(row[0]))
+    rows = sorted(told, key=lambda row: (_far(row[0]), _calls(row[0])))
     if not rows:
         return ""
     exact = [line for line, word in rows if word in ("better", "—") and _is_exact(line)]
     nearer = [line for line, word in rows if word == "better"]
     better = [line for line in nearer if not _is_exact(line)]
     told_of = {word: [line for line, said in rows if said == word] for word in WORDS}
+    unless = {line.label for line, verdict in zip(lines, found, strict=True) if verdict.more == IF_NOTHING_LOST}
     none = [] if nearer or exact else [_none_better([word for _, word in rows])]
     sentences = [
-        *_near(base), *_best(better, base), *_exactly(exact, base), *_cheap(nearer, cheap(lines, found), base), *none,
-        *_nearer_alone(told_of["asked only"]), *_trades(told_of["trade"], base), *_worse(told_of["worse"]),
+        *_near(base), *_exactly(exact, base), *_best(better, base), *_cheap(nearer, cheap(lines, found), base), *none,
+        *_nearer_alone(told_of["asked only"]), *_trades(told_of["trade"], unless, base), *_worse(told_of["worse"]),
     ]  # fmt: skip
     return "\n".join(sentences)
 
@@ -43,6 +44,11 @@ def conclusion(lines: Sequence[Line], found: Sequence[Verdict]) -> str:
 def _far(line: Line) -> float:
     """KL(p‖π); ∞ where it is not known."""
     value = line.value(KL)
+    return inf if value is None else value
+
+
+def _calls(line: Line) -> float:
+    value = line.value(CALLS)
     return inf if value is None else value
 
 
@@ -81,7 +87,7 @@ def _best(better: Sequence[Line], base: Line) -> list[str]:
 
 
 def _overlap(first: Line, other: Line) -> bool:
-    """Whether the intervals of two rows' KL touch: a tie that is said, where paired differences would tell more."""
+    """Whether the intervals of two rows' KL overlap (cruder than a test of their paired difference)."""
     mine, theirs = (line.records.get(KL, {}) for line in (first, other))
     ends = [(number(r.get("ci_low")), number(r.get("ci_high"))) for r in (mine, theirs)]
     (low, high), (least, most) = [(-inf if a is None else a, inf if b is None else b) for a, b in ends]
@@ -95,7 +101,7 @@ def cheap(lines: Sequence[Line], found: Sequence[Verdict]) -> list[Line]:
     if not calls:
         return []
     better = (line for line, verdict in zip(lines, found, strict=True) if verdict.word == "better")
-    return sorted((line for line in better if (line.value(CALLS) or inf) <= CHEAP * calls), key=_far)
+    return sorted((line for line in better if _calls(line) <= CHEAP * calls), key=lambda x: (_far(x), _calls(x)))
 
 
 def _cheap(nearer: Sequence[Line], some: Sequence[Line], base: Line) -> list[str]:
@@ -116,12 +122,15 @@ def _proviso(line: Line) -> str:
     return "if its proposal reaches all of p" if "provided" in note else ""
 
 
-def _trades(trades: Sequence[Line], base: Line) -> list[str]:
-    """What was asked is nearer, at a price."""
-    return [f"{line.label}: {_trade(line, base)}." for line in trades[:2]]
+def _trades(trades: Sequence[Line], unless: Collection[str], base: Line) -> list[str]:
+    """What was asked is nearer, at a price; `unless`: labels of rows that are nearer p if they leave out nothing."""
+    return [f"{line.label}: {_trade(line, base, line.label in unless)}." for line in trades[:2]]
 
 
-def _trade(line: Line, base: Line) -> str:
+def _trade(line: Line, base: Line, unless: bool) -> str:
+    if unless:
+        told = filter(None, (_asked_for(line, base), _kl(line, base)))
+        return f"{', '.join(told)}, if it leaves out nothing of p"
     asked = _asked_for(line, base) or f"asked gap {point_of(line, ASKED)} (base {point_of(base, ASKED)})"
     rest = line.value(COLLATERAL)
     if rest is None:

@@ -26,8 +26,8 @@ COLUMNS: Mapping[str, str] = {
     "cost.proposals_per_draw": "Proposals for one draw that is kept.",
     "cost.*": "What the draws took.",
     "acceptance.rate": "Draws kept per proposal.",
-    "divergence.kl_reverse*": "KL(π‖p): how much less likely p finds what the row says. ∞ where a draw breaks a hard "
-    "constraint.",
+    "divergence.kl_reverse*": "KL(π‖p): how much less likely p finds the row's own draws than the row does. ∞ where a "
+    "draw breaks a hard constraint.",
     "divergence.kl_base*": "KL(π‖a): how far the row moved from the base. p itself is some way off, so 0 is no goal.",
     "divergence.tv": "Total variation: the largest difference in the probability of any event, 0 to 1.",
     "divergence.js": "Jensen–Shannon divergence: both directions at once, at most 0.69 nats.",

@@ -75,7 +75,7 @@ def _brief(spec: Spec, *, deep: bool = False) -> str:
 
 
 def _over(spec: Spec, deep: bool = False) -> str:
-    """What it chooses among, where that is no base."""
+    """` over <proposal>`; nothing where it chooses among draws of the base."""
     return f" over {_value(spec.arguments[OVER], deep)}" if OVER in spec.arguments else ""
 
 

@@ -195,8 +195,8 @@ def _cell(i: int, line: Line, column: Column, context: _Context) -> Cell:
 
 
 def _verdict_cell(verdict: Verdict, footnotes: Footnotes) -> Cell:
-    """A word; of what is not told the reason is a footnote."""
-    why = [verdict.more] if verdict.word == "—" and verdict.more else []
+    """A word; the reason for a `—`, and what a trade hangs on, is a footnote."""
+    why = [verdict.more] if verdict.word in ("—", "trade") and verdict.more else []
     return Cell(verdict.word, "" if why else verdict.more, notes=footnotes.number(why))
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from alignbench.errors import UsageError
-from alignbench.reports.table.board import PINNED, plain_text
+from alignbench.reports.table.board import BASE, PINNED, plain_text
 from alignbench.reports.table.cells import number
 from alignbench.reports.table.labels import aligner_name, meant, short_labels
 from alignbench.reports.table.seeds import newest, whose
@@ -149,6 +149,8 @@ def renamed(lines: Sequence[Line], names: Mapping[str, str]) -> list[Line]:
     """
     found = [_renamed(line, names) for line in lines]
     labels = [line.label for line in found]
+    if names and any(line.label == BASE and not line.is_base for line in found):
+        raise UsageError(f"--rename: '{BASE}' is the base's own name; give the row another")
     if twice := next((label for label in labels if names and labels.count(label) > 1), None):
         raise UsageError(f"--rename: two rows would be called '{twice}'; give each a name of its own")
     return found
@@ -170,10 +172,10 @@ def _names(line: Line) -> set[str]:
 
 
 def in_order(lines: Sequence[Line], primary: str, better: str) -> list[Line]:
-    """By the primary column, best first: numbers, bounds, infinity, what was not measured; then the pinned rows.
+    """By the primary column, best first: numbers, infinity, what was not measured; then the pinned rows.
 
-    Bounds are in order of how far they allow it to be; those without that end come with what was not measured. Of rows
-    that are infinitely far the one that has lost less of p comes first.
+    A bound stands where its worse end does; one without that end comes with what was not measured. Of rows that are
+    infinitely far the one that has lost less of p comes first. Ties go to fewer model calls, then by name.
     """
     sign = -1.0 if better == "higher" else 1.0
 
@@ -183,13 +185,17 @@ def in_order(lines: Sequence[Line], primary: str, better: str) -> list[Line]:
             ends = [number(line.records.get(primary, {}).get(end)) for end in ("ci_low", "ci_high")]
             worst = ends[1] if sign > 0 else ends[0]
             if worst is not None and isfinite(worst):
-                return pin, 1, (sign * worst, 0.0)
+                return pin, 0, (sign * worst, 1.0)
             return pin, 3, (next((sign * end for end in ends if end is not None), inf), 0.0)
         if isinf(value):
             return pin, 2, line.lost
         return pin, 0, (sign * value, 0.0)
 
-    return sorted(lines, key=place)
+    def calls(line: Line) -> float:
+        value = line.value("cost.calls_per_draw")
+        return inf if value is None else value
+
+    return sorted(lines, key=lambda line: (*place(line), calls(line), line.label))
 
 
 def _line(who: tuple[str, ...], records: dict[str, Record], short: str) -> Line:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
+from statistics import fmean
 
 from alignbench.reports.table.board import Cell, Column, Row, Table
 from alignbench.reports.table.cells import Footnotes, common_signature
@@ -74,7 +76,9 @@ def _suite(contests: Sequence[Contest], remark: str) -> Table:
     tables = [contest.table for contest in contests]
     who = list(dict.fromkeys(name for contest in contests for name in contest.rows))
     counts = {name: _counts(name, contests) for name in who}
-    order = sorted(who, key=lambda name: (-counts[name]["better"], -counts[name]["trade"], counts[name]["worse"]))
+    order = sorted(who, key=lambda name: (
+        -counts[name]["better"], -counts[name]["trade"], counts[name]["worse"], _calls(name, contests), name,
+    ))  # fmt: skip
     footnotes, names = Footnotes(), _names(tables, who)
     rows = [_cheapest(contests, names)] + [
         _row(name, names[name], [*(_count(counts[name][word]) for word in COUNTED),
@@ -97,6 +101,12 @@ def _counts(name: str, contests: Sequence[Contest]) -> Counter[str]:
     return Counter(heading for word in told for heading, words in COUNTED.items() if word in words)
 
 
+def _calls(name: str, contests: Sequence[Contest]) -> float:
+    """The calls of a row as a multiple of the base's, the mean over tasks; ∞ where none is known."""
+    known = [entry.calls for contest in contests if (entry := contest.rows.get(name)) and entry.calls is not None]
+    return fmean(known) if known else inf
+
+
 def _count(number: int) -> Cell:
     return Cell(str(number), value=float(number))
 
@@ -105,7 +115,8 @@ def _of_task(found: Entry | None, footnotes: Footnotes) -> Cell:
     """The verdict of one task, and the asked gap in nats."""
     if found is None:
         return Cell(notes=footnotes.number([NO_RESULT]))
-    return Cell(found.verdict.word or MISSING, "" if found.gap == MISSING else found.gap)
+    why = [found.verdict.more] if found.verdict.word == MISSING and found.verdict.more else []
+    return Cell(found.verdict.word or MISSING, "" if found.gap == MISSING else found.gap, notes=footnotes.number(why))
 
 
 def findings(contests: Sequence[Contest], order: Sequence[str], names: Mapping[str, str]) -> str:

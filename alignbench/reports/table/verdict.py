@@ -44,6 +44,8 @@ TRUNCATES = "truncates"
 """In the note of a law, or of its proposal, that may leave out part of p."""
 NOT_TOLD = "target not told from the base: the interval of λ holds 0"
 NO_BASE = "no row of the base to compare with"
+IF_NOTHING_LOST = "nearer p than the base if it leaves out nothing of p; none was seen that it does"
+"""What there is to add to a trade whose KL(p‖π) is below the base's, of a law that truncates."""
 
 
 @dataclass(frozen=True)
@@ -189,7 +191,7 @@ def _verdict(case: _Case, kl: int, asked: int, of_base: float | None) -> Verdict
     if kl < 0 and not case.truncates:
         return Verdict("better")
     if asked < 0:
-        return Verdict("trade")
+        return Verdict("trade", IF_NOTHING_LOST if kl < 0 else "")
     if kl > 0:
         return Verdict("worse")
     if _is_small(case.kl, of_base):

@@ -120,7 +120,7 @@ def test_a_page_s_picture_has_a_name_and_groups_of_rows() -> None:
     assert 'role="img" aria-labelledby="trade-1-1-title trade-1-1-told"' in page
     assert '<title id="trade-1-1-title">' in page and '<desc id="trade-1-1-told">' in page
     [group] = re.findall(r'<g data-n="5">(.*?)</g>', page)
-    assert group.startswith("<title>5 row 5: asked gap 0.5") and "keeps 8 %</text>" in group
+    assert group.startswith("<title>5 row 5: asked gap 0.5") and "keeps 8.0 %</text>" in group
 
 
 def test_a_picture_that_stands_alone_has_title_legend_and_names() -> None:

@@ -134,11 +134,11 @@ def test_who_has_a_name_and_who_a_number(chart) -> None:
     made = two_parts(ROWS, "t", focus=[2])
     assert labels(draw(chart, SIZE))[2] == "2" and labels(draw(made, SIZE))[2] == "row 2"
     found = labels(draw(made, SIZE))
-    assert (found[1], found[3], found[5], found[4]) == ("base", "row 3", "5 keeps 8 %", "4")
+    assert (found[1], found[3], found[5], found[4]) == ("base", "row 3", "5 keeps 8.0 %", "4")
     long = two_parts([BASE, part(2, 0.1, 0.1, label="quasi_rejection:acceptance=0.2 over prompt")], "t")
     assert len(labels(draw(long, SIZE))[2]) <= 22
     titles = {mark.row: mark.title for mark in draw(chart, SIZE).marks if isinstance(mark, Dot)}
-    assert titles[5] == "5 row 5: asked gap 0.5, collateral inf, keeps 8 %, vs base: trade"
+    assert titles[5] == "5 row 5: asked gap 0.5, collateral inf, keeps 8.0 %, vs base: trade"
     assert "≥ 1.5" in titles[7] and "≤ 1" in titles[7] and "not measured" in titles[6]
 
 
@@ -208,3 +208,11 @@ def test_a_baseline_is_on_the_front_where_it_belongs_and_may_be_the_base() -> No
         assert [r.label for r in made if r.is_base] == on_front
         assert [r.label for r in made if r.pinned] == ["draws of p (ceiling)"]
         assert [p.row.label for p in two_parts(made, "t").front] == on_front
+
+
+def test_points_that_cover_each_other_have_one_label() -> None:
+    """Planted bug: three names at one point, of which one seemed to be that of a point elsewhere."""
+    same = [part(n, 0.0, 0.0) for n in (2, 3, 4)]
+    rows = [BASE, *same, part(9, 0.0, 0.0, "", label="draws of p (ceiling)", pinned=True, mark="ceiling")]
+    texts = [(mark.row, mark.text) for mark in draw(two_parts(rows, "t"), SCREEN).marks if isinstance(mark, Text)]
+    assert [text for number, text in texts if number is not None] == ["row 2, 3, 4, 9", "base"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import fields
+from math import nan
 
 import pandas as pd
 from chart_rows import WORDS, frame, of
@@ -12,7 +13,7 @@ from many_rows import many_rows
 from alignbench.reports.examples import Example, Shown
 from alignbench.reports.formats.html import to_html
 from alignbench.reports.formats.page.drawn import of_table
-from alignbench.reports.formats.page.sections import FIRST, sections
+from alignbench.reports.formats.page.sections import FIRST, grids, sections
 from alignbench.reports.table import standing
 from alignbench.reports.table.board import Arrangement, Leaderboard
 from alignbench.reports.table.brief import kept
@@ -87,9 +88,42 @@ def test_a_row_of_fewer_draws_has_a_badge_in_place_of_notes() -> None:
     with_badge = {line.row.label: line for line in section.lines if line.partly}
     assert len(with_badge) == rows.loc[some, "aligner"].nunique()
     for line in with_badge.values():
-        notes = [section.table.footnotes[n - 1] for cell in line.cells for n in section.marks(cell)]
+        notes = [section.footnotes[n - 1] for cell in line.cells for n in cell.notes]
         assert line.partly == "61/64" and line.why == (said,) and said not in notes
-        assert "5 of 64 draws are empty" in notes
+        assert "5 of 64 draws are empty" in notes and said not in section.footnotes
+
+
+def test_no_note_is_lost() -> None:
+    """Planted bug: columns that the whole table lacks had no notes, though the page promises a reason for each `—`."""
+    rows = many_rows(1, 6)
+    empty = rows["part"].isin(["kl_asked", "kl_collateral"]) & rows["aligner"].str.startswith("best")
+    rows.loc[empty, ["value", "stderr", "ci_low", "ci_high"]] = nan
+    rows.loc[empty, "note"] = "9 draws of p, 10 are needed"
+    [section] = sections(arranged(rows, Arrangement()))
+    asked = next(i for i, head in enumerate(section.heads) if head.column.key == "divergence.kl_asked")
+    for line in section.lines:
+        if line.row.label.startswith("best"):
+            assert [section.footnotes[n - 1] for n in line.cells[asked].notes] == ["9 draws of p, 10 are needed"]
+    every = {n for line in section.lines for cell in line.cells for n in cell.notes}
+    every |= {n for head in section.heads for n in head.notes} | {n for line in section.lines for n in line.row.notes}
+    assert every == set(range(1, len(section.footnotes) + 1))
+
+
+def test_a_difference_stands_beside_its_number() -> None:
+    [section] = sections(arranged(many_rows(1, 6), Arrangement(baseline="temperature:t=0.5")))
+    heads = [(head.column.key, head.column.delta) for head in section.heads if not head.group]
+    place = heads.index(("divergence.kl_target", False))
+    assert heads[place + 1] == ("divergence.kl_target", True)
+
+
+def test_two_bases_have_grids_of_their_own_tasks() -> None:
+    """Planted bug: both grids led to the sections of the second base."""
+    other = many_rows(2, 6).replace({"base": {"SmolLM2": "Other"}, "generator": {"SmolLM2": "Other"}})
+    other = other.assign(base_id="0ther")
+    board = arranged(pd.concat([many_rows(2, 6), other]), Arrangement())
+    for grid in grids(board):
+        assert [board.tables[n - 1].base for _, n in grid.tasks] == [grid.table.base] * 2
+    assert "<title>2 tasks on 2 bases</title>" in to_html(board)
 
 
 def test_each_row_has_its_own_draws() -> None:

@@ -15,6 +15,7 @@ from alignbench.reports.table.board import Table
 from alignbench.reports.table.brief import kept
 from alignbench.reports.table.brief_notes import remedy
 from alignbench.reports.table.digits import percent, spelled, two_digits
+from alignbench.reports.table.verdict import IF_NOTHING_LOST
 from alignbench.stats.asked import AT_LEAST, AT_MOST
 
 
@@ -69,7 +70,7 @@ def test_the_story_is_told_in_words_and_rows() -> None:
     told = story()
     assert told.heading == "a · m · 2 prompts × 16 draws (thin)"
     assert told.conclusion == (
-        "best_of_n: word 83 % (base 38 %), KL .13 (base .83), 4.1× the calls.\nExactly p: rejection, 3.3× the calls.\n"
+        "Exactly p: rejection, 3.3× the calls.\nbest_of_n: word 83 % (base 38 %), KL .13 (base .83), 4.1× the calls.\n"
         "At up to 1.5× the base's calls: no row is better.\n"
         "prompt: word 83 % (base 38 %), but 11 nats of collateral.\nWorse than the base: top_p."
     )
@@ -87,6 +88,20 @@ def test_rows_that_do_not_fit_are_counted_and_the_base_is_always_there() -> None
     lines = list(brief_lines(brief_of(base(9.0), *rows), 100, most=4))
     assert sum(line.startswith("x") for line in lines) == 3 and any(line.startswith("──") for line in lines)
     assert "15 more: 15 worse" in lines
+
+
+def test_a_trade_by_truncation_alone_says_so() -> None:
+    """Planted bug: "word 100 %, but 0 nats of collateral", which a reader takes for a mistake."""
+    note = "π truncates; target mass it leaves uncovered ≤ 0.02"
+    near = {"kl_target": 0.1, "kl_asked": 0.0, "kl_target_vs_base": -0.9, "kl_asked_vs_base": -0.9}
+    far = {"kl_target": 4.0, "kl_asked": 0.1, "kl_collateral": 3.9, "kl_target_vs_base": 3.0, "kl_asked_vs_base": -0.8}
+    told = brief_of(
+        base(1.0), more("", 0.4, 40), law("near", note=note, **near), more("near", 1.0, 40), law("far", **far)
+    )
+    assert "near: word 100 % (base 40 %), KL .10 (base 1.00), if it leaves out nothing of p." in told.conclusion
+    assert "far: asked gap .10 (base 1.00), but 3.9 nats of collateral." in told.conclusion
+    notes = {row.label: [told.footnotes[n - 1] for n in row.cells[0].notes] for row in told.rows}
+    assert notes["near"] == [IF_NOTHING_LOST] and notes["far"] == []
 
 
 def test_what_is_nearer_is_kept_before_what_is_worse() -> None:

@@ -198,4 +198,4 @@ def test_what_is_known_to_be_finite_comes_before_what_is_infinite() -> None:
         cell("within", None, ci_low=0.1, ci_high=2.0),
         cell("b", 3.0),
     ]
-    assert [row.label for row in table_of(*some).rows] == ["b", "within", "far", "least"]
+    assert [row.label for row in table_of(*some).rows] == ["within", "b", "far", "least"]  # within 2, before b at 3

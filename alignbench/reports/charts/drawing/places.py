@@ -58,7 +58,7 @@ def _array(boxes: Sequence[Box]) -> Array:
 
 
 def _place(found: Array, inside: Array, taken: Array, soft: Array) -> Array:
-    """The first of the places `found` (k, 4) that is free, near by also of what is better kept free."""
+    """First of the boxes `found` (k, 4) that overlaps nothing `taken`; nearby ones also avoid `soft` boxes."""
     found = found[(found[:, :2] >= inside[:2]).all(axis=1) & (found[:, 2:] <= inside[2:]).all(axis=1)]
     near = found[: NEAR * TURNS]
     free = near[~_covers(near, taken)]

@@ -19,7 +19,7 @@ from alignbench.reports.charts.drawing.frame import (
     whiskers,
 )
 from alignbench.reports.charts.drawing.places import Box
-from alignbench.reports.charts.looks import VERDICTS, look_of
+from alignbench.reports.charts.looks import entries_of, look_of
 from alignbench.reports.charts.picture import Mark, Path, Picture, Size, short
 
 EDGE = 0.03  # of an axis, free at its ends
@@ -40,9 +40,7 @@ def drawn(chart: Scatter, size: Size) -> Picture:
     marks += points([_named(p, frame) for p in chart.points], inside, size)
     end = box.bottom + 3.2 * size.font
     if size.legend:
-        shown = {look_of(p.mark, p.verdict) for p in chart.points} - {"row"}
-        words = {**{look: look for look in VERDICTS}, "—": "not told", "ceiling": "draws of p"}
-        more, end = legend([(look, word) for look, word in words.items() if look in shown], end, size)
+        more, end = legend(entries_of(look_of(p.mark, p.verdict) for p in chart.points), end, size)
         marks += more
     if size.alone:
         others = [(p.number, look_of(p.mark, p.verdict), p.label) for p in chart.points if not _is_named(p)]

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from alignbench.reports.charts.drawing.frame import LETTER, finished, headed, legend
-from alignbench.reports.charts.looks import VERDICTS
+from alignbench.reports.charts.looks import entries_of
 from alignbench.reports.charts.picture import Dot, Mark, Path, Picture, Size, Text, short, text_width
 from alignbench.reports.charts.suite import Suite, SuiteRow
 
@@ -75,8 +75,7 @@ def _legend(chart: Suite, top: float, size: Size) -> tuple[list[Mark], float]:
     """What the marks, the numbers beside them and empty cells are."""
     outcomes = [outcome for row in chart.rows for outcome in row.outcomes]
     shown = {outcome.verdict for outcome in outcomes}
-    words = {**{look: look for look in VERDICTS}, "—": "not told"}
-    marks, end = legend([(look, word) for look, word in words.items() if look in shown], top, size)
+    marks, end = legend(entries_of(shown), top, size)
     said = ["beside each: the asked gap, nats"] * any(o.gap for o in outcomes) + ["empty: no result"] * ("" in shown)
     if said:
         end += size.line

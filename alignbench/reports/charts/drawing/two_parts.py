@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from math import dist, inf, isfinite, log10
 
@@ -22,7 +22,7 @@ from alignbench.reports.charts.drawing.frame import (
     points,
 )
 from alignbench.reports.charts.drawing.places import Box
-from alignbench.reports.charts.looks import VERDICTS
+from alignbench.reports.charts.looks import entries_of
 from alignbench.reports.charts.picture import XY, Area, Mark, Path, Picture, Size, Text, short, text_width
 from alignbench.reports.charts.two_parts import HIGH, LOW, TwoParts, TwoPartsPoint
 from alignbench.reports.table.brief_columns import COLLATERAL
@@ -33,8 +33,8 @@ NEARER = "nearer p than the base"
 RIGHT, DOWN, LEFT = (1.0, 0.0), (0.0, 1.0), (-1.0, 0.0)
 STEPS = 64  # of the curve
 EDGE = 1.6  # fonts beside the right edge, for arrows
-ORDER = {"ceiling": 0, "base": 2}
-"""What lies below and above the others where marks cover each other."""
+ORDER = ("ceiling", "—", "worse", "unclear", "same", "asked only", "trade", "better", "base")
+"""Looks from below to above, where marks cover each other."""
 
 
 @dataclass(frozen=True)
@@ -77,8 +77,9 @@ def drawn(chart: TwoParts, size: Size) -> Picture:
     """The plot; alone, what its numbers stand for is listed below it."""
     title, end = headed(chart.title, size)
     rails = Rails.of(chart, size, end + 2.6 * size.font)
-    order = sorted(chart.points, key=lambda point: ORDER.get(point.look, 1))
-    named = [_named(point, rails, size) for point in order]
+    order = sorted(chart.points, key=lambda point: ORDER.index(point.look) if point.look in ORDER else 0)
+    labels = _labels(chart, rails, size)
+    named = [_named(point, rails, size, labels[point.row.number]) for point in order]
     note = _note(chart, rails, [point.spot for point in named], size)
     inside = Box(rails.left, rails.unknown - size.font, rails.right + EDGE * size.font, rails.zero + 0.9 * size.font)
     hard = [_box(text, size.font) for text in note]
@@ -88,23 +89,41 @@ def drawn(chart: TwoParts, size: Size) -> Picture:
         marks.append(Path((spots,), "front"))
     marks += points(named, inside, size, hard)
     end = rails.zero + 3.2 * size.font
-    for some, last in _below(chart, end, size):
+    said = {point.row.number for point in chart.points if _name(point) in labels[point.row.number]}
+    for some, last in _below(chart, end, size, said):
         marks, end = [*marks, *some], last
     told = (f"{len(chart.points)} rows, {len(chart.front)} on the Pareto front. "
             "Below the curve is nearer p than the base. The table has the numbers.")  # fmt: skip
     return finished(marks, end, size, f"collateral against asked gap: {chart.title}", told)
 
 
-def _below(chart: TwoParts, end: float, size: Size) -> Iterator[tuple[list[Mark], float]]:
-    """The legend of the marks, and the names of those that have a number."""
-    shown = {point.look for point in chart.points}
-    words = {**{look: look for look in VERDICTS}, "—": "not told", "ceiling": "draws of p"}
-    entries = [(look, word) for look, word in words.items() if look in shown]
+def _name(point: TwoPartsPoint) -> str:
+    return "base" if point.row.is_base else short(point.row.label, NAMES)
+
+
+def _labels(chart: TwoParts, rails: Rails, size: Size) -> dict[int, str]:
+    """Number of a row → its label: its name or number. Points that cover each other have one label, at the first."""
+    heaps: list[tuple[XY, list[TwoPartsPoint]]] = []
+    for point in sorted(chart.points, key=lambda point: (not point.named, point.row.number)):
+        spot = rails.across(point.asked), rails.down(point.collateral)
+        heap = next((heap for at, heap in heaps if dist(at, spot) < size.radius), None)
+        heaps.append((spot, [point])) if heap is None else heap.append(point)
+    found: dict[int, str] = {}
+    for _, (first, *others) in heaps:
+        name = _name(first) if first.named else str(first.row.number)
+        also = "".join(f", {point.row.number}" for point in others)
+        found |= {first.row.number: f"{name}{also} {first.keeps}".rstrip(), **{p.row.number: "" for p in others}}
+    return found
+
+
+def _below(chart: TwoParts, end: float, size: Size, said: Collection[int]) -> Iterator[tuple[list[Mark], float]]:
+    """The legend of the marks, and the names of the rows that are not `said` in the plot."""
+    entries = entries_of(point.look for point in chart.points)
     if size.legend:
         marks, end = legend(entries, end, size)
         yield marks, end
     if size.alone:
-        others = [(p.row.number, p.look, p.row.label) for p in chart.points if not p.named]
+        others = [(p.row.number, p.look, p.row.label) for p in chart.points if p.row.number not in said]
         yield listed(others, end + 0.3 * size.font, size)
 
 
@@ -172,13 +191,11 @@ def _box(text: Text, font: float) -> Box:
     return Box(text.x, text.y - 0.8 * font, text.x + text_width(text.text, font), text.y + 0.2 * font)
 
 
-def _named(point: TwoPartsPoint, rails: Rails, size: Size) -> Named:
-    """A point with its limits, the arrows of what is a limit itself, and its label."""
+def _named(point: TwoPartsPoint, rails: Rails, size: Size, text: str) -> Named:
+    """A point, its 95 % limits, arrows for bounds on one side, its label."""
     row = point.row
     spot = rails.across(point.asked), rails.down(point.collateral)
     title = f"{row.number} {point.told}"
-    name = "base" if row.label.endswith("(base)") else short(row.label, NAMES)
-    text = f"{name if point.named else row.number} {point.keeps}".rstrip()
     also = tuple(arrow(spot, way, size, row.number, title) for way in _ways(point, rails.limit))
     return Named(spot, text, point.look, row.number, title, point.front, _whiskers(point, rails, spot), also)
 

@@ -1,4 +1,4 @@
-"""A row as a card, for narrow screens: what was asked, the two parts of its KL as bars on fixed scales, its calls."""
+"""A row as a card, for narrow screens: what was asked, the two parts of its KL on the scales of the plot, its calls."""
 
 from __future__ import annotations
 
@@ -8,16 +8,13 @@ from math import isfinite, isinf, log10
 
 from markupsafe import Markup
 
+from alignbench.reports.charts.two_parts import BEYOND, HIGH, LOW
 from alignbench.reports.formats.page.sections import Line, Section
 from alignbench.reports.table.board import Cell, Column
 from alignbench.reports.table.brief_columns import CALLS, COLLATERAL
 from alignbench.reports.table.numbers import MISSING
 from alignbench.reports.table.verdict import ASKED
 
-BEYOND = 1.5
-"""Times the base's asked gap at which the scale of the bars ends, as that of the plot."""
-LEAST, MOST = 0.01, 100.0
-"""Nats at which the logarithmic scale of the collateral begins and ends."""
 BAR = Markup('<svg class="bar" viewBox="0 0 100 6" preserveAspectRatio="none" aria-hidden="true">{}</svg>')
 
 NO_BAR = Markup("")
@@ -29,6 +26,8 @@ class Item:
 
     label: str
     text: str
+    notes: tuple[int, ...] = ()
+    definition: str = ""
     bar: Markup = NO_BAR
 
 
@@ -38,14 +37,18 @@ def card(line: Line, section: Section) -> list[Item]:
 
 
 def _items(line: Line, section: Section) -> Iterator[Item]:
-    shown = [(head.column, cell) for head, cell in zip(section.heads, line.cells, strict=True) if not head.group]
-    for column, cell in shown:
+    for head, cell in zip(section.heads, line.cells, strict=True):
+        column = head.column
+        if head.group or column.aside:
+            continue
         if column.key.startswith("satisfaction."):
-            yield Item(f"{column.label}{f' ({column.below})' if column.below else ''}", cell.text)
+            label = f"{column.label}{f' ({column.below})' if column.below else ''}"
+            yield Item(label, cell.text, cell.notes, head.definition)
         elif column.key in (ASKED, COLLATERAL):
-            yield Item(column.label, cell.text, _bar(_share(column, cell, section), column.key == COLLATERAL))
+            bar = _bar(_share(column, cell, section), column.key == COLLATERAL)
+            yield Item(column.label.strip("+ "), cell.text, cell.notes, head.definition, bar)
         elif column.key == CALLS and cell.point != MISSING:
-            yield Item(f"{column.label} {column.below}", cell.text)
+            yield Item(f"{column.label} {column.below}", cell.text, cell.notes, head.definition)
 
 
 def _share(column: Column, cell: Cell, section: Section) -> float | None:
@@ -54,7 +57,7 @@ def _share(column: Column, cell: Cell, section: Section) -> float | None:
     if known is None or isinf(known) or known <= 0:
         return None if known is None else float(known > 0)
     if column.key == COLLATERAL:
-        return log10(known / LEAST) / log10(MOST / LEAST)
+        return log10(known / LOW) / log10(HIGH / LOW)
     base = _of_base(section, column)
     return known / (BEYOND * base) if base and isfinite(base) else None
 

@@ -23,14 +23,22 @@
     history.replaceState(null, "", `#${anchor}${text ? `?${text}` : ""}`);
   };
 
+  const original = (one, other) => one.dataset.n - other.dataset.n;
+  const heads = (table) => [...table.tHead.rows[0].cells];
+
   // Sorting: a click on a heading sorts, the next turns the order round, the third brings the first order back.
+  // Verdicts are in their order, numbers of which p's own is the goal by how far they are from it.
+  const WORDS = ["better", "trade", "same", "asked only", "unclear", "worse", "—"];
   const place = (row, column) => {
-    const cell = row.cells[column];
-    if (cell.matches("th") || cell.querySelector(".word")) return [0, cell.textContent];
+    const cell = row.cells[column], word = cell.querySelector(".word");
+    if (cell.matches("th")) return [0, cell.textContent];
+    if (word) return [0, WORDS.indexOf(word.textContent)];
     const text = (cell.firstChild?.textContent ?? "").trim().replace("−", "-").replace("%", "");
     const bound = /^[≥≤]/.test(text), value = Number(text.replace(/^[≥≤<] ?/, "").replace("∞", "Infinity"));
     if (text === "" || Number.isNaN(value)) return [3, 0];
-    return [Number.isFinite(value) ? (bound ? 1 : 0) : 2, value];
+    const goal = Number(heads(row.closest("table"))[column].dataset.goal ?? NaN);
+    const far = Number.isNaN(goal) ? value : Math.abs(value - goal);
+    return [Number.isFinite(value) ? (bound ? 1 : 0) : 2, far];
   };
   const compare = (column, sign) => (one, other) => {
     const [a, x] = place(one, column), [b, y] = place(other, column);
@@ -38,8 +46,6 @@
     if (typeof x === "string") return sign * x.localeCompare(y, undefined, { numeric: true });
     return x === y ? 0 : sign * (x < y ? -1 : 1);
   };
-  const original = (one, other) => one.dataset.n - other.dataset.n;
-  const heads = (table) => [...table.tHead.rows[0].cells];
   const order = (table, key, direction) => {
     for (const head of heads(table)) head.removeAttribute("aria-sort");
     const head = direction && heads(table).find((one) => one.dataset.k === key);
@@ -73,6 +79,7 @@
   const filter = at("filter");
   const sift = () => {
     const wanted = filter.value.trim().toLowerCase();
+    document.body.classList.toggle("sifting", wanted !== ""); // what is found is shown, first rows or not
     const shown = new Set(), whole = new Set();
     for (const row of all("[data-name]")) {
       const name = row.dataset.name, fits = name.toLowerCase().includes(wanted);
@@ -125,6 +132,12 @@
     }
     return true;
   };
+  if (matchMedia("(max-width: 40rem)").matches) { // cards are seen on narrow screens alone
+    for (const term of all(".cards dt[data-d]")) {
+      const name = `what ${term.textContent} means`;
+      term.append(make("a", { class: "def", href: `#def-${term.dataset.d}`, "aria-label": name }, "?"));
+    }
+  }
   for (const link of all("a.def, a.note, a.badge")) {
     link.setAttribute("aria-describedby", link.hash.slice(1));
     link.addEventListener("mouseenter", () => show(link));
@@ -161,18 +174,27 @@
 
   // The table as it is shown, to be saved: CSV from its cells, TeX as `leaderboard --format latex` has it.
   const quoted = (text) => {
-    const plain = /^[=+@\t\r]|^-(?!\d)/.test(text) ? `'${text}` : text; // no formula of a spreadsheet
+    const safe = !/^[=+@\t\r−-]/.test(text) || /^[−-]?[\d.]+(e[+-]?\d+)?$/.test(text);
+    const plain = safe ? text : `'${text}`; // no formula of a spreadsheet
     return /[",\n]/.test(plain) ? `"${plain.replaceAll('"', '""')}"` : plain;
   };
-  const textOf = (cell) => {
+  const textOf = (cell, without) => {
     const copy = cell.cloneNode(true);
-    for (const extra of all(".note, .def, .unseen, .badge, .front", copy)) extra.remove();
+    for (const extra of all(`.note, .def, .unseen, .badge, .arrow, ${without}`, copy)) extra.remove();
     return copy.textContent.replace(/\s+/g, " ").trim();
   };
-  const csv = (table) => {
-    const seen = [...table.rows].filter((row) => !row.matches(".off"));
-    const columns = heads(table).filter((head) => getComputedStyle(head).display !== "none").map((head) => head.cellIndex);
-    return seen.map((row) => columns.map((i) => quoted(textOf(row.cells[i]))).join(",")).join("\n") + "\n";
+  const csv = (table) => { // a column of numbers is two: the numbers, and their limits
+    const shown = (node) => getComputedStyle(node).display !== "none";
+    const columns = heads(table).filter(shown).map((head) => head.cellIndex);
+    const rows = [...table.tBodies].flatMap((body) => [...body.rows]).filter(shown);
+    const limits = new Set(columns.filter((i) => rows.some((row) => row.cells[i].querySelector("small"))));
+    const named = (i) => textOf(heads(table)[i], "small").replace(/^[+=] /, "");
+    const first = columns.flatMap((i) => limits.has(i) ? [named(i), `${named(i)}: limits`] : [named(i)]);
+    const line = (row) => columns.flatMap((i) => {
+      const cell = row.cells[i], number = textOf(cell, "small");
+      return limits.has(i) ? [number, cell.querySelector("small")?.textContent ?? ""] : [number];
+    });
+    return [first, ...rows.map(line)].map((cells) => cells.map(quoted).join(",")).join("\n") + "\n";
   };
   for (const button of all("button.save")) {
     button.addEventListener("click", () => {
@@ -281,12 +303,29 @@
       if (filter?.value) sift();
     };
     select.addEventListener("change", () => { lay(); write(`p${t}`, select.value === "0" ? "" : select.value); });
-    const wanted = read()[1].get(`p${t}`);
-    if (wanted !== null && data.prompts[wanted] !== undefined) select.value = wanted;
+    const wanted = read()[1].get(`p${t}`) ?? "";
+    if (/^\d+$/.test(wanted) && wanted < data.prompts.length) select.value = wanted;
     details.append(make("div", { class: "pick" }, make("label", { for: `prompt-${t}` }, "After the prompt"), select), prompt, side);
     lay();
   };
-  for (const details of all("details.draws")) details.addEventListener("toggle", () => compareDraws(details));
+  for (const details of all("details.draws")) {
+    details.addEventListener("toggle", () => {
+      compareDraws(details);
+      if (!details.open) write(`p${details.dataset.t}`, "");
+    });
+  }
+
+  // A link within the page keeps what is chosen.
+  for (const link of all('a[href^="#"]:not(.def, .note, .badge)')) {
+    link.addEventListener("click", (event) => {
+      const chosen = location.hash.split("?")[1], goal = at(link.hash.slice(1));
+      if (!chosen || !goal) return;
+      event.preventDefault();
+      history.pushState(null, "", `${link.hash}?${chosen}`);
+      goal.scrollIntoView();
+      if (goal.tabIndex >= 0 || goal.hasAttribute("tabindex")) goal.focus({ preventScroll: true });
+    });
+  }
 
   // The state of the address, when the page is opened and when the address is changed by hand.
   const restore = () => {

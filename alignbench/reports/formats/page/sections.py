@@ -13,6 +13,8 @@ from alignbench.reports.charts.data import Curves, charted, series, steps_of, sw
 from alignbench.reports.charts.drawing import draw
 from alignbench.reports.charts.drawing.curves import picture_of
 from alignbench.reports.charts.picture import SCREEN, Picture
+from alignbench.reports.charts.suite import Outcome
+from alignbench.reports.charts.suite import suite as outcomes_of
 from alignbench.reports.charts.svg import inline
 from alignbench.reports.charts.two_parts import rows_of, two_parts
 from alignbench.reports.examples import Example, Shown
@@ -25,6 +27,7 @@ from alignbench.reports.table.definitions import definition
 from alignbench.reports.table.families import families_of
 from alignbench.reports.table.lines import HASH, SEED
 from alignbench.reports.table.suite import COUNTED, long_name
+from alignbench.reports.table.verdict import ORDER
 
 FIRST = 9
 """Rows of a task's table that are seen at once, the base's among them."""
@@ -82,15 +85,34 @@ class Section:
     @cached_property
     def heads(self) -> tuple[Head, ...]:
         """The columns: the brief table's, then what the whole table has besides, cost apart."""
-        brief = self.table.brief
-        shown = () if brief is None else brief.columns
-        keys = {column.key for column in shown}
-        rest = [column for column in self.table.columns if column.key not in keys or column.aside]
+        table, brief = self.table, self.table.brief
         if brief is None:
-            return tuple(Head(column, "", column.notes) for column in rest)
-        rank = [Head(Column("rank", "rank", "lower"), "more", self.table.rank_notes)] if self.table.ranked else []
-        groups = [Head(column, "cost" if column.key in COST else "more", column.notes) for column in rest]
-        return (*(Head(column, "") for column in shown), *rank, *sorted(groups, key=lambda head: head.group))
+            return tuple(self._head(table, column) for column in table.columns)
+        keys = {column.key for column in brief.columns}
+        asides = {key: [column for column in table.columns if column.key == key and column.aside] for key in keys}
+        first = [
+            head for column in brief.columns
+            for head in (self._head(brief, column), *(self._head(table, aside) for aside in asides[column.key]))
+        ]  # fmt: skip
+        rank = [Column("rank", "rank", "lower", notes=table.rank_notes)] if table.ranked else []
+        rest = [column for column in table.columns if column.key not in keys]
+        heads = [self._head(table, c, "cost" if c.key in COST else "more") for c in (*rank, *rest)]
+        return (*first, *sorted(heads, key=lambda head: head.group))
+
+    def _head(self, table: Table, column: Column, group: str = "") -> Head:
+        return Head(column, group, self._numbers(table, column.notes))
+
+    @cached_property
+    def footnotes(self) -> list[str]:
+        """The notes of the whole table, then those that the brief one alone has; a row's badge says what it says."""
+        brief = self.table.brief
+        every = (*self.table.footnotes, *(() if brief is None else brief.footnotes))
+        return list(dict.fromkeys(filter(None, map(_without_badge, every))))
+
+    def _numbers(self, table: Table, notes: Iterable[int]) -> tuple[int, ...]:
+        """The notes of a table by their numbers on the page."""
+        texts = (_without_badge(table.footnotes[n - 1]) for n in notes)
+        return tuple(self.footnotes.index(text) + 1 for text in texts if text)
 
     @cached_property
     def lines(self) -> tuple[Line, ...]:
@@ -103,24 +125,29 @@ class Section:
             whole = dict(zip(((c.key, c.exact, c.delta) for c in table.columns), row.cells, strict=True))
             digits = dict(zip((c.key for c in brief.columns), short.cells, strict=True)) if brief and short else {}
             cells = [self._cell(head, row, digits, whole) for head in self.heads]
-            partly, why = _partly(self._notes(cells), table)
-            shown = replace(row, label=short.label) if short else row
+            partly, why = _partly(self._said(row, short), table)
+            shown = replace(row, label=short.label if short else row.label, notes=self._numbers(table, row.notes))
             lines.append(Line(number, shown, tuple(cells), short is None or id(short) in first, partly, why))
         return tuple(lines)
 
     def _cell(self, head: Head, row: Row, digits: Mapping[str, Cell], whole: Mapping[Kind, Cell]) -> Cell:
-        """A cell in two digits where the brief table has the column, with the notes of the whole table's."""
-        column = head.column
+        """A cell in two digits where the brief table has the column, with its notes; bold as in the whole table."""
+        column, brief = head.column, self.table.brief
         if column.key == "rank":
-            return row.rank
+            return replace(row.rank, notes=self._numbers(self.table, row.rank.notes))
         full = whole.get((column.key, column.exact, column.delta), Cell())
-        if head.group or column.key not in digits:
-            return full
-        return replace(digits[column.key], notes=full.notes, best=full.best)
+        if head.group or column.aside or brief is None or column.key not in digits:
+            return replace(full, notes=self._numbers(self.table, full.notes))
+        cell = digits[column.key]
+        return replace(cell, notes=self._numbers(brief, cell.notes), best=full.best)
 
-    def _notes(self, cells: Iterable[Cell]) -> list[str]:
-        numbers = dict.fromkeys(n for cell in cells for n in cell.notes)
-        return [self.table.footnotes[n - 1] for n in numbers]
+    def _said(self, row: Row, short: Row | None) -> list[str]:
+        """All notes of a row's cells."""
+        brief = self.table.brief
+        found = [self.table.footnotes[n - 1] for cell in row.cells for n in cell.notes]
+        if short is not None and brief is not None:
+            found += [brief.footnotes[n - 1] for cell in short.cells for n in cell.notes]
+        return list(dict.fromkeys(found))
 
     @property
     def groups(self) -> tuple[str, ...]:
@@ -165,11 +192,8 @@ class Section:
     @property
     def legend(self) -> tuple[str, ...]:
         """What is said of the whole table, the notes of the brief one first."""
-        return (*(() if self.table.brief is None else self.table.brief.legend), *self.table.legend)
-
-    def marks(self, cell: Cell) -> tuple[int, ...]:
-        """The notes of a cell, but for those that the row's badge says."""
-        return tuple(n for n in cell.notes if not _is_partly(self.table.footnotes[n - 1]))
+        lines = (*(() if self.table.brief is None else self.table.brief.legend), *self.table.legend)
+        return tuple(line for line in lines if not line.startswith("◆"))  # its plot has a front of its own
 
     @property
     def means(self) -> bool:
@@ -182,12 +206,13 @@ class Section:
         return packed(self.draws)
 
 
-def _is_partly(note: str) -> bool:
-    return all(PARTLY.match(part) for part in note.split("; "))
+def _without_badge(note: str) -> str:
+    """A note without what the badge of the row says."""
+    return "; ".join(part for part in note.split("; ") if not PARTLY.match(part))
 
 
 def _partly(notes: Sequence[str], table: Table) -> tuple[str, tuple[str, ...]]:
-    """The fewest draws that a number of the row is of, as `46/64`, and the notes that say so."""
+    """Smallest coverage of any cell of a row, as `46/64`, and the notes that say it."""
     found = {part: match for note in notes for part in note.split("; ") if (match := PARTLY.match(part))}
     counts = [(int(m[2]) - int(m[1]), int(m[2])) for m in found.values() if 0 < int(m[1]) < int(m[2])]
     worst = min(counts, default=None, key=lambda pair: pair[0] / pair[1])
@@ -200,7 +225,8 @@ class GridLine:
 
     row: Row
     better: str  # on how many tasks
-    cells: tuple[Cell, ...]  # by task: verdict and asked gap
+    outcomes: tuple[Outcome, ...]  # by task
+    why: tuple[str, ...]  # by task: the reason for a `—`
     first: bool  # whether it is seen at once
 
 
@@ -220,11 +246,21 @@ class Grid:
     @property
     def lines(self) -> tuple[GridLine, ...]:
         """The rows below that of the best."""
-        rows = self.table.rows[1:]
+        notes = self.table.footnotes
         return tuple(
-            GridLine(row, row.cells[0].point, row.cells[len(COUNTED) :], i < FIRST_IN_SUITE)
-            for i, row in enumerate(rows)
-        )
+            GridLine(
+                row, row.cells[0].point, shown.outcomes,
+                tuple("; ".join(notes[n - 1] for n in cell.notes) for cell in row.cells[len(COUNTED) :]),
+                i < FIRST_IN_SUITE,
+            )
+            for i, (row, shown) in enumerate(zip(self.table.rows[1:], outcomes_of(self.table).rows, strict=True))
+        )  # fmt: skip
+
+    @property
+    def words(self) -> list[str]:
+        """The verdicts that it shows."""
+        found = {outcome.verdict for line in self.lines for outcome in line.outcomes}
+        return [word for word in ORDER if word in found and word]
 
     @property
     def more(self) -> int:
@@ -264,12 +300,17 @@ def _named(over_training: Curves | None, swept: Sequence[Curves]) -> Iterator[tu
             yield name, tuple(picture_of(chart, curve, SCREEN) for curve in chart.curves)
 
 
+def _who(table: Table) -> tuple[str, str, str]:
+    return table.base_id, table.base, table.judge
+
+
 def grids(board: Leaderboard) -> tuple[Grid, ...]:
     """A grid for each suite."""
     return tuple(_grid(number, suite, board) for number, suite in enumerate(board.suite, 1))
 
 
 def _grid(number: int, suite: Table, board: Leaderboard) -> Grid:
-    numbered = {name: i for i, table in enumerate(board.tables, 1) for name in (table.task, long_name(table))}
+    mine = [(i, t) for i, t in enumerate(board.tables, 1) if _who(t) == _who(suite)]
+    numbered = {name: i for i, table in mine for name in (table.task, long_name(table))}
     columns = suite.columns[len(COUNTED) :]
     return Grid(number, suite, tuple((column, numbered.get(column.label, 0)) for column in columns))
