@@ -455,11 +455,15 @@ def test_without_a_script_all_numbers_are_there(reader: Any) -> None:
 
 def test_a_page_of_tables_alone(chromium: Any, tmp_path: Path) -> None:
     """A comparison: no verdicts of a leaderboard, nothing to filter; hostile words are words."""
-    table = Table("a beside b", (Column("of.0", "what", words=True),), (Row("text", (Cell(HOSTILE[0]),)),))
+    columns = (Column("verdict", "verdict", words=True), Column("of.0", "what", words=True))
+    long = f"{HOSTILE[0]} {'many words ' * 60}"
+    table = Table("a beside b", columns, (Row("text", (Cell(""), Cell(long))), Row("kl", (Cell("worse"), Cell("1")))))
     file = tmp_path / "page.html"
     file.write_text(page_of("Comparison", [table], ["closing"]), encoding="utf-8")
     for viewport in (NARROW, WIDE):
         page = Reader(chromium, file, viewport=viewport)
         assert HOSTILE[0] in page.board.inner_text() and page.page.locator("#filter").count() == 0
         assert page.said == [] and page.page.evaluate(CHECKS.read_text(encoding="utf-8")) == []
+        assert page.board.locator(".word").all_inner_texts() == ["worse"]  # nothing is said where there is no verdict
+        assert page.board.bounding_box()["width"] < 1280 and page.page.locator("a.def").count() == 0
         page.context.close()
