@@ -34,7 +34,7 @@ Columns = Annotated[
 Rows = Annotated[int | None, typer.Option("--rows", metavar="N", help="Rows of a task's table at most. (default: 12)")]
 Rename = Annotated[
     list[str] | None,
-    typer.Option("--rename", metavar="OLD=NEW", help="Call a row (label or pattern) something else; repeatable."),
+    typer.Option("--rename", metavar="OLD=NEW", help="Call a row (label or pattern) something else; @FILE has one a line; repeatable."),
 ]
 Style = Annotated[
     str | None,
@@ -56,14 +56,28 @@ class Printed:
 
 
 def renames(given: list[str] | None) -> dict[str, str]:
-    """Label or pattern → name; the last = parts the two, since labels have some. Raises UsageError."""
+    """Label or pattern → name; the last = parts the two, since labels have some. `@FILE` has one a line.
+
+    Raises UsageError.
+    """
     found = {}
-    for text in given or ():
+    for text in (line for one in given or () for line in _lines(one)):
         old, equals, new = text.rpartition("=")
         if not (equals and old and new):
             raise UsageError(f"--rename {text}: give OLD=NEW, such as best_of_n:n=4=best")
         found[old] = new
     return found
+
+
+def _lines(given: str) -> list[str]:
+    """What is given, or the lines of the file that it names after an @."""
+    if not given.startswith("@"):
+        return [given]
+    try:
+        lines = Path(given[1:]).read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError) as error:
+        raise UsageError(f"--rename {given}: cannot be read: {error}") from error
+    return [line for line in lines if line.strip()]
 
 
 def most_rows(given: int | None) -> int | None:

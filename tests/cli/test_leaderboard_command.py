@@ -61,6 +61,11 @@ def test_rows_have_names_and_a_number(command, runs):
     refused(command("leaderboard", runs, "--columns", "kltarget"), 2, "Did you mean 'kl_target'?")
     refused(command("leaderboard", runs, "--rename", "rejection"), 2, "give OLD=NEW")
     refused(command("leaderboard", runs, "--rename", "*=one"), 2, "two rows would be called 'one'")
+    refused(command("leaderboard", runs, "--rename", "reject*=base"), 2, "'base' is the base's own name")
+    Path("names.txt").write_text("reject*=exact sampler\n\nbase=as it was\n", encoding="utf-8")
+    both = command("leaderboard", runs, "--rename", "@names.txt").out
+    assert "exact sampler" in both and "── as it was ──" in both
+    refused(command("leaderboard", runs, "--rename", "@no.txt"), 2, "@no.txt: cannot be read")
     refused(command("leaderboard", runs, "--rows", "0"), 2, "give 1 or more")
     assert list(Path().glob("leaderboard.*")) == []
 
