@@ -34,7 +34,11 @@ Columns = Annotated[
 Rows = Annotated[int | None, typer.Option("--rows", metavar="N", help="Rows of a task's table at most. (default: 12)")]
 Rename = Annotated[
     list[str] | None,
-    typer.Option("--rename", metavar="OLD=NEW", help="Call a row (label or pattern) something else; @FILE has one a line; repeatable."),
+    typer.Option(
+        "--rename",
+        metavar="OLD=NEW",
+        help="Call a row (label or pattern) something else; @FILE has one a line; repeatable.",
+    ),
 ]
 Style = Annotated[
     str | None,

@@ -230,6 +230,18 @@ def test_a_heading_sorts_by_its_numbers_and_a_third_click_brings_the_order_back(
     assert page.column(KL) == before and head.get_attribute("aria-sort") is None
 
 
+def test_a_difference_is_sorted_by_its_own_numbers(chromium: Any, tmp_path: Path) -> None:
+    """Planted bug: the column of a number and that of its difference had one key, and the first was sorted."""
+    file = tmp_path / "page.html"
+    file.write_text(to_html(arranged(many_rows(1, 9), Arrangement(baseline="temperature:t=0.5"))), encoding="utf-8")
+    page = Reader(chromium, file)
+    page.board.locator(f"th[data-k='{KL} delta'] button").click()
+    shown = finite(page.column(f"{KL} delta"))
+    assert len(shown) > 3 and shown == sorted(shown)
+    assert page.board.locator("th[aria-sort]").get_attribute("data-k") == f"{KL} delta"
+    page.context.close()
+
+
 def test_what_is_chosen_is_in_the_address(reader: Any) -> None:
     """A copied address shows the same: filter, order, rows and columns, the prompt. Nonsense in it does no harm."""
     page = reader()

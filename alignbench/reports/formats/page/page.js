@@ -331,8 +331,8 @@
   const restore = () => {
     const [anchor, chosen] = read();
     for (const table of all(".board")) {
-      const [key, direction] = (chosen.get(`s${table.dataset.t}`) ?? "").split(" ");
-      if (filter) order(table, key, ["ascending", "descending"].includes(direction) ? direction : "");
+      const [, key, direction] = /^(.*) (ascending|descending)$/.exec(chosen.get(`s${table.dataset.t}`) ?? "") ?? [];
+      if (filter) order(table, key, direction);
     }
     for (const button of toggles) {
       const on = (chosen.get(`v${button.dataset.t}`) ?? "").split(/[+ ]/).includes(button.dataset.group);
