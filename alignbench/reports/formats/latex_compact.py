@@ -287,7 +287,7 @@ def _limits(cell: Cell, factor: float) -> str:
     if cell.spread.startswith("±"):
         return rf" \pm {_math(cell.spread[1:].strip())}"
     low, high = (None if x is None else factor * x for x in (cell.low, cell.high))
-    up, down = sides(cell.point, factor * cell.value, low, high)
+    up, down = sides(cell.text, factor * cell.value, low, high)
     if up == down:
         return "" if up in ("", "0") else rf" \pm {up}"
     return (f"^{{+{up}}}" if up else "") + (f"_{{-{down}}}" if down else "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import floor, inf, isinf, log10
+from re import findall
 
 from alignbench.reports.table.numbers import INFINITY, MISSING
 
@@ -59,12 +60,12 @@ def percent(value: float | None, low: float | None, high: float | None) -> tuple
     return point, "" if low == high else "–".join(ends)
 
 
-def sides(point: str, value: float, low: float | None, high: float | None) -> tuple[str, str]:
-    """How far the limits of a number printed as `point` lie above and below it, with as many decimals: `.21`, `.06`.
+def sides(printed: str, value: float, low: float | None, high: float | None) -> tuple[str, str]:
+    """How far the limits of a number lie above and below it, with the decimals that it is `printed` with: `.21`, `.06`.
 
     Both are half the width where they are about that; "" is a side whose limit is not known.
     """
-    decimals = len(point.partition(".")[2])
+    decimals = max(map(len, findall(r"\.(\d+)", printed)), default=0)  # of the number or of its limits: `0 0–.12`
     up, down = (None if x is None or isinf(x) else abs(x - value) for x in (high, low))
     if up is not None and down is not None and abs(up - down) <= SYMMETRIC * (up + down):
         up = down = (up + down) / 2
