@@ -24,7 +24,7 @@ from alignbench.reports.table.definitions import COLUMNS
 from alignbench.reports.table.definitions import VERDICTS as MEANINGS
 
 FOLDER = Path(__file__).with_name("page")
-ROOM = 1_000_000
+ROOM = 750_000
 """Bytes of example draws with which a page of 50 generators on 20 tasks stays below 5 MB."""
 EARLY = Markup("document.documentElement.className='js'")
 """The script that stands before the rest: what needs a script is hidden without one, and the other way round."""
