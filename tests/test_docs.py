@@ -16,6 +16,7 @@ from handbook import README, ROOT, between, page_with, text_of
 from typer.testing import CliRunner
 
 from alignbench.cli import app
+from alignbench.cli.leaderboard import renames
 from alignbench.registry import KINDS, load_plugins
 from alignbench.reports.charts.drawing import draw
 from alignbench.reports.charts.picture import Size
@@ -129,8 +130,9 @@ def test_what_contributing_adds_is_one_file_each_and_works(tmp_path):
 
 def pictures() -> dict[str, str]:
     """The pictures of the README, drawn from the published rows."""
-    found = gather([ROOT / "leaderboards" / "reference"])
-    board = arranged(found.rows, Arrangement(found.primary))
+    folder = ROOT / "leaderboards" / "reference"
+    found, names = gather([folder]), renames([f"@{folder / 'names.txt'}"])
+    board = arranged(found.rows, Arrangement(found.primary, rename=names))
     table = next(table for table in board.tables if table.task == "lexical_word")
     assert table.brief is not None
     words = {row.label: row.cells[0].point for row in table.brief.rows}
