@@ -109,6 +109,18 @@ def test_no_note_is_lost() -> None:
     assert every == set(range(1, len(section.footnotes) + 1))
 
 
+def test_curves_say_which_family_is_which() -> None:
+    """Planted bug: the page has one legend of verdicts, and the names of families were left out with it."""
+    rows = many_rows(1, 20)
+    steps = rows[rows["step"].notna()]
+    runs = pd.concat(
+        [rows, steps.assign(generator="two/" + steps["generator"], generator_id="0dd" + steps["generator_id"])]
+    )
+    [section] = sections(arranged(runs, Arrangement()))
+    shown = "".join(picture for _, picture in section.pictures)
+    assert ">out/step-*</text>" in shown and ">two/out/step-*</text>" in shown
+
+
 def test_a_difference_stands_beside_its_number() -> None:
     [section] = sections(arranged(many_rows(1, 6), Arrangement(baseline="temperature:t=0.5")))
     heads = [(head.column.key, head.column.delta) for head in section.heads if not head.group]

@@ -32,6 +32,8 @@ from alignbench.reports.table.verdict import ORDER
 FIRST = 9
 """Rows of a task's table that are seen at once, the base's among them."""
 FIRST_IN_SUITE = 20
+WITH_NAMES = replace(SCREEN, legend=True)
+"""Curves say which family is which."""
 PARTLY = re.compile(r"^(\d+) of (\d+) draws left out: their proposals ran out$")
 """A note that says how many draws all numbers of a row lack."""
 
@@ -125,7 +127,7 @@ class Section:
             whole = dict(zip(((c.key, c.exact, c.delta) for c in table.columns), row.cells, strict=True))
             digits = dict(zip((c.key for c in brief.columns), short.cells, strict=True)) if brief and short else {}
             cells = [self._cell(head, row, digits, whole) for head in self.heads]
-            partly, why = _partly(self._said(row, short), table)
+            partly, why = _partly(self._said(row, short))
             shown = replace(row, label=short.label if short else row.label, notes=self._numbers(table, row.notes))
             lines.append(Line(number, shown, tuple(cells), short is None or id(short) in first, partly, why))
         return tuple(lines)
@@ -211,7 +213,7 @@ def _without_badge(note: str) -> str:
     return "; ".join(part for part in note.split("; ") if not PARTLY.match(part))
 
 
-def _partly(notes: Sequence[str], table: Table) -> tuple[str, tuple[str, ...]]:
+def _partly(notes: Sequence[str]) -> tuple[str, tuple[str, ...]]:
     """Smallest coverage of any cell of a row, as `46/64`, and the notes that say it."""
     found = {part: match for note in notes for part in note.split("; ") if (match := PARTLY.match(part))}
     counts = [(int(m[2]) - int(m[1]), int(m[2])) for m in found.values() if 0 < int(m[1]) < int(m[2])]
@@ -297,7 +299,7 @@ def _named(over_training: Curves | None, swept: Sequence[Curves]) -> Iterator[tu
     named = [("Training", over_training), *((f"Sweep of {chart.x.title}", chart) for chart in swept)]
     for name, chart in named:
         if chart is not None:
-            yield name, tuple(picture_of(chart, curve, SCREEN) for curve in chart.curves)
+            yield name, tuple(picture_of(chart, curve, WITH_NAMES) for curve in chart.curves)
 
 
 def _who(table: Table) -> tuple[str, str, str]:
