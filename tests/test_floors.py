@@ -6,6 +6,7 @@ import ast
 import json
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
 from importlib import import_module
@@ -237,3 +238,9 @@ def test_the_packages_names():
     assert set(alignbench.__all__) == {"aligner", "feature", "generator", "metric", *alignbench._HOMES}
     with pytest.raises(AttributeError, match=r"^module 'alignbench' has no attribute 'leader'$"):
         alignbench.leader  # noqa: B018
+
+
+def test_test_files_have_names_of_their_own() -> None:
+    """Tests are no packages: of two files of one name pytest collects one and calls the other an error."""
+    names = Counter(path.name for path in Path(__file__).parent.rglob("test_*.py"))
+    assert [name for name, count in names.items() if count > 1] == []
