@@ -15,8 +15,9 @@ import pandas as pd
 
 from alignbench.reports.charts.axes import Axis, axis_over
 from alignbench.reports.table.board import Arrangement, Cell, Row, Table, plain_text
+from alignbench.reports.table.brief import VERDICT
 from alignbench.reports.table.families import families_of
-from alignbench.reports.table.leaderboards import VERDICT, arranged
+from alignbench.reports.table.leaderboards import arranged
 from alignbench.spec import family_of
 from alignbench.stats.ranks import pareto
 
@@ -153,7 +154,7 @@ def charted(
 
 def verdicts_of(table: Table) -> Mapping[str, str]:
     """Label → verdict of the rows of a table that has such a column."""
-    place = next((i for i, column in enumerate(table.columns) if column.key == VERDICT), None)
+    place = next((i for i, column in enumerate(table.columns) if column.key == VERDICT.key), None)
     return {} if place is None else {row.label: row.cells[place].point for row in table.rows}
 
 

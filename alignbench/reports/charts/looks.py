@@ -74,7 +74,7 @@ LOOKS: Mapping[str, Look] = {
 
 def entries_of(looks: Iterable[str]) -> list[tuple[str, str]]:
     """(look, what it says) of the verdicts, the base and draws of p among some looks: a legend."""
-    words = {**{word: word for word in VERDICTS}, "—": "not told", "ceiling": "draws of p"}
+    words = {**{word: word for word in VERDICTS}, "—": "not known", "ceiling": "draws of p"}
     shown = set(looks)
     return [(look, word) for look, word in words.items() if look in shown]
 

@@ -22,6 +22,7 @@ from alignbench.reports.formats.page.sections import Section, grids, sections
 from alignbench.reports.table.board import ARROWS, Leaderboard, Table, plain_text
 from alignbench.reports.table.definitions import COLUMNS
 from alignbench.reports.table.definitions import VERDICTS as MEANINGS
+from alignbench.reports.table.verdict import ORDER
 
 FOLDER = Path(__file__).with_name("page")
 ROOM = 750_000
@@ -104,7 +105,12 @@ def _engine() -> Environment:
         loader=FileSystemLoader(FOLDER), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True, keep_trailing_newline=True,
     )  # fmt: skip
-    engine.globals |= {"arrows": ARROWS, "icon": icon, "shapes": {slug(word): svg.symbol(word) for word in VERDICTS}}
+    engine.globals |= {
+        "arrows": ARROWS,
+        "order": ORDER,
+        "icon": icon,
+        "shapes": {slug(word): svg.symbol(word) for word in VERDICTS},
+    }
     engine.filters |= {"digest": _digest, "plain": plain_text, "slug": slug, "card": card}
     return engine
 

@@ -35,7 +35,10 @@ def brief(lines: Sequence[Line], found: Sequence[Verdict], title: str) -> Table:
     rows = tuple(
         Row(
             "base" if line.is_base and "base" in line.remarks else line.label,  # else the user has a name for it
-            (_verdict(verdict, footnotes), *(_cell(line, shown, shared[shown.key], footnotes) for shown in columns)),
+            (
+                verdict_cell(verdict, footnotes),
+                *(_cell(line, shown, shared[shown.key], footnotes) for shown in columns),
+            ),
             mark=line.mark, is_base=line.is_base, kept=line.value(KEPT), full=line.full, who=line.who,
         )
         for line, verdict in zip(lines, found, strict=True)
@@ -46,7 +49,8 @@ def brief(lines: Sequence[Line], found: Sequence[Verdict], title: str) -> Table:
     )  # fmt: skip
 
 
-def _verdict(verdict: Verdict, footnotes: Footnotes) -> Cell:
+def verdict_cell(verdict: Verdict, footnotes: Footnotes) -> Cell:
+    """A word; the reason for a `—`, and what a trade hangs on, is a footnote."""
     why = [verdict.more] if verdict.more and verdict.word in ("—", "trade") else []
     return Cell(verdict.word, "" if why else verdict.more, notes=footnotes.number(why))
 

@@ -21,11 +21,11 @@ def conclusion(lines: Sequence[Line], found: Sequence[Verdict]) -> str:
     """What the table means, a sentence a line. It uses only numbers and verdicts that the table prints."""
     base = next((line for line in lines if line.is_base), None)
     if not_told(lines):
-        return "The target is not told from the base: no verdicts."
+        return "The target cannot be told from the base: no verdicts."
     if base is None:
         return "There is no row of the base to compare with."
     told = ((line, v.word) for line, v in zip(lines, found, strict=True) if v.word)
-    rows = sorted(told, key=lambda row: (_far(row[0]), _calls(row[0])))
+    rows = sorted(told, key=lambda row: (_far(row[0]), row[0].calls))
     if not rows:
         return ""
     exact = [line for line, word in rows if word in ("better", "—") and _is_exact(line)]
@@ -44,11 +44,6 @@ def conclusion(lines: Sequence[Line], found: Sequence[Verdict]) -> str:
 def _far(line: Line) -> float:
     """KL(p‖π); ∞ where it is not known."""
     value = line.value(KL)
-    return inf if value is None else value
-
-
-def _calls(line: Line) -> float:
-    value = line.value(CALLS)
     return inf if value is None else value
 
 
@@ -81,7 +76,7 @@ def _best(better: Sequence[Line], base: Line) -> list[str]:
         return []
     first = better[0]
     tied = [line.label for line in better[1:] if _overlap(first, line)]
-    also = f" ({', '.join(tied[:3])}{' and more' * (len(tied) > 3)}: not told from it)" if tied else ""
+    also = f" ({', '.join(tied[:3])}{' and more' * (len(tied) > 3)}: no difference shown)" if tied else ""
     told = filter(None, (_asked_for(first, base), _kl(first, base), _cost(first, base)))
     return [f"{first.label}{also}: {', '.join(told)}."]
 
@@ -101,7 +96,7 @@ def cheap(lines: Sequence[Line], found: Sequence[Verdict]) -> list[Line]:
     if not calls:
         return []
     better = (line for line, verdict in zip(lines, found, strict=True) if verdict.word == "better")
-    return sorted((line for line in better if _calls(line) <= CHEAP * calls), key=lambda x: (_far(x), _calls(x)))
+    return sorted((line for line in better if line.calls <= CHEAP * calls), key=lambda x: (_far(x), x.calls))
 
 
 def _cheap(nearer: Sequence[Line], some: Sequence[Line], base: Line) -> list[str]:

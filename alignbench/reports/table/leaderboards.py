@@ -12,7 +12,7 @@ from alignbench.errors import UsageError, unknown
 from alignbench.reports.formats.markdown import to_markdown
 from alignbench.reports.rows import tidy
 from alignbench.reports.table.board import Arrangement, Cell, Column, Leaderboard, Row, Table, plain_text
-from alignbench.reports.table.brief import brief, title_of
+from alignbench.reports.table.brief import VERDICT, brief, title_of, verdict_cell
 from alignbench.reports.table.brief_columns import CALLS, KEPT, gap_of
 from alignbench.reports.table.cells import Footnotes, cell, common_signature, number, shared_notes
 from alignbench.reports.table.columns import COMPACT, COST, check_metrics, chosen_keys, label_of
@@ -28,8 +28,6 @@ from alignbench.reports.table.verdict import legend as legend_of
 from alignbench.types import PRIMARY
 
 Record = Mapping[str, Any]
-VERDICT = "verdict"
-"""Key of the column of verdicts."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +128,7 @@ def _table(group: Sequence[Record], lines: Sequence[Line], view: _View, setting:
     worse = {i for i, verdict in enumerate(found) if verdict.word == "worse"}
     judged = view.judged and view.mixed < 2
     standing = standing_of(lines, view.primary, better, worse) if judged else NOTHING
-    columns = [*([Column(VERDICT, "vs base")] if _says_something(found) else []), *columns]
+    columns = [*([VERDICT] if _says_something(found) else []), *columns]
     context = _Context(shared, standing, deltas, footnotes, found)
     rows = [_row(i, line, columns, context) for i, line in enumerate(lines)]
     task, base, base_id, judge = (plain_text(group[0][name]) for name in ("task", "base", "base_id", "judge"))
@@ -185,19 +183,13 @@ def _row(i: int, line: Line, columns: Sequence[Column], context: _Context) -> Ro
 
 
 def _cell(i: int, line: Line, column: Column, context: _Context) -> Cell:
-    if column.key == VERDICT:
-        return _verdict_cell(context.verdicts[i], context.footnotes)
+    if column is VERDICT:
+        return verdict_cell(context.verdicts[i], context.footnotes)
     record = line.records.get(column.key)
     if column.delta:
         return context.deltas.cell(i, column.key, context.footnotes)
     best = not column.exact and (i, column.key) in context.standing.best
     return cell(record, column, context.shared[column.key], context.footnotes, best=best)
-
-
-def _verdict_cell(verdict: Verdict, footnotes: Footnotes) -> Cell:
-    """A word; the reason for a `—`, and what a trade hangs on, is a footnote."""
-    why = [verdict.more] if verdict.word in ("—", "trade") and verdict.more else []
-    return Cell(verdict.word, "" if why else verdict.more, notes=footnotes.number(why))
 
 
 def _says_something(found: Sequence[Verdict]) -> bool:

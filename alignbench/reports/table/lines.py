@@ -59,6 +59,12 @@ class Line:
         tv, kept = self.value("divergence.tv"), self.value("divergence.mass_kept")
         return 1.0 if tv is None else tv, 0.0 if kept is None else 1 - kept
 
+    @property
+    def calls(self) -> float:
+        """Model calls for a draw that is kept; ∞ where they are not known."""
+        value = self.value("cost.calls_per_draw")
+        return inf if value is None else value
+
     def value(self, key: str) -> float | None:
         """The number of a column; None where there is none."""
         return number(self.records[key]["value"]) if key in self.records else None
@@ -191,11 +197,7 @@ def in_order(lines: Sequence[Line], primary: str, better: str) -> list[Line]:
             return pin, 2, line.lost
         return pin, 0, (sign * value, 0.0)
 
-    def calls(line: Line) -> float:
-        value = line.value("cost.calls_per_draw")
-        return inf if value is None else value
-
-    return sorted(lines, key=lambda line: (*place(line), calls(line), line.label))
+    return sorted(lines, key=lambda line: (*place(line), line.calls, line.label))
 
 
 def _line(who: tuple[str, ...], records: dict[str, Record], short: str) -> Line:

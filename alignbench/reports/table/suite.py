@@ -23,9 +23,9 @@ COUNTED: Mapping[str, Sequence[Word]] = {
     "better": ("better",), "trade": ("trade", "asked only"), "same": ("same",), "unclear": ("unclear",),
     "worse": ("worse",), "—": ("—", ""),
 }  # fmt: skip
-"""Heading of a column → the verdicts that it counts; a task without a result of the row counts as not told."""
+"""Heading of a column → the verdicts that it counts; a task without a result of the row counts as not known."""
 LEGEND = (
-    "Tasks on which a row is better than the base, a trade, the same, unclear, worse, or not told; of each task the "
+    "Tasks on which a row is better than the base, a trade, the same, unclear, worse, or not known; of each task the "
     "verdict and the asked gap in nats. Sorted by better, then trade, then fewest worse."
 )
 

@@ -30,7 +30,7 @@ WORDS: Mapping[Word, str] = {
     "unclear": "neither is shown; the interval of the difference is that wide",
     "worse": "KL(p‖π) is above the base's, the asked gap not below",
     "asked only": "the asked gap is below the base's; there is no density for more",
-    "—": "not told",
+    "—": "not known; a note says why",
 }
 """Each word, and what it says."""
 ORDER: Sequence[Word] = ("better", "trade", "same", "asked only", "unclear", "worse", "—", "")
@@ -42,7 +42,7 @@ Z90 = 1.6448536269514722
 LEGEND = "vs base, all at once with 95 % (Holm; of bounds alone, where 95 % limits separate): {}."
 TRUNCATES = "truncates"
 """In the note of a law, or of its proposal, that may leave out part of p."""
-NOT_TOLD = "target not told from the base: the interval of λ holds 0"
+NOT_TOLD = "the target cannot be told from the base: the interval of λ holds 0"
 NO_BASE = "no row of the base to compare with"
 IF_NOTHING_LOST = "nearer p than the base if it leaves out nothing of p; none was seen that it does"
 """What there is to add to a trade whose KL(p‖π) is below the base's, of a law that truncates."""

@@ -127,7 +127,7 @@ def test_a_picture_that_stands_alone_has_title_legend_and_names() -> None:
     chart = two_parts(many(), "words v1 · base m")
     beside, alone = (words_of(str(inline(draw(chart, size), "x"))) for size in (SCREEN, COLUMN))
     assert "words v1 · base m" in alone and "words v1 · base m" not in beside
-    assert "row 9" in alone and "row 9" not in beside and {"better", "asked only", "not told"} <= set(alone)
+    assert "row 9" in alone and "row 9" not in beside and {"better", "asked only", "not known"} <= set(alone)
     assert "better" not in beside  # a page has one legend
 
 

@@ -128,7 +128,7 @@ def test_a_target_that_is_not_told_from_the_base_gives_no_verdicts() -> None:
     [table] = board(base(), CASES["better"], lam).tables
     assert {row.label: row.cells[0].point for row in table.rows} == {"m (base)": "", "x": "—"}
     assert NOT_TOLD in table.footnotes
-    assert table.brief is not None and table.brief.conclusion == "The target is not told from the base: no verdicts."
+    assert table.brief is not None and table.brief.conclusion == "The target cannot be told from the base: no verdicts."
     assert words(base(), CASES["better"], lam, hard)["x"] == "better"  # a hard constraint is told
     surely = [record("", "target", "lam.he", 2.0, 1.0)]
     assert words(base(), CASES["better"], lam, surely)["x"] == "better"

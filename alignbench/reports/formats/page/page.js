@@ -28,7 +28,7 @@
 
   // Sorting: a click on a heading sorts, the next turns the order round, the third brings the first order back.
   // Verdicts are in their order, numbers of which p's own is the goal by how far they are from it.
-  const WORDS = ["better", "trade", "same", "asked only", "unclear", "worse", "—"];
+  const WORDS = at("results").dataset.words.split("|");
   const place = (row, column) => {
     const cell = row.cells[column], word = cell.querySelector(".word");
     if (cell.matches("th")) return [0, cell.textContent];
