@@ -16,7 +16,6 @@ from alignbench.reports.charts.data import (
     steps_of,
     sweeps,
     tradeoff,
-    verdicts_of,
 )
 from alignbench.reports.charts.two_parts import TwoParts, rows_of, two_parts
 from alignbench.reports.table.board import Leaderboard, Table
@@ -41,13 +40,13 @@ class Charts:
 
 
 def charts_of(board: Leaderboard) -> tuple[Charts | None, ...]:
-    """The charts of each table of a leaderboard, whichever columns it shows; nothing is judged again.
+    """The charts of each table of a leaderboard, whichever columns it shows.
 
     None where versions of a task share a table, since their numbers are not comparable.
     """
     steps = steps_of(board.rows)
-    tables = zip(board.tables, charted(board.rows, board.asked), strict=True) if board.tables else ()
-    return tuple(None if is_mixed(table) else _charts(table, verdicts_of(told), steps) for told, table in tables)
+    tables = charted(board.rows, board.asked, judged=True) if board.tables else ()
+    return tuple(None if is_mixed(table) else _charts(table, steps) for table in tables)
 
 
 def is_mixed(table: Table) -> bool:
@@ -55,9 +54,10 @@ def is_mixed(table: Table) -> bool:
     return len({row.who[HASH] for row in table.rows if row.who}) > 1
 
 
-def _charts(table: Table, verdicts: Mapping[str, str], steps: Mapping[tuple[str, str], int]) -> Charts:
-    costs = (chart for key in COSTS if (chart := tradeoff(table, key, verdicts=verdicts)) is not None)
+def _charts(table: Table, steps: Mapping[tuple[str, str], int]) -> Charts:
+    costs = (chart for key in COSTS if (chart := tradeoff(table, key)) is not None)
+    parts = None if table.brief is None else two_parts(rows_of(table.brief), table.title)
     return Charts(
-        table, two_parts(rows_of(table, verdicts), table.title), tradeoff(table, verdicts=verdicts), next(costs, None),
-        moments(table), divergences(table), series(table, steps), sweeps(table),
+        table, parts, tradeoff(table), next(costs, None), moments(table), divergences(table), series(table, steps),
+        sweeps(table),
     )  # fmt: skip

@@ -135,8 +135,7 @@ def pictures() -> dict[str, str]:
     board = arranged(found.rows, Arrangement(found.primary, rename=names))
     table = next(table for table in board.tables if table.task == "lexical_word")
     assert table.brief is not None
-    words = {row.label: row.cells[0].point for row in table.brief.rows}
-    parts = two_parts(rows_of(table.brief, words), "lexical_word: what was asked, and what was changed besides")
+    parts = two_parts(rows_of(table.brief), "lexical_word: what was asked, and what was changed besides")
     grid = suite(board.suite[0])
     return {
         "tradeoff": standalone(draw(parts, Size(480, 330, 11, alone=True))),

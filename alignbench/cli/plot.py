@@ -253,7 +253,8 @@ def _tradeoff(table: Table, axes: tuple[str | None, str | None]) -> Chart | None
     from alignbench.reports.charts.two_parts import rows_of, two_parts
 
     x, y = axes
-    parts = two_parts(rows_of(table), table.title) if x is None and y is None else None
+    brief = table.brief if x is None and y is None else None
+    parts = None if brief is None else two_parts(rows_of(brief), table.title)
     return parts or charts.tradeoff(table, x or charts.X, y)
 
 
@@ -286,8 +287,10 @@ def _only(table: Table, asked: _Rows) -> tuple[Table, set[str]]:
         return fnmatchcase(row.label, name) or bool(meant(name, {row.label, row.full, row.mark}))
 
     found = {name: [row for row in table.rows if fits(row, name)] for name in asked.labels}
-    rows = tuple(row for row in table.rows if not found or any(row in some for some in found.values()))
-    return replace(table, rows=rows[: asked.most]), {name for name, some in found.items() if some}
+    kept = [i for i, row in enumerate(table.rows) if not found or any(row in some for some in found.values())]
+    brief = table.brief and replace(table.brief, rows=tuple(table.brief.rows[i] for i in kept[: asked.most]))
+    part = replace(table, rows=tuple(table.rows[i] for i in kept[: asked.most]), brief=brief)
+    return part, {name for name, some in found.items() if some}
 
 
 def _left_out(chart: Chart) -> Iterator[str]:

@@ -79,7 +79,7 @@ def test_a_trade_off_is_of_the_two_parts_unless_axes_are_given(command, measured
     chart = json.loads(Path("two.json").read_text(encoding="utf-8"))
     looks = {p["row"]["label"]: (p["look"], p["front"]) for p in chart["points"]}
     assert said.code == 0 and chart["chart"] == "TwoParts" and (chart["limit"], chart["kl"]) == (0.75, 0.5)
-    assert looks == {"m (base)": ("base", True), "best_of_n:n=8": ("better", True), "greedy": ("worse", False)}
+    assert looks == {"base": ("base", True), "best_of_n:n=8": ("better", True), "greedy": ("worse", False)}
     command("plot", "tradeoff", measured, "--tasks", "words", "--x", "kl_asked", "--y", "kl_target", "--out", "x.json")
     chart = json.loads(Path("x.json").read_text(encoding="utf-8"))
     assert chart["chart"] == "Scatter" and chart["x"]["key"] == "divergence.kl_asked"

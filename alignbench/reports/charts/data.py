@@ -158,14 +158,9 @@ def verdicts_of(table: Table) -> Mapping[str, str]:
     return {} if place is None else {row.label: row.cells[place].point for row in table.rows}
 
 
-def tradeoff(
-    table: Table, x: str = X, y: str | None = None, verdicts: Mapping[str, str] | None = None
-) -> Scatter | None:
-    """One column against another, by default what the task asks against KL(π‖a); None where no row has both.
-
-    `verdicts` (label → word) where the table has no such column itself.
-    """
-    y, told = y or goal(table), verdicts_of(table) if verdicts is None else verdicts
+def tradeoff(table: Table, x: str = X, y: str | None = None) -> Scatter | None:
+    """One column against another, by default what the task asks against KL(π‖a); None where no row has both."""
+    y, told = y or goal(table), verdicts_of(table)
     if y is None or not _has(table, x) or not _has(table, y):
         return None
     points, left_out = [], []

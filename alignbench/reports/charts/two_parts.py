@@ -5,19 +5,18 @@ KL(p‖π) = asked gap + collateral, so that the rows as far from p as the base 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from math import inf, isfinite, isinf, nan
+from math import inf, isfinite, nan
 
 import numpy as np
 
-from alignbench.reports.charts.data import LeftOut, verdicts_of
+from alignbench.reports.charts.data import LeftOut
 from alignbench.reports.charts.looks import look_of
 from alignbench.reports.table.board import PINNED, Cell, Row, Table
 from alignbench.reports.table.brief_columns import COLLATERAL
 from alignbench.reports.table.digits import two_digits
 from alignbench.reports.table.verdict import ASKED, KL
-from alignbench.stats.asked import AT_LEAST, AT_MOST
 from alignbench.stats.ranks import pareto
 
 BEYOND = 1.5
@@ -156,33 +155,17 @@ def _known(cell: Cell) -> float:
     return ends[0] if ends else nan
 
 
-def rows_of(table: Table, verdicts: Mapping[str, str] | None = None) -> list[TwoPartsRow]:
-    """The rows of a table that has these columns; `verdicts` (label → word) where it has no such column itself."""
-    told = verdicts_of(table) if verdicts is None else verdicts
-    places = {column.key: i for i, column in reversed(list(enumerate(table.columns))) if not column.aside}
+def rows_of(brief: Table) -> list[TwoPartsRow]:
+    """The rows of a brief table, whose cells have a limit alone where that is all that is known."""
+    places = {column.key: i for i, column in enumerate(brief.columns)}
 
     def row_of(number: int, row: Row) -> TwoPartsRow:
         asked, collateral, kl = (
-            Cell() if (i := places.get(key)) is None else _limited(table, i, row.cells[i])
-            for key in (ASKED, COLLATERAL, KL)
+            Cell() if (place := places.get(key)) is None else row.cells[place] for key in (ASKED, COLLATERAL, KL)
         )
         pinned = row.mark in PINNED and row.mark != "baseline"
         return TwoPartsRow(
-            number, row.label, told.get(row.label, ""), row.is_base, pinned, asked, collateral, kl, row.kept, row.mark
+            number, row.label, row.cells[0].point, row.is_base, pinned, asked, collateral, kl, row.kept, row.mark
         )
 
-    return [row_of(number, row) for number, row in enumerate(table.rows, 1)]
-
-
-def _limited(table: Table, place: int, cell: Cell) -> Cell:
-    """The cell; where its note says that its value is a limit on one side, that limit alone."""
-    notes = (table.footnotes[n - 1] for n in (*table.columns[place].notes, *cell.notes))
-    said = "; ".join(notes)
-    if cell.value is None or isinf(cell.value):
-        return cell
-    if AT_LEAST in said:
-        low = max(cell.low or 0.0, 0.0)
-        return Cell(f"≥ {two_digits(low)}", low=low)
-    if AT_MOST in said:
-        return Cell() if cell.high is None else Cell(f"≤ {two_digits(cell.high)}", high=cell.high)
-    return cell
+    return [row_of(number, row) for number, row in enumerate(brief.rows, 1)]

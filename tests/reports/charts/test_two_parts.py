@@ -11,12 +11,12 @@ from chart_rows import frame, row
 from pytest import approx
 from two_parts_rows import BASE, ROWS, many, number, part
 
-from alignbench.reports.charts.data import charted
 from alignbench.reports.charts.drawing import draw
 from alignbench.reports.charts.drawing.two_parts import NEARER, Rails
 from alignbench.reports.charts.picture import COLUMN, SCREEN, Area, Dot, Path, Text, text_width
 from alignbench.reports.charts.two_parts import TwoParts, rows_of, two_parts
 from alignbench.reports.table.board import Arrangement
+from alignbench.reports.table.leaderboards import arranged
 from alignbench.stats.asked import AT_LEAST, AT_MOST
 
 SIZE = replace(SCREEN, legend=False)
@@ -173,8 +173,8 @@ def covers(a, b) -> bool:
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
-def test_rows_of_a_table_know_limits_by_their_notes_wherever_these_stand() -> None:
-    """A note that all cells of a column share stands at its head; of an infinite value it says nothing."""
+def test_rows_of_a_table_know_what_is_a_limit_alone() -> None:
+    """By the notes of their records; of an infinite value such a note says nothing."""
 
     def both(who: str, asked: float, collateral: float):
         note = AT_MOST if collateral < inf else ""
@@ -185,15 +185,15 @@ def test_rows_of_a_table_know_limits_by_their_notes_wherever_these_stand() -> No
 
     more = [row("top_k:k=5", "divergence.mass_kept", 0.25, 0.1), row("base", "divergence.kl_target", 0.5, 0.1)]
     rows = [*both("base", 0.5, 0.0), *both("best_of_n:n=2", 0.3, 1.0), *both("top_k:k=5", 0.05, inf), *more]
-    [table] = charted(frame(rows), Arrangement())
-    assert any(c.notes for c in table.columns if c.key == "divergence.kl_asked")
-    found = {r.label: r for r in rows_of(table, {"best_of_n:n=2": "asked only"})}
+    [table] = arranged(frame(rows), Arrangement()).tables
+    assert table.brief is not None
+    found = {r.label: r for r in rows_of(table.brief)}
     best = found["best_of_n:n=2"]
     assert (best.asked.value, best.asked.low, best.asked.high) == (None, approx(0.2), None)
     assert (best.collateral.value, best.collateral.low, best.collateral.high) == (None, None, approx(1.2))
-    assert (best.asked.text, best.collateral.text, best.verdict) == ("≥ .20", "≤ 1.2", "asked only")
+    assert (best.asked.text, best.collateral.text, best.verdict) == ("≥ .20", "≤ 1.2", "—")
     assert found["top_k:k=5"].asked.low == 0.0 and found["top_k:k=5"].collateral.value == inf
-    assert found["top_k:k=5"].kept == 0.25 and found["m (base)"].kl.value == 0.5 and found["m (base)"].is_base
+    assert found["top_k:k=5"].kept == 0.25 and found["base"].kl.value == 0.5 and found["base"].is_base
 
 
 def test_a_baseline_is_on_the_front_where_it_belongs_and_may_be_the_base() -> None:
@@ -202,9 +202,10 @@ def test_a_baseline_is_on_the_front_where_it_belongs_and_may_be_the_base() -> No
     rows = frame(
         [row(who, key, 0.3 * (who != "base"), 0.1) for who in ("base", "top_k:k=5", "ceiling") for key in both]
     )
-    for baseline, on_front in (("m", ["m (base, baseline)"]), ("top_k:k=5", ["m (base)"])):
-        [table] = charted(rows, Arrangement(baseline=baseline))
-        made = rows_of(table, {})
+    for baseline, on_front in (("m", ["base"]), ("top_k:k=5", ["base"])):
+        [table] = arranged(rows, Arrangement(baseline=baseline)).tables
+        assert table.brief is not None
+        made = rows_of(table.brief)
         assert [r.label for r in made if r.is_base] == on_front
         assert [r.label for r in made if r.pinned] == ["draws of p (ceiling)"]
         assert [p.row.label for p in two_parts(made, "t").front] == on_front

@@ -173,10 +173,9 @@ class Section:
         brief = self.table.brief
         if brief is None or is_mixed(self.table):
             return Markup("")
-        words = {row.label: row.cells[0].point for row in brief.rows}
-        rows = rows_of(brief, words)
+        rows = rows_of(brief)
         both = sum(row.asked.value is not None for row in rows) > 1
-        chart = two_parts(rows, self.table.title) if both else tradeoff(self.table, verdicts=words)
+        chart = two_parts(rows, self.table.title) if both else tradeoff(self.table)
         return Markup("") if chart is None else inline(draw(chart, SCREEN), f"plot-{self.number}")
 
     @property
