@@ -96,9 +96,9 @@ SCREEN = Size(380, 280, 11.5, legend=False)
 """A page, which has a legend of its own; about pixels."""
 
 
-def text_width(text: str, font: float) -> float:
-    """How wide a text is at most in common fonts, about."""
-    return font * sum(0.34 if c in NARROW else 0.78 if c in WIDE else 0.58 for c in text)
+def text_width(text: str, font: float, *, bold: bool = False) -> float:
+    """How wide a text is at most in common fonts, about: DejaVu Sans is the widest of them."""
+    return (1.12 if bold else 1.0) * font * sum(0.36 if c in NARROW else 0.82 if c in WIDE else 0.62 for c in text)
 
 
 def short(text: str, letters: int) -> str:

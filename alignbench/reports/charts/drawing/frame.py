@@ -121,11 +121,15 @@ def points(named: Sequence[Named], inside: Box, size: Size, hard: Sequence[Box] 
     dots = [Box(x - radius, y - radius, x + radius, y + radius) for x, y in (n.spot for n in named)]
     arrows = [_bounds(mark) for n in named for mark in n.also if isinstance(mark, Path)]
     bars = [_around(part) for n in named for part in n.parts]
-    order = sorted(range(len(named)), key=lambda i: -len(named[i].text))  # the longest first, which fits least
-    labels = [Label(*named[i].spot, text_width(named[i].text, font) + 2, 1.05 * font) for i in order]
+    order = sorted(range(len(named)), key=lambda i: len(named[i].text))  # numbers first: a name may stand further off
+    labels = [_label(named[i], font) for i in order]
     boxes = dict(zip(order, placed(labels, inside, radius, [*dots, *arrows, *hard], bars), strict=True))
     for i, point in enumerate(named):
         yield from _point(point, boxes[i], size)
+
+
+def _label(point: Named, font: float) -> Label:
+    return Label(*point.spot, text_width(point.text, font, bold=point.bold) + 2, 1.05 * font)
 
 
 def _point(point: Named, box: Box, size: Size) -> Iterator[Mark]:
