@@ -28,7 +28,7 @@ class Shown:
 
     column: Column
     percent: bool = False
-    plain: bool = False  # without limits
+    plain: bool = False  # without limits, which only a page has room for
 
     @property
     def key(self) -> str:
@@ -37,10 +37,10 @@ class Shown:
 
     def cell(self, line: Line) -> Cell:
         """The cell of a line."""
+        found = cell_of(line, self.key, self.percent)
         if not self.plain:
-            return cell_of(line, self.key, self.percent)
-        value = line.value(self.key)
-        return Cell() if value is None else Cell(two_digits(value), value=value)
+            return found
+        return Cell() if found.value is None else replace(found, point=two_digits(found.value), spread="")
 
 
 def cell_of(line: Line, key: str, in_percent: bool = False) -> Cell:

@@ -93,6 +93,14 @@ def test_a_row_of_fewer_draws_has_a_badge_in_place_of_notes() -> None:
         assert "5 of 64 draws are empty" in notes and said not in section.footnotes
 
 
+def test_no_number_of_the_page_lacks_its_limits() -> None:
+    """Planted bug: perplexity without limits, as a terminal has it, though the page has room and no other column."""
+    [section] = sections(arranged(many_rows(1, 6), Arrangement()))
+    ppl = next(i for i, head in enumerate(section.heads) if head.column.key == "perplexity")
+    known = [line.cells[ppl] for line in section.lines if line.cells[ppl].value is not None]
+    assert known and all(cell.spread for cell in known)
+
+
 def test_no_note_is_lost() -> None:
     """Planted bug: columns that the whole table lacks had no notes, though the page promises a reason for each `—`."""
     rows = many_rows(1, 6)

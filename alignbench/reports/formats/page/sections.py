@@ -24,6 +24,7 @@ from alignbench.reports.table.board import Cell, Column, Leaderboard, Row, Table
 from alignbench.reports.table.brief import kept
 from alignbench.reports.table.columns import COST
 from alignbench.reports.table.definitions import definition
+from alignbench.reports.table.digits import spelled
 from alignbench.reports.table.families import families_of
 from alignbench.reports.table.lines import HASH, SEED
 from alignbench.reports.table.suite import COUNTED, long_name
@@ -141,7 +142,8 @@ class Section:
         if head.group or column.aside or brief is None or column.key not in digits:
             return replace(full, notes=self._numbers(self.table, full.notes))
         cell = digits[column.key]
-        return replace(cell, notes=self._numbers(brief, cell.notes), best=full.best)
+        spread = cell.spread or (spelled(cell.value, cell.low, cell.high)[1] if cell.value is not None else "")
+        return replace(cell, spread=spread, notes=self._numbers(brief, cell.notes), best=full.best)
 
     def _said(self, row: Row, short: Row | None) -> list[str]:
         """All notes of a row's cells."""
