@@ -40,3 +40,4 @@ from alignbench.aligners import guidance as guidance
 from alignbench.aligners import null as null
 from alignbench.aligners import prompting as prompting
 from alignbench.aligners import selection as selection
+from alignbench.aligners import training as training

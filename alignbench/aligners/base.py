@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import Field, asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
@@ -28,6 +28,14 @@ from alignbench.types import Array, Distribution, Draws, Progress, Sampler, Trai
 
 Named = str | Mapping[str, Any]
 """An aligner or a generator as a user names it: `top_p:p=0.9`, `{name: prompt, text: …}`."""
+
+
+Report = Callable[[int, Mapping[str, float]], None]
+"""report(step, numbers): what a training comes to after so many steps."""
+
+
+def unheard(step: int, numbers: Mapping[str, float]) -> None:
+    """Nobody is told."""
 
 
 @runtime_checkable
@@ -83,6 +91,7 @@ class Setting:
     pool: Pool = field(default_factory=NoPool, compare=False)  # where draws that others may have made are had
     work: Path | None = field(default=None, compare=False)  # the folder in which each aligner has one of its own
     progress: Progress = field(default=silent, compare=False)
+    report: Report = field(default=unheard, compare=False)  # told of each step of a training
     bill: Bill = field(default_factory=Bill, compare=False)  # see `book`
     who: Aligner | None = None  # the aligner whose setting it is
     outline: bool = False  # whether the base is an outline, that only tells what it is
@@ -231,8 +240,13 @@ def told(recipe: Aligner, given: Mapping[str, Any]) -> Mapping[str, Any]:
     """
     if not is_dataclass(recipe) or isinstance(recipe, type):
         return given
-    left = {f.name for f in fields(recipe) if getattr(recipe, f.name) == f.default and not _is_number(f.default)}
+    left = {f.name for f in fields(recipe) if getattr(recipe, f.name) == f.default and not _is_told(f)}
     return {name: value for name, value in asdict(recipe).items() if name not in left}
+
+
+def _is_told(f: Field[Any]) -> bool:
+    """Whether a label says a hyper-parameter at its default: a number, unless the field is declared `told=False`."""
+    return bool(f.metadata.get("told", True)) and _is_number(f.default)
 
 
 def _is_number(value: object) -> bool:

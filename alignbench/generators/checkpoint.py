@@ -90,6 +90,21 @@ def load_training(
     return step, extra
 
 
+def load_weights(folder: str | Path, module: nn.Module) -> None:
+    """Set the trained weights to those of the state in `folder`; raises StoreError where there is none that fits."""
+    try:
+        content = json.loads(Path(folder, STATE).read_text(encoding="utf-8"))
+        tensors = load(Path(folder, content["tensors"]).read_bytes())
+    except Exception as error:  # whatever reading a damaged file raises
+        raise StoreError(f"{folder}: its training state cannot be read ({error}): delete it to begin anew") from error
+    weights = trainable_parameters(module)
+    if any(tensors.get(f"weights.{name}", p.new_zeros(0)).shape != p.shape for name, p in weights.items()):
+        raise StoreError(f"{folder}: its training state is of other weights: delete it, or give another folder")
+    with torch.no_grad():
+        for name, p in weights.items():
+            p.copy_(tensors[f"weights.{name}"])
+
+
 def _kind(module: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, str | Sequence[str]]:
     """The optimiser's class, and the names of its parameters in its own order: its state is kept by number."""
     names = {id(p): name for name, p in module.named_parameters()}

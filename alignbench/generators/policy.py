@@ -13,6 +13,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from alignbench.errors import Unsupported
+from alignbench.files import digest
 from alignbench.generators.base import Learner, Trainable
 from alignbench.generators.described import called
 from alignbench.generators.gradient import differentiable, trainable_parameters
@@ -42,6 +43,11 @@ class TrainedLaw(Law):
         """The model."""
         assert isinstance(self.model, Learner)
         return self.model
+
+    @property
+    def digest(self) -> str:
+        """16 hex digits of its identity, weights included."""
+        return digest(dict(self.identity()))
 
     @property
     def parameters(self) -> list[nn.Parameter]:

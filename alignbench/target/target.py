@@ -142,14 +142,17 @@ class Target:
             (values == code) - constraint.shares[name] * listed.astype(float) for name, code in list(codes.items())[:-1]
         ]
 
-    def log_ratio(self, features: Mapping[str, Array], prompt: Array) -> Array:
-        """(B,) log P − log a in nats: Σ log b + λ·φ + r/β; −inf where a hard constraint is broken."""
+    def log_ratio(self, features: Mapping[str, Array], prompt: Array, floor: float = -np.inf) -> Array:
+        """(B,) log P − log a in nats: Σ log b + λ·φ + r/β; −inf where a hard constraint is broken.
+
+        With `floor` = log ε, it is that of p_ε ∝ a·max(b, ε)·e^{λ·φ + r/β}, b = 0 where any hard constraint is broken.
+        """
         tilt = np.zeros(len(prompt))
         if self.needs_fit:
             lam = self._lam()
             rows = lam[prompt] if self.per_prompt else lam
             tilt = np.sum(rows * self.moments(features), axis=1)
-        return self._log_weight(features, prompt) + tilt
+        return self._log_weight(features, prompt, floor) + tilt
 
     def measure(self, prompts: Sequence[str], draws: Draws) -> dict[str, Array]:
         """Feature name → (B,) values of `draws`, for every feature that has a measure."""
@@ -159,14 +162,15 @@ class Target:
         """(B,) log P − log a of `draws` in nats: what aligners steer by."""
         return self.log_ratio(self.measure(prompts, draws), draws.prompt)
 
-    def _log_weight(self, features: Mapping[str, Array], prompt: Array) -> Array:
-        """(B,) the part of `log_ratio` that needs no λ: Σ log b + r/β."""
-        total = np.zeros(len(prompt))
+    def _log_weight(self, features: Mapping[str, Array], prompt: Array, floor: float = -np.inf) -> Array:
+        """(B,) the part of `log_ratio` that needs no λ: log max(b, ε) + r/β, log ε = `floor`."""
+        total, broken = np.zeros(len(prompt)), np.zeros(len(prompt), bool)
         for c in self.constraints:
             if c.kind == "always":
-                total[~c.holds(features[c.feature])] = -np.inf
+                broken |= ~c.holds(features[c.feature])
             elif c.kind == "reward":
                 total += features[c.feature] / c.beta
+        total[broken] += floor
         return total
 
     def _lam(self) -> Array:

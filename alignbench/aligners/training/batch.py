@@ -1,0 +1,84 @@
+"""What a step learns from: draws, and what base and target say of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from alignbench.types import Array, Draws
+
+
+ARRAYS = ("log_ratio", "log_base", "log_proposal", "weight")
+"""Fields of a batch with a number for each draw."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B draws to learn from; arrays are (B,) in nats.
+
+    `log_base` is NaN where nothing depends on it: a draw that a hard constraint forbids weighs 0 whatever the base says.
+    """
+
+    draws: Draws
+    prompts: Sequence[str]
+    log_ratio: Array  # log P − log a
+    log_base: Array  # log a
+    log_proposal: Array | None = None  # log q of the law that drew them; None: the policy itself, as it is now
+    weight: Array | None = None  # what else they weigh; None: 1 each
+    own: bool = False  # the policy's own draws, now or some steps before, which tell what it reaches
+
+    def __len__(self) -> int:
+        return len(self.draws)
+
+    def take(self, rows: Array) -> Batch:
+        """The draws at `rows`, in that order."""
+        arrays = {name: None if (value := getattr(self, name)) is None else value[rows] for name in ARRAYS}
+        return replace(self, draws=self.draws.take(rows), **arrays)
+
+    @staticmethod
+    def concat(parts: Sequence[Batch]) -> Batch:
+        """All draws of `parts` in order."""
+        arrays = {name: None if getattr(parts[0], name) is None else np.concatenate([getattr(p, name) for p in parts])
+                  for name in ARRAYS}  # fmt: skip
+        return replace(parts[0], draws=Draws.concat([p.draws for p in parts]), **arrays)
+
+
+@dataclass(frozen=True)
+class Known:
+    """The numbers of a batch as tensors (B,), for losses; all processes' draws together."""
+
+    prompt: torch.Tensor
+    log_ratio: torch.Tensor
+    log_base: torch.Tensor
+    log_proposal: torch.Tensor | None
+    weight: torch.Tensor
+    inside: torch.Tensor  # (B, T) whether a token is drawn there
+
+    @staticmethod
+    def of(batch: Batch, like: torch.Tensor) -> Known:
+        """The numbers of a batch, of the kind and on the device of another tensor."""
+
+        def sent(values: Array) -> torch.Tensor:
+            return torch.as_tensor(np.asarray(values), dtype=like.dtype, device=like.device)
+
+        draws = batch.draws
+        assert draws.tokens is not None
+        inside = np.arange(draws.tokens.shape[1]) < draws.length[:, None]
+        return Known(
+            prompt=torch.as_tensor(draws.prompt, device=like.device), log_ratio=sent(batch.log_ratio),
+            log_base=sent(batch.log_base), log_proposal=None if batch.log_proposal is None else sent(batch.log_proposal),
+            weight=sent(np.ones(len(batch)) if batch.weight is None else batch.weight),
+            inside=torch.as_tensor(inside, device=like.device),
+        )  # fmt: skip
+
+    def log_q(self, log_pi: torch.Tensor) -> torch.Tensor:
+        """log q of each draw: of the law that drew it, the policy as it is now where that is None."""
+        return log_pi.detach() if self.log_proposal is None else self.log_proposal
+
+    def log_p(self, log_z: torch.Tensor) -> torch.Tensor:
+        """log p of each draw; −inf where a hard constraint forbids it."""
+        gone = self.log_ratio == -torch.inf
+        return torch.where(gone, self.log_ratio, self.log_base + self.log_ratio - log_z[self.prompt])

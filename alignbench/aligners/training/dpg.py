@@ -1,0 +1,100 @@
+"""DPG: KL(p‖π) by importance-weighted draws (Parshakova et al. 2019; Khalifa et al. 2021; Korbak et al. 2022)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import torch
+
+from alignbench.aligners.base import whole
+from alignbench.aligners.training.ahead import BaseDraws, OwnDraws
+from alignbench.aligners.training.batch import Batch, Known
+from alignbench.aligners.training.losses import matching
+from alignbench.aligners.training.method import Method
+from alignbench.aligners.training.recipe import Trained, a_share, setting_of
+from alignbench.aligners.training.work import Work
+from alignbench.generators.policy import TrainedLaw
+from alignbench.registry import aligner
+from alignbench.types import Array
+
+
+@dataclass(frozen=True, kw_only=True)
+class Matches(Trained):
+    """What aligners that weigh draws of the policy by p have in common.
+
+    A step's draws are of the policy as it was at most `renew` − 1 steps before, weighed by its density then. Z_c of each
+    prompt is the mean of P/a over `pool` base draws of the stream `train`.
+    """
+
+    renew: int = setting_of(4)
+    pool: int = setting_of(256)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        whole(f"{self.name}:renew", self.renew)
+        whole(f"{self.name}:pool", self.pool)
+
+
+@aligner("dpg", target_driven=True, density="exact")
+@dataclass(frozen=True, kw_only=True)
+class DPG(Matches):
+    """Descends KL(p‖π): gradient −E_q[(P/(Z_c q) − π/q) ∇log π] (Parshakova et al. 2019), see `Matches`.
+
+    `baseline` false leaves out π/q, whose part has mean 0 (GDC++, Korbak et al. 2022: it makes the variance vanish at p).
+    `replay`: the share of each step's draws that are base draws of the stream `train` (q = a) instead.
+    """
+
+    baseline: bool = setting_of(True)
+    replay: float = setting_of(0.0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        a_share(f"{self.name}:replay", self.replay)
+
+    def method(self, work: Work) -> Method:
+        """See `Trained.method`."""
+        return Matching(work, self, baseline=self.baseline, replay=self.replay)
+
+
+class Matching(Method):
+    """Draws of the policy, or of the base where they are replayed, weighed by p over the law that drew them."""
+
+    def __init__(self, work: Work, recipe: Matches, *, baseline: bool = True, replay: float = 0.0) -> None:
+        super().__init__(work, recipe.batch)
+        self.recipe, self.baseline = recipe, baseline
+        self.log_z = self.first_log_z()
+        self.replayed = round(recipe.batch * replay)
+        self.draws_own = self.replayed < recipe.batch
+        self.own = OwnDraws(work, recipe.batch - self.replayed, recipe.renew, recipe.steps)
+        self.base = BaseDraws(work)
+
+    def first_log_z(self) -> Array:
+        """(C,) log Ẑ of each prompt."""
+        return self.work.log_z(self.work.pool(self.recipe.pool))
+
+    @property
+    def proposal(self) -> TrainedLaw:
+        """What the next own draws are of."""
+        return self.work.policy
+
+    def batches(self, step: int) -> Mapping[str, Batch]:
+        """See `Method.batches`."""
+        parts = [self.own.batch(step, self.proposal)] if self.draws_own else []
+        if self.replayed:
+            parts.append(self.base.batch(self.work.rows(step, self.replayed)))
+            if self.draws_own and parts[0].log_proposal is None:
+                parts[0] = replace(parts[0], log_proposal=parts[0].draws.log_prob)
+        return {"loss": Batch.concat(parts)}
+
+    def loss(self, term: str, by_token: torch.Tensor, known: Known) -> torch.Tensor:
+        """See `Method.loss`."""
+        log_pi = by_token.sum(1)
+        return matching(log_pi, self._log_p(known), known.log_q(log_pi), self.baseline)
+
+    def _log_p(self, known: Known) -> torch.Tensor:
+        return known.log_p(torch.as_tensor(self.log_z, dtype=known.log_ratio.dtype, device=known.log_ratio.device))
+
+    def resumable(self, step: int) -> bool:
+        """Between two draws for several steps: what is drawn ahead is not kept."""
+        return not self.own.held

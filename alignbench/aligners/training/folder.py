@@ -1,0 +1,149 @@
+"""What a training leaves: weights for `hf`, recipe.json, curve.csv, checkpoints, and the state that it goes on from."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from torch.optim import Optimizer
+
+from alignbench.aligners.base import Aligner, Setting
+from alignbench.aligners.identities import registered
+from alignbench.errors import StoreError, UsageError
+from alignbench.files import digest, dump, write_atomic
+from alignbench.generators.checkpoint import load_training, load_weights, save_training
+from alignbench.generators.policy import TrainedLaw
+
+RECIPE, CURVE = "recipe.json", "curve.csv"
+LIBRARIES = ("alignbench", "torch", "transformers", "peft", "accelerate")
+Curve = list[dict[str, float]]
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A training's folder; with no `path` nothing is kept."""
+
+    path: Path | None
+    aligner: str  # registered name
+    identity: Mapping[str, Any] | None  # what the training depends on
+    entropy: int
+
+    @staticmethod
+    def of(aligner: Aligner, setting: Setting) -> Folder:
+        """That of a setting. Raises UsageError where another training's is in its place, StoreError if it cannot be."""
+        identity = setting.identity_of(aligner)
+        folder = Folder(setting.workdir, registered(aligner), identity, setting.seed.entropy)
+        folder._refuse_another()
+        return folder
+
+    def _refuse_another(self) -> None:
+        told = self._told
+        if told and told.get("key") != self.key:
+            raise UsageError(
+                f"{self.path}: holds another training ({told.get('aligner')}, identity {told.get('key')}; this is "
+                f"{self.aligner}, {self.key}): give another folder, or delete it"
+            )
+
+    @property
+    def key(self) -> str:
+        """16 hex digits of the identity."""
+        return digest(self.identity)
+
+    @property
+    def _told(self) -> dict[str, Any]:
+        """What recipe.json says; nothing where there is none."""
+        if self.path is None or not (self.path / RECIPE).is_file():
+            return {}
+        try:
+            return dict(json.loads((self.path / RECIPE).read_text(encoding="utf-8")))
+        except (OSError, ValueError) as error:
+            raise StoreError(f"{self.path / RECIPE}: is not what a training writes; delete its folder to train again") from error
+
+    @property
+    def finished(self) -> bool:
+        """Whether the training is done."""
+        return bool(self._told.get("finished"))
+
+    def load(self, policy: TrainedLaw) -> None:
+        """Give the policy the trained weights; raises StoreError where they are not those that were trained."""
+        assert self.path is not None
+        load_weights(self.path, policy.module)
+        wanted, found = self._told.get("weights"), policy.digest
+        if wanted != found:
+            raise StoreError(f"{self.path}: its weights are not those that {RECIPE} tells ({found}, not {wanted}); "
+                             "delete it to train again")  # fmt: skip
+
+    def begin(self) -> None:
+        """Say whose folder it is."""
+        if self.path is not None and not self._told:
+            self._write_recipe(finished=False)
+
+    def _write_recipe(self, **more: Any) -> None:
+        assert self.path is not None
+        content = {
+            "aligner": self.aligner, "key": self.key, "identity": self.identity, "seed": self.entropy,
+            "versions": versions(), **more,
+        }  # fmt: skip
+        write_atomic(self.path / RECIPE, dump(content))
+
+    def save(self, policy: TrainedLaw, optimiser: Optimizer, step: int, extra: Mapping[str, Any], curve: Curve) -> None:
+        """The state after `step` steps, and the curve so far."""
+        if self.path is not None:
+            save_training(self.path, policy.module, optimiser, step=step, extra=extra)
+            write_atomic(self.path / CURVE, table(curve))
+
+    def resume(self, policy: TrainedLaw, optimiser: Optimizer) -> tuple[int, Mapping[str, Any], Curve]:
+        """(steps done, what was kept with them, the curve so far), the policy and the optimiser set to it."""
+        found = None if self.path is None else load_training(self.path, policy.module, optimiser)
+        if found is None:
+            return 0, {}, []
+        assert self.path is not None
+        step, extra = found
+        return step, extra, [row for row in read(self.path / CURVE) if row["step"] <= step]
+
+    def checkpoint(self, policy: TrainedLaw, step: int) -> None:
+        """Keep the policy as it is after `step` steps."""
+        if self.path is not None:
+            policy.save(self.path / f"checkpoint-{step}")
+
+    def finish(self, policy: TrainedLaw, **told: Any) -> None:
+        """Write what `hf` loads, and that the training is done."""
+        if self.path is not None:
+            policy.save(self.path)
+            self._write_recipe(finished=True, weights=policy.digest, **told)
+
+
+def versions() -> dict[str, str]:
+    """The versions of what trains."""
+    found = {}
+    for name in LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def table(curve: Sequence[Mapping[str, float]]) -> str:
+    """The curve as CSV, a line a step."""
+    names = list(dict.fromkeys(name for row in curve for name in row))
+    out = io.StringIO()
+    writer = csv.DictWriter(out, names, lineterminator="\n", restval="")
+    writer.writeheader()
+    writer.writerows({name: f"{value:.8g}" for name, value in row.items()} for row in curve)
+    return out.getvalue()
+
+
+def read(path: Path) -> Curve:
+    """The curve of a file; raises StoreError where it is none."""
+    try:
+        with path.open(encoding="utf-8", newline="") as lines:
+            return [{name: float(text) for name, text in row.items() if text} for row in csv.DictReader(lines)]
+    except (OSError, ValueError, AttributeError) as error:
+        raise StoreError(f"{path}: is not what a training writes; delete its folder to train again") from error

@@ -1,0 +1,173 @@
+"""The loop: draws, loss, gradient, step; until the budget is spent. Killed at any step, it goes on from its folder."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+
+from alignbench.aligners.training.batch import Batch
+from alignbench.aligners.training.budget import Budget
+from alignbench.aligners.training.folder import Curve, Folder
+from alignbench.aligners.training.method import Method, kl_to_base
+from alignbench.aligners.training.passes import Passes
+from alignbench.aligners.training.recipe import Trained
+from alignbench.aligners.training.stopping import Stopping
+from alignbench.aligners.training.work import Work
+from alignbench.errors import RunError
+from alignbench.types import Array, Training
+
+_LOG = logging.getLogger(__name__)
+
+PERCENT = 100
+"""What progress counts in where the budget is none of steps."""
+SAVE_EVERY = 30.0
+"""Seconds between two saved states: what a killed run does again."""
+
+
+@dataclass
+class Loop:
+    """One training of a policy."""
+
+    recipe: Trained
+    work: Work
+    folder: Folder
+    booked: Training = field(default_factory=Training)  # what earlier saves booked of `work.spent`
+    curve: Curve = field(default_factory=list)
+
+    def run(self) -> None:
+        """Train until the budget is spent, from where the folder stands, and write what it came to.
+
+        Raises RunError where a loss or a gradient is no number, or memory runs out; the last state stays.
+        """
+        work, recipe = self.work, self.recipe
+        began = time.monotonic()
+        if work.processes.first:
+            self.folder.begin()
+        self.optimiser = torch.optim.AdamW(work.policy.parameters, lr=recipe.lr, weight_decay=0.0)
+        step, extra, self.curve = self.folder.resume(work.policy, self.optimiser)
+        self.method: Method = recipe.method(work)
+        if step:
+            self._take_up(step, extra)
+        else:
+            self.stopping = Stopping(recipe, self.method, self.folder)
+        self.budget = Budget(recipe, began - float(extra.get("seconds", 0.0)))
+        self.passes = Passes(work, recipe)
+        self._steps(step)
+        self._finish()
+
+    def _take_up(self, step: int, extra: Mapping[str, Any]) -> None:
+        """Go on after `step` steps."""
+        self.work.spent = self.booked = Training(**extra["spent"])
+        self.work.seen = dict(extra["seen"])
+        self.method.resume(step, extra["method"])
+        self.stopping = Stopping(self.recipe, self.method, self.folder, **extra["stopping"])
+        _LOG.info(f"{self.recipe.name}: goes on after step {step}")
+
+    def _steps(self, step: int) -> None:
+        total, shown, saved = self.recipe.steps or PERCENT, 0, time.monotonic()
+        with self.work.setting.progress(f"training {self.recipe.name}", total) as advance:
+            self.step = step
+            while not self.budget.spent(self.step, self.work.spent) and not self.stopping.stopped:
+                self._one(self.step)
+                self.step += 1
+                done = int(total * self.budget.share(self.step, self.work.spent))
+                advance(done - shown)
+                shown = done
+                if self.method.resumable(self.step) and self._due(saved):
+                    self._save()
+                    saved = time.monotonic()
+                if self.recipe.every and self.step % self.recipe.every == 0 and self.work.processes.first:
+                    self.folder.checkpoint(self.work.policy, self.step)
+
+    def _due(self, saved: float) -> bool:
+        return time.monotonic() - saved >= SAVE_EVERY
+
+    def _one(self, step: int) -> None:
+        """One step, and its line of the curve."""
+        rate = self.budget.rate(step, self.work.spent)
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        watched = self.method.watched(step)
+        numbers = {"step": float(step + 1), "lr": rate} | self._gradient(step)
+        if watched is not None:
+            numbers["kl_base"] = kl_to_base(watched, _log_prob(watched))
+        norm = torch.nn.utils.clip_grad_norm_(self.work.policy.parameters, self.recipe.clip)
+        if not math.isfinite(float(norm)):
+            raise self._no_number("its gradient", step)
+        self.optimiser.step()
+        numbers |= self.stopping.look(step + 1, self.work.policy, self.passes)
+        numbers |= {"grad_norm": float(norm), **self.work.seen, "seconds": self.budget.seconds}
+        numbers |= {name: float(getattr(self.work.spent, name)) for name in ("drawn", "scored", "trained")}
+        self.curve.append(numbers)
+        left = self.budget.left(step + 1, self.work.spent)
+        self.work.setting.report(step + 1, {**numbers, "left": left})
+
+    def _gradient(self, step: int) -> dict[str, float]:
+        """The gradient of the step's loss, summed over terms, draws and processes; numbers for the curve."""
+        parts, parameters = self.method.batches(step), self.work.policy.parameters
+        numbers: dict[str, float] = {"objective": 0.0}
+        values: dict[str, tuple[Batch, Array]] = {}
+        total: list[torch.Tensor | None] = [None] * len(parameters)
+        for term, batch in parts.items():
+            self.optimiser.zero_grad(set_to_none=True)
+            loss, log_pi = self.passes.back(batch, partial(self.method.loss, term))
+            if not math.isfinite(loss):
+                raise self._no_number(f"its {term}", step)
+            self.work.processes.summed(parameters)
+            if len(parts) > 1:
+                numbers |= {term: loss, f"grad_norm_{term}": _norm([p.grad for p in parameters])}
+            total = [_sum(old, p.grad) for old, p in zip(total, parameters, strict=True)]
+            numbers["objective"] += loss
+            values[term] = batch, log_pi
+        for p, gradient in zip(parameters, total, strict=True):
+            p.grad = gradient
+        own = next((pair for pair in values.values() if pair[0].own and len(pair[0])), None)
+        if own is not None:
+            numbers["kl_base"] = kl_to_base(*own)
+        return numbers | self.method.after(step, values)
+
+    def _no_number(self, what: str, step: int) -> RunError:
+        where = f"; the state before is kept in {self.folder.path}" if self.folder.path and self.curve else ""
+        return RunError(f"{self.recipe.name}: {what} is no number (NaN or infinite) in step {step + 1}: lower lr"
+                        f"={self.recipe.lr:g}, or train in float32{where}")  # fmt: skip
+
+    def _save(self) -> None:
+        """The state now; what the steps since the last one cost is booked."""
+        if not self.work.processes.first:
+            return
+        spent = replace(self.work.spent, seconds=self.budget.seconds, steps=self.step)
+        extra = {"seconds": self.budget.seconds, "spent": asdict(spent), "seen": self.work.seen,
+                 "method": self.method.state(), "stopping": self.stopping.state()}  # fmt: skip
+        self.folder.save(self.work.policy, self.optimiser, self.step, extra, self.curve)
+        since = {f.name: getattr(spent, f.name) - getattr(self.booked, f.name) for f in fields(Training)}
+        self.work.setting.book(**since)
+        self.booked = spent
+
+    def _finish(self) -> None:
+        """The last state, the weights, and that it is done."""
+        self.stopping.restore(self.work.policy)
+        self._save()
+        if self.work.processes.first:
+            self.folder.finish(self.work.policy, steps=self.step, seconds=round(self.budget.seconds, 1),
+                               processes=self.work.processes.count, **self.stopping.told)  # fmt: skip
+
+
+def _sum(one: torch.Tensor | None, other: torch.Tensor | None) -> torch.Tensor | None:
+    return other if one is None else one if other is None else one + other
+
+
+def _norm(gradients: Sequence[torch.Tensor | None]) -> float:
+    return math.sqrt(sum(float(g.double().square().sum()) for g in gradients if g is not None))
+
+
+def _log_prob(batch: Batch) -> Array:
+    assert batch.draws.log_prob is not None
+    return np.asarray(batch.draws.log_prob)

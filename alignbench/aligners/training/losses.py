@@ -1,0 +1,69 @@
+"""Losses and weights as pure functions of (log π, log a, log P − log a): nothing here knows a network or a loop.
+
+All are sums over the draws of a step divided by their number, so that a step's gradient does not depend on how the draws
+are split over passes or processes. `t` is π/p. Weights are detached: the gradient of Σ weight·log π is what is meant.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+
+import torch
+
+HARD = ("reverse_kl",)
+"""Divergences that are infinite where p is 0 and π is not: they aim at p_ε, see `Target.log_ratio`."""
+
+
+def log_likelihood(log_pi: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """−Σ weight·log π / B, nats: its gradient is that of −E_p[log π] where the draws are of q and weight = p/q."""
+    return -(weight * log_pi).mean()
+
+
+def matching(log_pi: torch.Tensor, log_p: torch.Tensor, log_q: torch.Tensor, baseline: bool) -> torch.Tensor:
+    """A loss whose gradient estimates ∇KL(p‖π) from draws of q: −E_q[(p/q − π/q) ∇log π], without π/q if no baseline.
+
+    E_q[π/q ∇log π] = 0, so that both have one mean; with the baseline the variance is 0 where π = p. DPG: Parshakova et
+    al. 2019; its baseline: Korbak et al. 2022 (GDC++).
+    """
+    now = log_pi.detach()
+    weight = (log_p - log_q).exp()
+    if baseline:
+        weight = weight - (now - log_q).exp()
+    return log_likelihood(log_pi, weight)
+
+
+def f_matching(
+    log_pi: torch.Tensor, log_p: torch.Tensor, log_q: torch.Tensor, f: str, prompt: torch.Tensor
+) -> torch.Tensor:
+    """A loss whose gradient estimates ∇D_f(π‖p) = E_π[f′(π/p) ∇log π] from draws of q (Go et al. 2023, theorem 1).
+
+    Less the mean of f′ over the other draws of the same prompt, which leaves the gradient's mean as it is.
+    """
+    now = log_pi.detach()
+    reward = SLOPES[f](now - log_p)
+    ratio = (now - log_q).exp()
+    return (ratio * (reward - others(reward, prompt)) * log_pi).mean()
+
+
+def others(value: torch.Tensor, prompt: torch.Tensor) -> torch.Tensor:
+    """(B,) the mean of `value` over the other draws of each draw's prompt; 0 where there are none."""
+    count = torch.zeros(int(prompt.max()) + 1, dtype=value.dtype, device=value.device)
+    total = count.index_add(0, prompt, value)[prompt] - value
+    count = count.index_add(0, prompt, torch.ones_like(value))[prompt] - 1
+    return torch.where(count > 0, total / count.clamp(min=1), torch.zeros_like(value))
+
+
+def _js(log_t: torch.Tensor) -> torch.Tensor:
+    """½ log(2t/(t + 1)), written so that t = ∞ gives ½ log 2."""
+    return 0.5 * (math.log(2.0) - torch.nn.functional.softplus(-log_t))
+
+
+SLOPES: Mapping[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "kl": lambda log_t: -torch.exp(-log_t),
+    "reverse_kl": lambda log_t: log_t + 1,
+    "tv": lambda log_t: 0.5 * torch.sign(log_t),
+    "js": _js,
+    "chi2": lambda log_t: 1 - torch.exp(-2 * log_t),
+}
+"""f′ as a function of log t, t = π/p (∞ where p is 0): KL(p‖π), KL(π‖p), TV, JS (at most log 2), χ²(p‖π)."""

@@ -1,0 +1,80 @@
+"""Early stopping: the weights with the smallest loss on draws of p that no step learns from."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors.torch import load, save
+
+from alignbench.aligners.training.folder import Folder
+from alignbench.aligners.training.method import Method
+from alignbench.files import write_atomic
+from alignbench.generators.gradient import trainable_parameters
+from alignbench.generators.policy import TrainedLaw
+
+if TYPE_CHECKING:
+    from alignbench.aligners.training.passes import Passes
+    from alignbench.aligners.training.recipe import Trained
+
+BEST = "best.safetensors"
+LOOK_EVERY = 10
+"""Steps between two looks at the held-out loss."""
+
+
+@dataclass
+class Stopping:
+    """Looks at the held-out loss every `LOOK_EVERY` steps; stops after `patience` looks without a new best."""
+
+    recipe: Trained
+    method: Method
+    folder: Folder
+    best: float = math.inf
+    step: int = 0  # of the best
+    worse: int = 0  # looks since
+
+    @property
+    def stopped(self) -> bool:
+        """Whether to stop now."""
+        return bool(self.method.patience) and self.worse >= self.method.patience
+
+    @property
+    def told(self) -> dict[str, float]:
+        """What recipe.json says of it."""
+        return {"best_step": self.step, "held_out": self.best} if self.method.patience else {}
+
+    def state(self) -> dict[str, Any]:
+        """Plain data to go on with."""
+        return {"best": self.best, "step": self.step, "worse": self.worse} if self.method.patience else {}
+
+    def look(self, step: int, policy: TrainedLaw, passes: Passes) -> dict[str, float]:
+        """The held-out loss of every `LOOK_EVERY`th step, nats: −mean log π over draws of p."""
+        if not self.method.patience or step % LOOK_EVERY:
+            return {}
+        batch = self.method.held_out()
+        found = -float(passes.values(batch).double().sum(1).mean())
+        if found < self.best:
+            self.best, self.step, self.worse = found, step, 0
+            self._keep(policy)
+        else:
+            self.worse += 1
+        return {"held_out": found}
+
+    def _keep(self, policy: TrainedLaw) -> None:
+        self.weights = {name: p.detach().cpu().clone() for name, p in trainable_parameters(policy.module).items()}
+        if self.folder.path is not None:
+            write_atomic(self.folder.path / BEST, save({name: p.contiguous() for name, p in self.weights.items()}))
+
+    @torch.no_grad()
+    def restore(self, policy: TrainedLaw) -> None:
+        """Give the policy its best weights, where there was a look."""
+        if not self.step:
+            return
+        known = trainable_parameters(policy.module)
+        if not hasattr(self, "weights"):  # seen by an earlier process
+            assert self.folder.path is not None
+            self.weights = load((self.folder.path / BEST).read_bytes())
+        for name, tensor in self.weights.items():
+            known[name].copy_(tensor)

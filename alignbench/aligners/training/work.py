@@ -1,0 +1,141 @@
+"""A training under way: policy and base, draws made and scored for it, log Z of each prompt, and what all that took."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from alignbench.aligners.base import Setting
+from alignbench.aligners.training.batch import Batch
+from alignbench.aligners.training.processes import Processes
+from alignbench.errors import Unsupported, UsageError, brief
+from alignbench.generators.described import called, log_prob_of
+from alignbench.generators.policy import TrainedLaw
+from alignbench.generators.pool import NoPool
+from alignbench.seeds import POLICY
+from alignbench.target import Target
+from alignbench.types import Array, Draws, Sampler, Training
+
+SPARED = 8
+"""Draws of a step whose base score is wanted for KL(π‖a) alone, where no weight depends on it."""
+
+
+@dataclass
+class Work:
+    """What methods draw and score with; tokens that it takes are noted in `spent`."""
+
+    setting: Setting
+    policy: TrainedLaw
+    processes: Processes
+    spent: Training = field(default_factory=Training)
+    seen: dict[str, float] = field(default_factory=dict)  # what the last own draws reach
+
+    def __post_init__(self) -> None:
+        if self.target.per_prompt and self.setting.train:
+            raise UsageError("the target has a λ for each of the task's prompts, and none for those to train on: "
+                             "leave out the task's 'train', or ask for moments per task")  # fmt: skip
+
+    @property
+    def target(self) -> Target:
+        """What is wanted."""
+        return self.setting.target
+
+    @property
+    def prompts(self) -> tuple[str, ...]:
+        """Those to train on."""
+        return tuple(self.setting.train_prompts)
+
+    def rows(self, step: int, count: int) -> Array:
+        """(count, 2) rows (prompt, index) of a step: prompts in turn, and no row twice in a training."""
+        n = np.arange(step * count, (step + 1) * count)
+        return np.stack([n % len(self.prompts), n // len(self.prompts)], axis=1)
+
+    def mine(self, rows: Array) -> Array:
+        """Those of the rows that are this process's."""
+        return rows[self.processes.rank :: self.processes.count]
+
+    def base_draws(self, rows: Array) -> Draws:
+        """The base's draws at rows of the stream `train`, in this order; of many processes each makes a share."""
+        if self.processes.count == 1:
+            draws = self.setting.base_draws(rows, prompts=self.prompts)
+        else:
+            order = np.lexsort((rows[:, 1], rows[:, 0]))
+            mine = self.mine(rows[order])
+            setting = self.setting
+            share = None if not len(mine) else NoPool().draws(
+                setting.base, self.prompts, mine, max_tokens=setting.max_tokens, seed=setting.seed
+            )  # fmt: skip
+            found = Draws.concat([part for part in self.processes.gathered(share) if part is not None]).sorted()
+            draws = found.take(np.argsort(order))
+        self.book(drawn=int(draws.length.sum()))
+        return draws
+
+    def own_draws(self, law: Sampler, rows: Array, salt: int = POLICY) -> Draws:
+        """A policy's draws at rows of the stream `train`, in this order: their uniforms are their own, none is kept."""
+        seed = self.setting.seed.salted(salt)
+        draws = NoPool().draws(law, self.prompts, rows, max_tokens=self.setting.max_tokens, seed=seed)
+        self.book(drawn=int(draws.length.sum()))
+        return draws
+
+    def of_base(self, draws: Draws, floor: float = -np.inf) -> Batch:
+        """A batch of base draws: log a is what sampling said."""
+        ratio = self._ratio(draws, floor)
+        log_base = draws.log_prob if draws.log_prob is not None else log_prob_of(self.setting.base, self.prompts, draws)
+        return Batch(draws, self.prompts, ratio, np.asarray(log_base), log_proposal=np.asarray(log_base))
+
+    def of_policy(self, draws: Draws, floor: float = -np.inf, every: bool = False) -> Batch:
+        """A batch of a policy's draws, scored under the base where P is not 0, and a few more; all if `every`."""
+        features = self.target.measure(self.prompts, draws)
+        ratio = self.target.log_ratio(features, draws.prompt, floor)
+        self.seen = reached(self.target, features)
+        wanted = np.flatnonzero((ratio > -np.inf) | every)
+        rows = np.concatenate([wanted, np.setdiff1d(np.arange(len(draws)), wanted)[:SPARED]])
+        log_base = np.full(len(draws), np.nan)
+        log_base[rows] = log_prob_of(self.setting.base, self.prompts, draws.take(rows))
+        self.book(scored=int(draws.length[rows].sum()))
+        return Batch(draws, self.prompts, ratio, log_base, own=True)
+
+    def _ratio(self, draws: Draws, floor: float) -> Array:
+        return self.target.log_ratio(self.target.measure(self.prompts, draws), draws.prompt, floor)
+
+    def book(self, **spent: int) -> None:
+        """Note tokens."""
+        self.spent = self.spent + Training(**spent)
+
+    def log_z(self, batch: Batch) -> Array:
+        """(C,) log Ẑ of each prompt from base draws, nats: log of the mean of P/a. Raises Unsupported where it is 0."""
+        weight, prompt = np.exp(batch.log_ratio), batch.draws.prompt
+        total = np.bincount(prompt, weight, len(self.prompts))
+        count = np.bincount(prompt, minlength=len(self.prompts))
+        if (total == 0).any():
+            worst = int(np.flatnonzero(total == 0)[0])
+            raise Unsupported(
+                f"no draw of p to learn from: none of {count[worst]} draws of {called(self.setting.base)} for prompt "
+                f"{brief(self.prompts[worst])} has P > 0; raise pool={count[worst]}, or ask for less"
+            )
+        return np.asarray(np.log(total / count))
+
+    def pool(self, each: int) -> Batch:
+        """The first `each` base draws of every prompt."""
+        count = len(self.prompts)
+        rows = np.stack([np.repeat(np.arange(count), each), np.tile(np.arange(each), count)], axis=1)
+        return self.of_base(self.base_draws(rows))
+
+
+def reached(target: Target, features: dict[str, Array]) -> dict[str, float]:
+    """What draws reach of what is asked: `always`, `share.<feature>.<category>`, `moment.<feature>`, `reward.…`."""
+    found: dict[str, float] = {}
+    kept = [c.holds(features[c.feature]) for c in target.constraints if c.kind == "always"]
+    if kept:
+        found["always"] = float(np.mean(np.all(kept, axis=0)))
+    for c in target.constraints:
+        values = features[c.feature]
+        if c.kind in ("moment", "reward"):
+            found[f"{c.kind}.{c.feature}"] = float(np.mean(values))
+        elif c.kind == "distribution":
+            codes = {name: target.categories[c.feature].index(name) for name in c.shares}
+            listed = np.isin(values, list(codes.values()))
+            for name, code in codes.items():
+                found[f"share.{c.feature}.{name}"] = float((values == code).sum() / max(1, listed.sum()))
+    return found
