@@ -38,6 +38,13 @@ def policy_of(base: Sampler, adapter: str = "lora:r=16", *, seed: int = 0) -> Tr
 class TrainedLaw(Law):
     """See `Policy`: a law over a model whose weights change; its identity tells them as they are now."""
 
+    said: str = ""  # of what it was trained to, see `remark`
+
+    @property
+    def remark(self) -> str:
+        """See `Evidence.remark`."""
+        return "; ".join(filter(None, (self.said, super().remark)))
+
     @property
     def learner(self) -> Learner:
         """The model."""

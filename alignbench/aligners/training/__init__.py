@@ -6,7 +6,19 @@
     work.py       draws made and scored for it;  ahead.py  for several steps at once;  batch.py  what a step learns from
     folder.py     what a training leaves;  stopping.py  early stops;  processes.py  several that train together
 
-    dpg.py        min KL(p‖π) by importance-weighted draws
+    sft.py        maximum likelihood on draws of p (`of_target.py`);  sft_control.py  on train text, with a control loss
+    control_code.py  conditioned on codes of what is asked
+    dpg.py        KL(p‖π) by importance weights;  gdc.py  with a proposal that adapts;  cdpg.py  Z_c of own draws
+    f_dpg.py      other divergences;  prompt_tuning.py  of a soft prompt
+
+To add one, write a dataclass that inherits `Trained`, register it, and give its `Method`: the draws of each step, and a
+loss of log π by token. It may import floors 0 and 1 and the rest of `aligners`.
 """
 
+from alignbench.aligners.training import cdpg as cdpg
 from alignbench.aligners.training import dpg as dpg
+from alignbench.aligners.training import f_dpg as f_dpg
+from alignbench.aligners.training import gdc as gdc
+from alignbench.aligners.training import prompt_tuning as prompt_tuning
+from alignbench.aligners.training import sft as sft
+from alignbench.aligners.training import sft_control as sft_control

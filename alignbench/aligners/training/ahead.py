@@ -63,12 +63,12 @@ class BaseDraws:
         """The draws at rows (prompt, index), this process's share of them."""
         parts = []
         for number in np.unique(rows[:, 1] // BLOCK):
-            block = self._block(int(number))
+            block = self.block(int(number))
             parts.append(block.take(_places(block, rows[rows[:, 1] // BLOCK == number])))
         found = Batch.concat(parts)
         return found.take(np.arange(len(found))[self.work.processes.rank :: self.work.processes.count])
 
-    def _block(self, number: int) -> Batch:
+    def block(self, number: int) -> Batch:
         """All prompts' draws number·BLOCK … ; only the last two blocks are held."""
         if number not in self.blocks:
             count = len(self.work.prompts)

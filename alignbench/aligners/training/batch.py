@@ -78,7 +78,7 @@ class Known:
         """log q of each draw: of the law that drew it, the policy as it is now where that is None."""
         return log_pi.detach() if self.log_proposal is None else self.log_proposal
 
-    def log_p(self, log_z: torch.Tensor) -> torch.Tensor:
-        """log p of each draw; −inf where a hard constraint forbids it."""
-        gone = self.log_ratio == -torch.inf
-        return torch.where(gone, self.log_ratio, self.log_base + self.log_ratio - log_z[self.prompt])
+    def log_p(self, log_z: Array) -> torch.Tensor:
+        """log p of each draw by log Z of each prompt (C,); −inf where a hard constraint forbids it."""
+        gone, of_prompt = self.log_ratio == -torch.inf, torch.as_tensor(log_z).to(self.log_ratio)[self.prompt]
+        return torch.where(gone, self.log_ratio, self.log_base + self.log_ratio - of_prompt)

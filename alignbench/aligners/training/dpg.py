@@ -10,7 +10,7 @@ import torch
 from alignbench.aligners.base import whole
 from alignbench.aligners.training.ahead import BaseDraws, OwnDraws
 from alignbench.aligners.training.batch import Batch, Known
-from alignbench.aligners.training.losses import matching
+from alignbench.aligners.training.losses import likelihood, matching
 from alignbench.aligners.training.method import Method
 from alignbench.aligners.training.recipe import Trained, a_share, setting_of
 from alignbench.aligners.training.work import Work
@@ -90,10 +90,11 @@ class Matching(Method):
     def loss(self, term: str, by_token: torch.Tensor, known: Known) -> torch.Tensor:
         """See `Method.loss`."""
         log_pi = by_token.sum(1)
-        return matching(log_pi, self._log_p(known), known.log_q(log_pi), self.baseline)
+        return likelihood(log_pi, known.weight * self.weights(log_pi, known))
 
-    def _log_p(self, known: Known) -> torch.Tensor:
-        return known.log_p(torch.as_tensor(self.log_z, dtype=known.log_ratio.dtype, device=known.log_ratio.device))
+    def weights(self, log_pi: torch.Tensor, known: Known) -> torch.Tensor:
+        """(B,) what each draw's log π counts."""
+        return matching(log_pi, known.log_p(self.log_z), known.log_q(log_pi), baseline=self.baseline)
 
     def resumable(self, step: int) -> bool:
         """Between two draws for several steps: what is drawn ahead is not kept."""

@@ -15,35 +15,38 @@ HARD = ("reverse_kl",)
 """Divergences that are infinite where p is 0 and π is not: they aim at p_ε, see `Target.log_ratio`."""
 
 
-def log_likelihood(log_pi: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """−Σ weight·log π / B, nats: its gradient is that of −E_p[log π] where the draws are of q and weight = p/q."""
+def likelihood(log_pi: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """−Σ weight·log π / B, nats: what all weights below, which are detached, are put into."""
     return -(weight * log_pi).mean()
 
 
-def matching(log_pi: torch.Tensor, log_p: torch.Tensor, log_q: torch.Tensor, baseline: bool) -> torch.Tensor:
-    """A loss whose gradient estimates ∇KL(p‖π) from draws of q: −E_q[(p/q − π/q) ∇log π], without π/q if no baseline.
+def matching(log_pi: torch.Tensor, log_p: torch.Tensor, log_q: torch.Tensor, *, baseline: bool) -> torch.Tensor:
+    """(B,) weights of draws of q by which `likelihood` descends KL(p‖π): p/q − π/q, or p/q without the baseline.
 
-    E_q[π/q ∇log π] = 0, so that both have one mean; with the baseline the variance is 0 where π = p. DPG: Parshakova et
-    al. 2019; its baseline: Korbak et al. 2022 (GDC++).
+    E_q[π/q ∇log π] = 0, so that both gradients have one mean; with the baseline they vanish where π = p, draw by draw.
+    DPG: Parshakova et al. 2019; its baseline: Korbak et al. 2022 (GDC++).
     """
-    now = log_pi.detach()
     weight = (log_p - log_q).exp()
-    if baseline:
-        weight = weight - (now - log_q).exp()
-    return log_likelihood(log_pi, weight)
+    return weight - (log_pi.detach() - log_q).exp() if baseline else weight
 
 
 def f_matching(
-    log_pi: torch.Tensor, log_p: torch.Tensor, log_q: torch.Tensor, f: str, prompt: torch.Tensor
+    log_pi: torch.Tensor, log_p: torch.Tensor, log_q: torch.Tensor, *, f: str, prompt: torch.Tensor
 ) -> torch.Tensor:
-    """A loss whose gradient estimates ∇D_f(π‖p) = E_π[f′(π/p) ∇log π] from draws of q (Go et al. 2023, theorem 1).
+    """(B,) weights of draws of q by which `likelihood` descends D_f(π‖p): −π/q·f′(π/p) (Go et al. 2023, theorem 1).
 
-    Less the mean of f′ over the other draws of the same prompt, which leaves the gradient's mean as it is.
+    f′ less its mean over the other draws of the prompt, which leaves the gradient's mean as it is.
     """
     now = log_pi.detach()
-    reward = SLOPES[f](now - log_p)
-    ratio = (now - log_q).exp()
-    return (ratio * (reward - others(reward, prompt)) * log_pi).mean()
+    slope = SLOPES[f](now - log_p)
+    return -(now - log_q).exp() * (slope - others(slope, prompt))
+
+
+def reinforcing(
+    log_pi: torch.Tensor, cost: torch.Tensor, log_q: torch.Tensor, *, prompt: torch.Tensor
+) -> torch.Tensor:
+    """(B,) weights of draws of q by which `likelihood` descends E_π[cost]: −π/q·(cost − that of the prompt's others)."""
+    return -(log_pi.detach() - log_q).exp() * (cost - others(cost, prompt))
 
 
 def others(value: torch.Tensor, prompt: torch.Tensor) -> torch.Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, ClassVar
 
 from alignbench.aligners.base import Setting, whole
@@ -79,6 +79,11 @@ class Trained:
         """What users call it."""
         return registered(self)
 
+    @property
+    def remark(self) -> str:
+        """What the row says of what it aims at; "" where that is p."""
+        return ""
+
     def method(self, work: Work) -> Method:
         """The steps of one training."""
         raise NotImplementedError
@@ -94,7 +99,7 @@ class Trained:
         """
         from alignbench.aligners.training.loop import Loop
 
-        policy = policy_of(setting.base, self.adapter, seed=setting.seed.entropy)
+        policy = replace(policy_of(setting.base, self.adapter, seed=setting.seed.entropy), said=self.remark)
         folder = Folder.of(self, setting)
         if folder.finished:
             folder.load(policy)

@@ -116,11 +116,11 @@ class Work:
             )
         return np.asarray(np.log(total / count))
 
-    def pool(self, each: int) -> Batch:
-        """The first `each` base draws of every prompt."""
+    def pool(self, each: int, floor: float = -np.inf) -> Batch:
+        """The first `each` base draws of every prompt; `floor`: see `Target.log_ratio`."""
         count = len(self.prompts)
         rows = np.stack([np.repeat(np.arange(count), each), np.tile(np.arange(each), count)], axis=1)
-        return self.of_base(self.base_draws(rows))
+        return self.of_base(self.base_draws(rows), floor)
 
 
 def reached(target: Target, features: dict[str, Array]) -> dict[str, float]:

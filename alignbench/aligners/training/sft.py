@@ -1,0 +1,85 @@
+"""SFT: maximum likelihood on draws of p, which are the base's by rejection or by weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from alignbench.aligners.base import whole
+from alignbench.aligners.training.batch import Batch, Known
+from alignbench.aligners.training.losses import likelihood
+from alignbench.aligners.training.method import Method
+from alignbench.aligners.training.of_target import TargetDraws
+from alignbench.aligners.training.recipe import Trained, setting_of
+from alignbench.aligners.training.work import Work
+from alignbench.errors import UsageError, did_you_mean
+from alignbench.registry import aligner
+from alignbench.seeds import APART
+from alignbench.types import rows_of
+
+DATA = ("fresh", "fixed")
+
+
+@aligner("sft", target_driven=True, density="exact")
+@dataclass(frozen=True, kw_only=True)
+class SFT(Trained):
+    """Descends −E_p[log π], nats, on draws of p: base draws of the stream `train`, kept by rejection or weighed by P/a.
+
+    `data` "fresh": no draw twice, the optimum is p; "fixed": `draws` of p a prompt again and again, which it learns by
+    heart. With `patience` > 0 it stops after as many looks (every 10 steps) at `held_out` other draws of p a prompt
+    without a smaller loss, and keeps the best weights.
+    """
+
+    data: str = "fresh"
+    draws: int = setting_of(200)
+    patience: int = setting_of(0)
+    held_out: int = setting_of(32)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.data not in DATA:
+            raise UsageError(f"sft:data={self.data}: unknown.{did_you_mean(str(self.data), DATA)}")
+        whole("sft:draws", self.draws)
+        whole("sft:held_out", self.held_out)
+        if isinstance(self.patience, bool) or not isinstance(self.patience, int) or self.patience < 0:
+            raise UsageError(f"sft:patience={self.patience}: must be a whole number >= 0")
+
+    @property
+    def remark(self) -> str:
+        """See `Evidence.remark`."""
+        return f"trained on {self.draws} fixed draws of p a prompt" if self.data == "fixed" else ""
+
+    def method(self, work: Work) -> Method:
+        """See `Trained.method`."""
+        return Likelihood(work, self)
+
+
+class Likelihood(Method):
+    """Steps on draws of p."""
+
+    draws_own = False
+
+    def __init__(self, work: Work, recipe: SFT) -> None:
+        super().__init__(work, recipe.batch)
+        self.recipe, self.patience, self.draws = recipe, recipe.patience, TargetDraws(work)
+
+    def batches(self, step: int) -> Mapping[str, Batch]:
+        """See `Method.batches`."""
+        rows = self.work.rows(step, self.batch)
+        if self.recipe.data == "fixed":
+            rows[:, 1] %= self.recipe.draws
+        return {"loss": self.draws.batch(rows)}
+
+    def loss(self, term: str, by_token: torch.Tensor, known: Known) -> torch.Tensor:
+        """See `Method.loss`."""
+        return likelihood(by_token.sum(1), known.weight)
+
+    def held_out(self) -> Batch:
+        """See `Method.held_out`."""
+        if not hasattr(self, "others"):
+            apart = TargetDraws(self.work, first=APART)
+            self.others = apart.batch(rows_of(len(self.work.prompts), self.recipe.held_out))
+        return self.others
