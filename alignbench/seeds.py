@@ -20,7 +20,7 @@ TRIES = 2**31
 ACCEPT, TIES, RESAMPLE, PICK, EXAMPLES, PILOT, POLICY, WATCHED, CODES = range(1, 10)
 """Salts, each for one use of a stream beside its tokens: whether a proposal is accepted, which of tied draws is kept,
 which of several is resampled, and of the stream `train` the order of few-shot examples, their draws, the draws that
-choose the β of quasi-rejection, those of a policy while it is trained, and those by which a training is only watched; and
+choose the β of quasi-rejection, those of a policy while it is trained, those by which a training is only watched, and
 which control code a draw has. Those of plug-ins begin at `PLUGIN`."""
 PLUGIN = 100
 USES = 256  # salts of one level; a salted seed can be salted again

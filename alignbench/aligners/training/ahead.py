@@ -54,7 +54,7 @@ class OwnDraws:
 
 @dataclass
 class BaseDraws:
-    """Base draws of the stream `train`, in the order of their numbers, fetched by blocks; `first` is left out before."""
+    """Base draws of the stream `train`, fetched by blocks of `BLOCK` a prompt."""
 
     work: Work
     blocks: dict[int, Batch] = field(default_factory=dict)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 
 from alignbench.types import Array, Draws
-
 
 ARRAYS = ("log_ratio", "log_base", "log_proposal", "weight")
 """Fields of a batch with a number for each draw."""
@@ -19,7 +19,7 @@ ARRAYS = ("log_ratio", "log_base", "log_proposal", "weight")
 class Batch:
     """B draws to learn from; arrays are (B,) in nats.
 
-    `log_base` is NaN where nothing depends on it: a draw that a hard constraint forbids weighs 0 whatever the base says.
+    `log_base` is NaN where nothing depends on it: a draw of P = 0 weighs 0 whatever the base says.
     """
 
     draws: Draws
@@ -35,15 +35,20 @@ class Batch:
 
     def take(self, rows: Array) -> Batch:
         """The draws at `rows`, in that order."""
-        arrays = {name: None if (value := getattr(self, name)) is None else value[rows] for name in ARRAYS}
+        arrays: dict[str, Any] = {
+            name: None if (value := getattr(self, name)) is None else value[rows] for name in ARRAYS
+        }
         return replace(self, draws=self.draws.take(rows), **arrays)
 
     @staticmethod
     def concat(parts: Sequence[Batch]) -> Batch:
         """All draws of `parts` in order."""
-        arrays = {name: None if getattr(parts[0], name) is None else np.concatenate([getattr(p, name) for p in parts])
-                  for name in ARRAYS}  # fmt: skip
-        return replace(parts[0], draws=Draws.concat([p.draws for p in parts]), **arrays)
+        known = [name for name in ARRAYS if getattr(parts[0], name) is not None]
+        arrays = {name: np.concatenate([getattr(p, name) for p in parts]) for name in known}
+        return parts[0]._with(Draws.concat([p.draws for p in parts]), arrays)
+
+    def _with(self, draws: Draws, arrays: Mapping[str, Any]) -> Batch:
+        return replace(self, draws=draws, **arrays)
 
 
 @dataclass(frozen=True)
@@ -69,16 +74,17 @@ class Known:
         inside = np.arange(draws.tokens.shape[1]) < draws.length[:, None]
         return Known(
             prompt=torch.as_tensor(draws.prompt, device=like.device), log_ratio=sent(batch.log_ratio),
-            log_base=sent(batch.log_base), log_proposal=None if batch.log_proposal is None else sent(batch.log_proposal),
+            log_base=sent(batch.log_base),
+            log_proposal=None if batch.log_proposal is None else sent(batch.log_proposal),
             weight=sent(np.ones(len(batch)) if batch.weight is None else batch.weight),
             inside=torch.as_tensor(inside, device=like.device),
         )  # fmt: skip
 
     def log_q(self, log_pi: torch.Tensor) -> torch.Tensor:
-        """log q of each draw: of the law that drew it, the policy as it is now where that is None."""
+        """Log q of each draw: of the law that drew it, the policy as it is now where that is None."""
         return log_pi.detach() if self.log_proposal is None else self.log_proposal
 
     def log_p(self, log_z: Array) -> torch.Tensor:
-        """log p of each draw by log Z of each prompt (C,); −inf where a hard constraint forbids it."""
+        """Log p of each draw by log Z of each prompt (C,); −inf where a hard constraint forbids it."""
         gone, of_prompt = self.log_ratio == -torch.inf, torch.as_tensor(log_z).to(self.log_ratio)[self.prompt]
         return torch.where(gone, self.log_ratio, self.log_base + self.log_ratio - of_prompt)

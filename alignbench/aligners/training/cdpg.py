@@ -69,7 +69,7 @@ class OwnZ(Matching):
         weight = np.where(allowed, np.exp(batch.log_ratio + np.where(allowed, batch.log_base, 0) - log_q), 0.0)
         prompt, size = batch.draws.prompt, len(self.total)
         mine = np.stack([np.bincount(prompt, values, size) for values in (weight, np.ones(len(batch)), allowed)])
-        total, count, hits = sum(self.work.processes.gathered(mine))
+        total, count, hits = np.sum(self.work.processes.gathered(mine), axis=0)
         self.total, self.count, self.hits = self.total + total, self.count + count, self.hits + hits
 
     def state(self) -> dict[str, Any]:

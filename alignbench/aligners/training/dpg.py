@@ -23,8 +23,8 @@ from alignbench.types import Array
 class Matches(Trained):
     """What aligners that weigh draws of the policy by p have in common.
 
-    A step's draws are of the policy as it was at most `renew` − 1 steps before, weighed by its density then. Z_c of each
-    prompt is the mean of P/a over `pool` base draws of the stream `train`.
+    A step's draws are of the policy as it was at most `renew` − 1 steps before, weighed by its density then. Z_c of
+    each prompt is the mean of P/a over `pool` base draws of the stream `train`.
     """
 
     renew: int = setting_of(4)
@@ -41,8 +41,8 @@ class Matches(Trained):
 class DPG(Matches):
     """Descends KL(p‖π): gradient −E_q[(P/(Z_c q) − π/q) ∇log π] (Parshakova et al. 2019), see `Matches`.
 
-    `baseline` false leaves out π/q, whose part has mean 0 (GDC++, Korbak et al. 2022: it makes the variance vanish at p).
-    `replay`: the share of each step's draws that are base draws of the stream `train` (q = a) instead.
+    `baseline` false leaves out π/q, whose part has mean 0; with it the variance vanishes at p (GDC++, Korbak et al.
+    2022). `replay`: the share of each step's draws that are base draws of the stream `train` (q = a) instead.
     """
 
     baseline: bool = setting_of(True)

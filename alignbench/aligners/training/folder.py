@@ -21,6 +21,7 @@ from alignbench.generators.checkpoint import load_training, load_weights, save_t
 from alignbench.generators.policy import TrainedLaw
 
 RECIPE, CURVE = "recipe.json", "curve.csv"
+DAMAGED = "is not what a training writes; delete its folder to train again"
 LIBRARIES = ("alignbench", "torch", "transformers", "peft", "accelerate")
 Curve = list[dict[str, float]]
 
@@ -63,7 +64,7 @@ class Folder:
         try:
             return dict(json.loads((self.path / RECIPE).read_text(encoding="utf-8")))
         except (OSError, ValueError) as error:
-            raise StoreError(f"{self.path / RECIPE}: is not what a training writes; delete its folder to train again") from error
+            raise StoreError(f"{self.path / RECIPE}: {DAMAGED}") from error
 
     @property
     def finished(self) -> bool:
@@ -146,4 +147,4 @@ def read(path: Path) -> Curve:
         with path.open(encoding="utf-8", newline="") as lines:
             return [{name: float(text) for name, text in row.items() if text} for row in csv.DictReader(lines)]
     except (OSError, ValueError, AttributeError) as error:
-        raise StoreError(f"{path}: is not what a training writes; delete its folder to train again") from error
+        raise StoreError(f"{path}: {DAMAGED}") from error

@@ -27,7 +27,7 @@ from alignbench.types import Array
 @aligner("gdc", target_driven=True, density="exact")
 @dataclass(frozen=True, kw_only=True)
 class GDC(Matches):
-    """Descends KL(p‖π) on draws of a proposal q, the base at first; q becomes π when that is nearer to p, see `Matches`.
+    """Descends KL(p‖π) on draws of a proposal q: the base, then π whenever that is nearer to p, see `Matches`.
 
     Looked at every `adapt` steps: KL(p‖q) − KL(p‖π) = E_q[P/(Zq)·log(π/q)] over the draws since the last look, π as it
     was when each was trained on (Khalifa et al. 2021, algorithm 1). `baseline` as in dpg.
@@ -58,7 +58,7 @@ class Adaptive(Matching):
 
     @property
     def proposal(self) -> TrainedLaw:
-        """q."""
+        """Q."""
         return self.copy
 
     def after(self, step: int, values: Mapping[str, tuple[Batch, Array]]) -> dict[str, float]:
@@ -83,7 +83,7 @@ class Adaptive(Matching):
 
     @torch.no_grad()
     def _adopt(self, step: int) -> None:
-        """q becomes the policy as it is."""
+        """Q becomes the policy as it is."""
         mine = trainable_parameters(self.work.policy.module)
         for name, p in trainable_parameters(self.copy.module).items():
             p.copy_(mine[name])
@@ -111,7 +111,7 @@ class Adaptive(Matching):
         try:
             tensors = load((folder / _file(self.adopted)).read_bytes())
         except Exception as error:  # whatever reading a damaged file raises
-            raise StoreError(f"{folder}: the proposal of step {self.adopted} cannot be read; delete it to train again") from error
+            raise StoreError(f"{folder / _file(self.adopted)}: cannot be read; delete its folder") from error
         for name, p in trainable_parameters(self.copy.module).items():
             p.copy_(tensors[name])
 

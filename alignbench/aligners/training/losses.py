@@ -1,7 +1,7 @@
 """Losses and weights as pure functions of (log π, log a, log P − log a): nothing here knows a network or a loop.
 
-All are sums over the draws of a step divided by their number, so that a step's gradient does not depend on how the draws
-are split over passes or processes. `t` is π/p. Weights are detached: the gradient of Σ weight·log π is what is meant.
+All are means over a step's draws, so that its gradient does not depend on how they are split over passes or processes.
+`t` is π/p. Weights are detached: the gradient of Σ weight·log π is what is meant.
 """
 
 from __future__ import annotations
@@ -42,10 +42,8 @@ def f_matching(
     return -(now - log_q).exp() * (slope - others(slope, prompt))
 
 
-def reinforcing(
-    log_pi: torch.Tensor, cost: torch.Tensor, log_q: torch.Tensor, *, prompt: torch.Tensor
-) -> torch.Tensor:
-    """(B,) weights of draws of q by which `likelihood` descends E_π[cost]: −π/q·(cost − that of the prompt's others)."""
+def reinforcing(log_pi: torch.Tensor, cost: torch.Tensor, log_q: torch.Tensor, *, prompt: torch.Tensor) -> torch.Tensor:
+    """(B,) weights of draws of q by which `likelihood` descends E_π[cost]: −π/q·(cost − mean of its prompt's)."""
     return -(log_pi.detach() - log_q).exp() * (cost - others(cost, prompt))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ WATCH_EVERY = 20
 class Method:
     """The steps of one training. A method overrides `batches` and `loss`; the rest has defaults."""
 
-    draws_own: ClassVar[bool] = True
+    draws_own: bool = True
     """Whether its batches are the policy's own draws, which tell what it reaches."""
 
     patience = 0

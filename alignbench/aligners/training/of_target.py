@@ -1,4 +1,4 @@
-"""Draws of p itself, to learn from: base draws that are kept by rejection, or weighed by P/a where nothing bounds it."""
+"""Draws of p itself, to learn from: base draws kept by rejection, or weighed by P/a where nothing bounds it."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from alignbench.types import Array
 class TargetDraws:
     """Draws of p by prompt and number, of base draws numbered from `first` on.
 
-    Where P/a is bounded a base draw is kept with probability P/(a·bound), and weighs 1; else all with P > 0 are kept, and
-    weigh P/(aẐ_c). Raises Unsupported after `cap` base draws of a prompt without one that is kept.
+    Where P/a is bounded a base draw is kept with probability P/(a·bound), and weighs 1; else all with P > 0 are kept,
+    and weigh P/(aẐ_c). Raises Unsupported after `cap` base draws of a prompt without one that is kept.
     """
 
     work: Work

@@ -1,4 +1,4 @@
-"""Passes through the policy: log π of a step's draws and the gradient of a loss of them, in as many parts as memory asks."""
+"""Passes through the policy: log π of a step's draws and the gradient of a loss, in as many parts as memory asks."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ class Passes:
     def back(self, batch: Batch, loss: Loss) -> tuple[float, Array]:
         """The gradient of a loss of all processes' draws by this one's, in `grad`; the loss, and log π (B,) of these.
 
-        The loss is differentiated by log π first, with all draws in it; each part then passes its share on. So a loss in
-        which draws stand beside each other has its exact gradient in any number of parts. Raises RunError where memory
-        runs out with a single draw.
+        The loss is differentiated by log π first, with all draws in it; each part then passes its share on. So a loss
+        in which draws stand beside each other has its exact gradient in any number of parts. Raises RunError where
+        memory runs out with a single draw.
         """
         while True:
             try:
@@ -65,11 +65,11 @@ class Passes:
         values = self.values(batch, parts) if whole is None else whole.detach()
         found, slope = self._slope(batch, values, loss)
         if whole is not None:
-            whole.backward(slope)
+            torch.autograd.backward(whole, slope)
         else:
             for rows in parts:
                 part = self.forward(batch.take(rows))
-                part.backward(slope[torch.as_tensor(rows, device=slope.device), : part.shape[1]])
+                torch.autograd.backward(part, slope[torch.as_tensor(rows, device=slope.device), : part.shape[1]])
         self.work.book(trained=int(batch.draws.length.sum()))
         return found, values.double().sum(1).cpu().numpy()
 

@@ -32,8 +32,8 @@ class Trained:
 
     One budget: `steps` of the optimiser (200 where none is given), `minutes`, or `tokens` drawn, scored and trained on.
     `batch` draws a step, over all prompts and processes, back-propagated in `accumulate` parts or more. AdamW at rate
-    `lr`, which rises over `warmup` steps and falls to 0 over the last `cooldown` of the budget; gradients are clipped to
-    norm `clip`. `precision` "bfloat16": the training pass alone, by autocast. `every` so many steps a checkpoint stays.
+    `lr`, which rises over `warmup` steps and falls to 0 over the last `cooldown` of the budget; gradients are clipped
+    to norm `clip`. `precision` "bfloat16": the training pass alone, by autocast. `every`: steps between checkpoints.
     """
 
     format: ClassVar[int] = 1
@@ -65,7 +65,9 @@ class Trained:
             raise UsageError(f"{self.name}:warmup={self.warmup}: must be a whole number >= 0")
         a_share(f"{self.name}:cooldown", self.cooldown)
         if self.precision not in PRECISIONS:
-            raise UsageError(f"{self.name}:precision={self.precision}: unknown.{did_you_mean(self.precision, PRECISIONS)}")
+            raise UsageError(
+                f"{self.name}:precision={self.precision}: unknown.{did_you_mean(str(self.precision), PRECISIONS)}"
+            )
         recipe_of(self.adapter)
 
     def _positive(self, *names: str) -> None:
