@@ -94,6 +94,7 @@ class Setting:
     report: Report = field(default=unheard, compare=False)  # told of each step of a training
     bill: Bill = field(default_factory=Bill, compare=False)  # see `book`
     who: Aligner | None = None  # the aligner whose setting it is
+    out: Path | None = field(default=None, compare=False)  # its folder, where that is not one of `work`
     outline: bool = False  # whether the base is an outline, that only tells what it is
 
     @property
@@ -144,6 +145,8 @@ class Setting:
     @property
     def folder(self) -> Path | None:
         """The path of `workdir`, which may not be there yet."""
+        if self.out is not None:
+            return self.out
         if self.work is None or self.who is None:
             return None
         said = self.identity_of(self.who)
@@ -179,9 +182,12 @@ class Setting:
             "max_tokens": self.max_tokens, "seed": self.seed.entropy,
         }  # fmt: skip
 
-    def aligned(self, aligner: Aligner) -> Sampler:
-        """The generator of an aligner here; on an outline, where it cannot be had without work, its outline."""
-        here = replace(self, who=aligner)
+    def aligned(self, aligner: Aligner, out: Path | None = None) -> Sampler:
+        """The generator of an aligner here; on an outline, where it cannot be had without work, its outline.
+
+        What it makes is kept in `out`, by default in a folder of its own below `work`.
+        """
+        here = replace(self, who=aligner, out=out)
         if self.outline and (isinstance(self.given, Recalled) or not isinstance(aligner, Immediate)):
             base = told_of(self.given)
             name = f"{called(base)} + {registered(aligner)}"
@@ -191,7 +197,7 @@ class Setting:
             generator = aligner.align(here)
         if not isinstance(generator, Sampler):
             raise RunError(f"align of {registered(aligner)} gave a {type(generator).__name__}, which has no 'sample'")
-        if folder is not None:
+        if folder is not None and out is None:
             _check_weights(aligner, folder, generator)
         return generator
 

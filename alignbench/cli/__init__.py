@@ -11,12 +11,25 @@ import logging
 import sys
 from typing import NoReturn
 
-from alignbench.cli import check, compare, export, leaderboard, look, plot, run, schema  # noqa: F401 (they register their commands)
+from alignbench.cli import align, check, compare, export, leaderboard, look, plot, run, schema  # noqa: F401 (they register their commands)
 from alignbench.cli.app import app
 from alignbench.cli.words import say
 from alignbench.errors import AlignbenchError
 
-ORDER = ("run", "score", "leaderboard", "compare", "plot", "export", "ls", "show", "validate", "schema", "selfcheck")
+ORDER = (
+    "run",
+    "align",
+    "score",
+    "leaderboard",
+    "compare",
+    "plot",
+    "export",
+    "ls",
+    "show",
+    "validate",
+    "schema",
+    "selfcheck",
+)
 """Of the commands in `--help`."""
 
 app.registered_commands.sort(key=lambda command: ORDER.index(command.name or command.callback.__name__))  # type: ignore[union-attr]

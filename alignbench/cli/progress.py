@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from math import isfinite, nan
 from typing import TYPE_CHECKING
 
 from alignbench.cli.words import say
@@ -121,3 +122,57 @@ class RunProgress:
     def _say(self, line: str) -> None:
         self._told = time.monotonic()
         say(line)
+
+
+class TrainingProgress:
+    """Where a training is: a bar with its numbers, or without a terminal a line once in a while."""
+
+    def __init__(self) -> None:
+        self._bar: tuple[Progress, TaskID] | None = None
+        self._told = -EVERY
+        self._last = ""
+
+    @contextmanager
+    def __call__(self, what: str, total: int) -> Iterator[Callable[[int], None]]:
+        """See `progress`; the bar ends with the numbers of the last step, if it is one of steps."""
+        from rich.progress import TextColumn
+
+        with _bar(TextColumn("{task.fields[numbers]}")) as bars:
+            if bars is None:
+                yield lambda count: None
+                return
+            self._bar = bars, bars.add_task(what, total=total, numbers="")
+            try:
+                yield lambda count: bars.advance(self._bar[1], count) if self._bar else None
+            finally:
+                self._bar = None
+
+    def report(self, step: int, numbers: Mapping[str, float]) -> None:
+        """Show what a training comes to after so many steps."""
+        self._last = line_of(step, numbers)
+        if self._bar is not None:
+            bars, bar = self._bar
+            bars.update(bar, numbers=self._last)
+        elif time.monotonic() - self._told >= EVERY:
+            self._told = time.monotonic()
+            say(self._last)
+
+    def finish(self) -> None:
+        """Tell of the last step."""
+        if self._last:
+            say(self._last)
+
+
+def line_of(step: int, numbers: Mapping[str, float]) -> str:
+    """A step's numbers in one line: step, objective, KL(π‖a), what is reached, time left."""
+    parts = [f"step {step}", f"objective {numbers.get('objective', nan):.3g}"]
+    if isfinite(numbers.get("kl_base", nan)):
+        parts.append(f"KL(π‖a) {numbers['kl_base']:.2f}")
+    for name, value in numbers.items():
+        kind = name.partition(".")[0]
+        if kind in ("always", "share"):
+            parts.append(f"{'satisfied' if name == 'always' else name.partition('.')[2]} {value:.0%}")
+        elif kind in ("moment", "reward"):
+            parts.append(f"{name.partition('.')[2]} {value:.3g}")
+    left = numbers.get("left", nan)
+    return " · ".join([*parts, *([f"{spelled(left)} left"] if isfinite(left) and left > 0 else [])])

@@ -65,5 +65,10 @@ def launched() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def first_launched() -> bool:
+    """Whether this process is the first that the launcher started, or the only one."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def _gradient(p: nn.Parameter) -> torch.Tensor:
     return torch.zeros_like(p) if p.grad is None else p.grad
