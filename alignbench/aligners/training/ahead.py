@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from alignbench.aligners.training.batch import Batch
-from alignbench.aligners.training.work import Work
+from alignbench.aligners.training.work import SPARED, Work
 from alignbench.generators.described import described
 from alignbench.generators.policy import TrainedLaw
 from alignbench.types import Array
@@ -20,7 +20,7 @@ BLOCK = 64
 class OwnDraws:
     """A policy's draws, `count` a step, for `renew` steps at once: those of a policy at most `renew` − 1 steps old.
 
-    log q is of the policy that drew them. `floor`: see `Target.log_ratio`; `every`: all are scored under the base.
+    log q is of the policy that drew them. `floor`: see `Target.log_ratio`.
     """
 
     work: Work
@@ -28,7 +28,6 @@ class OwnDraws:
     renew: int
     last: int | None  # steps of the training, if that is known: nothing is drawn for steps beyond
     floor: float = -np.inf
-    every: bool = False
     held: dict[int, Batch] = field(default_factory=dict)  # by step
 
     def batch(self, step: int, law: TrainedLaw) -> Batch:
@@ -42,7 +41,7 @@ class OwnDraws:
         steps = range(step, end if self.last is None else max(step + 1, min(end, self.last)))
         shares = [self.work.mine(self.work.rows(s, self.count)) for s in steps]
         draws = self.work.own_draws(law, np.concatenate(shares))
-        batch = self.work.of_policy(draws, floor=self.floor, every=self.every)
+        batch = self.work.of_policy(draws, self.floor, SPARED * len(steps))
         if len(steps) > 1 or law is not self.work.policy:
             half = described(law).half  # there what sampling said may be a nat off what a pass says
             log_q = law.log_prob(self.work.prompts, draws) if half else draws.log_prob

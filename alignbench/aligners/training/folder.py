@@ -137,7 +137,7 @@ def table(curve: Sequence[Mapping[str, float]]) -> str:
     out = io.StringIO()
     writer = csv.DictWriter(out, names, lineterminator="\n", restval="")
     writer.writeheader()
-    writer.writerows({name: f"{value:.8g}" for name, value in row.items()} for row in curve)
+    writer.writerows({name: f"{value:.8g}" for name, value in row.items() if value == value} for row in curve)
     return out.getvalue()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
 from typing import Any
@@ -67,6 +67,7 @@ class Loop:
         """Go on after `step` steps."""
         self.work.spent = self.booked = Training(**extra["spent"])
         self.work.seen = dict(extra["seen"])
+        self.work.counted = {i for begin, end in extra["counted"] for i in range(begin, end)}
         self.method.resume(step, extra["method"])
         self.stopping = Stopping(self.recipe, self.method, self.folder, **extra["stopping"])
         _LOG.info(f"{self.recipe.name}: goes on after step {step}")
@@ -144,8 +145,9 @@ class Loop:
         if not self.work.processes.first:
             return
         spent = replace(self.work.spent, seconds=self.budget.seconds, steps=self.step)
-        extra = {"seconds": self.budget.seconds, "spent": asdict(spent), "seen": self.work.seen,
-                 "method": self.method.state(), "stopping": self.stopping.state()}  # fmt: skip
+        extra = {"counted": ranges(self.work.counted), "seconds": self.budget.seconds, "spent": asdict(spent),
+                 "seen": self.work.seen, "method": self.method.state(),
+                 "stopping": self.stopping.state()}  # fmt: skip
         self.folder.save(self.work.policy, self.optimiser, self.step, extra, self.curve)
         since = {f.name: getattr(spent, f.name) - getattr(self.booked, f.name) for f in fields(Training)}
         self.work.setting.book(**since)
@@ -158,6 +160,13 @@ class Loop:
         if self.work.processes.first:
             self.folder.finish(self.work.policy, steps=self.step, seconds=round(self.budget.seconds, 1),
                                processes=self.work.processes.count, **self.stopping.told)  # fmt: skip
+
+
+def ranges(numbers: Collection[int]) -> list[list[int]]:
+    """Whole numbers as [first, one beyond the last] of each run of them."""
+    n = np.array(sorted(numbers), int)
+    cuts = np.flatnonzero(np.diff(n) > 1) + 1
+    return [[int(run[0]), int(run[-1]) + 1] for run in np.split(n, cuts) if len(run)]
 
 
 def _sum(one: torch.Tensor | None, other: torch.Tensor | None) -> torch.Tensor | None:

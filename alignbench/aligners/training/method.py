@@ -62,7 +62,7 @@ class Method:
             return None
         rows = self.work.rows(step // WATCH_EVERY, max(32, len(self.work.prompts)))
         draws = self.work.own_draws(self.work.policy, self.work.mine(rows), WATCHED)
-        return self.work.of_policy(draws, every=True)
+        return self.work.of_policy(draws, spared=len(draws))
 
 
 def kl_to_base(batch: Batch, log_pi: Array) -> float:

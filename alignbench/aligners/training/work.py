@@ -30,6 +30,7 @@ class Work:
     processes: Processes
     spent: Training = field(default_factory=Training)
     seen: dict[str, float] = field(default_factory=dict)  # what the last own draws reach
+    counted: set[int] = field(default_factory=set)  # numbers of the base draws that are in `spent`
 
     def __post_init__(self) -> None:
         if self.target.per_prompt and self.setting.train:
@@ -56,7 +57,10 @@ class Work:
         return rows[self.processes.rank :: self.processes.count]
 
     def base_draws(self, rows: Array) -> Draws:
-        """The base's draws at rows of the stream `train`, in this order; of many processes each makes a share."""
+        """The base's draws at rows of the stream `train`, in this order; of many processes each makes a share.
+
+        Rows are of all prompts alike. Those that a training asks for again cost nothing again.
+        """
         if self.processes.count == 1:
             draws = self.setting.base_draws(rows, prompts=self.prompts)
         else:
@@ -68,7 +72,9 @@ class Work:
             )  # fmt: skip
             found = Draws.concat([part for part in self.processes.gathered(share) if part is not None]).sorted()
             draws = found.take(np.argsort(order))
-        self.book(drawn=int(draws.length.sum()))
+        new = ~np.isin(rows[:, 1], list(self.counted))
+        self.counted |= set(rows[:, 1].tolist())
+        self.book(drawn=int(draws.length[new].sum()))
         return draws
 
     def own_draws(self, law: Sampler, rows: Array, salt: int = POLICY) -> Draws:
@@ -84,13 +90,13 @@ class Work:
         log_base = draws.log_prob if draws.log_prob is not None else log_prob_of(self.setting.base, self.prompts, draws)
         return Batch(draws, self.prompts, ratio, np.asarray(log_base), log_proposal=np.asarray(log_base))
 
-    def of_policy(self, draws: Draws, floor: float = -np.inf, every: bool = False) -> Batch:
-        """A batch of a policy's draws, scored under the base where P is not 0, and a few more; all if `every`."""
+    def of_policy(self, draws: Draws, floor: float = -np.inf, spared: int = SPARED) -> Batch:
+        """A batch of a policy's draws, scored under the base where P is not 0, and `spared` others."""
         features = self.target.measure(self.prompts, draws)
         ratio = self.target.log_ratio(features, draws.prompt, floor)
         self.seen = reached(self.target, features)
-        wanted = np.flatnonzero((ratio > -np.inf) | every)
-        rows = np.concatenate([wanted, np.setdiff1d(np.arange(len(draws)), wanted)[:SPARED]])
+        others = np.flatnonzero(ratio == -np.inf)
+        rows = np.concatenate([np.flatnonzero(ratio > -np.inf), others[:: max(1, len(others) // spared)]])
         log_base = np.full(len(draws), np.nan)
         log_base[rows] = log_prob_of(self.setting.base, self.prompts, draws.take(rows))
         self.book(scored=int(draws.length[rows].sum()))
