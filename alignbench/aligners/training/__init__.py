@@ -16,6 +16,7 @@ loss of log π by token. It may import floors 0 and 1 and the rest of `aligners`
 """
 
 from alignbench.aligners.training import cdpg as cdpg
+from alignbench.aligners.training import control_code as control_code
 from alignbench.aligners.training import dpg as dpg
 from alignbench.aligners.training import f_dpg as f_dpg
 from alignbench.aligners.training import gdc as gdc

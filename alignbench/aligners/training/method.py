@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from alignbench.aligners.training.batch import Batch, Known
 from alignbench.aligners.training.work import Work
 from alignbench.seeds import WATCHED
-from alignbench.types import Array
+from alignbench.types import Array, Distribution
 
 WATCH_EVERY = 20
 """Steps between two looks at own draws, of a method that trains on other draws."""
@@ -58,10 +59,16 @@ class Method:
 
     def watched(self, step: int) -> Batch | None:
         """Own draws by which the training is only watched, every `WATCH_EVERY` steps where no step makes any."""
+        return self.watched_draws(step, self.work.policy)
+
+    def watched_draws(self, step: int, law: Distribution) -> Batch | None:
+        """The same of what the policy is used as."""
         if self.draws_own or step % WATCH_EVERY:
             return None
         rows = self.work.rows(step // WATCH_EVERY, max(32, len(self.work.prompts)))
-        draws = self.work.own_draws(self.work.policy, self.work.mine(rows), WATCHED)
+        draws = self.work.own_draws(law, self.work.mine(rows), WATCHED)
+        if draws.log_prob is None:
+            draws = replace(draws, log_prob=law.log_prob(self.work.prompts, draws))
         return self.work.of_policy(draws, spared=len(draws))
 
 

@@ -14,7 +14,8 @@ from alignbench.aligners.training.processes import Processes, launched
 from alignbench.aligners.training.work import Work
 from alignbench.errors import UsageError, did_you_mean
 from alignbench.generators.hf.policy import recipe_of
-from alignbench.generators.policy import TrainedLaw, policy_of
+from alignbench.generators.policy import policy_of
+from alignbench.types import Distribution
 
 PRECISIONS = ("auto", "float32", "bfloat16")
 STEPS = 200
@@ -94,7 +95,11 @@ class Trained:
         """See `Identified.identity`; the number of processes is part of it: sums come out otherwise in other parts."""
         return {"format": self.format, **asdict(self), "processes": launched()}
 
-    def align(self, setting: Setting) -> TrainedLaw:
+    def law(self, work: Work) -> Distribution:
+        """The generator that the trained policy is."""
+        return work.policy
+
+    def align(self, setting: Setting) -> Distribution:
         """See `Aligner.align`: trained now, or in an earlier run.
 
         Raises Unsupported where the base cannot be trained, or has no draw of p.
@@ -103,12 +108,12 @@ class Trained:
 
         policy = replace(policy_of(setting.base, self.adapter, seed=setting.seed.entropy), said=self.remark)
         folder = Folder.of(self, setting)
+        work = Work(setting, policy, Processes.here(policy.device))
         if folder.finished:
             folder.load(policy)
-            return policy
-        work = Work(setting, policy, Processes.here(policy.device))
-        Loop(self, work, folder).run()
-        return policy
+        else:
+            Loop(self, work, folder).run()
+        return self.law(work)
 
 
 def a_share(name: str, value: object) -> None:
