@@ -54,6 +54,10 @@ class Bill:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise StoreError(f"{path}: is not what a run writes; delete its folder to train again") from error
 
+    def restate(self, spent: Training) -> None:
+        """What counts is this alone: of a training that is looked at before its end."""
+        self.booked = {None: spent}
+
     @contextmanager
     def timed(self, folder: Path | None) -> Iterator[None]:
         """Work on what is in a folder: its seconds are booked where something was, and no seconds were."""

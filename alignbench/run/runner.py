@@ -172,6 +172,8 @@ class _Run:
             for number, recipe in enumerate(self.plan.recipes_of(bench.task.name)):
                 candidate = replace(base, aligner=recipe.label, shots=getattr(recipe.aligner, "shots", 0))
                 task_run.aligner(number, candidate, recipe.aligner)
+                if self.settings.series:
+                    task_run.series(number, candidate, recipe.aligner)
             task_run.draws_of_p()
             if keep and not bench.task.base:
                 kept.append(task_run)

@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from alignbench.aligners.base import Aligner, Immediate
+from alignbench.aligners.training.at_step import AtStep, steps_kept
+from alignbench.aligners.training.recipe import Trained
 from alignbench.errors import RunError, UsageError
 from alignbench.generators.described import described
 from alignbench.generators.later import Later, outline_of, told_of
@@ -85,6 +87,13 @@ class TaskRun:
                 self.outcome.tell(f"{candidate.aligner}: the aligner does not say what its generator depends on (no "
                                   "identity): its rows are measured in every run")  # fmt: skip
             rows += rows_of_generator(self.writer(self.references, candidate), made, self._failed(candidate))
+
+    def series(self, number: int, candidate: Candidate, recipe: Aligner) -> None:
+        """The rows of an aligner's checkpoints, once it is trained."""
+        for step in steps_kept(recipe, self.references.setting):
+            assert isinstance(recipe, Trained)
+            label = f"{candidate.aligner} @ step-{step}"
+            self.aligner(number, replace(candidate, aligner=label, step=step), AtStep(recipe, step))
 
     def draws_of_p(self) -> None:
         """The rows of draws of p, which any generator could at best be like."""

@@ -17,10 +17,11 @@ from alignbench.aligners.base import Aligner, Setting
 from alignbench.aligners.identities import registered
 from alignbench.errors import StoreError, UsageError
 from alignbench.files import digest, dump, write_atomic
-from alignbench.generators.checkpoint import load_training, load_weights, save_training
+from alignbench.generators.checkpoint import load_training, load_weights, save_training, write_weights
 from alignbench.generators.policy import TrainedLaw
+from alignbench.types import Training
 
-RECIPE, CURVE = "recipe.json", "curve.csv"
+RECIPE, CURVE, WEIGHTS = "recipe.json", "curve.csv", "trained.safetensors"
 DAMAGED = "is not what a training writes; delete its folder to train again"
 LIBRARIES = ("alignbench", "torch", "transformers", "peft", "accelerate")
 Curve = list[dict[str, float]]
@@ -111,13 +112,28 @@ class Folder:
     def checkpoint(self, policy: TrainedLaw, step: int) -> None:
         """Keep the policy as it is after `step` steps."""
         if self.path is not None:
-            policy.save(self.path / f"checkpoint-{step}")
+            place = self.path / f"checkpoint-{step}"
+            policy.save(place)
+            write_weights(place / WEIGHTS, policy.module)
 
     def finish(self, policy: TrainedLaw, **told: Any) -> None:
         """Write what `hf` loads, and that the training is done."""
         if self.path is not None:
             policy.save(self.path)
             self._write_recipe(finished=True, weights=policy.digest, **told)
+
+
+def checkpoints(folder: Path) -> dict[int, Path]:
+    """Step → the file with what was trained until then, in the order of the steps."""
+    found = {int(path.parent.name.rpartition("-")[2]): path for path in folder.glob(f"checkpoint-[0-9]*/{WEIGHTS}")}
+    return dict(sorted(found.items()))
+
+
+def trained_after(folder: Path, step: int | None) -> Training:
+    """What a training had spent after `step` steps, by its curve; after all where it is None."""
+    curve = read(folder / CURVE)
+    row = next((row for row in curve if row["step"] == step), curve[-1])
+    return Training(row["seconds"], *(int(row[name]) for name in ("drawn", "scored", "trained", "step")))
 
 
 def versions() -> dict[str, str]:
