@@ -88,6 +88,7 @@ class Setting:
     max_tokens: int
     seed: Seed  # of the stream `train`
     train: Sequence[str] = ()  # the task's training prompts, if it has any
+    corpus: Sequence[str] = ()  # texts to learn from, if the task has any
     pool: Pool = field(default_factory=NoPool, compare=False)  # where draws that others may have made are had
     work: Path | None = field(default=None, compare=False)  # the folder in which each aligner has one of its own
     progress: Progress = field(default=silent, compare=False)
@@ -179,6 +180,7 @@ class Setting:
         return None if own is None or base is None else {
             "aligner": registered(aligner), "format": code_of(aligner), "own": own, "base": base,
             **of_target(self.target), "prompts": list(self.prompts), "train": list(self.train),
+            **({"corpus": digest(list(self.corpus))} if self.corpus else {}),
             "max_tokens": self.max_tokens, "seed": self.seed.entropy,
         }  # fmt: skip
 

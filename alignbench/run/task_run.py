@@ -89,11 +89,12 @@ class TaskRun:
             rows += rows_of_generator(self.writer(self.references, candidate), made, self._failed(candidate))
 
     def series(self, number: int, candidate: Candidate, recipe: Aligner) -> None:
-        """The rows of an aligner's checkpoints, once it is trained."""
+        """The rows of an aligner, and of its checkpoints once it is trained; each says its step."""
+        whole = recipe.ends_at if isinstance(recipe, Trained) else None
+        self.aligner(number, candidate if whole is None else at_step(candidate, whole), recipe)
         for step in steps_kept(recipe, self.references.setting):
             assert isinstance(recipe, Trained)
-            label = f"{candidate.aligner} @ step-{step}"
-            self.aligner(number, replace(candidate, aligner=label, step=step), AtStep(recipe, step))
+            self.aligner(number, at_step(candidate, step), AtStep(recipe, step))
 
     def draws_of_p(self) -> None:
         """The rows of draws of p, which any generator could at best be like."""
@@ -139,6 +140,11 @@ class TaskRun:
     def _failed(self, candidate: Candidate) -> Failed:
         """What is told of a metric that fails."""
         return partial(self.outcome.failed, f"{self.bench.task.name}: {candidate.label}")
+
+
+def at_step(candidate: Candidate, step: int) -> Candidate:
+    """The candidate of an aligner after so many steps of its training."""
+    return replace(candidate, aligner=f"{candidate.aligner} @ step-{step}", step=step)
 
 
 def _keep_vocab(bench: Bench) -> None:

@@ -83,6 +83,11 @@ class Trained:
         return registered(self)
 
     @property
+    def ends_at(self) -> int | None:
+        """The step of a training that keeps checkpoints after which it ends; None where only training tells."""
+        return self.steps if self.every else None
+
+    @property
     def remark(self) -> str:
         """What the row says of what it aims at; "" where that is p."""
         return ""
