@@ -88,7 +88,6 @@ class Setting:
     max_tokens: int
     seed: Seed  # of the stream `train`
     train: Sequence[str] = ()  # the task's training prompts, if it has any
-    corpus: Sequence[str] = ()  # texts to learn from, if the task has any
     pool: Pool = field(default_factory=NoPool, compare=False)  # where draws that others may have made are had
     work: Path | None = field(default=None, compare=False)  # the folder in which each aligner has one of its own
     progress: Progress = field(default=silent, compare=False)
@@ -96,6 +95,7 @@ class Setting:
     bill: Bill = field(default_factory=Bill, compare=False)  # see `book`
     who: Aligner | None = None  # the aligner whose setting it is
     out: Path | None = field(default=None, compare=False)  # its folder, where that is not one of `work`
+    corpus: Sequence[str] = ()  # texts to learn from, if the task has any
     outline: bool = False  # whether the base is an outline, that only tells what it is
 
     @property
