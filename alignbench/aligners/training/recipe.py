@@ -44,7 +44,7 @@ class Trained:
     tokens: int | None = setting_of(None)
     adapter: str = setting_of("lora:r=16")
     batch: int = setting_of(32)
-    lr: float = setting_of(5e-4)
+    lr: float = setting_of(2e-4)
     warmup: int = setting_of(10)
     cooldown: float = setting_of(0.3)
     clip: float = setting_of(1.0)
