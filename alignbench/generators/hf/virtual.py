@@ -13,7 +13,6 @@ from torch import nn
 
 from alignbench.generators.budget import ran_out
 from alignbench.generators.gradient import inference
-from alignbench.generators.hf.slots import agree, apart
 from alignbench.generators.warp import at_least_float32, log_normalised
 
 FIRST = 2**30
@@ -33,7 +32,7 @@ class VirtualTokens(nn.Module):
     def __init__(self, own: Any, rows: torch.Tensor) -> None:
         super().__init__()
         self.own = own
-        self.prompt = nn.Embedding.from_pretrained(rows, freeze=False)  # after `own`, whose dtype is the network's
+        self.prompt = nn.Embedding(len(rows), rows.shape[1], _weight=rows)  # after `own`, whose dtype is the network's
 
     @property
     def weight(self) -> torch.Tensor:
@@ -81,12 +80,12 @@ def put_before(network: Any, rows: torch.Tensor) -> VirtualTokens:
         reader = _reader(network)
         layer = VirtualTokens(reader.get_input_embeddings(), rows.to(network.device))
         reader.set_input_embeddings(layer)
-        off = None if network.device.type == "meta" else _gap(network, layer)
+        fits = network.device.type == "meta" or _reads_embeddings_alone(network, layer)
     except Exception as error:  # whatever a network's own code raises
         if ran_out(error):
             raise
         raise ValueError((str(error) or type(error).__name__).splitlines()[0]) from error
-    if off is not None and not agree(off, network.dtype):
+    if not fits:
         raise ValueError("it reads more of an id than its embedding")
     return layer
 
@@ -96,10 +95,13 @@ def _reader(network: Any) -> Any:
     return network.get_encoder() if network.config.is_encoder_decoder else network
 
 
-def _gap(network: Any, layer: VirtualTokens) -> torch.Tensor:
-    """Nats between virtual tokens given as ids and as embeddings."""
+def _reads_embeddings_alone(network: Any, layer: VirtualTokens) -> bool:
+    """Whether virtual tokens given as ids and as embeddings are one: tried, not guessed."""
+    from alignbench.generators.hf.slots import agree, apart  # loads transformers
+
     ids = torch.tensor([layer.ids[:TRIED]], device=network.device)
     more = {"decoder_input_ids": torch.zeros_like(ids[:, :1])} if network.config.is_encoder_decoder else {}
     with inference():
         ways = {"input_ids": ids}, {"inputs_embeds": layer(ids)}
-        return apart(*(log_normalised(at_least_float32(network(**way, **more).logits)) for way in ways))
+        one, other = (log_normalised(at_least_float32(network(**way, **more).logits)) for way in ways)
+    return agree(apart(one, other), network.dtype)

@@ -103,7 +103,7 @@ def by_peft(base, folder, draws):
 
 
 def peft_says_the_same(law, base, folder):
-    draws = drawn(law, 10)
+    draws = drawn(law, 5)
     assert gap(law.token_log_prob(PROMPTS, draws), draws.token_log_prob) < 1e-4, "it scores as it draws"
     assert gap(by_peft(base, folder, draws), draws.token_log_prob) < 1e-4
 
