@@ -142,9 +142,10 @@ class Selection:
     proposals are left out, so what is kept is exactly p whatever n is, if q says all that p says.
     "quasi": the first accepted, each with probability min(1, P/(βq)), so that π ∝ min(P, βq) (quasi-rejection).
     "resampled": one of n drawn with probability ∝ P/q (sampling importance resampling).
+    "filtered": the first that keeps the hard constraints, b = 1, so that π ∝ q·b; draws without one are left out.
     """
 
-    kind: Literal["best", "first", "quasi", "resampled"]
+    kind: Literal["best", "first", "quasi", "resampled", "filtered"]
     n: int
     log_beta: tuple[float, ...] = ()  # "quasi": log β of each prompt, nats
 

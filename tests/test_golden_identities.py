@@ -78,6 +78,7 @@ metrics: [satisfaction]
 WORLDS = ("exact_shares", "exact_ngram", "exact_reward")
 """Built-in tasks whose base is exact: a distribution, a constraint and a moment, two rewards."""
 OF_SHARES = "{name: best_of_n, n: 2, proposal: {name: exact, words: she he sun rain, seed: 9}}"
+FILTERED = ["filtered", "{name: filtered, cap: 16, proposal: 'temperature:t=1.5'}"]
 EACH = [
     "attention_window:k=1",
     "beam",
@@ -95,6 +96,7 @@ EACH = [
     "copy",
     "few_shot:k=2",
     "{name: few_shot, k: 1, text: sun, cap: 64}",
+    *FILTERED,
     "greedy",
     "min_p:p=0.1",
     "prompt:text=sun",
@@ -129,8 +131,11 @@ SPECIAL = {
     "llama": ["{name: prompt, text: sun, chat: true, system: rain}", "{name: few_shot, k: 1, text: sun, chat: true}"],
     "bart": ["attention_window:k=2,source_begin=0,source_end=1", "greedy"],
 }
-NOT_THERE = {"exact_reward": ["attention_window:k=1", OF_SHARES], "exact_ngram": [OF_SHARES]}
-"""Cases that a world cannot do: no window on a hidden state, no words of another world."""
+NOT_THERE = {
+    "exact_reward": ["attention_window:k=1", OF_SHARES, *FILTERED], "exact_ngram": [OF_SHARES],
+    "exact_shares": FILTERED,
+}  # fmt: skip
+"""Cases that a world cannot do: no window on a hidden state, no words of another world, no hard constraint."""
 
 
 class Probe:

@@ -20,6 +20,7 @@ import alignbench
 from alignbench import seeds
 from alignbench.aligners.prompting.few_shot import FewShot
 from alignbench.aligners.selection.best_of_n import BestOfN
+from alignbench.aligners.selection.filtered import Filtered
 from alignbench.aligners.selection.quasi_rejection import QuasiRejection
 from alignbench.aligners.selection.rejection import Rejection
 from alignbench.aligners.selection.sir import SIR
@@ -56,6 +57,7 @@ def drawing(recipe):
 
 WORK = {
     "draws of p": lambda bench: bench.ceiling(), "rejection": drawing(Rejection()), "sir": drawing(SIR(3)),
+    "filtered": drawing(Filtered()),
     "best_of_n": drawing(BestOfN(3)), "a best_of_n over another": drawing(BestOfN(2, proposal=INNER)),
     "examples": drawing(FewShot(2)), "quasi_rejection": drawing(QuasiRejection(acceptance=0.1, pilot=40)),
     "training": lambda bench: bench.setting.base_draws(rows_of(2, 2)),

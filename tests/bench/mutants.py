@@ -100,6 +100,7 @@ KNOWN = {
     "stats/asked.py": ("stats/test_asked_gap.py",),
     "stats/bins.py": ("stats/test_asked_gap.py", "metrics/test_asked.py"),
     "stats/discrete.py": ("stats/test_divergences.py",),
+    "stats/filtered.py": ("stats/test_filtered_law.py",),
     "stats/intervals.py": ("stats/test_divergences.py",),
     "stats/partition.py": ("stats/test_asked_gap.py", "metrics/test_asked.py"),
     "store/draws.py": ("store", "aligners/selection/test_pool.py"),
