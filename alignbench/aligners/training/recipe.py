@@ -45,7 +45,7 @@ class Trained:
     adapter: str = setting_of("lora:r=16")
     batch: int = setting_of(32)
     lr: float = setting_of(2e-4)
-    warmup: int = setting_of(10)
+    warmup: int = setting_of(5)
     cooldown: float = setting_of(0.3)
     clip: float = setting_of(1.0)
     accumulate: int = setting_of(1)
