@@ -1,6 +1,7 @@
 """Aligners that train a policy. Part of `aligners`, one file an aligner.
 
-    recipe.py     the hyper-parameters that all share;  method.py  what one file brings: draws and a loss
+    recipe.py     an aligner that trains;  options.py  the hyper-parameters that all share
+    method.py     what one file brings: draws and a loss
     loop.py       draws, loss, gradient, step; resumed from its folder;  budget.py  how long, at which rate
     passes.py     log π and gradients in parts;  losses.py  pure functions of (log π, log a, log P − log a)
     work.py       draws made and scored for it;  ahead.py  for several steps at once;  batch.py  what a step learns from

@@ -5,19 +5,16 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from alignbench.aligners.training.options import Options
 from alignbench.types import Training
-
-if TYPE_CHECKING:
-    from alignbench.aligners.training.recipe import Trained
 
 
 @dataclass(frozen=True)
 class Budget:
     """The budget of a recipe, of a training that began at `began` on the monotonic clock."""
 
-    recipe: Trained
+    recipe: Options
     began: float
 
     @property

@@ -15,7 +15,8 @@ from alignbench.aligners.training.ahead import BaseDraws
 from alignbench.aligners.training.batch import Batch, Known
 from alignbench.aligners.training.losses import likelihood
 from alignbench.aligners.training.method import Method
-from alignbench.aligners.training.recipe import Trained, setting_of
+from alignbench.aligners.training.options import setting_of
+from alignbench.aligners.training.recipe import Trained
 from alignbench.aligners.training.work import Work
 from alignbench.files import digest
 from alignbench.generators.base import Vocab

@@ -12,7 +12,8 @@ from alignbench.aligners.training.ahead import BaseDraws, OwnDraws
 from alignbench.aligners.training.batch import Batch, Known
 from alignbench.aligners.training.losses import likelihood, matching
 from alignbench.aligners.training.method import Method
-from alignbench.aligners.training.recipe import Trained, a_share, setting_of
+from alignbench.aligners.training.options import a_share, setting_of
+from alignbench.aligners.training.recipe import Trained
 from alignbench.aligners.training.work import Work
 from alignbench.generators.policy import TrainedLaw
 from alignbench.registry import aligner

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
 from typing import Any
@@ -17,8 +17,8 @@ from alignbench.aligners.training.batch import Batch
 from alignbench.aligners.training.budget import Budget
 from alignbench.aligners.training.folder import Curve, Folder
 from alignbench.aligners.training.method import Method, kl_to_base
+from alignbench.aligners.training.options import Options
 from alignbench.aligners.training.passes import Passes
-from alignbench.aligners.training.recipe import Trained
 from alignbench.aligners.training.stopping import Stopping
 from alignbench.aligners.training.work import Work
 from alignbench.errors import RunError
@@ -36,7 +36,8 @@ SAVE_EVERY = 30.0
 class Loop:
     """One training of a policy."""
 
-    recipe: Trained
+    recipe: Options
+    made: Callable[[Work], Method]  # the method of the recipe, at work
     work: Work
     folder: Folder
     booked: Training = field(default_factory=Training)  # what earlier saves booked of `work.spent`
@@ -53,7 +54,7 @@ class Loop:
             self.folder.begin()
         self.optimiser = torch.optim.AdamW(work.policy.parameters, lr=recipe.lr, weight_decay=0.0)
         step, extra, self.curve = self.folder.resume(work.policy, self.optimiser)
-        self.method: Method = recipe.method(work)
+        self.method = self.made(work)
         if step:
             self._take_up(step, extra)
         else:

@@ -6,19 +6,16 @@ import gc
 import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from alignbench.aligners.training.batch import Batch, Known
+from alignbench.aligners.training.options import Options
+from alignbench.aligners.training.work import Work
 from alignbench.errors import RunError
 from alignbench.generators.budget import ran_out
 from alignbench.types import Array
-
-if TYPE_CHECKING:
-    from alignbench.aligners.training.recipe import Trained
-    from alignbench.aligners.training.work import Work
 
 _LOG = logging.getLogger(__name__)
 
@@ -30,7 +27,7 @@ Loss = Callable[[torch.Tensor, Known], torch.Tensor]
 class Passes:
     """Forward and backward through one policy."""
 
-    def __init__(self, work: Work, recipe: Trained) -> None:
+    def __init__(self, work: Work, recipe: Options) -> None:
         self.work, self.accumulate, self.precision = work, recipe.accumulate, recipe.precision
         self.module = work.policy.module
         self.most = TOKENS.get(work.policy.device.type, TOKENS["cpu"])

@@ -13,7 +13,8 @@ from alignbench.aligners.training.corpus import corpus_batch
 from alignbench.aligners.training.losses import likelihood
 from alignbench.aligners.training.method import Method
 from alignbench.aligners.training.of_target import TargetDraws
-from alignbench.aligners.training.recipe import Trained, setting_of
+from alignbench.aligners.training.options import setting_of
+from alignbench.aligners.training.recipe import Trained
 from alignbench.aligners.training.work import Work
 from alignbench.errors import UsageError, did_you_mean
 from alignbench.registry import aligner

@@ -14,7 +14,8 @@ from alignbench.aligners.training.batch import Batch, Known
 from alignbench.aligners.training.corpus import corpus_batch
 from alignbench.aligners.training.losses import likelihood, reinforcing
 from alignbench.aligners.training.method import Method
-from alignbench.aligners.training.recipe import Trained, setting_of
+from alignbench.aligners.training.options import setting_of
+from alignbench.aligners.training.recipe import Trained
 from alignbench.aligners.training.work import Work
 from alignbench.registry import aligner
 

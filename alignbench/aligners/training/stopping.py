@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from safetensors.torch import load, save
 
 from alignbench.aligners.training.folder import Folder
 from alignbench.aligners.training.method import Method
+from alignbench.aligners.training.options import Options
+from alignbench.aligners.training.passes import Passes
 from alignbench.files import write_atomic
 from alignbench.generators.gradient import trainable_parameters
 from alignbench.generators.policy import TrainedLaw
-
-if TYPE_CHECKING:
-    from alignbench.aligners.training.passes import Passes
-    from alignbench.aligners.training.recipe import Trained
 
 BEST = "best.safetensors"
 LOOK_EVERY = 10
@@ -28,7 +26,7 @@ LOOK_EVERY = 10
 class Stopping:
     """Looks at the held-out loss every `LOOK_EVERY` steps; stops after `patience` looks without a new best."""
 
-    recipe: Trained
+    recipe: Options
     method: Method
     folder: Folder
     best: float = math.inf
