@@ -49,6 +49,9 @@ SETTINGS = {
     "repetition_penalty": {"repetition_penalty": 1.8},
     "all": ALL,
 }
+TRAINED = (
+    "cdpg", "control_code", "dpg", "dpg:minutes=2.5,replay=0.5", "f_dpg:f=js", "gdc", "prompt_tuning", "sft", "sft_control",
+)  # fmt: skip
 HF = {
     "gpt2": ("gpt2", {}),
     "gpt2 bfloat16": ("gpt2", {"dtype": "bfloat16"}),
@@ -264,6 +267,12 @@ def test_aligners_on_a_network(world, folders, tmp_path):
     for case, identity in found.items():  # told before the base is loaded
         assert plain(outlined.identity_of(parse_spec(case, "case").build(aligner, "case"))) == identity, case
     check_part(f"aligners on {world}", found)
+
+
+def test_trained_aligners_tell_their_hyper_parameters():
+    """All of them, whatever a label leaves out: a default that changes makes users train anew."""
+    found = {case: plain(parse_spec(case, "case").build(aligner, "case").identity(None)) for case in TRAINED}
+    check_part("aligners on a policy", found)
 
 
 def test_keys_of_stored_draws_and_evidence(command, tmp_path):
