@@ -50,7 +50,8 @@ SETTINGS = {
     "all": ALL,
 }
 TRAINED = (
-    "cdpg", "control_code", "dpg", "dpg:minutes=2.5,replay=0.5", "f_dpg:f=js", "gdc", "prompt_tuning", "sft", "sft_control",
+    "cdpg", "control_code", "dpg", "dpg:minutes=2.5,replay=0.5", "f_dpg:f=js", "gdc", "prompt_tuning", "sft",
+    "sft_control",
 )  # fmt: skip
 HF = {
     "gpt2": ("gpt2", {}),

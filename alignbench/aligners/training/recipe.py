@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from alignbench.aligners.base import Setting
@@ -14,6 +16,7 @@ from alignbench.aligners.training.options import Options
 from alignbench.aligners.training.processes import Processes, launched
 from alignbench.aligners.training.work import Work
 from alignbench.generators.policy import policy_of
+from alignbench.sources import sha256_file
 from alignbench.types import Distribution
 
 
@@ -36,8 +39,13 @@ class Trained(Options):
         raise NotImplementedError
 
     def identity(self, setting: Setting) -> Mapping[str, Any]:
-        """See `Identified.identity`; the number of processes is part of it: sums come out otherwise in other parts."""
-        return {"format": self.format, **asdict(self), "processes": launched()}
+        """See `Identified.identity`; with the number of processes: sums come out otherwise in other parts.
+
+        Of a plug-in also the hash of its file.
+        """
+        built_in = type(self).__module__.startswith("alignbench.")
+        code = {} if built_in else {"file": sha256_file(Path(inspect.getfile(type(self))))}
+        return {"format": self.format, **asdict(self), "processes": launched(), **code}
 
     def law(self, work: Work) -> Distribution:
         """The generator that the trained policy is."""
