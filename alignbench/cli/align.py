@@ -84,7 +84,8 @@ def align(
     except KeyboardInterrupt:
         say(f"interrupted; the same command goes on from the last state in {out}")
         raise typer.Exit(130) from None
-    shown.finish()
+    if not shown.finish():
+        say("nothing to do: it was trained before")
     print(f"{done.label}: {out}")
 
 

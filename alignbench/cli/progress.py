@@ -157,10 +157,11 @@ class TrainingProgress:
             self._told = time.monotonic()
             say(self._last)
 
-    def finish(self) -> None:
-        """Tell of the last step."""
+    def finish(self) -> bool:
+        """Tell of the last step; whether there was one."""
         if self._last:
             say(self._last)
+        return bool(self._last)
 
 
 def line_of(step: int, numbers: Mapping[str, float]) -> str:

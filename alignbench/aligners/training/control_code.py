@@ -13,6 +13,7 @@ import torch
 from alignbench.aligners.base import whole
 from alignbench.aligners.training.ahead import BaseDraws
 from alignbench.aligners.training.batch import Batch, Known
+from alignbench.aligners.training.cells import codes_of
 from alignbench.aligners.training.losses import likelihood
 from alignbench.aligners.training.method import Method
 from alignbench.aligners.training.options import setting_of
@@ -23,7 +24,6 @@ from alignbench.generators.base import Vocab
 from alignbench.generators.policy import TrainedLaw
 from alignbench.registry import aligner
 from alignbench.seeds import CODES, Seed
-from alignbench.target import Target
 from alignbench.types import Array, Draws
 
 
@@ -84,24 +84,6 @@ class Coded(Method):
     def watched(self, step: int) -> Batch | None:
         """See `Method.watched`."""
         return self.watched_draws(step, self.law)
-
-
-def codes_of(target: Target, prompts: Sequence[str], draws: Draws) -> list[str]:
-    """(B,) the code of each draw: the cell that each asked feature is in, as text."""
-    features = target.measure(prompts, draws)
-    parts = [_cells(target, name, np.asarray(features[name])) for name in target.feature_names]
-    return [f"[{', '.join(cells)}] " for cells in zip(*parts, strict=True)] if parts else [""] * len(draws)
-
-
-def _cells(target: Target, name: str, values: Array) -> list[str]:
-    """(B,) the cell of one feature: "word: yes", "pronoun: she", "length: 3 of 10"."""
-    if name in target.categories:
-        known = target.categories[name]
-        return [f"{name}: {known[int(v)] if v >= 0 else 'none'}" for v in values]
-    edges = target.fit.bins.get(name) if target.fit is not None else None
-    if edges is None or name not in target.binned:
-        return [f"{name}: {'yes' if v == 1 else 'no'}" for v in values]
-    return [f"{name}: {k + 1} of {len(edges) + 1}" for k in np.searchsorted(edges, values, side="right")]
 
 
 def code_shares(work: Work, each: int) -> tuple[tuple[str, ...], tuple[tuple[float, ...], ...]]:
