@@ -162,6 +162,11 @@ class Setting:
         """
         self.bill.add(self.folder, Training(**spent))  # type: ignore[arg-type]
 
+    @property
+    def booked(self) -> Training:
+        """What the aligner's work cost so far."""
+        return self.bill.of(self.folder)
+
     def identity_of(self, aligner: Aligner) -> Mapping[str, Any] | None:
         """What an aligner's generator depends on, told before any work; None where aligner or base does not say."""
         if not isinstance(aligner, Identified):

@@ -54,6 +54,11 @@ class Bill:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise StoreError(f"{path}: is not what a run writes; delete its folder to train again") from error
 
+    def of(self, folder: Path | None) -> Training:
+        """What is booked for a folder."""
+        self.open(folder)
+        return self.booked.get(folder, Training())
+
     def restate(self, spent: Training) -> None:
         """What counts is this alone: of a training that is looked at before its end."""
         self.booked = {None: spent}

@@ -97,8 +97,8 @@ class Folder:
     def save(self, policy: TrainedLaw, optimiser: Optimizer, step: int, extra: Mapping[str, Any], curve: Curve) -> None:
         """The state after `step` steps, and the curve so far."""
         if self.path is not None:
+            write_atomic(self.path / CURVE, table(curve))  # first: lines beyond the state are dropped, not missed
             save_training(self.path, policy.module, optimiser, step=step, extra=extra)
-            write_atomic(self.path / CURVE, table(curve))
 
     def resume(self, policy: TrainedLaw, optimiser: Optimizer) -> tuple[int, Mapping[str, Any], Curve]:
         """(steps done, what was kept with them, the curve so far), the policy and the optimiser set to it."""

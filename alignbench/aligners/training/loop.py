@@ -40,7 +40,6 @@ class Loop:
     made: Callable[[Work], Method]  # the method of the recipe, at work
     work: Work
     folder: Folder
-    booked: Training = field(default_factory=Training)  # what earlier saves booked of `work.spent`
     curve: Curve = field(default_factory=list)
 
     def run(self) -> None:
@@ -50,6 +49,7 @@ class Loop:
         """
         work, recipe = self.work, self.recipe
         began = time.monotonic()
+        self.others = Training() if self.folder.path else work.setting.booked  # without folders all share a bill
         if work.processes.first:
             self.folder.begin()
         self.optimiser = torch.optim.AdamW(work.policy.parameters, lr=recipe.lr, weight_decay=0.0)
@@ -66,7 +66,7 @@ class Loop:
 
     def _take_up(self, step: int, extra: Mapping[str, Any]) -> None:
         """Go on after `step` steps."""
-        self.work.spent = self.booked = Training(**extra["spent"])
+        self.work.spent = Training(**extra["spent"])
         self.work.seen = dict(extra["seen"])
         self.work.counted = {i for begin, end in extra["counted"] for i in range(begin, end)}
         self.method.resume(step, extra["method"])
@@ -150,9 +150,9 @@ class Loop:
                  "seen": self.work.seen, "method": self.method.state(),
                  "stopping": self.stopping.state()}  # fmt: skip
         self.folder.save(self.work.policy, self.optimiser, self.step, extra, self.curve)
-        since = {f.name: getattr(spent, f.name) - getattr(self.booked, f.name) for f in fields(Training)}
-        self.work.setting.book(**since)
-        self.booked = spent
+        booked = self.work.setting.booked  # less than was spent, where a process was killed before this line
+        since = {f.name: getattr(spent, f.name) - getattr(booked, f.name) for f in fields(Training)}
+        self.work.setting.book(**{name: value + getattr(self.others, name) for name, value in since.items()})
 
     def _finish(self) -> None:
         """The last state, the weights, and that it is done."""
