@@ -25,6 +25,8 @@ Examples:
 
   accelerate launch --num_processes 2 -m alignbench align …
 
+  torchrun --nproc_per_node 2 -m alignbench align … --device cpu
+
 `alignbench ls aligners` lists the aligners. The same command again goes on where it was stopped.
 
 The folder has the adapter (with adapter=full the model), recipe.json, curve.csv and what the training goes on from.
@@ -74,6 +76,7 @@ def align(
         "device": device, "dtype": dtype, "batch_size": batch_size, "apply_chat_template": apply_chat_template,
         "system_instruction": system_instruction, "trust_remote_code": trust_remote_code, "tracker": tracker,
     }  # fmt: skip
+    from alignbench.aligners.training.processes import first_launched, leave
     from alignbench.run.align import align as carry_out
     from alignbench.run.words import settings_of
 
@@ -84,9 +87,11 @@ def align(
     except KeyboardInterrupt:
         say(f"interrupted; the same command goes on from the last state in {out}")
         raise typer.Exit(130) from None
-    if not shown.finish():
-        say("nothing to do: it was trained before")
-    print(f"{done.label}: {out}")
+    if first_launched():
+        if not shown.finish():
+            say("nothing to do: it was trained before")
+        print(f"{done.label}: {out}")
+    leave()
 
 
 def _spec(aligner: str, every: int | None) -> Any:

@@ -51,20 +51,21 @@ def align(settings: Settings, out: Path, *, progress: Progress = silent, report:
         raise UsageError(
             f"aligner '{recipe.label}' trains nothing: `alignbench run --aligner {recipe.label}` puts it to work"
         )
-    _refuse_strangers(out)
+    first = first_launched()
+    if first:  # the others would see the files that it is writing
+        _refuse_strangers(out)
     given = own_base(task) or plan.base
     if given is None:
         raise no_base(task)
-    first = first_launched()
     models = Models(settings.handed, settings.gen_kwargs, dict(plan.broken), Known(out / "known" if first else None))
     base = models.later(given, keep=True)
     bench = Bench(
         task=task, given=base, base_name=name_of(told_of(base), given), draws=plan.draws_of(task),
         store=DrawStore(out / "draws" if first else None), limit=plan.limit_of(task),
-        whole=plan.sizes.get(task.name, 0), seed=Seed(settings.seed[0]), progress=progress,
+        whole=plan.sizes.get(task.name, 0), seed=Seed(settings.seed[0]), progress=progress if first else silent,
         output=out if first else None,
     )  # fmt: skip
-    setting = replace(References(bench).setting, report=report)
+    setting = replace(References(bench).setting, report=report if first else unheard)
     with plain_failures(f"align of {recipe.label}", RunError):
         setting.aligned(recipe.aligner, out)
     return Trainee(out, recipe.label, setting.bill.total)

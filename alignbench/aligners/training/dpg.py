@@ -145,8 +145,8 @@ class ByPrefix(Matching):
         batch, log_pi = values["loss"]
         allowed = batch.log_ratio > -np.inf
         log_p = np.where(allowed, batch.log_base + batch.log_ratio - self.log_z[batch.draws.prompt], -np.inf)
-        mine = list(zip(self.places, np.exp(log_p - log_pi).tolist(), strict=True))
-        self.prefixes.learn(one for part in self.work.processes.gathered(mine) for one in part)
+        places = self.places if self.work.processes.count == 1 else self.prefixes.values(batch.draws)[1]
+        self.prefixes.learn(zip(places, np.exp(log_p - log_pi).tolist(), strict=True))
         return {}
 
     def state(self) -> dict[str, Any]:

@@ -49,8 +49,16 @@ class Folder:
         if told and told.get("key") != self.key:
             raise UsageError(
                 f"{self.path}: holds another training ({told.get('aligner')}, identity {told.get('key')}; this is "
-                f"{self.aligner}, {self.key}): give another folder, or delete it"
+                f"{self.aligner}, {self.key}){self._count(told)}: give another folder, or delete it"
             )
+
+    def _count(self, told: Mapping[str, Any]) -> str:
+        """That the other training was one of more or fewer processes, where it was."""
+        both = told.get("identity"), self.identity
+        theirs, ours = (((identity or {}).get("own") or {}).get("processes") for identity in both)
+        if theirs == ours:
+            return ""
+        return f", by {theirs} process{'es' * (theirs != 1)}, not {ours}"
 
     @property
     def key(self) -> str:

@@ -29,6 +29,7 @@ class Method:
 
     def __init__(self, work: Work, batch: int) -> None:
         self.work, self.batch = work, batch
+        work.processes.check_share(batch, "draws of a step")
 
     def batches(self, step: int) -> Mapping[str, Batch]:
         """Term of the loss → this process's draws for it; most have one term, called "loss"."""
@@ -39,7 +40,7 @@ class Method:
         raise NotImplementedError
 
     def after(self, step: int, values: Mapping[str, tuple[Batch, Array]]) -> dict[str, float]:
-        """Called after each step with log π (B,) of its draws, as they were before it; numbers for the curve."""
+        """Called after each step with all processes' draws and their log π (B,), as it was; numbers for the curve."""
         return {}
 
     def resumable(self, step: int) -> bool:
@@ -69,7 +70,8 @@ class Method:
         draws = self.work.own_draws(law, self.work.mine(rows), WATCHED)
         if draws.log_prob is None:
             draws = replace(draws, log_prob=law.log_prob(self.work.prompts, draws))
-        return self.work.of_policy(draws, spared=len(draws))
+        mine = self.work.of_policy(draws, spared=len(draws))
+        return Batch.concat(self.work.processes.gathered(mine))
 
 
 def kl_to_base(batch: Batch, log_pi: Array) -> float:

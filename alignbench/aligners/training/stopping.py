@@ -51,18 +51,20 @@ class Stopping:
         """The held-out loss of every `LOOK_EVERY`th step, nats: −mean log π over draws of p."""
         if not self.method.patience or step % LOOK_EVERY:
             return {}
-        batch = self.method.held_out()
-        found = -float(passes.values(batch).double().sum(1).mean())
+        processes = passes.work.processes
+        nats = passes.values(self.method.held_out()).double().sum(1)
+        sums = processes.gathered((float(nats.sum()), len(nats)))
+        found = -sum(total for total, _ in sums) / sum(count for _, count in sums)
         if found < self.best:
             self.best, self.step, self.worse = found, step, 0
-            self._keep(policy)
+            self._keep(policy, write=processes.first)
         else:
             self.worse += 1
         return {"held_out": found}
 
-    def _keep(self, policy: TrainedLaw) -> None:
+    def _keep(self, policy: TrainedLaw, *, write: bool) -> None:
         self.weights = {name: p.detach().cpu().clone() for name, p in trainable_parameters(policy.module).items()}
-        if self.folder.path is not None:
+        if write and self.folder.path is not None:
             write_atomic(self.folder.path / BEST, save({name: p.contiguous() for name, p in self.weights.items()}))
 
     @torch.no_grad()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -436,10 +437,17 @@ def _hash(folder: str, asked: _Asked) -> str:
 
 
 def device_of(device: str) -> torch.device:
-    """The device of this name, "auto" the best there is; raises UsageError on one that is not there."""
+    """The device of this name, "auto" the best there is; raises UsageError on one that is not there.
+
+    Of several processes that a launcher started on this machine each has a GPU of its own.
+    """
     if device == "auto":
         mps = torch.backends.mps.is_available()
-        return torch.device("cuda" if torch.cuda.is_available() else "mps" if mps else "cpu")
+        device = "cuda" if torch.cuda.is_available() else "mps" if mps else "cpu"
+    if device == "cuda" and int(os.environ.get("LOCAL_WORLD_SIZE", "1")) > 1:
+        device = f"cuda:{os.environ['LOCAL_RANK']}"
+        if (there := torch.cuda.device_count()) < (count := int(os.environ["LOCAL_WORLD_SIZE"])):
+            raise UsageError(f"{count} processes on this machine, and it has {there} GPUs: start {there}, or use cpu")
     try:
         chosen = torch.device(device)
     except RuntimeError:
