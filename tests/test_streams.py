@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from task_on_base import TaskOnBase
-from tiny_world import BASE, BRIGHT, TASK
+from tiny_world import BASE, BRIGHT, PROMPTS, TASK
 
 import alignbench
 from alignbench import seeds
@@ -24,14 +24,24 @@ from alignbench.aligners.selection.filtered import Filtered
 from alignbench.aligners.selection.quasi_rejection import QuasiRejection
 from alignbench.aligners.selection.rejection import Rejection
 from alignbench.aligners.selection.sir import SIR
+from alignbench.aligners.training.cdpg import CDPG
+from alignbench.aligners.training.dpg import DPG
+from alignbench.aligners.training.f_dpg import FDPG
+from alignbench.aligners.training.gdc import GDC
+from alignbench.aligners.training.sft import SFT
+from alignbench.aligners.training.sft_control import SFTControl
 from alignbench.registry import load_plugins
 from alignbench.seeds import PLUGIN, Seed
 from alignbench.store.draws import DrawStore
 from alignbench.task import load_task
+from alignbench.testing import table_world
 from alignbench.types import collect, rows_of, silent
 
 PACKAGE = Path(alignbench.__file__).parent
 TOKENS = "generators/sampling.py"
+TRAINABLE = table_world("sun rain wind", PROMPTS, 3, seed=3)
+"""The words and prompts of the world above, with weights."""
+BRIEF = {"steps": 2, "batch": 8, "lr": 1e-3}
 INNER = {"name": "best_of_n", "n": 2, "proposal": "best_of_n:n=2"}
 
 
@@ -55,12 +65,26 @@ def drawing(recipe):
     return do
 
 
+def training(recipe):
+    """What the training of an aligner draws, and then a row of it."""
+
+    def do(bench):
+        sampler = bench.setting.on(TRAINABLE).aligned(recipe)
+        return collect(sampler.sample(bench.prompts, rows_of(2, 3), max_tokens=3, seed=bench.seed))
+
+    return do
+
+
 WORK = {
     "draws of p": lambda bench: bench.ceiling(), "rejection": drawing(Rejection()), "sir": drawing(SIR(3)),
     "filtered": drawing(Filtered()),
     "best_of_n": drawing(BestOfN(3)), "a best_of_n over another": drawing(BestOfN(2, proposal=INNER)),
     "examples": drawing(FewShot(2)), "quasi_rejection": drawing(QuasiRejection(acceptance=0.1, pilot=40)),
     "training": lambda bench: bench.setting.base_draws(rows_of(2, 2)),
+    "dpg": training(DPG(pool=64, **BRIEF)), "dpg with replay": training(DPG(pool=64, replay=0.5, **BRIEF)),
+    "f_dpg": training(FDPG(pool=64, **BRIEF)), "gdc": training(GDC(pool=64, **BRIEF)), "cdpg": training(CDPG(**BRIEF)),
+    "sft": training(SFT(patience=1, held_out=2, **BRIEF | {"steps": 10})),
+    "sft_control": training(SFTControl(**BRIEF)),
     "a plug-in": lambda bench: bench.setting.base_draws(rows_of(2, 2), PLUGIN),
 }  # fmt: skip
 """Who → what draws: the references, and every aligner that does."""
@@ -131,7 +155,8 @@ SALTS = [
     ("aligners.selection.rounds", "ACCEPT"), ("aligners.selection.sir", "RESAMPLE"),
     ("aligners.selection.best_of_n", "TIES"), ("aligners.selection.quasi_rejection", "PILOT"),
     ("aligners.prompting.few_shot", "PICK"), ("aligners.prompting.few_shot", "EXAMPLES"),
-    ("scoring.references", "ACCEPT"),
+    ("scoring.references", "ACCEPT"), ("aligners.training.of_target", "ACCEPT"),
+    ("aligners.training.work", "POLICY"), ("aligners.training.method", "WATCHED"),
 ]  # fmt: skip
 
 
