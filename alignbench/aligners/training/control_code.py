@@ -20,7 +20,7 @@ from alignbench.aligners.training.options import setting_of
 from alignbench.aligners.training.recipe import Trained
 from alignbench.aligners.training.work import Work
 from alignbench.files import digest
-from alignbench.generators.base import Vocab
+from alignbench.generators.base import Model, Vocab
 from alignbench.generators.policy import TrainedLaw
 from alignbench.registry import aligner
 from alignbench.seeds import CODES, Seed
@@ -118,7 +118,7 @@ class CodedLaw:
         return self.policy.vocab
 
     @property
-    def model(self) -> Any:
+    def model(self) -> Model:
         """What it stands on, see `described`."""
         return self.policy.model
 
