@@ -203,7 +203,7 @@ def test_a_launcher_that_starts_one_of_several_is_refused(monkeypatch):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")
-    with pytest.raises(UsageError, match="started one process, not several.*torchrun --nproc_per_node N"):
+    with pytest.raises(UsageError, match=r"started one process, not several.*torchrun --nproc_per_node N"):
         told.launched()
 
 
