@@ -151,7 +151,7 @@ class ByPrefix(Matching):
 
     def state(self) -> dict[str, Any]:
         """See `Method.state`."""
-        return {"prefixes": self.prefixes.state()}
+        return {"prefixes": self.prefixes.kept()}
 
     def resume(self, step: int, state: Mapping[str, Any]) -> None:
         """See `Method.resume`."""

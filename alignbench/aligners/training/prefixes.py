@@ -71,13 +71,13 @@ class Prefixes:
                 found[row].append((int(c), t, cell))
         return found
 
-    def state(self) -> list[list[Any]]:
+    def kept(self) -> list[list[Any]]:
         """Plain data to go on with."""
         return [[*place, *sums] for place, sums in self.known.items()]
 
-    def resume(self, state: Iterable[Sequence[Any]]) -> None:
+    def resume(self, kept: Iterable[Sequence[Any]]) -> None:
         """Take it in again."""
-        self.known = {(c, t, cell): (total, count) for c, t, cell, total, count in state}
+        self.known = {(c, t, cell): (total, count) for c, t, cell, total, count in kept}
 
 
 def _cut(tokens: Array, t: int) -> Array:

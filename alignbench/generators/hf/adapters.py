@@ -99,7 +99,7 @@ def applied(adapter: Adapter, network: Any, base: str, *, beside: bool = False) 
     return merged(adapter, network, base, beside=beside)
 
 
-def outlined(adapter: Adapter, network: Any, base: str) -> Any:
+def weightless(adapter: Adapter, network: Any, base: str) -> Any:
     """The same of a network without weights, of which only a soft prompt changes anything."""
     config = _config(adapter)
     return _prompted(adapter, config, network, base) if _is_prompt(config) else network

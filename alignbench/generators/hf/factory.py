@@ -50,7 +50,7 @@ def outline(**asked: Any) -> Law | None:
     if network is None:
         return None
     if found.adapter:
-        network = adapters.outlined(found.adapter, network, given.pretrained)
+        network = adapters.weightless(found.adapter, network, given.pretrained)
     weights = "" if "device_map" in precision else _weights(given, found, beside=_beside(given, kind, precision))
     return Law(_model(given, found, network.to(kind), weights))
 

@@ -76,7 +76,7 @@ def test_it_foretells_the_mean_weight_of_its_cell(base):
     mean = weight[open_still].mean()
     assert np.allclose(values[open_still, 1], mean, atol=0.1)
     again = Prefixes(AIM, base, PROMPTS)
-    again.resume(prefixes.state())
+    again.resume(prefixes.kept())
     assert np.allclose(again.values(draws)[0], values)
 
 
