@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, runtime_checkable
@@ -48,6 +48,10 @@ class Identified(Protocol):
         ...
 
 
+def untold(step: int, numbers: Mapping[str, float]) -> None:
+    """Nobody is told of the numbers of a training step."""
+
+
 PICKING = 2
 """The `format` of aligners that pick among draws; version 0.1 numbered what they tried i·n."""
 
@@ -83,6 +87,8 @@ class Setting:
     pool: Pool = field(default_factory=NoPool, compare=False)  # where draws that others may have made are had
     work: Path | None = field(default=None, compare=False)  # the folder in which each aligner has one of its own
     progress: Progress = field(default=silent, compare=False)
+    report: Callable[[int, Mapping[str, float]], None] = field(default=untold, compare=False)
+    """report(step, numbers) tells who looks on how training goes, such as {"loss": 0.3}."""
     bill: Bill = field(default_factory=Bill, compare=False)  # see `book`
     who: Aligner | None = None  # the aligner whose setting it is
     outline: bool = False  # whether the base is an outline, that only tells what it is

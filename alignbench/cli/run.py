@@ -19,6 +19,7 @@ from alignbench.cli.words import IncludePath, say, takes_settings
 from alignbench.errors import AlignbenchError
 
 if TYPE_CHECKING:
+    from alignbench.integrations.trackers import Report
     from alignbench.run.outcome import Outcome
     from alignbench.run.settings import Settings
 
@@ -85,7 +86,7 @@ def run(
     """
     how = Shown.of(columns, most, rename, full)
     settings = _settings({"model_args": model_args or [], "config": config, **options})
-    trackers = _trackers(settings)  # under --dry_run too, which says what is wrong with them
+    report = _report(settings)  # under --dry_run too, which says what is wrong with them
     if dry_run:
         _show_plan(settings)
         return
@@ -93,13 +94,17 @@ def run(
     from alignbench.run.runner import run as carry_out
 
     shown, printed = RunProgress(), _Tables(how)
-    watch = Watch(tuple(sys.argv[1:]), shown, on_task=printed.add, pace=shown.pace, **trackers)
+    told: dict[str, Any] = {"on_rows": report, "on_step": report.on_step} if report else {}
+    watch = Watch(tuple(sys.argv[1:]), shown, on_task=printed.add, pace=shown.pace, **told)
     try:
         outcome = carry_out(settings, watch)
         shown.finish()
     except KeyboardInterrupt:
         say(f"interrupted; the draws so far are in {settings.output_path}: the same command goes on from there")
         raise typer.Exit(130) from None
+    finally:
+        if report:
+            report.finish()
     _finish(settings, outcome, printed)
 
 
@@ -141,13 +146,13 @@ def _settings(given: dict[str, Any]) -> Settings:
     return settings_of({name: value for name, value in given.items() if value not in (None, [], False)}, environment)
 
 
-def _trackers(settings: Settings) -> dict[str, Any]:
-    """Who is told of rows as they finish, if anyone is."""
+def _report(settings: Settings) -> Report | None:
+    """What tells trackers of rows as they finish, and of training; None where there are none."""
     if not settings.tracker:
-        return {}
+        return None
     from alignbench.integrations.trackers import report
 
-    return {"on_rows": report(settings.tracker, say)}
+    return report(settings.tracker, say)
 
 
 def _show_plan(settings: Settings) -> None:
