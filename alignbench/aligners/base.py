@@ -156,7 +156,8 @@ class Setting:
     def book(self, **spent: float) -> None:
         """Add to what the work cost: tokens `drawn`, `scored` and `trained` on, `steps`, and `seconds`; see `Training`.
 
-        The seconds that `align` took are added where none are booked.
+        The seconds that `align` took are added where none are booked. Of `peak_bytes`, see `peak_memory`, the largest
+        is kept.
 
         It is kept in `workdir`, and is the `Cost.training` of the row.
         """

@@ -15,6 +15,8 @@ from alignbench.sources import sha256_folder
 from alignbench.types import Training
 
 FILE = "cost.json"
+LATER = {"peak_bytes": 0}
+"""What files of older versions lack, and what it is there."""
 
 
 def made_in(folder: Path) -> str:
@@ -48,7 +50,7 @@ class Bill:
         if folder in self.booked or not path.is_file():
             return
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = {**LATER, **json.loads(path.read_text(encoding="utf-8"))}
             numbers = {f.name: content[f.name] for f in fields(Training)}
             self.booked[folder] = Training() + Training(**numbers)
         except (OSError, ValueError, KeyError, TypeError) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,7 +10,7 @@ import typer
 
 from alignbench.cli.app import app
 from alignbench.cli.progress import TrainingProgress
-from alignbench.cli.words import IncludePath, say
+from alignbench.cli.words import IncludePath, say, trackers_of
 from alignbench.errors import UsageError
 
 EXAMPLES = """
@@ -78,15 +79,25 @@ def align(
     }  # fmt: skip
     from alignbench.aligners.training.processes import first_launched, leave
     from alignbench.run.align import align as carry_out
+    from alignbench.run.outcome import Watch
     from alignbench.run.words import settings_of
 
     settings = settings_of({name: value for name, value in given.items() if value not in (None, [], False)}, {})
-    shown = TrainingProgress()
+    shown, report = TrainingProgress(), trackers_of(settings)
+
+    def on_step(who: str, step: int, numbers: Mapping[str, float]) -> None:
+        shown.on_step(who, step, numbers)
+        if report:
+            report.on_step(who, step, numbers)
+
     try:
-        done = carry_out(settings, out, progress=shown, report=shown.report)
+        done = carry_out(settings, out, Watch(progress=shown, on_step=on_step))
     except KeyboardInterrupt:
         say(f"interrupted; the same command goes on from the last state in {out}")
         raise typer.Exit(130) from None
+    finally:
+        if report:
+            report.finish()
     if first_launched():
         if not shown.finish():
             say("nothing to do: it was trained before")

@@ -82,7 +82,8 @@ class TaskRun:
     def aligner(self, number: int, candidate: Candidate, recipe: Aligner) -> None:
         """The rows of an aligner on the base, the `number`th."""
         with self._placing(replace(self.place, part=ALIGNER, number=number), candidate) as rows:
-            made = Aligned(recipe, self.references.setting, self.known)
+            told = partial(self.watch.on_step, self._who(candidate.aligner))
+            made = Aligned(recipe, replace(self.references.setting, report=told), self.known)
             if made.identity is None and self.bench.all_named and not isinstance(recipe, Immediate):
                 self.outcome.tell(f"{candidate.aligner}: the aligner does not say what its generator depends on (no "
                                   "identity): its rows are measured in every run")  # fmt: skip

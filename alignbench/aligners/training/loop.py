@@ -22,6 +22,7 @@ from alignbench.aligners.training.passes import Passes
 from alignbench.aligners.training.stopping import Stopping
 from alignbench.aligners.training.work import Work
 from alignbench.errors import RunError
+from alignbench.generators.memory import peak_memory
 from alignbench.types import Array, Training
 
 _LOG = logging.getLogger(__name__)
@@ -156,14 +157,16 @@ class Loop:
         """The state now; what the steps since the last one cost is booked."""
         if not self.work.processes.first:
             return
-        spent = replace(self.spent, seconds=self.budget.seconds, steps=self.step)
+        peak = peak_memory(self.work.policy.device) or 0
+        spent = replace(self.spent, seconds=self.budget.seconds, steps=self.step, peak_bytes=peak)
         extra = {"counted": ranges(self.work.counted), "seconds": spent.seconds, "spent": asdict(spent),
                  "seen": self.work.seen, "method": self.method.state(),
                  "stopping": self.stopping.state()}  # fmt: skip
         self.folder.save(self.work.policy, self.optimiser, self.step, extra, self.curve)
         booked = self.work.setting.booked  # less than was spent, where a process was killed before this line
         since = {f.name: getattr(spent, f.name) - getattr(booked, f.name) for f in fields(Training)}
-        self.work.setting.book(**{name: value + getattr(self.others, name) for name, value in since.items()})
+        since = {name: value + getattr(self.others, name) for name, value in since.items()}
+        self.work.setting.book(**since | {"peak_bytes": peak})  # of which the larger counts
 
     def _finish(self) -> None:
         """The last state, the weights, and that it is done."""
