@@ -16,7 +16,7 @@ from alignbench.cli.leaderboard import Columns, Full, Printed, Rename, Rows, mos
 from alignbench.cli.leaderboard import show as print_tables
 from alignbench.cli.progress import RunProgress
 from alignbench.cli.words import IncludePath, say, takes_settings, trackers_of
-from alignbench.errors import AlignbenchError
+from alignbench.errors import AlignbenchError, UsageError
 
 if TYPE_CHECKING:
     from alignbench.run.outcome import Outcome
@@ -83,6 +83,7 @@ def run(
 
     The same command again goes on where an earlier one stopped, or says that there is nothing left to do.
     """
+    _refuse_several()
     how = Shown.of(columns, most, rename, full)
     settings = _settings({"model_args": model_args or [], "config": config, **options})
     report = trackers_of(settings)  # under --dry_run too, which says what is wrong with them
@@ -111,6 +112,13 @@ def run(
         if report:
             report.finish()
     _finish(settings, outcome, printed)
+
+
+def _refuse_several() -> None:
+    """Raise UsageError in one of several processes: each would write the same rows."""
+    if (count := int(os.environ.get("WORLD_SIZE", "1"))) > 1:
+        raise UsageError(f"run is one process, and {count} were started: train by `alignbench align`, which takes many,"
+                         " and measure its folder (hf:…,peft=DIR) by one")  # fmt: skip
 
 
 @app.command()

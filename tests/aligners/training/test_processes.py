@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Barrier
@@ -15,6 +17,7 @@ import pytest
 import torch
 from aligner_worlds import has
 from safetensors.torch import load_file
+from typer.testing import CliRunner
 
 from alignbench.aligners.base import Setting
 from alignbench.aligners.training import processes as told
@@ -31,6 +34,7 @@ from alignbench.aligners.training.processes import Processes
 from alignbench.aligners.training.sft import SFT
 from alignbench.aligners.training.sft_control import SFTControl
 from alignbench.aligners.training.work import Work
+from alignbench.cli import app
 from alignbench.errors import UsageError
 from alignbench.generators.hf.factory import device_of
 from alignbench.generators.policy import policy_of
@@ -90,19 +94,30 @@ def setting() -> Setting:
     return Setting(table_world(prompts=PROMPTS, max_tokens=LENGTH), fitted, PROMPTS, LENGTH, Seed(5, "train"))
 
 
-def trained(recipe, processes: Processes) -> Loop:
-    given = setting()
+class Killed(Exception):
+    """In place of a signal."""
+
+
+def trained(recipe, processes: Processes, out: Path | None = None, stop: int | None = None) -> Loop:
+    """The loop after a training, which is killed after `stop` steps."""
+
+    def report(step, numbers):
+        if step == stop:
+            raise Killed
+
+    given = replace(setting(), out=out, report=report)
     work = Work(given, policy_of(given.base), processes)
-    loop = Loop(recipe, recipe.method, work, Folder(None, recipe.name, None, 0))
-    loop.run()
+    loop = Loop(recipe, recipe.method, work, Folder(out, recipe.name, {}, 0))
+    with suppress(Killed):
+        loop.run()
     return loop
 
 
-def together(recipe, count: int, weight: float = 1.0) -> list[Loop]:
+def together(recipe, count: int, weight: float = 1.0, **more) -> list[Loop]:
     """The loop of each of so many processes."""
     hall = Hall(count, weight=weight)
     with ThreadPoolExecutor(count) as pool:
-        return list(pool.map(lambda rank: trained(recipe, Threads(rank, count, hall)), range(count)))
+        return list(pool.map(lambda rank: trained(recipe, Threads(rank, count, hall), **more), range(count)))
 
 
 def weights(loop: Loop) -> torch.Tensor:
@@ -173,6 +188,18 @@ def test_all_stop_at_once_whatever_their_clocks_and_shares_say():
     assert loops[0].step == loops[1].step and loops[0].stopping.best == loops[1].stopping.best
 
 
+@pytest.mark.parametrize("name", ["dpg", "sft", "cdpg", "gdc"])
+def test_killed_together_they_go_on_together(tmp_path, monkeypatch, name):
+    monkeypatch.setattr("alignbench.aligners.training.loop.SAVE_EVERY", 0.0)
+    assert together(RECIPES[name], 2, out=tmp_path, stop=5)[1].step < 6
+    loops, alone = together(RECIPES[name], 2, out=tmp_path), trained(RECIPES[name], Processes())
+    assert len(loops[1].curve) == 6
+    for loop in loops:
+        assert (weights(loop) - weights(alone)).abs().max() < 1e-9
+    assert loops[0].spent.trained == alone.spent.trained, "steps that were made twice are booked once"
+    assert json.loads((tmp_path / "cost.json").read_text())["trained"] == alone.spent.trained
+
+
 def test_a_budget_of_minutes_is_told_by_numbers_alone():
     recipe = replace(RECIPES["dpg"], steps=None, minutes=1.0)
     assert Budget(recipe, began=-1e9).share(3, Training(seconds=30.0)) == 0.5
@@ -205,6 +232,13 @@ def test_a_launcher_that_starts_one_of_several_is_refused(monkeypatch):
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")
     with pytest.raises(UsageError, match=r"started one process, not several.*torchrun --nproc_per_node N"):
         told.launched()
+
+
+def test_a_run_is_one_process(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    answer = CliRunner().invoke(app, ["run", "--tasks", "exact_ngram"])
+    assert isinstance(answer.exception, UsageError)
+    assert "run is one process, and 2 were started" in str(answer.exception)
 
 
 def test_each_process_has_a_gpu_of_its_own(monkeypatch):
