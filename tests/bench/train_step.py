@@ -112,18 +112,20 @@ class Plain:
         return SimpleNamespace(tokens=tokens, prompt=np.repeat(np.arange(len(self.prompts)), self.each), texts=texts,
                                length=(tokens >= 0).sum(1))  # fmt: skip
 
-    def backward(self, draws, allowed) -> None:
-        """The gradient of Σ (π/q − P/(Zq))·log π / B, q = π as it is now."""
+    def backward(self, draws, allowed, log_q=None) -> None:
+        """The gradient of Σ (π/q − P/(Zq))·log π / B, q = π as it is now where none is given."""
         with torch.no_grad(), self.wrapped.disable_adapter():
             log_base = gradient.plain(self.policy, self.prompts, draws).sum(1)
         log_pi = gradient.plain(self.policy, self.prompts, draws).sum(1)
+        now = log_pi.detach()
+        log_q = now if log_q is None else torch.as_tensor(log_q).to(now)
         log_p = log_base - torch.as_tensor(self.log_z[draws.prompt]).to(log_base)
-        weight = torch.as_tensor(allowed).to(log_pi) * (log_p - log_pi.detach()).exp() - 1
+        weight = torch.as_tensor(allowed).to(now) * (log_p - log_q).exp() - (now - log_q).exp()
         (-(weight * log_pi).mean()).backward()
 
     def gradient(self, batch) -> torch.Tensor:
         """Of a step's loss on draws that are given, flat."""
-        self.backward(batch.draws, batch.log_ratio > -np.inf)
+        self.backward(batch.draws, batch.log_ratio > -np.inf, batch.log_proposal)
         return taken(self.policy)
 
     def seconds(self, turn: int) -> float:
