@@ -342,7 +342,8 @@ def test_planted_select_gathers_another_cache(worlds, monkeypatch):
 
 # --- aligners and features that are registered
 
-NEEDED = {"constrained": {"any_of": ["wind"]}, "prompt": {"text": "rain"}, "chain": {"steps": ["top_k:k=3"]}}
+NEEDED = {"constrained": {"any_of": ["wind"]}, "prompt": {"text": "rain"}, "chain": {"steps": ["top_k:k=3"]},
+          "cdpg": {"hits": 1}}  # fmt: skip
 """The arguments without which an aligner cannot be had."""
 BRIEF = {"steps": 2, "batch": 8, "lr": 1e-3}
 """A training of a moment."""
@@ -360,7 +361,6 @@ def arguments(name):
 def listed_base(name, worlds):
     """A base whose continuations can be listed; with weights, where an aligner trains."""
     return worlds["table" if trains(name) else "exact"]
-
 
 
 def target_of(*constraints):

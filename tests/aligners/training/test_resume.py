@@ -2,6 +2,7 @@
 
 import csv
 import json
+from contextlib import suppress
 from dataclasses import replace
 
 import pytest
@@ -43,10 +44,8 @@ def killed(setting, recipe, at):
         if step == at:
             raise Killed
 
-    try:
+    with suppress(Killed):
         replace(setting, report=report).aligned(recipe)
-    except Killed:
-        pass
 
 
 def curve(folder):

@@ -152,7 +152,9 @@ def work_on(setting: Setting, policy) -> Work:
 def gradient_of(work: Work, method, recipe, step: int = 0) -> torch.Tensor:
     """The gradient of a step's loss, of all its terms, as the loop takes it."""
     parts = method.batches(step)
-    return sum(backward(work, recipe, batch, lambda *a, term=term: method.loss(term, *a)) for term, batch in parts.items())
+    return sum(
+        backward(work, recipe, batch, lambda *a, term=term: method.loss(term, *a)) for term, batch in parts.items()
+    )
 
 
 def backward(work: Work, recipe, batch: Batch, loss) -> torch.Tensor:
