@@ -80,7 +80,7 @@ TRAININGS = {
     "sft": training(SFT(patience=1, held_out=2, **BRIEF | {"steps": 10})),
     "sft_control": training(SFTControl(**BRIEF)),
 }  # fmt: skip
-"""Aligners that train: rows share base draws, coins and a policy's uniforms on the stream `train`, within a row none."""
+"""Aligners that train: rows share base draws, coins and a policy's uniforms on the stream `train`."""
 WORK = {
     "draws of p": lambda bench: bench.ceiling(), "rejection": drawing(Rejection()), "sir": drawing(SIR(3)),
     "best_of_n": drawing(BestOfN(3)), "a best_of_n over another": drawing(BestOfN(2, proposal=INNER)),
