@@ -76,7 +76,7 @@ def test_reverse_kl_ends_at_its_own_optimum(no_other_draws):
     z = hard.log_z.exp()
     optimum = float((1 + EPSILON * (1 - z) / z).log().mean())
     assert hard.kl(listed.log_p) == pytest.approx(optimum, rel=1e-9)
-    log_pi = ended("reverse_kl", listed)
+    log_pi = ended("reverse_kl", listed, steps=600, lr=0.2)
     assert hard.kl(log_pi) == pytest.approx(optimum, rel=0.02)
     assert listed.kl(log_pi) < 1e-4
 
@@ -117,16 +117,17 @@ FIXED = {"data": "fixed", "steps": 1000, **SAMPLED}
 
 @pytest.mark.slow
 def test_fixed_draws_are_learnt_by_heart():
-    """Worse than the base after 1,000 steps of draws=50; of 200, far above what fresh draws give."""
-    assert part_left(SFT(draws=50, **FIXED), HARD) > 1
-    assert part_left(SFT(**FIXED), HARD) > 0.2
+    """Worse than the base after 1,000 steps; the early stop on other draws of p catches it."""
+    assert part_left(SFT(**FIXED), HARD) > 1
 
 
 def test_the_early_stop_catches_it():
-    few = {**FIXED, "draws": 50, "steps": 300, "lr": 0.1}
-    stopped = part_left(SFT(patience=3, held_out=100, **few), HARD)
-    assert stopped < 0.8
-    assert stopped < part_left(SFT(**few), HARD) - 0.2
+    """It ends long before the 1,000 steps, nearer to p than the base."""
+    steps = []
+    setting = world(HARD, report=lambda step, numbers: steps.append(step))
+    policy = setting.aligned(SFT(patience=3, held_out=100, **FIXED))
+    assert len(steps) < 150
+    assert Listed().kl_of(policy) < 0.7 * Listed().kl(Listed().log_a)
 
 
 def optimum(listed, strength):
@@ -176,12 +177,12 @@ def test_sft_control_ends_at_its_optimum_and_says_so():
 
 
 def optimism(stream, seed):
-    """(KL(p‖π) by the reference draws) − (KL(p‖π) as it is), π trained on 60 draws of p of a stream, by heart."""
+    """(KL(p‖π) by the reference draws) − (KL(p‖π) as it is), π trained on 150 draws of p of a stream, by heart."""
     listed, here = Listed(), world(HARD, seed=seed)
-    policy = SFT(steps=150, data="fixed", draws=60, batch=120, lr=0.1).align(
+    policy = SFT(steps=40, data="fixed", draws=150, batch=120, lr=0.05).align(
         here if stream == "train" else world_on(stream, seed)
     )
-    ref = here.pool.draws(BASE, PROMPTS, rows(120), max_tokens=4, seed=Seed(seed, "ref"))
+    ref = here.pool.draws(BASE, PROMPTS, rows(200), max_tokens=4, seed=Seed(seed, "ref"))
     ratio = HARD.log_ratio_of(PROMPTS, ref)
     ref = ref.take(np.flatnonzero(ratio > -np.inf))
     log_p = log_law(BASE.model.network.logits, ref) - listed.log_z[torch.as_tensor(ref.prompt)]
@@ -201,7 +202,7 @@ def world_on(stream, seed):
 
 def test_training_on_the_references_looks_better_than_it_is():
     """Planted: by 0.1 nats and more; ours sees the stream `train` alone, and is off by its error."""
-    ours, planted = ([optimism(stream, seed) for seed in range(3)] for stream in ("train", "ref"))
+    ours, planted = ([optimism(stream, seed) for seed in range(2)] for stream in ("train", "ref"))
     assert -0.5 < np.mean(planted) < -0.1
     assert abs(np.mean(ours)) < 0.1
 
