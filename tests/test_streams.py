@@ -31,7 +31,7 @@ from alignbench.aligners.training.gdc import GDC
 from alignbench.aligners.training.sft import SFT
 from alignbench.aligners.training.sft_control import SFTControl
 from alignbench.registry import load_plugins
-from alignbench.seeds import PLUGIN, Seed
+from alignbench.seeds import APART, ATTEMPT, PLUGIN, Seed
 from alignbench.store.draws import DrawStore
 from alignbench.task import load_task
 from alignbench.testing import table_world
@@ -75,16 +75,20 @@ def training(recipe):
     return do
 
 
+TRAININGS = {
+    "dpg": training(DPG(pool=64, **BRIEF)), "dpg with replay": training(DPG(pool=64, replay=0.5, **BRIEF)),
+    "f_dpg": training(FDPG(pool=64, **BRIEF)), "gdc": training(GDC(pool=64, **BRIEF)), "cdpg": training(CDPG(**BRIEF)),
+    "sft": training(SFT(patience=1, held_out=2, **BRIEF | {"steps": 10})),
+    "sft_control": training(SFTControl(**BRIEF)),
+}  # fmt: skip
+"""Aligners that train: rows share base draws, coins and a policy's uniforms on the stream `train`."""
 WORK = {
     "draws of p": lambda bench: bench.ceiling(), "rejection": drawing(Rejection()), "sir": drawing(SIR(3)),
     "filtered": drawing(Filtered()),
     "best_of_n": drawing(BestOfN(3)), "a best_of_n over another": drawing(BestOfN(2, proposal=INNER)),
     "examples": drawing(FewShot(2)), "quasi_rejection": drawing(QuasiRejection(acceptance=0.1, pilot=40)),
     "training": lambda bench: bench.setting.base_draws(rows_of(2, 2)),
-    "dpg": training(DPG(pool=64, **BRIEF)), "dpg with replay": training(DPG(pool=64, replay=0.5, **BRIEF)),
-    "f_dpg": training(FDPG(pool=64, **BRIEF)), "gdc": training(GDC(pool=64, **BRIEF)), "cdpg": training(CDPG(**BRIEF)),
-    "sft": training(SFT(patience=1, held_out=2, **BRIEF | {"steps": 10})),
-    "sft_control": training(SFTControl(**BRIEF)),
+    **TRAININGS,
     "a plug-in": lambda bench: bench.setting.base_draws(rows_of(2, 2), PLUGIN),
 }  # fmt: skip
 """Who → what draws: the references, and every aligner that does."""
@@ -101,9 +105,18 @@ def asker():
         frame = frame.f_back
 
 
+def learns(batch):
+    """Whether what draws is a policy in training: it and the base share no uniforms."""
+    network = getattr(batch.model, "network", None)
+    return network is not None and network.logits.requires_grad
+
+
 @contextmanager
 def noted(monkeypatch):
-    """(row on the stream own, stream, salt) → who asked for its uniforms: the work, the file, the asker's number."""
+    """(row on the stream own, stream, salt, numbers) → who asked for uniforms: the work, the file, the asker's number.
+
+    Numbers of draws from `APART` on are for another use than those before.
+    """
     users, held, who = defaultdict(set), [], [""]
     right = Seed.rng
 
@@ -112,7 +125,9 @@ def noted(monkeypatch):
         held.append(asking)  # so that no two have one id
         row = who[0] if self.stream == "own" else ""
         work = who[0] if self.stream in ("own", "train") else ""  # the others are the harness's own, the same for all
-        users[row, self.stream, self.salt].add((work, file, 0 if file == TOKENS else id(asking)))
+        work = "training" if work in TRAININGS and self.stream == "train" else work
+        which = learns(asking) if file == TOKENS else id(asking)
+        users[row, self.stream, self.salt, int(index) % ATTEMPT // APART].add((work, file, which))
         return right(self, prompt, index)
 
     with monkeypatch.context() as patch:

@@ -13,7 +13,7 @@ from alignbench.aligners.training.batch import Batch
 from alignbench.aligners.training.dpg import Matches, Matching
 from alignbench.aligners.training.method import Method
 from alignbench.aligners.training.options import setting_of
-from alignbench.aligners.training.work import Work
+from alignbench.aligners.training.work import Work, log_totals
 from alignbench.registry import aligner
 from alignbench.types import Array
 
@@ -45,13 +45,12 @@ class OwnZ(Matching):
 
     def __init__(self, work: Work, recipe: CDPG) -> None:
         count = len(work.prompts)
-        self.total, self.count, self.hits = np.zeros(count), np.zeros(count), np.zeros(count)
+        self.log_total, self.count, self.hits = np.full(count, -np.inf), np.zeros(count), np.zeros(count)
         super().__init__(work, recipe)
 
     def first_log_z(self) -> Array:
         """(C,) log of the mean of P/q over all draws so far; −inf while none had P > 0."""
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return np.where(self.hits > 0, np.log(self.total / self.count), -np.inf)
+        return np.asarray(self.log_total - np.log(np.maximum(self.count, 1)))  # no draws: −inf in any case
 
     def batches(self, step: int) -> Mapping[str, Batch]:
         """See `Method.batches`; draws of prompts that are not known enough weigh 0."""
@@ -66,15 +65,17 @@ class OwnZ(Matching):
         log_q = batch.draws.log_prob if batch.log_proposal is None else batch.log_proposal
         assert log_q is not None
         allowed = batch.log_ratio > -np.inf
-        weight = np.where(allowed, np.exp(batch.log_ratio + np.where(allowed, batch.log_base, 0) - log_q), 0.0)
-        prompt, size = batch.draws.prompt, len(self.total)
-        mine = np.stack([np.bincount(prompt, values, size) for values in (weight, np.ones(len(batch)), allowed)])
-        total, count, hits = np.sum(self.work.processes.gathered(mine), axis=0)
-        self.total, self.count, self.hits = self.total + total, self.count + count, self.hits + hits
+        log_weight = batch.log_ratio + np.where(allowed, batch.log_base, 0) - log_q
+        prompt, size = batch.draws.prompt, len(self.count)
+        counted = [np.bincount(prompt, values, size) for values in (np.ones(len(batch)), allowed)]
+        hands = self.work.processes.gathered((log_totals(log_weight, prompt, size), np.stack(counted)))
+        self.log_total = np.logaddexp.reduce([self.log_total, *(total for total, _ in hands)])
+        count, hits = np.sum([numbers for _, numbers in hands], axis=0)
+        self.count, self.hits = self.count + count, self.hits + hits
 
     def state(self) -> dict[str, Any]:
         """See `Method.state`."""
-        return {name: getattr(self, name).tolist() for name in ("total", "count", "hits")}
+        return {name: getattr(self, name).tolist() for name in ("log_total", "count", "hits")}
 
     def resume(self, step: int, state: Mapping[str, Any]) -> None:
         """See `Method.resume`."""

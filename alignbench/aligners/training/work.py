@@ -78,9 +78,9 @@ class Work:
             self.book(drawn=int(draws.length[new].sum()))
         return draws
 
-    def own_draws(self, law: Sampler, rows: Array, salt: int = POLICY) -> Draws:
+    def own_draws(self, law: Sampler, rows: Array, salt: int | None = None) -> Draws:
         """A policy's draws at rows of the stream `train`, in this order: their uniforms are their own, none is kept."""
-        seed = self.setting.seed.salted(salt)
+        seed = self.setting.seed.salted(POLICY if salt is None else salt)
         draws = NoPool().draws(law, self.prompts, rows, max_tokens=self.setting.max_tokens, seed=seed)
         self.book(drawn=int(draws.length.sum()))
         return draws
@@ -113,22 +113,31 @@ class Work:
 
     def log_z(self, batch: Batch) -> Array:
         """(C,) log Ẑ of each prompt from base draws, nats: log of the mean of P/a. Raises Unsupported where it is 0."""
-        weight, prompt = np.exp(batch.log_ratio), batch.draws.prompt
-        total = np.bincount(prompt, weight, len(self.prompts))
-        count = np.bincount(prompt, minlength=len(self.prompts))
-        if (total == 0).any():
-            worst = int(np.flatnonzero(total == 0)[0])
+        count = np.bincount(batch.draws.prompt, minlength=len(self.prompts))
+        total = log_totals(batch.log_ratio, batch.draws.prompt, len(self.prompts))
+        if (total == -np.inf).any():
+            worst = int(np.flatnonzero(total == -np.inf)[0])
             raise Unsupported(
                 f"no draw of p to learn from: none of {count[worst]} draws of {called(self.setting.base)} for prompt "
                 f"{brief(self.prompts[worst])} has P > 0; raise pool={count[worst]}, or ask for less"
             )
-        return np.asarray(np.log(total / count))
+        return np.asarray(total - np.log(count))
 
     def pool(self, each: int, floor: float = -np.inf) -> Batch:
         """The first `each` base draws of every prompt; `floor`: see `Target.log_ratio`."""
         count = len(self.prompts)
         rows = np.stack([np.repeat(np.arange(count), each), np.tile(np.arange(each), count)], axis=1)
         return self.of_base(self.base_draws(rows), floor)
+
+
+def log_totals(log_values: Array, prompt: Array, count: int) -> Array:
+    """(count,) log of the sum of each prompt's values, given as logarithms (B,); −inf where it has none.
+
+    In logarithms throughout: e^{r/β} is soon beyond what a float holds.
+    """
+    total = np.full(count, -np.inf)
+    np.logaddexp.at(total, prompt, log_values)
+    return total
 
 
 def reached(target: Target, features: dict[str, Array]) -> dict[str, float]:
