@@ -25,6 +25,7 @@ from alignbench.aligners.selection.quasi_rejection import QuasiRejection
 from alignbench.aligners.selection.rejection import Rejection
 from alignbench.aligners.selection.sir import SIR
 from alignbench.aligners.training.cdpg import CDPG
+from alignbench.aligners.training.control_code import ControlCode
 from alignbench.aligners.training.dpg import DPG
 from alignbench.aligners.training.f_dpg import FDPG
 from alignbench.aligners.training.gdc import GDC
@@ -79,7 +80,7 @@ TRAININGS = {
     "dpg": training(DPG(pool=64, **BRIEF)), "dpg with replay": training(DPG(pool=64, replay=0.5, **BRIEF)),
     "f_dpg": training(FDPG(pool=64, **BRIEF)), "gdc": training(GDC(pool=64, **BRIEF)), "cdpg": training(CDPG(**BRIEF)),
     "sft": training(SFT(patience=1, held_out=2, **BRIEF | {"steps": 10})),
-    "sft_control": training(SFTControl(**BRIEF)),
+    "sft_control": training(SFTControl(**BRIEF)), "control_code": training(ControlCode(pool=64, form="", **BRIEF)),
 }  # fmt: skip
 """Aligners that train: rows share base draws, coins and a policy's uniforms on the stream `train`."""
 WORK = {
@@ -172,6 +173,7 @@ SALTS = [
     ("aligners.prompting.few_shot", "PICK"), ("aligners.prompting.few_shot", "EXAMPLES"),
     ("scoring.references", "ACCEPT"), ("aligners.training.of_target", "ACCEPT"),
     ("aligners.training.work", "POLICY"), ("aligners.training.method", "WATCHED"),
+    ("aligners.training.control_code", "CODES"),
 ]  # fmt: skip
 
 

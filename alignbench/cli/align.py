@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,6 +12,9 @@ from alignbench.cli.app import app
 from alignbench.cli.progress import TrainingProgress
 from alignbench.cli.words import IncludePath, say, trackers_of
 from alignbench.errors import UsageError
+
+if TYPE_CHECKING:
+    from alignbench.run.settings import Settings
 
 EXAMPLES = """
 Examples:
@@ -71,18 +74,28 @@ def align(
 
     Killed at any step, the same command goes on and ends with the same weights.
     """
-    given: dict[str, Any] = {
-        "model": [model] if model else None, "model_args": [model_args] if model_args else None, "tasks": [tasks],
-        "aligner": [_spec(aligner, every)], "seed": seed, "limit": limit, "include_path": include_path,
-        "device": device, "dtype": dtype, "batch_size": batch_size, "apply_chat_template": apply_chat_template,
-        "system_instruction": system_instruction, "trust_remote_code": trust_remote_code, "tracker": tracker,
-    }  # fmt: skip
-    from alignbench.aligners.training.processes import first_launched, leave
-    from alignbench.run.align import align as carry_out
-    from alignbench.run.outcome import Watch
+    settings = _settings(
+        {"model": [model] if model else None, "model_args": [model_args] if model_args else None, "tasks": [tasks],
+         "aligner": [_spec(aligner, every)], "seed": seed, "limit": limit, "include_path": include_path,
+         "device": device, "dtype": dtype, "batch_size": batch_size, "apply_chat_template": apply_chat_template,
+         "system_instruction": system_instruction, "trust_remote_code": trust_remote_code, "tracker": tracker}
+    )  # fmt: skip
+    _carry_out(settings, out)
+
+
+def _settings(given: dict[str, Any]) -> Settings:
+    """The settings that the options describe; the environment has no part in them."""
     from alignbench.run.words import settings_of
 
-    settings = settings_of({name: value for name, value in given.items() if value not in (None, [], False)}, {})
+    return settings_of({name: value for name, value in given.items() if value not in (None, [], False)}, {})
+
+
+def _carry_out(settings: Settings, out: Path) -> None:
+    """Train, and show how it goes."""
+    from alignbench.aligners.training.processes import first_launched, leave
+    from alignbench.run.align import align as train
+    from alignbench.run.outcome import Watch
+
     shown, report = TrainingProgress(), trackers_of(settings)
 
     def on_step(who: str, step: int, numbers: Mapping[str, float]) -> None:
@@ -91,7 +104,7 @@ def align(
             report.on_step(who, step, numbers)
 
     try:
-        done = carry_out(settings, out, Watch(progress=shown, on_step=on_step))
+        done = train(settings, out, Watch(progress=shown, on_step=on_step))
     except KeyboardInterrupt:
         say(f"interrupted; the same command goes on from the last state in {out}")
         raise typer.Exit(130) from None

@@ -14,7 +14,7 @@ def codes_of(target: Target, prompts: Sequence[str], draws: Draws) -> list[str]:
     """(B,) the code of each draw: the cell that each asked feature is in, as text."""
     features = target.measure(prompts, draws)
     parts = [_cells(target, name, np.asarray(features[name])) for name in target.feature_names]
-    return [f"[{', '.join(cells)}] " for cells in zip(*parts, strict=True)] if parts else [""] * len(draws)
+    return [", ".join(cells) for cells in zip(*parts, strict=True)] if parts else [""] * len(draws)
 
 
 def _cells(target: Target, name: str, values: Array) -> list[str]:

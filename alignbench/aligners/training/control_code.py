@@ -32,16 +32,22 @@ from alignbench.types import Array, Draws
 class ControlCode(Trained):
     """Likelihood of base draws behind a code of their asked features; then draws behind a code ~ p_φ(·|prompt).
 
-    A code is a text before the prompt, "[word: yes] ", one for each cell of what is asked: whether a hard constraint is
-    kept, the category, the bin of a number (CTRL, Keskar et al. 2019; Quark, Lu et al. 2022, without its KL term). p_φ
-    comes from `pool` base draws of a prompt. The density is Σ_code p_φ(code)·π(x|code): p where π(x|code) = a(x|φ).
+    A code is a text before the prompt, by `form` "[word: yes] ", one for each cell of what is asked: whether a hard
+    constraint is kept, the category, the bin of a number (CTRL, Keskar et al. 2019; Quark, Lu et al. 2022, without its
+    KL term). p_φ comes from `pool` base draws of a prompt. The density is Σ_code p_φ(code)·π(x|code): that of p where
+    π(x|code) = a(x|φ).
     """
 
     pool: int = setting_of(256)
+    form: str = setting_of("[{code}] ")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         whole("control_code:pool", self.pool)
+
+    def codes(self, work: Work, draws: Draws) -> list[str]:
+        """(B,) the text that stands before the prompt of each draw."""
+        return [self.form.replace("{code}", code) for code in codes_of(work.target, work.prompts, draws)]
 
     def method(self, work: Work) -> Method:
         """See `Trained.method`."""
@@ -51,7 +57,7 @@ class ControlCode(Trained):
         """See `Trained.law`; p_φ is of the prompts that are measured."""
         setting = work.setting
         measured = Work(replace(setting, train=()), work.policy, work.processes)
-        return CodedLaw(work.policy, *code_shares(measured, self.pool))
+        return CodedLaw(work.policy, *code_shares(self, measured))
 
 
 class Coded(Method):
@@ -66,7 +72,7 @@ class Coded(Method):
     def batches(self, step: int) -> Mapping[str, Batch]:
         """See `Method.batches`."""
         batch = self.base.batch(self.work.rows(step, self.batch))
-        codes = codes_of(self.work.target, self.work.prompts, batch.draws)
+        codes = self.recipe.codes(self.work, batch.draws)
         texts = [f"{code}{self.work.prompts[c]}" for code, c in zip(codes, batch.draws.prompt, strict=True)]
         prompts = tuple(dict.fromkeys(texts))
         place = np.array([prompts.index(text) for text in texts], int)
@@ -79,21 +85,21 @@ class Coded(Method):
     @cached_property
     def law(self) -> CodedLaw:
         """The policy behind codes."""
-        return CodedLaw(self.work.policy, *code_shares(self.work, self.recipe.pool))
+        return CodedLaw(self.work.policy, *code_shares(self.recipe, self.work))
 
     def watched(self, step: int) -> Batch | None:
         """See `Method.watched`."""
         return self.watched_draws(step, self.law)
 
 
-def code_shares(work: Work, each: int) -> tuple[tuple[str, ...], tuple[tuple[float, ...], ...]]:
+def code_shares(recipe: ControlCode, work: Work) -> tuple[tuple[str, ...], tuple[tuple[float, ...], ...]]:
     """The codes, and p_φ of each for every prompt (C, K): the share of P/a among base draws."""
-    pool = work.pool(each)
-    work.log_z(pool)  # refuses a prompt without a draw of p
-    codes = codes_of(work.target, work.prompts, pool.draws)
+    pool = work.pool(recipe.pool)
+    log_z = work.log_z(pool)
+    codes = recipe.codes(work, pool.draws)
     names, place = np.unique(codes, return_inverse=True)
     table = np.zeros((len(work.prompts), len(names)))
-    np.add.at(table, (pool.draws.prompt, place), np.exp(pool.log_ratio))
+    np.add.at(table, (pool.draws.prompt, place), np.exp(pool.log_ratio - log_z[pool.draws.prompt]))
     wanted = np.flatnonzero(table.sum(0) > 0)
     table = table[:, wanted] / table.sum(1, keepdims=True)
     return tuple(map(str, names[wanted])), tuple(tuple(row) for row in table.tolist())

@@ -54,7 +54,7 @@ def coded(monkeypatch):
     right = cells.codes_of
 
     def words(aim, prompts, draws):
-        names = {"[sun: yes] ": 0, "[sun: no] ": 1, **{f"[winds: {k + 1} of 4] ": k for k in range(4)}}
+        names = {"sun: yes": 0, "sun: no": 1, **{f"winds: {k + 1} of 4": k for k in range(4)}}
         return [CODES[names[code]] for code in right(aim, prompts, draws)]
 
     monkeypatch.setattr(control_code, "codes_of", words)
@@ -96,7 +96,7 @@ def test_planted_a_density_of_one_code_alone():
 def test_it_comes_to_p(asked, coded):
     law = base()
     aim = target(law, asked)
-    recipe = ControlCode(steps=120, batch=64, lr=0.08, cooldown=0.5, pool=2000)
+    recipe = ControlCode(steps=120, batch=64, lr=0.08, cooldown=0.5, pool=2000, form="{code}")
     made = Setting(law, aim, PROMPTS, LENGTH, Seed(0, "train")).aligned(recipe)
     before, after = (exact_values(law, one, aim, PROMPTS, LENGTH)["divergence.kl_target"] for one in (law, made))
     assert after < 0.15 * before
@@ -108,7 +108,9 @@ def test_the_shares_of_codes_are_those_of_p(coded):
     listed = enumerate_draws(law, PROMPTS, max_tokens=LENGTH)
     for asked in (HARD, REWARD):
         aim = target(law, asked)
-        made = Setting(law, aim, PROMPTS, LENGTH, Seed(0, "train")).aligned(ControlCode(steps=1, batch=8, pool=4000))
+        made = Setting(law, aim, PROMPTS, LENGTH, Seed(0, "train")).aligned(
+            ControlCode(steps=1, batch=8, pool=4000, form="{code}")
+        )
         weight = np.exp(listed.log_prob + aim.log_ratio_of(PROMPTS, listed))
         codes = control_code.codes_of(aim, PROMPTS, listed)
         for c in range(len(PROMPTS)):
@@ -124,5 +126,5 @@ def test_cells_are_said_in_words():
     draws = enumerate_draws(law, PROMPTS[:1], max_tokens=LENGTH)
     codes = dict(zip(map(str.strip, draws.texts), cells.codes_of(aim, PROMPTS[:1], draws), strict=True))
     count = len(aim.fit.bins["winds"]) + 1  # p has no draw of three winds
-    assert codes["sun wind wind"] == f"[sun: yes, winds: 3 of {count}] "
-    assert codes["rain"] == f"[sun: no, winds: 1 of {count}] "
+    assert codes["sun wind wind"] == f"sun: yes, winds: 3 of {count}"
+    assert codes["rain"] == f"sun: no, winds: 1 of {count}"
