@@ -446,8 +446,9 @@ def device_of(device: str) -> torch.device:
         device = "cuda" if torch.cuda.is_available() else "mps" if mps else "cpu"
     if device == "cuda" and int(os.environ.get("LOCAL_WORLD_SIZE", "1")) > 1:
         device = f"cuda:{os.environ['LOCAL_RANK']}"
-        if (there := torch.cuda.device_count()) < (count := int(os.environ["LOCAL_WORLD_SIZE"])):
-            raise UsageError(f"{count} processes on this machine, and it has {there} GPUs: start {there}, or use cpu")
+        gpus, count = torch.cuda.device_count(), int(os.environ["LOCAL_WORLD_SIZE"])
+        if gpus < count:
+            raise UsageError(f"{count} processes on this machine, and it has {gpus} GPUs: start {gpus}, or use cpu")
     try:
         chosen = torch.device(device)
     except RuntimeError:
