@@ -13,7 +13,6 @@ draws. Z is given to both. `--profile` tells where our step's time goes.
 import time
 from collections import defaultdict
 from functools import partial
-from types import SimpleNamespace
 
 import gradient
 import numpy as np
@@ -95,6 +94,8 @@ class Plain:
 
     def drawn(self):
         """Draws by `generate`: ids, −1 after the end; each prompt's number; texts."""
+        from alignbench.types import Draws
+
         law, eos = self.policy, sorted(self.policy.vocab.eos)
         encoded = [list(law.model.encode(law.render(prompt), 0)) for prompt in self.prompts]
         width = max(map(len, encoded))
@@ -108,9 +109,14 @@ class Plain:
         tokens = found[:, width:].cpu().numpy().copy()
         ended = np.isin(tokens, eos).cumsum(1)
         tokens[(ended - np.isin(tokens, eos)) > 0] = -1
+        length, count = (tokens >= 0).sum(1), len(tokens)
         texts = self.tokenizer.batch_decode([row[row >= 0] for row in tokens], skip_special_tokens=True)
-        return SimpleNamespace(tokens=tokens, prompt=np.repeat(np.arange(len(self.prompts)), self.each), texts=texts,
-                               length=(tokens >= 0).sum(1))  # fmt: skip
+        return Draws(
+            prompt=np.repeat(np.arange(len(self.prompts)), self.each),
+            index=np.tile(np.arange(self.each), count // self.each),
+            texts=tuple(texts), tokens=tokens, length=length, finished=length < self.tokens, log_prob=None,
+            token_log_prob=None, model_log_prob=None, vocab=law.vocab.fingerprint,
+        )  # fmt: skip
 
     def backward(self, draws, allowed, log_q=None) -> None:
         """The gradient of Σ (π/q − P/(Zq))·log π / B, q = π as it is now where none is given."""
