@@ -281,6 +281,14 @@ def test_an_aligner_that_trains_tells_of_its_steps(install, command, tmp_path):
         assert module.told[i + 1 : i + 5] == [*steps, ("finish",)] and module.told[i + 5][0] == "init"
 
 
+def test_the_run_of_a_training_that_is_interrupted_is_ended(install, command, tmp_path):
+    (tmp_path / "little.yaml").write_text(TASK)
+    (tmp_path / "walks.py").write_text(TRAINS.replace("return setting.base", "raise KeyboardInterrupt"))
+    module = install("trackio", Wandb())
+    done = command(*RUN, "--include_path", "walks.py", "--aligner", "walks:steps=1", "--tracker", "trackio")
+    assert done.code == 130 and [told[0] for told in module.told] == [*CYCLE, *CYCLE]  # of the base, of the training
+
+
 def test_a_python_user_is_told_of_training_steps(tmp_path, registries):
     (tmp_path / "little.yaml").write_text(TASK)
     (tmp_path / "walks.py").write_text(TRAINS)
