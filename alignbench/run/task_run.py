@@ -21,6 +21,7 @@ from alignbench.run.subjects import Aligned, Given
 from alignbench.run.writer import Writer
 from alignbench.scoring.bench import Bench
 from alignbench.scoring.references import References
+from alignbench.spec import at_step
 from alignbench.store.vocab import keep_vocab
 from alignbench.types import CEILING, PRIMARY, Sampler, Spelled
 
@@ -92,10 +93,10 @@ class TaskRun:
     def series(self, number: int, candidate: Candidate, recipe: Aligner) -> None:
         """The rows of an aligner, and of its checkpoints once it is trained; each says its step."""
         whole = recipe.ends_at if isinstance(recipe, Trained) else None
-        self.aligner(number, candidate if whole is None else at_step(candidate, whole), recipe)
+        self.aligner(number, candidate if whole is None else after(candidate, whole), recipe)
         for step in steps_kept(recipe, self.references.setting):
             assert isinstance(recipe, Trained)
-            self.aligner(number, at_step(candidate, step), AtStep(recipe, step))
+            self.aligner(number, after(candidate, step), AtStep(recipe, step))
 
     def draws_of_p(self) -> None:
         """The rows of draws of p, which any generator could at best be like."""
@@ -143,9 +144,9 @@ class TaskRun:
         return partial(self.outcome.failed, f"{self.bench.task.name}: {candidate.label}")
 
 
-def at_step(candidate: Candidate, step: int) -> Candidate:
+def after(candidate: Candidate, step: int) -> Candidate:
     """The candidate of an aligner after so many steps of its training."""
-    return replace(candidate, aligner=f"{candidate.aligner} @ step-{step}", step=step)
+    return replace(candidate, aligner=at_step(candidate.aligner, step), step=step)
 
 
 def _keep_vocab(bench: Bench) -> None:
