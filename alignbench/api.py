@@ -21,8 +21,8 @@ Given = Named | Spec | Sampler
 """A model as a user gives it: its name, with arguments, or an object."""
 Recipe = Named | Spec | Aligner
 """An aligner as a user gives it."""
-WATCH = ("on_rows", "progress")
-"""Options of `evaluate` that are functions: told of rows as they finish, and of progress."""
+WATCH = ("on_rows", "on_step", "progress")
+"""Options of `evaluate` that are functions: told of rows as they finish, of training steps, and of progress."""
 
 
 def evaluate(
@@ -37,8 +37,9 @@ def evaluate(
 
     `generator`, `base` and `aligners` are specs ("hf:pretrained=gpt2", "best_of_n:n=4") or objects; `options` are the
     words of the command line: draws, limit, seed (one or a list), judge, include_path, output_path, log_samples,
-    gen_kwargs, batch_size, device, dtype, …; and `on_rows`, which is called with each generator's rows as they finish.
-    Without an output_path nothing is written. Several seeds add rows of the mean over them. What alone failed is raised
+    gen_kwargs, batch_size, device, dtype, …; and `on_rows`, which is called with each generator's rows as they finish,
+    and `on_step`, which an aligner that trains calls with its label, the step and numbers such as the loss. Without an
+    output_path nothing is written. Several seeds add rows of the mean over them. What alone failed is raised
     as it was; else RunError tells all failures, and its attribute `rows` has those that could be measured. Raises
     UsageError on a wrong name.
     """

@@ -17,6 +17,8 @@ from alignbench.registry import Registry, refuse_code
 
 STEP = re.compile(r"(?<![a-z])(?:step|checkpoint|ckpt|iter)s?[-_=]?(\d+)(?![a-z\d]|\.\d)", re.IGNORECASE)
 """Where the name of a checkpoint tells its training step."""
+AT = re.compile(r" @ step-(\d+)$")
+"""Where the label of an aligner that was stopped early tells the step, see `at_step`."""
 
 
 class Loader(yaml.SafeLoader):
@@ -215,3 +217,26 @@ def family_of(label: str, step: int) -> str:
             start, end = spans[-1]
             return f"{label[:start]}*{label[end:]}"
     return f"{label}*"
+
+
+def at_step(label: str, step: int | str) -> str:
+    """The label of an aligner's checkpoint: `dpg:steps=200 @ step-50`."""
+    return f"{label} @ step-{step}"
+
+
+def without_step(label: str) -> tuple[str, int | None]:
+    """The inverse of `at_step`: an aligner's label, and the step; None where it is no checkpoint's."""
+    found = AT.search(label)
+    return (label, None) if found is None else (label[: found.start()], int(found[1]))
+
+
+def training_of(generator: str, aligner: str, step: int) -> str:
+    """The label that all checkpoints of one training share, with * for the step.
+
+    Of an aligner `dpg:steps=200 @ step-50`, and where the base's name tells no step `dpg:steps=200` itself, its last:
+    `dpg:steps=200 @ step-*`. Of another generator, see `family_of`.
+    """
+    trained, told = without_step(aligner)
+    if aligner and (told == step or (told is None and not STEP.search(generator))):
+        return " + ".join(filter(None, (generator, at_step(trained, "*"))))
+    return " + ".join(filter(None, (family_of(generator, step), aligner)))

@@ -142,9 +142,10 @@ class Selection:
     proposals are left out, so what is kept is exactly p whatever n is, if q says all that p says.
     "quasi": the first accepted, each with probability min(1, P/(βq)), so that π ∝ min(P, βq) (quasi-rejection).
     "resampled": one of n drawn with probability ∝ P/q (sampling importance resampling).
+    "filtered": the first that keeps the hard constraints, b = 1, so that π ∝ q·b; draws without one are left out.
     """
 
-    kind: Literal["best", "first", "quasi", "resampled"]
+    kind: Literal["best", "first", "quasi", "resampled", "filtered"]
     n: int
     log_beta: tuple[float, ...] = ()  # "quasi": log β of each prompt, nats
 
@@ -178,17 +179,19 @@ class Fit:
 
 @dataclass(frozen=True)
 class Training:
-    """What it took to train a generator: wall seconds, tokens drawn, scored and trained on, and optimiser steps."""
+    """What it took to train a generator: wall seconds, tokens drawn, scored and trained on, optimiser steps, memory."""
 
     seconds: float = 0.0
     drawn: int = 0
     scored: int = 0
     trained: int = 0
     steps: int = 0
+    peak_bytes: int = 0  # the memory's high-water mark; 0: not measured
 
     def __add__(self, other: Training) -> Training:
-        """Both together."""
-        return Training(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(Training)))
+        """One after the other: the larger peak, and the sums of all else."""
+        summed = {f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(Training)}
+        return Training(**summed | {"peak_bytes": max(self.peak_bytes, other.peak_bytes)})
 
 
 @dataclass(frozen=True)

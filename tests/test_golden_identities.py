@@ -49,6 +49,10 @@ SETTINGS = {
     "repetition_penalty": {"repetition_penalty": 1.8},
     "all": ALL,
 }
+TRAINED = (
+    "cdpg", "control_code", "dpg", "dpg:minutes=2.5,replay=0.5", "f_dpg:f=js", "gdc", "prompt_tuning", "sft",
+    "sft_control",
+)  # fmt: skip
 HF = {
     "gpt2": ("gpt2", {}),
     "gpt2 bfloat16": ("gpt2", {"dtype": "bfloat16"}),
@@ -78,6 +82,7 @@ metrics: [satisfaction]
 WORLDS = ("exact_shares", "exact_ngram", "exact_reward")
 """Built-in tasks whose base is exact: a distribution, a constraint and a moment, two rewards."""
 OF_SHARES = "{name: best_of_n, n: 2, proposal: {name: exact, words: she he sun rain, seed: 9}}"
+FILTERED = ["filtered", "{name: filtered, cap: 16, proposal: 'temperature:t=1.5'}"]
 EACH = [
     "attention_window:k=1",
     "beam",
@@ -95,6 +100,7 @@ EACH = [
     "copy",
     "few_shot:k=2",
     "{name: few_shot, k: 1, text: sun, cap: 64}",
+    *FILTERED,
     "greedy",
     "min_p:p=0.1",
     "prompt:text=sun",
@@ -129,8 +135,11 @@ SPECIAL = {
     "llama": ["{name: prompt, text: sun, chat: true, system: rain}", "{name: few_shot, k: 1, text: sun, chat: true}"],
     "bart": ["attention_window:k=2,source_begin=0,source_end=1", "greedy"],
 }
-NOT_THERE = {"exact_reward": ["attention_window:k=1", OF_SHARES], "exact_ngram": [OF_SHARES]}
-"""Cases that a world cannot do: no window on a hidden state, no words of another world."""
+NOT_THERE = {
+    "exact_reward": ["attention_window:k=1", OF_SHARES, *FILTERED], "exact_ngram": [OF_SHARES],
+    "exact_shares": FILTERED,
+}  # fmt: skip
+"""Cases that a world cannot do: no window on a hidden state, no words of another world, no hard constraint."""
 
 
 class Probe:
@@ -259,6 +268,12 @@ def test_aligners_on_a_network(world, folders, tmp_path):
     for case, identity in found.items():  # told before the base is loaded
         assert plain(outlined.identity_of(parse_spec(case, "case").build(aligner, "case"))) == identity, case
     check_part(f"aligners on {world}", found)
+
+
+def test_trained_aligners_tell_their_hyper_parameters():
+    """All of them, whatever a label leaves out: a default that changes makes users train anew."""
+    found = {case: plain(parse_spec(case, "case").build(aligner, "case").identity(None)) for case in TRAINED}
+    check_part("aligners on a policy", found)
 
 
 def test_keys_of_stored_draws_and_evidence(command, tmp_path):

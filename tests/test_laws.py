@@ -99,7 +99,7 @@ def test_every_law_holds_for_encoder_decoders(worlds, world, settings):
 
 def test_every_registered_generator_is_among_the_worlds(worlds):
     kinds = {law.model.identity()["kind"] for law in worlds.values()}
-    assert kinds == {"ngram", "hf"}
+    assert kinds == {"ngram", "hf", "table"}
     assert set(generator) == {"exact", "hf"}, "a new built-in generator needs a world here"
 
 
@@ -343,7 +343,7 @@ def test_planted_select_gathers_another_cache(worlds, monkeypatch):
 # --- aligners and features that are registered
 
 NEEDED = {"constrained": {"any_of": ["wind"]}, "prompt": {"text": "rain"}, "chain": {"steps": ["top_k:k=3"]},
-          "cdpg": {"hits": 1}}  # fmt: skip
+          "cdpg": {"hits": 1}, "control_code": {"form": ""}}  # fmt: skip
 """The arguments without which an aligner cannot be had."""
 BRIEF = {"steps": 2, "batch": 8, "lr": 1e-3}
 """A training of a moment."""

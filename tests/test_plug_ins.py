@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from alignbench.aligners.training import loop
+from alignbench.generators import checkpoint
 from alignbench.testing import tiny_network
 
 PAGE = Path(__file__).parents[1] / "docs" / "plug-ins.md"
@@ -163,22 +165,23 @@ def matched(tmp_path):
             "--aligner", "matched:steps=40,lr=0.01")  # fmt: skip
 
 
-def test_a_policy_is_nearer_to_p_than_the_base_and_trains_once(command, matched):
-    """KL(p‖π) falls by more than half. A second run trains nothing."""
+def test_a_policy_is_nearer_to_p_than_the_base_and_trains_once(command, matched, monkeypatch):
+    """KL(p‖π) falls by more than half. A second run trains nothing; one with another file would."""
     assert command(*matched).code == 0
     first = rows()
-    own = "matched:steps=40,batch=64,lr=0.01"
+    own = "matched:steps=40,lr=0.01"
     kl = first.value.xs(("divergence", "kl_target"), level=("metric", "part"))
     assert kl[own] < 0.5 * kl[""]
     assert first.value[own, "cost", "training_steps"] == 40
-    Path("matched.py").write_text(raising(plug_in("matched.py")))
+    monkeypatch.setattr(loop.Loop, "run", None)
     again = command(*matched)
     assert again.code == 0 and "every draw was found on disk" in again.err and first.value.equals(rows().value)
+    Path("matched.py").write_text(plug_in("matched.py") + "# another\n")
+    assert command(*matched).code != 0
 
 
 def test_a_policy_that_is_killed_goes_on(command, matched, monkeypatch):
-    """After 20 of 40 steps, by the same command: the weights are those of the run that was not killed."""
-    from alignbench.generators import checkpoint
+    """After 29 of 40 steps, by the same command: the weights are those of the run that was not killed."""
 
     def state():
         [folder] = (path for path in Path("out/aligned").iterdir() if path.is_dir())
@@ -194,6 +197,7 @@ def test_a_policy_that_is_killed_goes_on(command, matched, monkeypatch):
             raise KeyboardInterrupt
         right(path, content)
 
+    monkeypatch.setattr(loop, "SAVE_EVERY", 0.0)
     monkeypatch.setattr(checkpoint, "write_atomic", killed)
     assert command(*matched).code != 0
     monkeypatch.setattr(checkpoint, "write_atomic", right)

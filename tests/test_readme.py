@@ -83,7 +83,7 @@ def test_the_task_in_the_readme_is_a_task(tmp_path):
     assert [w.value for w in task.target.wanted()] == [1.0, 0.5, 0.5]
 
 
-@pytest.mark.parametrize("beginning", ["# run.yaml, for", "# run.yaml\n"])
+@pytest.mark.parametrize("beginning", ["# run.yaml, for", "# run.yaml\n", "# trained.yaml\n"])
 def test_the_run_files_are_run_files(beginning, tmp_path):
     text = code_beginning("yaml", beginning)
     (tmp_path / "run.yaml").write_text(text, encoding="utf-8")

@@ -16,15 +16,18 @@ from alignbench import seeds
 from alignbench.seeds import (
     ACCEPT,
     ATTEMPT,
+    CODES,
     EXAMPLES,
     PICK,
     PILOT,
     PLUGIN,
+    POLICY,
     RESAMPLE,
     STREAMS,
     TIES,
     TRIES,
     USES,
+    WATCHED,
     Seed,
     attempts,
 )
@@ -70,6 +73,8 @@ USERS = {
     "tokens": (), "coins of rejection": (ACCEPT,), "ties": (TIES,), "ties of a best-of-n in it": (TIES, 1),
     "ties of the next": (TIES, 2), "coins of sir": (RESAMPLE,), "order of examples": (PICK,),
     "tokens of examples": (EXAMPLES,), "coins of examples": (EXAMPLES, ACCEPT), "ties of examples": (EXAMPLES, TIES),
+    "a policy in training": (POLICY,), "a training that is watched": (WATCHED,), "control codes": (CODES,),
+    "codes in a training": (WATCHED, CODES),
     "tokens of a pilot": (PILOT,), "a plug-in": (PLUGIN,), "coins in a plug-in": (PLUGIN, ACCEPT),
 }  # fmt: skip
 """Who uses random numbers, and its salts, the outer first."""

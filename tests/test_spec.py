@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from alignbench.errors import UnknownName, UsageError
 from alignbench.registry import Registry
-from alignbench.spec import Spec, family_of, parse_arguments, parse_spec
+from alignbench.spec import Spec, at_step, family_of, parse_arguments, parse_spec, training_of, without_step
 
 
 @pytest.mark.parametrize(
@@ -105,6 +105,23 @@ def test_build_supplies_what_is_taken_and_not_given():
 ])  # fmt: skip
 def test_the_family_of_a_checkpoint(label, step, family):
     assert family_of(label, step) == family
+
+
+@pytest.mark.parametrize(("generator", "aligner", "step", "training"), [
+    ("a", "dpg:steps=200 @ step-50", 50, "a + dpg:steps=200 @ step-*"),
+    ("a", "dpg:steps=200 @ step-200", 200, "a + dpg:steps=200 @ step-*"),  # planted: dpg:steps=* @ step-200
+    ("a", "dpg:steps=200", 200, "a + dpg:steps=200 @ step-*"),  # its last
+    ("", "{name: dpg, text: ' @ step-5'} @ step-50", 50, "{name: dpg, text: ' @ step-5'} @ step-*"),
+    ("out/step-50", "sir:n=50", 50, "out/step-* + sir:n=50"),  # an aligner on a checkpoint
+    ("out/step-50", "", 50, "out/step-*"),
+])  # fmt: skip
+def test_checkpoints_of_one_training_share_a_name(generator, aligner, step, training):
+    assert training_of(generator, aligner, step) == training
+
+
+def test_an_aligner_s_checkpoint_is_named_by_its_step():
+    assert without_step(at_step("dpg:steps=200", 50)) == ("dpg:steps=200", 50)
+    assert without_step("dpg:steps=200") == ("dpg:steps=200", None)
 
 
 def test_only_the_flag_lets_a_repository_s_code_run():

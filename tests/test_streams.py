@@ -20,10 +20,12 @@ import alignbench
 from alignbench import seeds
 from alignbench.aligners.prompting.few_shot import FewShot
 from alignbench.aligners.selection.best_of_n import BestOfN
+from alignbench.aligners.selection.filtered import Filtered
 from alignbench.aligners.selection.quasi_rejection import QuasiRejection
 from alignbench.aligners.selection.rejection import Rejection
 from alignbench.aligners.selection.sir import SIR
 from alignbench.aligners.training.cdpg import CDPG
+from alignbench.aligners.training.control_code import ControlCode
 from alignbench.aligners.training.dpg import DPG
 from alignbench.aligners.training.f_dpg import FDPG
 from alignbench.aligners.training.gdc import GDC
@@ -78,11 +80,12 @@ TRAININGS = {
     "dpg": training(DPG(pool=64, **BRIEF)), "dpg with replay": training(DPG(pool=64, replay=0.5, **BRIEF)),
     "f_dpg": training(FDPG(pool=64, **BRIEF)), "gdc": training(GDC(pool=64, **BRIEF)), "cdpg": training(CDPG(**BRIEF)),
     "sft": training(SFT(patience=1, held_out=2, **BRIEF | {"steps": 10})),
-    "sft_control": training(SFTControl(**BRIEF)),
+    "sft_control": training(SFTControl(**BRIEF)), "control_code": training(ControlCode(pool=64, form="", **BRIEF)),
 }  # fmt: skip
 """Aligners that train: rows share base draws, coins and a policy's uniforms on the stream `train`."""
 WORK = {
     "draws of p": lambda bench: bench.ceiling(), "rejection": drawing(Rejection()), "sir": drawing(SIR(3)),
+    "filtered": drawing(Filtered()),
     "best_of_n": drawing(BestOfN(3)), "a best_of_n over another": drawing(BestOfN(2, proposal=INNER)),
     "examples": drawing(FewShot(2)), "quasi_rejection": drawing(QuasiRejection(acceptance=0.1, pilot=40)),
     "training": lambda bench: bench.setting.base_draws(rows_of(2, 2)),
@@ -170,6 +173,7 @@ SALTS = [
     ("aligners.prompting.few_shot", "PICK"), ("aligners.prompting.few_shot", "EXAMPLES"),
     ("scoring.references", "ACCEPT"), ("aligners.training.of_target", "ACCEPT"),
     ("aligners.training.work", "POLICY"), ("aligners.training.method", "WATCHED"),
+    ("aligners.training.control_code", "CODES"),
 ]  # fmt: skip
 
 

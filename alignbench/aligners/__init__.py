@@ -3,7 +3,8 @@
     prompting/   what the model reads: `prompt`, `few_shot`
     decoding/    how the next token is chosen, whatever the target: `settings`, `search`, `attention_window`
     guidance/    next-token probabilities under a rule: `constrained`
-    selection/   draws of a proposal, of which some are kept: `best_of_n`, `rejection`, `quasi_rejection`, `sir`
+    selection/   draws of a proposal, of which some are kept: `best_of_n`, `filtered`, `rejection`, `quasi_rejection`,
+                 `sir`
     chain.py     several, one after another;  null.py  those that say the same whatever they are asked
     base.py      what an aligner is and is given;  bill.py  what its work cost
     identities.py  what it depends on, as plain data

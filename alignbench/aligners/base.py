@@ -95,6 +95,7 @@ class Setting:
     bill: Bill = field(default_factory=Bill, compare=False)  # see `book`
     who: Aligner | None = None  # the aligner whose setting it is
     out: Path | None = field(default=None, compare=False)  # its folder, where that is not one of `work`
+    corpus: Sequence[str] = ()  # texts to learn from, if the task has any
     outline: bool = False  # whether the base is an outline, that only tells what it is
 
     @property
@@ -155,11 +156,17 @@ class Setting:
     def book(self, **spent: float) -> None:
         """Add to what the work cost: tokens `drawn`, `scored` and `trained` on, `steps`, and `seconds`; see `Training`.
 
-        The seconds that `align` took are added where none are booked.
+        The seconds that `align` took are added where none are booked. Of `peak_bytes`, see `peak_memory`, the largest
+        is kept.
 
         It is kept in `workdir`, and is the `Cost.training` of the row.
         """
         self.bill.add(self.folder, Training(**spent))  # type: ignore[arg-type]
+
+    @property
+    def booked(self) -> Training:
+        """What the aligner's work cost so far."""
+        return self.bill.of(self.folder)
 
     def identity_of(self, aligner: Aligner) -> Mapping[str, Any] | None:
         """What an aligner's generator depends on, told before any work; None where aligner or base does not say."""
@@ -179,6 +186,7 @@ class Setting:
         return None if own is None or base is None else {
             "aligner": registered(aligner), "format": code_of(aligner), "own": own, "base": base,
             **of_target(self.target), "prompts": list(self.prompts), "train": list(self.train),
+            **({"corpus": digest(list(self.corpus))} if self.corpus else {}),
             "max_tokens": self.max_tokens, "seed": self.seed.entropy,
         }  # fmt: skip
 

@@ -15,6 +15,8 @@ from alignbench.sources import sha256_folder
 from alignbench.types import Training
 
 FILE = "cost.json"
+LATER = {"peak_bytes": 0}
+"""What files of older versions lack, and what it is there."""
 
 
 def made_in(folder: Path) -> str:
@@ -48,11 +50,20 @@ class Bill:
         if folder in self.booked or not path.is_file():
             return
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = {**LATER, **json.loads(path.read_text(encoding="utf-8"))}
             numbers = {f.name: content[f.name] for f in fields(Training)}
             self.booked[folder] = Training() + Training(**numbers)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise StoreError(f"{path}: is not what a run writes; delete its folder to train again") from error
+
+    def of(self, folder: Path | None) -> Training:
+        """What is booked for a folder."""
+        self.open(folder)
+        return self.booked.get(folder, Training())
+
+    def restate(self, spent: Training) -> None:
+        """What counts is this alone: of a training that is looked at before its end."""
+        self.booked = {None: spent}
 
     @contextmanager
     def timed(self, folder: Path | None) -> Iterator[None]:

@@ -19,6 +19,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from scipy.stats import binom
 
+from alignbench.aligners.selection.filtered import FilteredSampler
 from alignbench.aligners.selection.quasi_rejection import QuasiRejectionSampler
 from alignbench.aligners.selection.rejection import RejectionSampler
 from alignbench.checks.seen import EXACT, MEASURED, Seen, grouped, results, seen_of
@@ -156,10 +157,12 @@ def _refused(trial: Trial) -> Iterator[Outcome]:
 
 
 def acceptance(references: References, law: Sampler) -> dict[str, float]:
-    """acceptance.rate → E_q[min(1, P/(βq))], mean over prompts, of what rejects draws of q; nothing of other laws."""
-    if not isinstance(law, RejectionSampler | QuasiRejectionSampler):
+    """acceptance.rate → E_q[min(1, P/(βq))], mean over prompts, of what rejects draws of q; nothing of other laws.
+
+    That of a filter is q(b = 1), which is its limit for β → 0.
+    """
+    if not isinstance(law, RejectionSampler | QuasiRejectionSampler | FilteredSampler):
         return {}
-    limit = law.bound if isinstance(law, RejectionSampler) else law.log_beta
     bench, base, q = references.bench, references.bench.base, law.proposal
     assert isinstance(base, Autoregressive)
     every = enumerate_draws(base, bench.prompts, max_tokens=bench.task.max_tokens)
@@ -167,7 +170,10 @@ def acceptance(references: References, law: Sampler) -> dict[str, float]:
     log_q = q.log_prob(bench.prompts, every)
     ratio = every.log_prob + references.target.log_ratio_of(bench.prompts, every)
     weight = np.subtract(ratio, log_q, out=np.full(len(every), -np.inf), where=log_q > -np.inf)
-    weight -= np.array(limit)[every.prompt]
+    if isinstance(law, FilteredSampler):
+        weight[weight > -np.inf] = 0.0
+    else:
+        weight -= np.array(law.bound if isinstance(law, RejectionSampler) else law.log_beta)[every.prompt]
     return {"acceptance.rate": float(np.exp(log_q + np.minimum(weight, 0.0)).sum()) / len(bench.prompts)}
 
 

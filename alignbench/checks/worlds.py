@@ -274,7 +274,9 @@ def _laws(rng: Rng, task: Task) -> tuple[tuple[str, Spec], ...]:
     """Two of the aligners that are there, each of another kind."""
     rows = task.draws * len(task.prompts)
     unbounded = any(c.kind == "reward" and task.features[c.feature].name == "count" for c in task.target.constraints)
-    names = [name for name in LAWS if not (name == "rejection" and unbounded)]
+    soft = all(c.kind != "always" for c in task.target.constraints)
+    refused = {"rejection": unbounded, "filtered of q": soft}
+    names = [name for name in LAWS if not refused.get(name)]
     return tuple((str(name), LAWS[name](rng, rows)) for name in rng.choice(names, 2, replace=False))
 
 
@@ -312,8 +314,9 @@ LAWS: Mapping[str, Callable[[Rng, int], Spec]] = {
     "quasi_rejection": _quasi,
     "quasi_rejection of q": lambda rng, rows: _quasi(rng, rows, proposal=_hot(rng)),
     "sir": lambda rng, rows: Spec("sir", {"n": _some(rng, rows, 8)}),
+    "filtered of q": lambda rng, rows: Spec("filtered", {"cap": _cap(rows), "proposal": _hot(rng)}),
     "sir of q": lambda rng, rows: Spec("sir", {"n": _some(rng, rows, 8), "proposal": _hot(rng)}),
 }
 """Kind of law → an aligner of it for so many rows; "model" is the world's own."""
-REJECTING = ("rejection", "quasi_rejection", "quasi_rejection of q")
+REJECTING = ("rejection", "quasi_rejection", "quasi_rejection of q", "filtered of q")
 """Kinds of law that have an acceptance rate."""

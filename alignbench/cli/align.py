@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from alignbench.cli.app import app
 from alignbench.cli.progress import TrainingProgress
-from alignbench.cli.words import IncludePath, say
+from alignbench.cli.words import IncludePath, say, trackers_of
 from alignbench.errors import UsageError
+
+if TYPE_CHECKING:
+    from alignbench.run.settings import Settings
 
 EXAMPLES = """
 Examples:
@@ -24,6 +28,8 @@ Examples:
   alignbench run --model hf:pretrained=gpt2 --model 'hf:pretrained=gpt2,peft=ckpt/checkpoint-*' --tasks lexical_word
 
   accelerate launch --num_processes 2 -m alignbench align …
+
+  torchrun --nproc_per_node 2 -m alignbench align … --device cpu
 
 `alignbench ls aligners` lists the aligners. The same command again goes on where it was stopped.
 
@@ -68,24 +74,48 @@ def align(
 
     Killed at any step, the same command goes on and ends with the same weights.
     """
-    given: dict[str, Any] = {
-        "model": [model] if model else None, "model_args": [model_args] if model_args else None, "tasks": [tasks],
-        "aligner": [_spec(aligner, every)], "seed": seed, "limit": limit, "include_path": include_path,
-        "device": device, "dtype": dtype, "batch_size": batch_size, "apply_chat_template": apply_chat_template,
-        "system_instruction": system_instruction, "trust_remote_code": trust_remote_code, "tracker": tracker,
-    }  # fmt: skip
-    from alignbench.run.align import align as carry_out
+    settings = _settings(
+        {"model": [model] if model else None, "model_args": [model_args] if model_args else None, "tasks": [tasks],
+         "aligner": [_spec(aligner, every)], "seed": seed, "limit": limit, "include_path": include_path,
+         "device": device, "dtype": dtype, "batch_size": batch_size, "apply_chat_template": apply_chat_template,
+         "system_instruction": system_instruction, "trust_remote_code": trust_remote_code, "tracker": tracker}
+    )  # fmt: skip
+    _carry_out(settings, out)
+
+
+def _settings(given: dict[str, Any]) -> Settings:
+    """The settings that the options describe; the environment has no part in them."""
     from alignbench.run.words import settings_of
 
-    settings = settings_of({name: value for name, value in given.items() if value not in (None, [], False)}, {})
-    shown = TrainingProgress()
+    return settings_of({name: value for name, value in given.items() if value not in (None, [], False)}, {})
+
+
+def _carry_out(settings: Settings, out: Path) -> None:
+    """Train, and show how it goes."""
+    from alignbench.aligners.training.processes import first_launched, leave
+    from alignbench.run.align import align as train
+    from alignbench.run.outcome import Watch
+
+    shown, report = TrainingProgress(), trackers_of(settings)
+
+    def on_step(who: str, step: int, numbers: Mapping[str, float]) -> None:
+        shown.on_step(who, step, numbers)
+        if report:
+            report.on_step(who, step, numbers)
+
     try:
-        done = carry_out(settings, out, progress=shown, report=shown.report)
+        done = train(settings, out, Watch(progress=shown, on_step=on_step))
     except KeyboardInterrupt:
         say(f"interrupted; the same command goes on from the last state in {out}")
         raise typer.Exit(130) from None
-    shown.finish()
-    print(f"{done.label}: {out}")
+    finally:
+        if report:
+            report.finish()
+    if first_launched():
+        if not shown.finish():
+            say("nothing to do: it was trained before")
+        print(f"{done.label}: {out}")
+    leave()
 
 
 def _spec(aligner: str, every: int | None) -> Any:

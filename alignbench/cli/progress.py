@@ -90,6 +90,15 @@ class RunProgress:
             finally:
                 self._bars = None
 
+    def on_step(self, who: str, step: int, numbers: Mapping[str, float]) -> None:
+        """See `Watch.on_step`: shown until the next step, or told once in a while."""
+        line = line_of(step, numbers)
+        if self._bars is not None:
+            bars, bar = self._bars
+            bars.update(bar, left=line)
+        elif self._lines and time.monotonic() - self._told >= EVERY:
+            self._say(f"{who} · {line}")
+
     def finish(self) -> None:
         """Tell of the last row."""
         self._tell_row()
@@ -147,8 +156,8 @@ class TrainingProgress:
             finally:
                 self._bar = None
 
-    def report(self, step: int, numbers: Mapping[str, float]) -> None:
-        """Show what a training comes to after so many steps."""
+    def on_step(self, who: str, step: int, numbers: Mapping[str, float]) -> None:
+        """See `Watch.on_step`."""
         self._last = line_of(step, numbers)
         if self._bar is not None:
             bars, bar = self._bar
@@ -157,10 +166,11 @@ class TrainingProgress:
             self._told = time.monotonic()
             say(self._last)
 
-    def finish(self) -> None:
-        """Tell of the last step."""
+    def finish(self) -> bool:
+        """Tell of the last step; whether there was one."""
         if self._last:
             say(self._last)
+        return bool(self._last)
 
 
 def line_of(step: int, numbers: Mapping[str, float]) -> str:

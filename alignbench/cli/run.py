@@ -15,8 +15,8 @@ from alignbench.cli.app import app
 from alignbench.cli.leaderboard import Columns, Full, Printed, Rename, Rows, most_rows, renames
 from alignbench.cli.leaderboard import show as print_tables
 from alignbench.cli.progress import RunProgress
-from alignbench.cli.words import IncludePath, say, takes_settings
-from alignbench.errors import AlignbenchError
+from alignbench.cli.words import IncludePath, say, takes_settings, trackers_of
+from alignbench.errors import AlignbenchError, UsageError
 
 if TYPE_CHECKING:
     from alignbench.run.outcome import Outcome
@@ -83,9 +83,10 @@ def run(
 
     The same command again goes on where an earlier one stopped, or says that there is nothing left to do.
     """
+    _refuse_several()
     how = Shown.of(columns, most, rename, full)
     settings = _settings({"model_args": model_args or [], "config": config, **options})
-    trackers = _trackers(settings)  # under --dry_run too, which says what is wrong with them
+    report = trackers_of(settings)  # under --dry_run too, which says what is wrong with them
     if dry_run:
         _show_plan(settings)
         return
@@ -93,14 +94,31 @@ def run(
     from alignbench.run.runner import run as carry_out
 
     shown, printed = RunProgress(), _Tables(how)
-    watch = Watch(tuple(sys.argv[1:]), shown, on_task=printed.add, pace=shown.pace, **trackers)
+
+    def on_step(who: str, step: int, numbers: Mapping[str, float]) -> None:
+        shown.on_step(who, step, numbers)
+        if report:
+            report.on_step(who, step, numbers)
+
+    told: dict[str, Any] = {"on_rows": report} if report else {}
+    watch = Watch(tuple(sys.argv[1:]), shown, on_step=on_step, on_task=printed.add, pace=shown.pace, **told)
     try:
         outcome = carry_out(settings, watch)
         shown.finish()
     except KeyboardInterrupt:
         say(f"interrupted; the draws so far are in {settings.output_path}: the same command goes on from there")
         raise typer.Exit(130) from None
+    finally:
+        if report:
+            report.finish()
     _finish(settings, outcome, printed)
+
+
+def _refuse_several() -> None:
+    """Raise UsageError in one of several processes: each would write the same rows."""
+    if (count := int(os.environ.get("WORLD_SIZE", "1"))) > 1:
+        raise UsageError(f"run is one process, and {count} were started: train by `alignbench align`, which takes many,"
+                         " and measure its folder (hf:…,peft=DIR) by one")  # fmt: skip
 
 
 @app.command()
@@ -139,15 +157,6 @@ def _settings(given: dict[str, Any]) -> Settings:
     for line in strays:
         say(line)
     return settings_of({name: value for name, value in given.items() if value not in (None, [], False)}, environment)
-
-
-def _trackers(settings: Settings) -> dict[str, Any]:
-    """Who is told of rows as they finish, if anyone is."""
-    if not settings.tracker:
-        return {}
-    from alignbench.integrations.trackers import report
-
-    return {"on_rows": report(settings.tracker, say)}
 
 
 def _show_plan(settings: Settings) -> None:

@@ -6,11 +6,15 @@ import sys
 from collections.abc import Callable
 from inspect import Parameter, Signature, signature
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from alignbench.run.settings import OPTIONS, Option, help_of
+
+if TYPE_CHECKING:
+    from alignbench.integrations.trackers import Report
+    from alignbench.run.settings import Settings
 
 IncludePath = Annotated[
     list[Path] | None,
@@ -34,6 +38,15 @@ def _parameter(name: str, option: Option) -> Parameter:
     return Parameter(
         name, Parameter.POSITIONAL_OR_KEYWORD, default=False if option.flag else None, annotation=Annotated[kind, said]
     )
+
+
+def trackers_of(settings: Settings) -> Report | None:
+    """What tells trackers of rows as they finish, and of training; None where there are none."""
+    if not settings.tracker:
+        return None
+    from alignbench.integrations.trackers import report
+
+    return report(settings.tracker, say)
 
 
 def say(line: str) -> None:

@@ -2,9 +2,9 @@
 
 `base` has the protocols. `law` is a model with decoding settings (`warp`); it samples by the loop in `sampling` and
 scores the same draws. `history` is what a repetition penalty remembers, `point_mass` a law of one continuation,
-`window` what a token may attend to, `budget` how many rows fit in memory, `replicas` copies on several GPUs,
-`token_bytes` what each token spells. `reweighted` is a law guided by a rule, `policy` one that is trained: `gradient`
-says when passes keep what that needs, `checkpoint` keeps where training stands.
+`window` what a token may attend to, `budget` how many rows fit in memory, `memory` the most that was used, `replicas`
+copies on several GPUs, `token_bytes` what each token spells. `reweighted` is a law guided by a rule, `policy` one that
+is trained: `gradient` says when passes keep what that needs, `checkpoint` keeps where training stands.
 
     hf/      networks of transformers
     masked/  laws that forbid tokens: words, regular expressions, grammars

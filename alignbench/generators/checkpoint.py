@@ -90,19 +90,44 @@ def load_training(
     return step, extra
 
 
+def write_weights(path: Path, module: nn.Module) -> None:
+    """Write the trained weights alone."""
+    write_atomic(path, save({name: p.detach().cpu().contiguous() for name, p in trainable_parameters(module).items()}))
+
+
+def set_weights(path: Path, module: nn.Module) -> None:
+    """Set the trained weights to those that `write_weights` wrote; raises StoreError where they do not fit."""
+    _set(path.parent, _read(path.parent, path), module)
+
+
 def load_weights(folder: str | Path, module: nn.Module) -> None:
     """Set the trained weights to those of the state in `folder`; raises StoreError where there is none that fits."""
     try:
-        content = json.loads(Path(folder, STATE).read_text(encoding="utf-8"))
-        tensors = load(Path(folder, content["tensors"]).read_bytes())
+        name = json.loads(Path(folder, STATE).read_text(encoding="utf-8"))["tensors"]
     except Exception as error:  # whatever reading a damaged file raises
-        raise StoreError(f"{folder}: its training state cannot be read ({error}): delete it to begin anew") from error
+        raise _damaged(folder, error) from error
+    tensors = _read(folder, Path(folder, name))
+    _set(folder, {name.removeprefix("weights."): t for name, t in tensors.items()}, module)
+
+
+def _read(folder: str | Path, path: Path) -> dict[str, torch.Tensor]:
+    try:
+        return load(path.read_bytes())
+    except Exception as error:  # whatever reading a damaged file raises
+        raise _damaged(folder, error) from error
+
+
+@torch.no_grad()
+def _set(folder: str | Path, tensors: Mapping[str, torch.Tensor], module: nn.Module) -> None:
     weights = trainable_parameters(module)
-    if any(tensors.get(f"weights.{name}", p.new_zeros(0)).shape != p.shape for name, p in weights.items()):
+    if any(name not in tensors or tensors[name].shape != p.shape for name, p in weights.items()):
         raise StoreError(f"{folder}: its training state is of other weights: delete it, or give another folder")
-    with torch.no_grad():
-        for name, p in weights.items():
-            p.copy_(tensors[f"weights.{name}"])
+    for name, p in weights.items():
+        p.copy_(tensors[name])
+
+
+def _damaged(folder: str | Path, error: Exception) -> StoreError:
+    return StoreError(f"{folder}: its training state cannot be read ({error}): delete it to begin anew")
 
 
 def _kind(module: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, str | Sequence[str]]:

@@ -19,7 +19,7 @@ from alignbench.types import Array, Draws
 
 @runtime_checkable
 class Remembering(Protocol):
-    """A model whose draws do not follow the ids of their prompt, but others: a decoder's own."""
+    """A model that reads other ids than those its draws follow: a decoder's own, or no virtual tokens."""
 
     def history(self, rendered: str) -> Sequence[int]:
         """The ids before a draw."""

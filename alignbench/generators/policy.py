@@ -26,8 +26,9 @@ def policy_of(base: Sampler, adapter: str = "lora:r=16", *, seed: int = 0) -> Tr
     """A policy that begins as `base`, with its decoding settings and prompts, and shares its tensors.
 
     `adapter` says what is trained: `lora:r=16,alpha=32` low-rank additions to the linear layers (A is drawn by `seed`),
-    `full` a copy of all weights. The base stays as it is. Raises Unsupported where there is nothing to be trained, and
-    UsageError on an unknown adapter.
+    `prompt:tokens=20` embeddings that are read before each prompt, `full` a copy of all weights. With `prompt` it does
+    not begin as `base`: its embeddings are at first those of words, drawn by `seed`. The base stays as it is. Raises
+    Unsupported where there is nothing to be trained, and UsageError on an unknown adapter.
     """
     if not isinstance(base, Law) or not isinstance(base.model, Trainable):
         raise Unsupported(f"{called(base)}: has no weights that can be trained; a language model of transformers has")

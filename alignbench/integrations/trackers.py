@@ -1,17 +1,20 @@
-"""Experiment trackers that are told of each generator's rows as they finish: trackio, wandb, mlflow.
+"""Experiment trackers that are told of each generator's rows as they finish, and of training: trackio, wandb, mlflow.
 
 A row of a leaderboard (a generator on a task) is one run of the tracker, with the row's own `run_id`: the same command
-again goes on in the same run. In Python: ``alignbench.evaluate(…, on_rows=report([Spec("wandb")], print))``. To add a
-tracker, write a class with the `Tracker` methods and name it in `TRACKERS`.
+again goes on in the same run. The training of an aligner is a run of its own, and another one where a later command
+goes on with it. In Python: ``tell = report([Spec("wandb")], print)``, then
+``alignbench.evaluate(…, on_rows=tell, on_step=tell.on_step)`` and ``tell.finish()``. To add a tracker, write a class
+with the `Tracker` methods and name it in `TRACKERS`.
 """
 
 from __future__ import annotations
 
 import inspect
 import sys
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib import import_module
 from math import isfinite
 from textwrap import shorten
@@ -26,13 +29,13 @@ PROJECT = "alignbench"
 
 
 class Tracker(Protocol):
-    """What is asked of a tracker: one run for each row of a leaderboard."""
+    """What is asked of a tracker: one run for each row of a leaderboard, and for each training; one at a time."""
 
     def start(self, run_id: str, name: str, config: Mapping[str, Any]) -> None:
         """Begin a run, or go on with the one of this `run_id`."""
 
     def log(self, numbers: Mapping[str, float], step: int | None) -> None:
-        """Finite numbers by name; `step` is a checkpoint's training step."""
+        """Finite numbers by name; `step` is a training step, such as a checkpoint's."""
 
     def finish(self) -> None:
         """End the run."""
@@ -145,17 +148,43 @@ def tracker(spec: Spec) -> Tracker:
 
 @dataclass
 class Report:
-    """A callback for `Job.on_rows`. A tracker that fails is told of in one line and left out from then on."""
+    """What `Watch.on_rows` calls, and `on_step`. A tracker that fails is told of in one line and left out from then on.
+
+    What trackers print goes to standard error.
+    """
 
     trackers: dict[str, Tracker]  # label → tracker
     say: Callable[[str], None]
+    training: str = ""  # whose training has the trackers' current run; "" where none has
+    runs: dict[str, str] = field(default_factory=dict)  # whose training → the id of its run
 
     def __call__(self, rows: Sequence[Row]) -> None:
-        """Tell every tracker of the rows of one generator on one task; what they print goes to standard error."""
+        """Tell every tracker of the rows of one generator on one task."""
+        self.finish()
+        self._each(lambda one: _tell(one, rows))
+
+    def on_step(self, who: str, step: int, numbers: Mapping[str, float]) -> None:
+        """Tell every tracker of the numbers of one training step; `who` is "lexical_word: dpg:steps=200"."""
+        if who != self.training:
+            self.finish()
+            self.training = who
+            run_id = self.runs.setdefault(who, uuid.uuid4().hex[:12])
+            self._each(lambda one: one.start(run_id, f"training, {who}", {"task": _task(who), "training": who}))
+        finite = {name: float(x) for name, x in numbers.items() if isfinite(x)}
+        self._each(lambda one: _log(one, finite, step))
+
+    def finish(self) -> None:
+        """End the run of a training."""
+        if self.training:
+            self.training = ""
+            self._each(lambda one: one.finish())
+
+    def _each(self, work: Callable[[Tracker], None]) -> None:
+        """Do something with every tracker."""
         for label, one in list(self.trackers.items()):
             try:
                 with redirect_stdout(sys.stderr):
-                    _tell(one, rows)
+                    work(one)
             except Exception as error:  # whatever a tracker raises must not lose results
                 del self.trackers[label]
                 told = shorten(str(error), 200, placeholder=" …")
@@ -163,7 +192,7 @@ class Report:
 
 
 def report(specs: Sequence[Spec], say: Callable[[str], None]) -> Report:
-    """The callback that tells the trackers of `specs`; raises UsageError as `tracker` does."""
+    """What tells the trackers of `specs` of rows and of training; raises UsageError as `tracker` does."""
     return Report({spec.label: tracker(spec) for spec in specs}, say)
 
 
@@ -175,6 +204,21 @@ def _tell(one: Tracker, rows: Sequence[Row]) -> None:
         one.log(_numbers(rows), key.step)
     finally:
         one.finish()
+
+
+def _log(one: Tracker, numbers: Mapping[str, float], step: int) -> None:
+    """Log what there is; a run that this breaks is ended."""
+    try:
+        if numbers:
+            one.log(numbers, step)
+    except Exception:
+        one.finish()
+        raise
+
+
+def _task(who: str) -> str:
+    """The task of a training: `lexical_word` of "lexical_word (seed 1): dpg:steps=200"."""
+    return who.partition(":")[0].partition(" (seed ")[0]
 
 
 def _config(rows: Sequence[Row]) -> dict[str, Any]:

@@ -102,8 +102,9 @@ def _of_p(evidence: Evidence, part: str) -> bool:
 
 
 def _picks_by_p(evidence: Evidence) -> bool:
-    """Whether π selects draws by p, and not by a rank that knows nothing of it."""
-    return evidence.selection is not None and evidence.ref.rank is None
+    """Whether π selects draws by p, and not by hard constraints alone or a rank that knows nothing of λ."""
+    law = evidence.selection
+    return law is not None and law.kind != "filtered" and evidence.ref.rank is None
 
 
 def _asked(evidence: Evidence, seed: int) -> dict[str, Estimate]:

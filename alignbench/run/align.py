@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
-from alignbench.aligners.base import Immediate, Report, unheard
+from alignbench.aligners.base import Immediate, unheard
 from alignbench.aligners.training.processes import first_launched
 from alignbench.errors import RunError, UsageError, plain_failures
 from alignbench.generators.later import told_of
 from alignbench.run.known import Known
 from alignbench.run.models import Models, name_of
+from alignbench.run.outcome import Watch
 from alignbench.run.plan import look_up, no_base, own_base
 from alignbench.run.settings import Settings
 from alignbench.scoring.bench import Bench
 from alignbench.scoring.references import References
 from alignbench.seeds import Seed
 from alignbench.store.draws import DrawStore
-from alignbench.types import Progress, Training, silent
+from alignbench.types import Training, silent
 
 _LOG = logging.getLogger(__name__)
 
@@ -35,12 +37,12 @@ class Trainee:
     training: Training | None
 
 
-def align(settings: Settings, out: Path, *, progress: Progress = silent, report: Report = unheard) -> Trainee:
+def align(settings: Settings, out: Path, watch: Watch | None = None) -> Trainee:
     """Train the one aligner of the settings on their one task, below `out`; the same again goes on, or does nothing.
 
     Raises UsageError where they name several, or the folder holds something else, and what the training raises.
     """
-    plan = look_up(settings)
+    plan, watch = look_up(settings), watch or Watch()
     for error in plan.failures:
         raise error
     for what, found in (("task", plan.tasks), ("aligner", plan.recipes), ("seed", settings.seed)):
@@ -51,20 +53,22 @@ def align(settings: Settings, out: Path, *, progress: Progress = silent, report:
         raise UsageError(
             f"aligner '{recipe.label}' trains nothing: `alignbench run --aligner {recipe.label}` puts it to work"
         )
-    _refuse_strangers(out)
+    first = first_launched()
+    if first:  # the others would see the files that it is writing
+        _refuse_strangers(out)
     given = own_base(task) or plan.base
     if given is None:
         raise no_base(task)
-    first = first_launched()
     models = Models(settings.handed, settings.gen_kwargs, dict(plan.broken), Known(out / "known" if first else None))
     base = models.later(given, keep=True)
     bench = Bench(
         task=task, given=base, base_name=name_of(told_of(base), given), draws=plan.draws_of(task),
         store=DrawStore(out / "draws" if first else None), limit=plan.limit_of(task),
-        whole=plan.sizes.get(task.name, 0), seed=Seed(settings.seed[0]), progress=progress,
+        whole=plan.sizes.get(task.name, 0), seed=Seed(settings.seed[0]), progress=watch.progress if first else silent,
         output=out if first else None,
     )  # fmt: skip
-    setting = replace(References(bench).setting, report=report)
+    told = partial(watch.on_step, f"{task.name}: {recipe.label}")
+    setting = replace(References(bench).setting, report=told if first else unheard)
     with plain_failures(f"align of {recipe.label}", RunError):
         setting.aligned(recipe.aligner, out)
     return Trainee(out, recipe.label, setting.bill.total)

@@ -89,10 +89,12 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Watch:
-    """Who looks on: what was typed, who shows progress, who is told of each generator's and each task's rows."""
+    """Who looks on: what was typed, who shows progress, who is told of training and of generators' and tasks' rows."""
 
     argv: tuple[str, ...] = ()
     progress: Progress = silent
     on_rows: Callable[[Sequence[Row]], None] = lambda rows: None  # of a generator on a task, as they finish
+    on_step: Callable[[str, int, Mapping[str, float]], None] = lambda who, step, numbers: None
+    """Of an aligner that trains: "lexical_word: dpg:steps=200", the step, its numbers."""
     on_task: Callable[[pd.DataFrame], None] = lambda rows: None  # of a task as a table, once its last row is there
     pace: Pace = field(default_factory=Pace)

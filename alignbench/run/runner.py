@@ -171,7 +171,8 @@ class _Run:
             task_run.base(base)
             for number, recipe in enumerate(self.plan.recipes_of(bench.task.name)):
                 candidate = replace(base, aligner=recipe.label, shots=getattr(recipe.aligner, "shots", 0))
-                task_run.aligner(number, candidate, recipe.aligner)
+                put_to_work = task_run.series if self.settings.series else task_run.aligner
+                put_to_work(number, candidate, recipe.aligner)
             task_run.draws_of_p()
             if keep and not bench.task.base:
                 kept.append(task_run)

@@ -128,6 +128,10 @@ class Settings(BaseModel):
     log_samples: Annotated[Flag, Option(parse=parse_scalar, flag=True)] = Field(
         False, description="Write every draw as JSON lines."
     )
+    series: Annotated[Flag, Option(parse=parse_scalar, flag=True)] = Field(
+        False, description="Rows of the checkpoints of trained aligners too (dpg:steps=200,every=50): curves over "
+        "training.",
+    )  # fmt: skip
     tracker: Annotated[Things, Option("SPEC", many=True, plural="trackers")] = Field(
         (), description="Tell trackio, wandb or mlflow of each row as it finishes, such as wandb:project=mine; "
         "repeatable.",

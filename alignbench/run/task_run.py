@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from alignbench.aligners.base import Aligner, Immediate
+from alignbench.aligners.training.at_step import AtStep, steps_kept
+from alignbench.aligners.training.recipe import Trained
 from alignbench.errors import RunError, UsageError
 from alignbench.generators.described import described
 from alignbench.generators.later import Later, outline_of, told_of
@@ -19,6 +21,7 @@ from alignbench.run.subjects import Aligned, Given
 from alignbench.run.writer import Writer
 from alignbench.scoring.bench import Bench
 from alignbench.scoring.references import References
+from alignbench.spec import at_step
 from alignbench.store.vocab import keep_vocab
 from alignbench.types import CEILING, PRIMARY, Sampler, Spelled
 
@@ -80,11 +83,20 @@ class TaskRun:
     def aligner(self, number: int, candidate: Candidate, recipe: Aligner) -> None:
         """The rows of an aligner on the base, the `number`th."""
         with self._placing(replace(self.place, part=ALIGNER, number=number), candidate) as rows:
-            made = Aligned(recipe, self.references.setting, self.known)
+            told = partial(self.watch.on_step, self._who(candidate.aligner))
+            made = Aligned(recipe, replace(self.references.setting, report=told), self.known)
             if made.identity is None and self.bench.all_named and not isinstance(recipe, Immediate):
                 self.outcome.tell(f"{candidate.aligner}: the aligner does not say what its generator depends on (no "
                                   "identity): its rows are measured in every run")  # fmt: skip
             rows += rows_of_generator(self.writer(self.references, candidate), made, self._failed(candidate))
+
+    def series(self, number: int, candidate: Candidate, recipe: Aligner) -> None:
+        """The rows of an aligner, and of its checkpoints once it is trained; each says its step."""
+        whole = recipe.ends_at if isinstance(recipe, Trained) else None
+        self.aligner(number, candidate if whole is None else after(candidate, whole), recipe)
+        for step in steps_kept(recipe, self.references.setting):
+            assert isinstance(recipe, Trained)
+            self.aligner(number, after(candidate, step), AtStep(recipe, step))
 
     def draws_of_p(self) -> None:
         """The rows of draws of p, which any generator could at best be like."""
@@ -130,6 +142,11 @@ class TaskRun:
     def _failed(self, candidate: Candidate) -> Failed:
         """What is told of a metric that fails."""
         return partial(self.outcome.failed, f"{self.bench.task.name}: {candidate.label}")
+
+
+def after(candidate: Candidate, step: int) -> Candidate:
+    """The candidate of an aligner after so many steps of its training."""
+    return replace(candidate, aligner=at_step(candidate.aligner, step), step=step)
 
 
 def _keep_vocab(bench: Bench) -> None:

@@ -10,8 +10,9 @@ import numpy as np
 
 from alignbench.errors import RunError, UsageError, brief
 from alignbench.generators.described import called, described, log_prob_of
+from alignbench.generators.memory import reset_peak
 from alignbench.scoring.bench import Bench
-from alignbench.scoring.cost import cost_of, reset_peak
+from alignbench.scoring.cost import cost_of
 from alignbench.scoring.references import References
 from alignbench.scoring.trust import rescored
 from alignbench.seeds import APART

@@ -84,7 +84,7 @@ class References:
         bench, task = self.bench, self.bench.task
         return Setting(
             bench.scorer, self.target, bench.prompts, task.max_tokens, bench.seed.on("train"), task.train, bench.store,
-            work=bench.output and bench.output / WORK, progress=bench.progress,
+            work=bench.output and bench.output / WORK, progress=bench.progress, corpus=task.corpus,
         )  # fmt: skip
 
     @cached_property

@@ -15,6 +15,9 @@ from alignbench.stats.weights import cells
 from alignbench.target import Target
 from alignbench.types import Array, Distribution, Draws, Sampler, Selection
 
+LISTED = 1e-9
+"""Of q's mass on a prompt, at most, that is not on the base's continuations: rounding of a sum."""
+
 
 def exact_values(
     base: Distribution, generator: Sampler, target: Target, prompts: Sequence[str], max_tokens: int
@@ -86,7 +89,7 @@ def _law_of(
     """A function from the rows of one prompt to the generator's probabilities of them."""
     selection = described(generator).selection
     proposal = described(generator).proposal or base
-    if selection is not None and (selection.kind in ("quasi", "resampled") or proposal is not base):
+    if selection is not None and (selection.kind not in ("best", "first") or proposal is not base):
         if not isinstance(proposal, Distribution):
             return None
         return _weighing(selection, proposal, prompts, draws, ratio)
@@ -106,7 +109,7 @@ def _law_of(
 
 def _weighing(
     selection: Selection, proposal: Distribution, prompts: Sequence[str], draws: Draws, ratio: Array
-) -> Callable[[Array], Array]:
+) -> Callable[[Array], Array] | None:
     """As `_law_of`, for a law that keeps draws of a proposal by their weights."""
     assert draws.log_prob is not None
     log_q = np.asarray(proposal.log_prob(prompts, draws), float)
@@ -118,6 +121,10 @@ def _weighing(
         return lambda rows: laws[int(draws.prompt[rows][0])]
     if selection.kind == "quasi":
         log_p = np.minimum(log_p, np.array(selection.log_beta)[draws.prompt] + log_q)
+    if selection.kind == "filtered":
+        log_p = np.where(ratio > -np.inf, log_q, -np.inf)
+        if (np.bincount(draws.prompt, np.exp(log_q)) < 1 - LISTED).any():
+            return None  # q says what the base cannot, which is not listed, and the filter may keep it
     return lambda rows: discrete.normalised(log_p[rows])
 
 

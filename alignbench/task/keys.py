@@ -118,6 +118,9 @@ class TaskFile(Strict):
     train: Annotated[Any, WithJsonSchema({"anyOf": [*_PROMPTS["anyOf"], _NULL]})] = Field(
         default=None, description="Prompts for aligners that train, none of them one of `prompts`. Default: `prompts`."
     )
+    corpus: Annotated[Any, WithJsonSchema({"anyOf": [*_PROMPTS["anyOf"], _NULL]})] = Field(
+        default=None, description="Texts that aligners may learn from (sft:data=corpus), none of the references.",
+    )  # fmt: skip
     max_tokens: int = Field(ge=1, description="Most tokens of a draw; one that has not ended by then is cut.")
     draws: int = Field(default=128, ge=1, description="Draws for each prompt, unless --draws says otherwise.")
     features: dict[Name, Annotated[dict[str, Any], WithJsonSchema(_FEATURE)]] = Field(

@@ -38,6 +38,7 @@ def load_task(path: str | Path) -> Task:
         features=features,
         target=_target(page, raw.target, features),
         train=_train(page, raw.train, prompts.texts),
+        corpus=() if raw.corpus is None else read_prompts(page, "corpus", raw.corpus).texts,
         metrics=metrics,
         primary=_primary(page, raw.primary, metrics),
         base=_base(page, raw.base),

@@ -107,21 +107,25 @@ def bases(folder):
 
 
 ADAPTERS = {"bart": "full", "two ends": "full", "gpt2, whole": "full", "t5, whole": "full"}
-"""Of the others it is LoRA."""
+"""Of the others it is LoRA, or the soft prompt that their name tells."""
 WAYS = {
     "gpt2, states": {"trial": slots.Trial(False)},
     "llama, states": {"trial": slots.Trial(False)},
     "gpt2, whole": {"trial": slots.Trial(False), "headed": False},
     "t5, whole": {"headed": False},
+    **{f"{kind}, prompt": {} for kind in ("gpt2", "llama", "t5")},
+    "gpt2, prompt, states": {"trial": slots.Trial(False)},
+    "gpt2, prompt, whole": {"trial": slots.Trial(False), "headed": False},
 }
-"""Networks that are run otherwise: by states, and where logits cannot be made of hidden states."""
+"""Networks that are run otherwise: by states, where logits cannot be made of hidden states, or after a soft prompt."""
 NAMES = ("table", "gpt2", "llama", "t5", "bart", "two ends", "template", "window", "frame", "never", *WAYS)
 DOUBLES = ("table", "gpt2", "llama", "t5", "bart", "two ends", *WAYS)
 
 
 def made(known, name, **settings):
     """A new policy over one of the bases, run as its name says."""
-    policy = policy_of(known[name.split(",")[0]].warped(**settings), ADAPTERS.get(name, "lora:r=2"))
+    adapter = ADAPTERS.get(name, "prompt:tokens=3" if "prompt" in name else "lora:r=2")
+    policy = policy_of(known[name.split(",")[0]].warped(**settings), adapter)
     for what, value in WAYS.get(name, {}).items():
         setattr(policy.model, what, value)
     return policy
@@ -319,7 +323,7 @@ def scores_average_to_zero(policy):
 
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("settings", ["plain", "temperature", "penalty", "top-k", "all"])
-@pytest.mark.parametrize("name", ["table", "gpt2", "llama, states", "t5", "two ends"])
+@pytest.mark.parametrize("name", ["table", "gpt2", "llama, states", "t5", "two ends", "gpt2, prompt", "t5, prompt"])
 def test_scores_average_to_zero_over_all_continuations(doubles, name, settings):
     """EOS and cut continuations are among them."""
     scores_average_to_zero(doubles[name].warped(**SETTINGS[settings]))
@@ -330,7 +334,7 @@ def gradients(policy, draws):
 
 
 @pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("name", ["gpt2", "llama", "llama, states", "t5"])
+@pytest.mark.parametrize("name", ["gpt2", "llama", "llama, states", "t5", "llama, prompt"])
 def test_in_parts_and_in_another_thread_the_gradient_is_the_same(doubles, name, monkeypatch):
     """A GPU goes backward in a thread of its own; prompts, too, may be run in parts."""
     policy = doubles[name].warped(repetition_penalty=1.3)
@@ -372,7 +376,7 @@ def leaves_its_base(base, adapter, work=trained):
     return policy, other
 
 
-@pytest.mark.parametrize("adapter", ["lora:r=2", "full"])
+@pytest.mark.parametrize("adapter", ["lora:r=2", "prompt:tokens=2", "full"])
 @pytest.mark.parametrize("name", ["table", "gpt2", "llama", "t5"])
 def test_its_base_stays_as_it_was(known, name, adapter):
     base = known[name]
@@ -416,10 +420,10 @@ def test_its_identity_is_that_of_its_numbers_now(known):
     assert policy.warped(top_k=2).identity() != policy.identity()
 
 
-@pytest.mark.parametrize("name", ["table", "gpt2"])
-def test_equal_seeds_are_equal_policies(known, name):
+@pytest.mark.parametrize(("name", "adapter"), [("table", "lora"), ("gpt2", "lora:r=2"), ("gpt2", "prompt:tokens=6")])
+def test_equal_seeds_are_equal_policies(known, name, adapter):
     state = torch.get_rng_state()
-    one, same, other = (policy_of(known[name], "lora:r=2", seed=seed) for seed in (1, 1, 2))
+    one, same, other = (policy_of(known[name], adapter, seed=seed) for seed in (1, 1, 2))
     assert torch.equal(torch.get_rng_state(), state)
     assert one.identity() == same.identity()
     assert name == "table" or one.identity() != other.identity()
@@ -518,10 +522,10 @@ def test_planted_logits_of_all_places_at_once(wide, kind, monkeypatch):
 # --- copies on other devices
 
 
-def copies_follow(base):
+def copies_follow(base, adapter):
     """Trained alike, a policy whose base has copies draws and scores as one without."""
     three = replace(base, model=replicated(replace(base.model), [torch.device("cpu")] * 2))
-    policies = [policy_of(law, "lora:r=2") for law in (base, three)]
+    policies = [policy_of(law, adapter) for law in (base, three)]
     assert len(policies[1].model.replicas) == 2
     begun = drawn(policies[0])
     for _ in range(2):
@@ -532,13 +536,14 @@ def copies_follow(base):
     assert gap(base.log_prob(PROMPTS, one), three.log_prob(PROMPTS, one)) < 1e-5, "copies of the base stay"
 
 
-def test_copies_follow_what_is_trained(known):
-    copies_follow(known["llama"])
+@pytest.mark.parametrize("adapter", ["lora:r=2", "prompt:tokens=2"])
+def test_copies_follow_what_is_trained(known, adapter):
+    copies_follow(known["llama"], adapter)
 
 
 def test_planted_copies_that_do_not_follow(known, monkeypatch):
     monkeypatch.setattr(policy_module.Trained, "follow", lambda self, first: None)
-    broken(copies_follow, known["llama"])
+    broken(copies_follow, known["llama"], "lora:r=2")
 
 
 # --- data parallelism
@@ -557,7 +562,7 @@ def alone(tmp_path):
 
 
 @pytest.mark.usefixtures("alone")
-@pytest.mark.parametrize("name", ["gpt2", "llama", "t5", "bart"])
+@pytest.mark.parametrize("name", ["gpt2", "llama", "t5", "bart", "t5, prompt"])
 def test_ddp_wraps_a_policy(known, name):
     """Its parameters then keep their gradients in buckets: so it is a policy of its own."""
     from torch.nn.parallel import DistributedDataParallel
@@ -682,8 +687,8 @@ def test_planted_adapter_that_is_merged_into_shared_weights(kind, tmp_path):
 
 
 def shared_by_full(patch):
-    def put_on(self, network, seed, name, source):
-        return policy_module.Trained(policy_module.sharing(network).requires_grad_(True), self)
+    def put_on(self, base, seed):
+        return policy_module.Trained(policy_module.sharing(base.network).requires_grad_(True), self)
 
     patch.setattr(policy_module.Full, "put_on", put_on)
 
@@ -703,7 +708,7 @@ def thawed(patch):
     patch.setattr(policy_module.Lora, "put_on", put_on)
 
 
-PLANTS = {"full": shared_by_full, "lora:r=2": put_on_the_base, "lora:r=3": thawed}
+PLANTS = {"full": shared_by_full, "lora:r=2": put_on_the_base, "lora:r=3": thawed, "prompt:tokens=2": put_on_the_base}
 
 
 @pytest.mark.filterwarnings("ignore:Already found:UserWarning")  # peft's, of a second adapter
@@ -713,6 +718,22 @@ def test_planted_base_that_is_trained(kind, adapter, tmp_path, monkeypatch):
     """Its tensors are shared by a policy that trains them all; it has the adapter; frozen parameters are trained."""
     PLANTS[adapter](monkeypatch)
     broken(leaves_its_base, tiny_network(tmp_path, WORDS, kind=kind), adapter)
+
+
+@pytest.mark.parametrize("name", ["gpt2, prompt", "gpt2, prompt, states", "gpt2, prompt, whole", "t5, prompt"])
+def test_planted_virtual_tokens_that_are_not_scored(policies, name, monkeypatch):
+    """They are read before draws alone."""
+    policy = policies[name]
+    kind, right = type(policy.model), type(policy.model).forced
+
+    def deaf(self, rendered, draws):
+        with monkeypatch.context() as patch:
+            patch.setitem(self.__dict__, "virtual", [])
+            return right(self, rendered, draws)
+
+    scores_as_it_draws(policy)
+    monkeypatch.setattr(kind, "forced", deaf)
+    broken(scores_as_it_draws, policy)
 
 
 def all_first(ids):

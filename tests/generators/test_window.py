@@ -320,7 +320,8 @@ def test_attention_without_masks_or_in_chunks_is_refused(worlds, setting, messag
         def __getattr__(self, name):
             return setting[name] if name in setting else getattr(true.config, name)
 
-    network = SimpleNamespace(config=Config(), eval=lambda: None, forward=true.forward, dtype=true.dtype)
+    parts = {"forward": true.forward, "modules": true.modules, "dtype": true.dtype}
+    network = SimpleNamespace(config=Config(), eval=lambda: None, **parts)
     model = replace(worlds["gpt2"].model, network=network)
     refused(model, Window(3), f"can have no attention window: {message}")
 

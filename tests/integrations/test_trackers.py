@@ -170,6 +170,50 @@ def test_nan_is_no_number(install):
     assert module.told[1] == ("log", {"tv": 0.5}, 200)
 
 
+def test_a_training_is_a_run_of_its_own_until_another_begins(install):
+    """One run at a time: trackers have one that is current. Planted bug: a row's run begun inside a training's."""
+    module = install("wandb", Wandb())
+    tell = report(specs("wandb"), print)
+    for who, step in (("little: a", 1), ("little: a", 2), ("little (seed 1): b", 1), ("little: a", 3)):
+        tell.on_step(who, step, {"loss": 0.5 / step, "ess": inf, "grad": nan})
+    tell(ROWS)
+    tell.on_step("little: c", 0, {"loss": nan})
+    tell.finish()
+    tell.finish()
+    told = [t[2] if t[0] == "init" else t[1] if t[0] == "log" and len(t[1]) < 4 else t[0] for t in module.told]
+    a, b, c = "training, little: a", "training, little (seed 1): b", "training, little: c"
+    assert told == [a, {"loss": 0.5}, {"loss": 0.25}, "finish", b, {"loss": 0.5}, "finish", a, {"loss": 0.5 / 3},
+                    "finish", "little: exact + top_k:k=3, seed 3", "log", "finish", c, "finish"]  # fmt: skip
+    assert [t[2] for t in module.told if t[0] == "log"] == [1, 2, 1, 3, 200]
+    assert {(t[3], t[4]["task"]) for t in module.told if t[0] == "init"} == {("little", "little")}
+
+
+def test_a_training_that_is_gone_on_with_has_its_run_again(install):
+    module = install("mlflow", Mlflow())
+    tell = report(specs("mlflow"), print)
+    for who in ("little: a", "little: b", "little: a"):
+        tell.on_step(who, 1, {"loss": 1.0})
+    tell.finish()
+    assert [(run.name, len(run.metrics), run.ended) for run in module.runs.values()] == [
+        ("training, little: a", 2, 2), ("training, little: b", 1, 1)
+    ]  # fmt: skip
+    report(specs("mlflow"), print).on_step("little: a", 1, {"loss": 1.0})
+    assert len(module.runs) == 3  # of another command: it may be another training
+
+
+@pytest.mark.parametrize("fails", ["init", "log", "finish"])
+def test_a_tracker_that_fails_while_an_aligner_trains_is_left_out(install, fails):
+    broken, sound, said = install("wandb", Wandb({fails})), install("trackio", Wandb()), []
+    tell = report(specs("wandb", "trackio"), said.append)
+    for step in (1, 2):
+        tell.on_step("little: a", step, {"loss": 1.0})
+    tell(ROWS)
+    told = "--tracker wandb: ConnectionError: no route to host; no more rows go there; results are kept"
+    assert said == [told] and [what for what, *_ in sound.told] == ["init", "log", "log", "finish", *CYCLE]
+    assert (("finish",) in broken.told) == (fails == "log")
+
+
+CYCLE = ("init", "log", "finish")
 RUN = ("run", "--model", "exact", "--tasks", "little.yaml", "--draws", "8", "--output_path", "out")
 TASK = """\
 name: little
@@ -200,6 +244,57 @@ def test_run_tells_as_rows_finish_and_keeps_results_whatever_happens(install, co
     again = command("run", "--config", str(page))
     assert again.code == 0 and [t[2] for t in module.told if t[0] == "init"] == names * 2  # the same runs
     assert command(*RUN, "--tracker", "mlflw").code == 2
+
+
+TRAINS = """
+from dataclasses import dataclass
+from alignbench import aligner
+
+
+@aligner(target_driven=True)
+@dataclass(frozen=True)
+class walks:
+    steps: int = 2
+
+    def identity(self, setting):
+        return {"steps": self.steps}
+
+    def align(self, setting):
+        for step in range(self.steps):
+            setting.report(step + 1, {"loss": 1.0 / (step + 1)})
+        return setting.base
+"""
+
+
+def test_an_aligner_that_trains_tells_of_its_steps(install, command, tmp_path):
+    (tmp_path / "little.yaml").write_text(TASK)
+    (tmp_path / "walks.py").write_text(TRAINS)
+    module = install("trackio", Wandb())
+    words = (*RUN, "--include_path", "walks.py", "--aligner", "walks:steps=3", "--seed", "0,1", "--tracker", "trackio")
+    done = command(*words)
+    assert done.code == 0, done.err
+    trained = [i for i, told in enumerate(module.told) if told[0] == "init" and told[2].startswith("training")]
+    names = [module.told[i][2].rpartition(" ")[0] for i in trained]
+    assert names == [f"training, little (seed {seed}): walks:steps=3" for seed in (0, 1)]
+    for i in trained:
+        steps = [("log", {"loss": 1 / s}, s) for s in (1, 2, 3)]
+        assert module.told[i + 1 : i + 5] == [*steps, ("finish",)] and module.told[i + 5][0] == "init"
+
+
+def test_the_run_of_a_training_that_is_interrupted_is_ended(install, command, tmp_path):
+    (tmp_path / "little.yaml").write_text(TASK)
+    (tmp_path / "walks.py").write_text(TRAINS.replace("return setting.base", "raise KeyboardInterrupt"))
+    module = install("trackio", Wandb())
+    done = command(*RUN, "--include_path", "walks.py", "--aligner", "walks:steps=1", "--tracker", "trackio")
+    assert done.code == 130 and [told[0] for told in module.told] == [*CYCLE, *CYCLE]  # of the base, of the training
+
+
+def test_a_python_user_is_told_of_training_steps(tmp_path, registries):
+    (tmp_path / "little.yaml").write_text(TASK)
+    (tmp_path / "walks.py").write_text(TRAINS)
+    told, words = [], {"draws": 4, "include_path": [str(tmp_path / "walks.py")], "aligners": "walks:steps=1"}
+    evaluate("exact", str(tmp_path / "little.yaml"), on_step=lambda *what: told.append(what), **words)
+    assert told == [("little: walks:steps=1", 1, {"loss": 1.0})]
 
 
 def test_python_users_have_the_same_callback(tmp_path, registries):

@@ -11,7 +11,7 @@ from alignbench.errors import UsageError
 from alignbench.metrics.prompts import left_out, picked
 from alignbench.registry import metric
 from alignbench.stats.intervals import Z95
-from alignbench.types import Cost, Draws, Estimate, Evidence, Fit, Scored, Selection, Wanted
+from alignbench.types import Cost, Draws, Estimate, Evidence, Fit, Scored, Selection, Training, Wanted
 
 C, EACH = 2, 100
 A = np.array([[0.1, 0.2, 0.3, 0.4], [0.4, 0.3, 0.2, 0.1]])
@@ -463,8 +463,13 @@ def test_acceptance_and_cost():
     assert "once" in spent["seconds"].note
     shared = "measured once: no interval; the process's high-water mark so far"
     for device, note in (("", shared), ("cpu", shared), ("cuda:0", "measured once: no interval")):
-        peak = metrics.measure("cost", replace(e, cost=replace(e.cost, device=device)))["peak_memory_mb"]
-        assert (peak.value, peak.note) == (5.0, note)
+        booked = replace(e.cost, device=device, training=Training(steps=3, peak_bytes=7_000_000))
+        told = metrics.measure("cost", replace(e, cost=booked))
+        assert [(told[p].value, told[p].note) for p in ("peak_memory_mb", "training_peak_memory_mb")] == [
+            (5.0, note), (7.0, note)
+        ]  # fmt: skip
+        assert {p for p in told if p.startswith("training")} == {"training_peak_memory_mb", "training_steps"}
+    assert metrics.better("cost", "training_peak_memory_mb") == "lower"
 
 
 def test_all_proposals_accepted_is_no_certainty():

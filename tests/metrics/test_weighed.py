@@ -11,18 +11,22 @@ from task_on_base import TaskOnBase
 from tiny_world import BASE
 
 from alignbench.aligners.base import Setting
+from alignbench.aligners.selection.filtered import SOFT, Filtered
 from alignbench.aligners.selection.quasi_rejection import QuasiRejection
 from alignbench.aligners.selection.rejection import Rejection
 from alignbench.aligners.selection.sir import SIR
+from alignbench.checks.fuzz import acceptance
 from alignbench.generators.exact.automaton import counts
-from alignbench.generators.exact.world import exact
+from alignbench.generators.exact.world import enumerate_draws, exact
 from alignbench.metrics import measure
 from alignbench.metrics.distance import _shifted
 from alignbench.metrics.prompts import left_out, picked
 from alignbench.metrics.weighed import _quasi
 from alignbench.registry import load_plugins
 from alignbench.seeds import Seed
+from alignbench.stats import discrete
 from alignbench.stats.divergences import Sample
+from alignbench.stats.filtered import log_rate
 from alignbench.store.draws import DrawStore
 from alignbench.task import load_task
 from alignbench.types import silent
@@ -117,6 +121,64 @@ def test_sir_beside_its_truth(benches, proposal):
     assert e.truth["divergence.kl_target"] > 0.003 and "closed form" in found["kl_target"].note
     single = replace(e, selection=replace(e.selection, n=1))  # planted: one draw
     assert not near(measure("divergence", single), e.truth, ("kl_target",))
+
+
+@pytest.mark.parametrize("proposal", [None, HOT, "temperature:t=0.6"])
+def test_a_filter_beside_its_truth(benches, proposal):
+    """Cold proposals have heavy weights P/q: there the density of q over AR tells the KLs."""
+    for name, bench in benches.items():
+        e = evidence(bench, Filtered(proposal=proposal))
+        found = measure("divergence", e)
+        assert e.selection.kind == ("first" if proposal is None and name == "hard" else "filtered")
+        cold = proposal not in (None, HOT)
+        assert near(found, e.truth, [part for part in EVERY if part not in ("tv", "js") or not cold])
+        assert (SOFT in found["kl_target"].note) == (name == "soft")
+        assert ("density of q over AR" in found["kl_target"].note) == cold
+        if proposal:
+            law, told = Filtered(proposal=proposal).align(bench.setting), measure("acceptance", e)
+            ar = acceptance(bench, law)["acceptance.rate"]
+            assert near(told, {"divergence.rate": ar}, ["rate"])
+            assert e.cost.calls == e.cost.tokens and told["proposals_per_draw"].value > 2
+            log_ar = log_rate(*e.proposed.T).value
+            bare = replace(found["kl_target"], value=found["kl_target"].value - log_ar)  # planted: AR left out
+            assert not near({"kl_target": bare}, e.truth, ("kl_target",))
+            asked, rest = found["kl_asked"], found["kl_collateral"]
+            assert near(found, e.truth, ["kl_target_vs_base", "kl_asked"]) and asked.ci_high is not None
+            assert name == "soft" or rest.value == pytest.approx(found["kl_target"].value)
+
+
+def test_a_filter_of_a_proposal_that_lacks_some_of_p(benches):
+    e = evidence(benches["hard"], Filtered(proposal="top_p:p=0.8"))
+    found = measure("divergence", e)
+    assert found["kl_target"].value == found["kl_collateral"].value == e.truth["divergence.kl_target"] == np.inf
+    assert "of the target's mass" in found["kl_target"].note
+    assert near(found, e.truth, ("kl_reverse", "kl_reverse_within", "kl_base")) and found["tv"].value is None
+    planted = replace(e, ref=replace(e.ref, log_gen=e.ref.log_base))  # q as if it reached everything
+    assert measure("divergence", planted)["kl_target"].value != np.inf
+
+
+def test_a_filter_that_keeps_what_the_base_cannot_say(benches):
+    """P/q is 0 there, and π is not: weights would take it for a broken constraint."""
+    base, q = BASE.warped(top_k=2), exact(words="sun rain wind", seed=8)
+    bench = benches["hard"].anew(base=base)
+    e = evidence(bench, Filtered(proposal={"name": "exact", "words": "sun rain wind", "seed": 8}))
+    found = measure("divergence", e)
+    assert e.truth is None and found["kl_reverse"].value == found["kl_base"].value == np.inf
+    assert found["tv"].value is None and "what the base cannot say" in found["tv"].note
+    every, truth = enumerate_draws(q, e.prompts, max_tokens=3), []
+    log_a, keeps = base.log_prob(e.prompts, every), np.array(["sun" in text for text in every.texts])
+    for rows in (every.prompt == c for c in range(len(e.prompts))):
+        pi, p = (np.where(keeps, np.exp(x), 0.0)[rows] for x in (every.log_prob, log_a))
+        truth.append(discrete.kl(p / p.sum(), pi / pi.sum()))
+    assert near(found, {"divergence.kl_target": np.mean(truth)}, ("kl_target",))
+
+
+def test_lambda_moves_the_target_and_not_the_filter(benches, tmp_path):
+    (tmp_path / "tiny.yaml").write_text(TASK + "  - {feature: windy, moment: 0.4}\n")
+    e = evidence(benches["hard"].anew(task=load_task(tmp_path / "tiny.yaml")), Filtered(proposal=HOT))
+    found, asked = measure("divergence", e), measure("divergence", e, at="asked")
+    assert asked["kl_target"].stderr > found["kl_target"].stderr and asked["kl_base"] == found["kl_base"]
+    assert "λ" in found["kl_target"].note and "λ" not in found["kl_base"].note
 
 
 def test_where_weights_tell_nothing_features_do(benches):

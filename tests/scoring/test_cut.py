@@ -56,6 +56,7 @@ GENERATORS = {
     "rejection of a proposal": aligned("rejection", cap=3, proposal={"name": "constrained", "any_of": ["sun"]}),
     "quasi-rejection": aligned("quasi_rejection", beta=0.7, cap=3),
     "quasi-rejection of a proposal": aligned("quasi_rejection", acceptance=0.3, cap=3, **HOT),
+    "a filter of a proposal": aligned("filtered", cap=3, **HOT),
     "SIR": aligned("sir", n=3),
     "SIR of a proposal": aligned("sir", n=3, **HOT),
 }

@@ -184,6 +184,12 @@ GENERATORS = {
             {x: min(m * exp(ratio[x]), exp(0.2) * tempered(prompt, a, ratio)[x]) for x, m in a.items()}
         ),
     ),
+    "filtered over another proposal": (
+        lambda target: type(
+            "Filters", (), {"selection": Selection("filtered", 9), "proposal": BASE.warped(temperature=0.6)}
+        )(),
+        lambda prompt, a, ratio: normal({x: m * (ratio[x] > -inf) for x, m in tempered(prompt, a, ratio).items()}),
+    ),
     "resampled": (
         lambda target: type("Resamples", (), {"selection": Selection("resampled", 2)})(),
         lambda prompt, a, ratio: pairs_of(a, {x: exp(ratio[x]) for x in a}),

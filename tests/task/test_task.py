@@ -127,7 +127,8 @@ def test_hash_covers_a_features_version_and_is_the_same_everywhere(write):
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("train:", "trian:", "t.yaml:6: unknown key 'trian'. Did you mean 'train'? Known: base, ci_over, draws, "
+        ("train:", "trian:", "t.yaml:6: unknown key 'trian'. Did you mean 'train'? Known: base, ci_over, corpus, "
+         "draws, "
          "features, max_tokens, metrics, name, primary, prompts, proposals, references, summary, tags, target, train, "
          "version."),
         ("The teacher", "The nurse", "t.yaml:6: train has the task's own prompt 'The nurse said that': keep what is "

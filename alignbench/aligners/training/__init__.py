@@ -1,6 +1,7 @@
 """Aligners that train a policy. Part of `aligners`, one file an aligner.
 
-    recipe.py     the hyper-parameters that all share;  method.py  what one file brings: draws and a loss
+    recipe.py     an aligner that trains;  options.py  the hyper-parameters that all share
+    method.py     what one file brings: draws and a loss
     loop.py       draws, loss, gradient, step; resumed from its folder;  budget.py  how long, at which rate
     passes.py     log π and gradients in parts;  losses.py  pure functions of (log π, log a, log P − log a)
     work.py       draws made and scored for it;  ahead.py  for several steps at once;  batch.py  what a step learns from
@@ -16,6 +17,7 @@ loss of log π by token. It may import floors 0 and 1 and the rest of `aligners`
 """
 
 from alignbench.aligners.training import cdpg as cdpg
+from alignbench.aligners.training import control_code as control_code
 from alignbench.aligners.training import dpg as dpg
 from alignbench.aligners.training import f_dpg as f_dpg
 from alignbench.aligners.training import gdc as gdc

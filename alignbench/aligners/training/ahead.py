@@ -30,6 +30,10 @@ class OwnDraws:
     floor: float = -np.inf
     held: dict[int, Batch] = field(default_factory=dict)  # by step
 
+    def __post_init__(self) -> None:
+        if self.count:
+            self.work.processes.check_share(self.count, "own draws of a step")
+
     def batch(self, step: int, law: TrainedLaw) -> Batch:
         """The draws of a step, drawn now from `law` unless they were before."""
         if step not in self.held:

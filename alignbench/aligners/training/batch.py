@@ -11,8 +11,8 @@ import torch
 
 from alignbench.types import Array, Draws
 
-ARRAYS = ("log_ratio", "log_base", "log_proposal", "weight")
-"""Fields of a batch with a number for each draw."""
+ARRAYS = ("log_ratio", "log_base", "log_proposal", "weight", "values")
+"""Fields of a batch with a number for each draw, or one for each of its tokens."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,7 @@ class Batch:
     log_base: Array  # log a
     log_proposal: Array | None = None  # log q of the law that drew them; None: the policy itself, as it is now
     weight: Array | None = None  # what else they weigh; None: 1 each
+    values: Array | None = None  # (B, T) a baseline for each token, see `prefixes`
     own: bool = False  # the policy's own draws, now or some steps before, which tell what it reaches
 
     def __len__(self) -> int:
@@ -44,11 +45,19 @@ class Batch:
     def concat(parts: Sequence[Batch]) -> Batch:
         """All draws of `parts` in order."""
         known = [name for name in ARRAYS if getattr(parts[0], name) is not None]
-        arrays = {name: np.concatenate([getattr(p, name) for p in parts]) for name in known}
-        return parts[0]._with(Draws.concat([p.draws for p in parts]), arrays)
+        draws = Draws.concat([p.draws for p in parts])
+        arrays = {name: np.concatenate([_padded(getattr(p, name), draws) for p in parts]) for name in known}
+        return parts[0]._with(draws, arrays)
 
     def _with(self, draws: Draws, arrays: Mapping[str, Any]) -> Batch:
         return replace(self, draws=draws, **arrays)
+
+
+def _padded(values: Array, draws: Draws) -> Array:
+    """Numbers by token with as many columns as the tokens of `draws` have."""
+    if values.ndim == 1 or draws.tokens is None:
+        return values
+    return np.pad(values, ((0, 0), (0, draws.tokens.shape[1] - values.shape[1])))
 
 
 @dataclass(frozen=True)
@@ -61,6 +70,8 @@ class Known:
     log_proposal: torch.Tensor | None
     weight: torch.Tensor
     inside: torch.Tensor  # (B, T) whether a token is drawn there
+    values: torch.Tensor | None = None  # (B, T)
+    log_q_by_token: torch.Tensor | None = None  # (B, T); None where the policy itself drew, or nobody asked
 
     @staticmethod
     def of(batch: Batch, like: torch.Tensor) -> Known:
@@ -78,6 +89,9 @@ class Known:
             log_proposal=None if batch.log_proposal is None else sent(batch.log_proposal),
             weight=sent(np.ones(len(batch)) if batch.weight is None else batch.weight),
             inside=torch.as_tensor(inside, device=like.device),
+            values=None if batch.values is None else sent(batch.values),
+            log_q_by_token=None if batch.log_proposal is None or draws.token_log_prob is None
+            else sent(draws.token_log_prob),
         )  # fmt: skip
 
     def log_q(self, log_pi: torch.Tensor) -> torch.Tensor:

@@ -5,19 +5,16 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from alignbench.aligners.training.options import Options
 from alignbench.types import Training
-
-if TYPE_CHECKING:
-    from alignbench.aligners.training.recipe import Trained
 
 
 @dataclass(frozen=True)
 class Budget:
     """The budget of a recipe, of a training that began at `began` on the monotonic clock."""
 
-    recipe: Trained
+    recipe: Options
     began: float
 
     @property
@@ -26,10 +23,10 @@ class Budget:
         return time.monotonic() - self.began
 
     def share(self, step: int, spent: Training) -> float:
-        """How much of it is spent, 0 to 1."""
+        """How much of it is spent, 0 to 1; by numbers alone, not by the clock: all processes must find the same."""
         recipe = self.recipe
         if recipe.minutes is not None:
-            return min(1.0, self.seconds / (60 * recipe.minutes))
+            return min(1.0, spent.seconds / (60 * recipe.minutes))
         if recipe.tokens is not None:
             return min(1.0, (spent.drawn + spent.scored + spent.trained) / recipe.tokens)
         assert recipe.steps is not None
@@ -42,7 +39,7 @@ class Budget:
     def left(self, step: int, spent: Training) -> float:
         """Seconds left at this pace; NaN while nothing is known."""
         share = self.share(step, spent)
-        return self.seconds * (1 - share) / share if share else math.nan
+        return spent.seconds * (1 - share) / share if share else math.nan
 
     def rate(self, step: int, spent: Training) -> float:
         """The rate of the step after `step` steps: risen over the warm-up, fallen over the cool-down."""

@@ -12,7 +12,7 @@ from alignbench.aligners.base import whole
 from alignbench.aligners.training.batch import Batch
 from alignbench.aligners.training.dpg import Matches, Matching
 from alignbench.aligners.training.method import Method
-from alignbench.aligners.training.recipe import setting_of
+from alignbench.aligners.training.options import setting_of
 from alignbench.aligners.training.work import Work, log_totals
 from alignbench.registry import aligner
 from alignbench.types import Array

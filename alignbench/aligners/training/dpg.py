@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
+import numpy as np
 import torch
 
 from alignbench.aligners.base import whole
 from alignbench.aligners.training.ahead import BaseDraws, OwnDraws
 from alignbench.aligners.training.batch import Batch, Known
-from alignbench.aligners.training.losses import likelihood, matching
+from alignbench.aligners.training.losses import likelihood, matching, matching_by_token
 from alignbench.aligners.training.method import Method
-from alignbench.aligners.training.recipe import Trained, a_share, setting_of
+from alignbench.aligners.training.options import a_share, setting_of
+from alignbench.aligners.training.prefixes import Prefixes
+from alignbench.aligners.training.recipe import Trained
 from alignbench.aligners.training.work import Work
+from alignbench.errors import UsageError
 from alignbench.generators.policy import TrainedLaw
 from alignbench.registry import aligner
 from alignbench.types import Array
@@ -42,19 +47,24 @@ class DPG(Matches):
     """Descends KL(p‖π): gradient −E_q[(P/(Z_c q) − π/q) ∇log π] (Parshakova et al. 2019), see `Matches`.
 
     `baseline` false leaves out π/q, whose part has mean 0; with it the variance vanishes at p (GDC++, Korbak et al.
-    2022). `replay`: the share of each step's draws that are base draws of the stream `train` (q = a) instead.
+    2022). "prefix": (π/q)(x_≤t) times what the asked features of the prefix foretell, see `prefixes`. `replay`: the
+    share of each step's draws that are base draws of the stream `train` (q = a) instead.
     """
 
-    baseline: bool = setting_of(True)
+    baseline: bool | str = setting_of(True)
     replay: float = setting_of(0.0)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         a_share(f"{self.name}:replay", self.replay)
+        if self.baseline not in (True, False, "prefix"):
+            raise UsageError(f"{self.name}:baseline={self.baseline}: must be true, false or prefix")
 
     def method(self, work: Work) -> Method:
         """See `Trained.method`."""
-        return Matching(work, self, baseline=self.baseline, replay=self.replay)
+        if self.baseline == "prefix":
+            return ByPrefix(work, self, replay=self.replay)
+        return Matching(work, self, baseline=bool(self.baseline), replay=self.replay)
 
 
 class Matching(Method):
@@ -99,3 +109,50 @@ class Matching(Method):
     def resumable(self, step: int) -> bool:
         """Between two draws for several steps: what is drawn ahead is not kept."""
         return not self.own.held
+
+
+class ByPrefix(Matching):
+    """As `Matching`, with a baseline for each token by what its prefix foretells."""
+
+    def __init__(self, work: Work, recipe: Matches, *, replay: float = 0.0) -> None:
+        self.prefixes = Prefixes(work.target, work.policy, work.prompts)
+        super().__init__(work, recipe, replay=replay)
+
+    def first_log_z(self) -> Array:
+        """See `Matching.first_log_z`; the same base draws are the first that the baseline knows."""
+        pool = self.work.pool(self.recipe.pool)
+        found = self.work.log_z(pool)
+        weight = np.exp(pool.log_ratio - found[pool.draws.prompt])
+        self.prefixes.learn(zip(self.prefixes.values(pool.draws)[1], weight, strict=True))
+        return found
+
+    def batches(self, step: int) -> Mapping[str, Batch]:
+        """See `Method.batches`."""
+        batch = super().batches(step)["loss"]
+        values, self.places = self.prefixes.values(batch.draws)
+        return {"loss": replace(batch, values=values)}
+
+    def loss(self, term: str, by_token: torch.Tensor, known: Known) -> torch.Tensor:
+        """See `Method.loss`."""
+        assert known.values is not None
+        log_q = by_token.detach() if known.log_q_by_token is None else known.log_q_by_token
+        log_pi = by_token.detach().sum(1)
+        weight = matching_by_token(by_token, known.log_p(self.log_z), known.log_q(log_pi), log_q, known.values)
+        return -(weight * by_token * known.inside).sum(1).mean()
+
+    def after(self, step: int, values: Mapping[str, tuple[Batch, Array]]) -> dict[str, float]:
+        """See `Method.after`: the step's draws are known from now on, by p/π."""
+        batch, log_pi = values["loss"]
+        allowed = batch.log_ratio > -np.inf
+        log_p = np.where(allowed, batch.log_base + batch.log_ratio - self.log_z[batch.draws.prompt], -np.inf)
+        places = self.places if self.work.processes.count == 1 else self.prefixes.values(batch.draws)[1]
+        self.prefixes.learn(zip(places, np.exp(log_p - log_pi).tolist(), strict=True))
+        return {}
+
+    def state(self) -> dict[str, Any]:
+        """See `Method.state`."""
+        return {"prefixes": self.prefixes.kept()}
+
+    def resume(self, step: int, state: Mapping[str, Any]) -> None:
+        """See `Method.resume`."""
+        self.prefixes.resume(state["prefixes"])

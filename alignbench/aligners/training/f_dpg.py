@@ -12,7 +12,7 @@ from alignbench.aligners.training.batch import Known
 from alignbench.aligners.training.dpg import Matches, Matching
 from alignbench.aligners.training.losses import HARD, SLOPES, f_matching
 from alignbench.aligners.training.method import Method
-from alignbench.aligners.training.recipe import setting_of
+from alignbench.aligners.training.options import setting_of
 from alignbench.aligners.training.work import Work
 from alignbench.errors import UsageError, did_you_mean
 from alignbench.registry import aligner

@@ -17,10 +17,11 @@ from alignbench.aligners.base import Aligner, Setting
 from alignbench.aligners.identities import registered
 from alignbench.errors import StoreError, UsageError
 from alignbench.files import digest, dump, write_atomic
-from alignbench.generators.checkpoint import load_training, load_weights, save_training
+from alignbench.generators.checkpoint import load_training, load_weights, save_training, write_weights
 from alignbench.generators.policy import TrainedLaw
+from alignbench.types import Training
 
-RECIPE, CURVE = "recipe.json", "curve.csv"
+RECIPE, CURVE, WEIGHTS = "recipe.json", "curve.csv", "trained.safetensors"
 DAMAGED = "is not what a training writes; delete its folder to train again"
 LIBRARIES = ("alignbench", "torch", "transformers", "peft", "accelerate")
 Curve = list[dict[str, float]]
@@ -48,8 +49,16 @@ class Folder:
         if told and told.get("key") != self.key:
             raise UsageError(
                 f"{self.path}: holds another training ({told.get('aligner')}, identity {told.get('key')}; this is "
-                f"{self.aligner}, {self.key}): give another folder, or delete it"
+                f"{self.aligner}, {self.key}){self._count(told)}: give another folder, or delete it"
             )
+
+    def _count(self, told: Mapping[str, Any]) -> str:
+        """That the other training was one of more or fewer processes, where it was."""
+        both = told.get("identity"), self.identity
+        theirs, ours = (((identity or {}).get("own") or {}).get("processes") for identity in both)
+        if theirs == ours:
+            return ""
+        return f", by {theirs} process{'es' * (theirs != 1)}, not {ours}"
 
     @property
     def key(self) -> str:
@@ -96,8 +105,8 @@ class Folder:
     def save(self, policy: TrainedLaw, optimiser: Optimizer, step: int, extra: Mapping[str, Any], curve: Curve) -> None:
         """The state after `step` steps, and the curve so far."""
         if self.path is not None:
+            write_atomic(self.path / CURVE, table(curve))  # first: lines beyond the state are dropped, not missed
             save_training(self.path, policy.module, optimiser, step=step, extra=extra)
-            write_atomic(self.path / CURVE, table(curve))
 
     def resume(self, policy: TrainedLaw, optimiser: Optimizer) -> tuple[int, Mapping[str, Any], Curve]:
         """(steps done, what was kept with them, the curve so far), the policy and the optimiser set to it."""
@@ -111,13 +120,28 @@ class Folder:
     def checkpoint(self, policy: TrainedLaw, step: int) -> None:
         """Keep the policy as it is after `step` steps."""
         if self.path is not None:
-            policy.save(self.path / f"checkpoint-{step}")
+            place = self.path / f"checkpoint-{step}"
+            policy.save(place)
+            write_weights(place / WEIGHTS, policy.module)
 
     def finish(self, policy: TrainedLaw, **told: Any) -> None:
         """Write what `hf` loads, and that the training is done."""
         if self.path is not None:
             policy.save(self.path)
             self._write_recipe(finished=True, weights=policy.digest, **told)
+
+
+def checkpoints(folder: Path) -> dict[int, Path]:
+    """Step → the file with what was trained until then, in the order of the steps."""
+    found = {int(path.parent.name.rpartition("-")[2]): path for path in folder.glob(f"checkpoint-[0-9]*/{WEIGHTS}")}
+    return dict(sorted(found.items()))
+
+
+def trained_after(folder: Path, step: int | None) -> Training:
+    """What a training had spent after `step` steps, by its curve; after all where it is None."""
+    curve = read(folder / CURVE)
+    row = next((row for row in curve if row["step"] == step), curve[-1])
+    return Training(row["seconds"], *(int(row[name]) for name in ("drawn", "scored", "trained", "step")))
 
 
 def versions() -> dict[str, str]:

@@ -14,7 +14,7 @@ from alignbench.aligners.base import whole
 from alignbench.aligners.training.batch import Batch
 from alignbench.aligners.training.dpg import Matches, Matching
 from alignbench.aligners.training.method import Method
-from alignbench.aligners.training.recipe import setting_of
+from alignbench.aligners.training.options import setting_of
 from alignbench.aligners.training.work import Work
 from alignbench.errors import StoreError
 from alignbench.files import write_atomic
@@ -64,9 +64,8 @@ class Adaptive(Matching):
     def after(self, step: int, values: Mapping[str, tuple[Batch, Array]]) -> dict[str, float]:
         """Count what the step's draws say of π and q; replace q where it is due and better."""
         batch, log_pi = values["loss"]
-        mine = self.gains(batch, log_pi)
-        self.gain += sum(self.work.processes.gathered(float(mine.sum())))
-        self.looked_at += sum(self.work.processes.gathered(len(mine)))
+        gains = self.gains(batch, log_pi)
+        self.gain, self.looked_at = self.gain + float(gains.sum()), self.looked_at + len(gains)
         found = self.gain / self.looked_at
         if (step + 1) % self.recipe.adapt == 0:
             if found > 0:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
 from typing import Any
@@ -17,11 +17,12 @@ from alignbench.aligners.training.batch import Batch
 from alignbench.aligners.training.budget import Budget
 from alignbench.aligners.training.folder import Curve, Folder
 from alignbench.aligners.training.method import Method, kl_to_base
+from alignbench.aligners.training.options import Options
 from alignbench.aligners.training.passes import Passes
-from alignbench.aligners.training.recipe import Trained
 from alignbench.aligners.training.stopping import Stopping
 from alignbench.aligners.training.work import Work
 from alignbench.errors import RunError
+from alignbench.generators.memory import peak_memory
 from alignbench.types import Array, Training
 
 _LOG = logging.getLogger(__name__)
@@ -36,10 +37,10 @@ SAVE_EVERY = 30.0
 class Loop:
     """One training of a policy."""
 
-    recipe: Trained
+    recipe: Options
+    made: Callable[[Work], Method]  # the method of the recipe, at work
     work: Work
     folder: Folder
-    booked: Training = field(default_factory=Training)  # what earlier saves booked of `work.spent`
     curve: Curve = field(default_factory=list)
 
     def run(self) -> None:
@@ -47,39 +48,43 @@ class Loop:
 
         Raises RunError where a loss or a gradient is no number, or memory runs out; the last state stays.
         """
+        self.begin()
+        self._steps()
+        self._finish()
+
+    def begin(self) -> None:
+        """Stand where the folder stands."""
         work, recipe = self.work, self.recipe
         began = time.monotonic()
+        self.others = Training() if self.folder.path else work.setting.booked  # without folders all share a bill
         if work.processes.first:
             self.folder.begin()
         self.optimiser = torch.optim.AdamW(work.policy.parameters, lr=recipe.lr, weight_decay=0.0)
         step, extra, self.curve = self.folder.resume(work.policy, self.optimiser)
-        self.method: Method = recipe.method(work)
+        self.method = self.made(work)
         if step:
             self._take_up(step, extra)
         else:
             self.stopping = Stopping(recipe, self.method, self.folder)
         self.budget = Budget(recipe, began - float(extra.get("seconds", 0.0)))
         self.passes = Passes(work, recipe)
-        self._steps(step)
-        self._finish()
+        self.step, self.spent = step, self._spent()
 
     def _take_up(self, step: int, extra: Mapping[str, Any]) -> None:
         """Go on after `step` steps."""
-        self.work.spent = self.booked = Training(**extra["spent"])
+        self.work.spent = Training(**extra["spent"]) if self.work.processes.first else Training()
         self.work.seen = dict(extra["seen"])
         self.work.counted = {i for begin, end in extra["counted"] for i in range(begin, end)}
         self.method.resume(step, extra["method"])
         self.stopping = Stopping(self.recipe, self.method, self.folder, **extra["stopping"])
         _LOG.info(f"{self.recipe.name}: goes on after step {step}")
 
-    def _steps(self, step: int) -> None:
+    def _steps(self) -> None:
         total, shown, saved = self.recipe.steps or PERCENT, 0, time.monotonic()
         with self.work.setting.progress(f"training {self.recipe.name}", total) as advance:
-            self.step = step
-            while not self.budget.spent(self.step, self.work.spent) and not self.stopping.stopped:
-                self._one(self.step)
-                self.step += 1
-                done = int(total * self.budget.share(self.step, self.work.spent))
+            while not self.budget.spent(self.step, self.spent) and not self.stopping.stopped:
+                self.one()
+                done = int(total * self.budget.share(self.step, self.spent))
                 advance(done - shown)
                 shown = done
                 if self.method.resumable(self.step) and self._due(saved):
@@ -91,9 +96,15 @@ class Loop:
     def _due(self, saved: float) -> bool:
         return time.monotonic() - saved >= SAVE_EVERY
 
-    def _one(self, step: int) -> None:
+    def _spent(self) -> Training:
+        """What all processes spent so far; its seconds are the first's."""
+        hands = self.work.processes.gathered((self.work.spent, self.budget.seconds))
+        return replace(sum((spent for spent, _ in hands), Training()), seconds=hands[0][1])
+
+    def one(self) -> None:
         """One step, and its line of the curve."""
-        rate = self.budget.rate(step, self.work.spent)
+        step = self.step
+        rate = self.budget.rate(step, self.spent)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         watched = self.method.watched(step)
@@ -105,11 +116,13 @@ class Loop:
             raise self._no_number("its gradient", step)
         self.optimiser.step()
         numbers |= self.stopping.look(step + 1, self.work.policy, self.passes)
-        numbers |= {"grad_norm": float(norm), **self.work.seen, "seconds": self.budget.seconds}
-        numbers |= {name: float(getattr(self.work.spent, name)) for name in ("drawn", "scored", "trained")}
+        self.spent = self._spent()
+        numbers |= {"grad_norm": float(norm), **self.work.seen}
+        numbers |= {name: float(getattr(self.spent, name)) for name in ("seconds", "drawn", "scored", "trained")}
         self.curve.append(numbers)
-        left = self.budget.left(step + 1, self.work.spent)
+        left = self.budget.left(step + 1, self.spent)
         self.work.setting.report(step + 1, {**numbers, "left": left})
+        self.step += 1
 
     def _gradient(self, step: int) -> dict[str, float]:
         """The gradient of the step's loss, summed over terms, draws and processes; numbers for the curve."""
@@ -119,15 +132,15 @@ class Loop:
         total: list[torch.Tensor | None] = [None] * len(parameters)
         for term, batch in parts.items():
             self.optimiser.zero_grad(set_to_none=True)
-            loss, log_pi = self.passes.back(batch, partial(self.method.loss, term))
-            if not math.isfinite(loss):
+            found = self.passes.back(batch, partial(self.method.loss, term))
+            if not math.isfinite(found.loss):
                 raise self._no_number(f"its {term}", step)
             self.work.processes.summed(parameters)
             if len(parts) > 1:
-                numbers |= {term: loss, f"grad_norm_{term}": _norm([p.grad for p in parameters])}
+                numbers |= {term: found.loss, f"grad_norm_{term}": _norm([p.grad for p in parameters])}
             total = [_sum(old, p.grad) for old, p in zip(total, parameters, strict=True)]
-            numbers["objective"] += loss
-            values[term] = batch, log_pi
+            numbers["objective"] += found.loss
+            values[term] = found.batch, found.log_pi
         for p, gradient in zip(parameters, total, strict=True):
             p.grad = gradient
         own = next((pair for pair in values.values() if pair[0].own and len(pair[0])), None)
@@ -144,14 +157,16 @@ class Loop:
         """The state now; what the steps since the last one cost is booked."""
         if not self.work.processes.first:
             return
-        spent = replace(self.work.spent, seconds=self.budget.seconds, steps=self.step)
-        extra = {"counted": ranges(self.work.counted), "seconds": self.budget.seconds, "spent": asdict(spent),
+        peak = peak_memory(self.work.policy.device) or 0
+        spent = replace(self.spent, seconds=self.budget.seconds, steps=self.step, peak_bytes=peak)
+        extra = {"counted": ranges(self.work.counted), "seconds": spent.seconds, "spent": asdict(spent),
                  "seen": self.work.seen, "method": self.method.state(),
                  "stopping": self.stopping.state()}  # fmt: skip
         self.folder.save(self.work.policy, self.optimiser, self.step, extra, self.curve)
-        since = {f.name: getattr(spent, f.name) - getattr(self.booked, f.name) for f in fields(Training)}
-        self.work.setting.book(**since)
-        self.booked = spent
+        booked = self.work.setting.booked  # less than was spent, where a process was killed before this line
+        since = {f.name: getattr(spent, f.name) - getattr(booked, f.name) for f in fields(Training)}
+        since = {name: value + getattr(self.others, name) for name, value in since.items()}
+        self.work.setting.book(**since | {"peak_bytes": peak})  # of which the larger counts
 
     def _finish(self) -> None:
         """The last state, the weights, and that it is done."""

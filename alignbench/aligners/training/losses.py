@@ -30,6 +30,18 @@ def matching(log_pi: torch.Tensor, log_p: torch.Tensor, log_q: torch.Tensor, *, 
     return weight - (log_pi.detach() - log_q).exp() if baseline else weight
 
 
+def matching_by_token(
+    by_token: torch.Tensor, log_p: torch.Tensor, log_q: torch.Tensor, log_q_by_token: torch.Tensor, values: torch.Tensor
+) -> torch.Tensor:
+    """(B, T) weights of tokens of draws of q: p/q − (π/q)(x_≤t)·V(x_<t), by which −Σ weight·log π descends KL(p‖π).
+
+    E_q[(π/q)(x_≤t)·V(x_<t)·∇log π(x_t|x_<t)] = 0 for any V of the prefix. The nearer V is to E_π[p/π|x_<t] the smaller
+    the variance: a token after which nothing is open any more has none.
+    """
+    reached = (by_token.detach() - log_q_by_token).cumsum(1).exp()
+    return (log_p - log_q).exp()[:, None] - reached * values
+
+
 def f_matching(
     log_pi: torch.Tensor, log_p: torch.Tensor, log_q: torch.Tensor, *, f: str, prompt: torch.Tensor
 ) -> torch.Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from alignbench.aligners.training.batch import Batch, Known
 from alignbench.aligners.training.work import Work
 from alignbench.seeds import WATCHED
-from alignbench.types import Array
+from alignbench.types import Array, Distribution
 
 WATCH_EVERY = 20
 """Steps between two looks at own draws, of a method that trains on other draws."""
@@ -28,6 +29,7 @@ class Method:
 
     def __init__(self, work: Work, batch: int) -> None:
         self.work, self.batch = work, batch
+        work.processes.check_share(batch, "draws of a step")
 
     def batches(self, step: int) -> Mapping[str, Batch]:
         """Term of the loss → this process's draws for it; most have one term, called "loss"."""
@@ -38,7 +40,7 @@ class Method:
         raise NotImplementedError
 
     def after(self, step: int, values: Mapping[str, tuple[Batch, Array]]) -> dict[str, float]:
-        """Called after each step with log π (B,) of its draws, as they were before it; numbers for the curve."""
+        """Called after each step with all processes' draws and their log π (B,), as it was; numbers for the curve."""
         return {}
 
     def resumable(self, step: int) -> bool:
@@ -58,11 +60,18 @@ class Method:
 
     def watched(self, step: int) -> Batch | None:
         """Own draws by which the training is only watched, every `WATCH_EVERY` steps where no step makes any."""
+        return self.watched_draws(step, self.work.policy)
+
+    def watched_draws(self, step: int, law: Distribution) -> Batch | None:
+        """The same of what the policy is used as."""
         if self.draws_own or step % WATCH_EVERY:
             return None
         rows = self.work.rows(step // WATCH_EVERY, max(32, len(self.work.prompts)))
-        draws = self.work.own_draws(self.work.policy, self.work.mine(rows), WATCHED)
-        return self.work.of_policy(draws, spared=len(draws))
+        draws = self.work.own_draws(law, self.work.mine(rows), WATCHED)
+        if draws.log_prob is None:
+            draws = replace(draws, log_prob=law.log_prob(self.work.prompts, draws))
+        mine = self.work.of_policy(draws, spared=len(draws))
+        return Batch.concat(self.work.processes.gathered(mine))
 
 
 def kl_to_base(batch: Batch, log_pi: Array) -> float:

@@ -6,19 +6,17 @@ import gc
 import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from alignbench.aligners.training.batch import Batch, Known
+from alignbench.aligners.training.options import Options
+from alignbench.aligners.training.work import Work
 from alignbench.errors import RunError
 from alignbench.generators.budget import ran_out
 from alignbench.types import Array
-
-if TYPE_CHECKING:
-    from alignbench.aligners.training.recipe import Trained
-    from alignbench.aligners.training.work import Work
 
 _LOG = logging.getLogger(__name__)
 
@@ -27,24 +25,35 @@ TOKENS = {"cpu": 2048, "cuda": 32768}
 Loss = Callable[[torch.Tensor, Known], torch.Tensor]
 
 
+@dataclass(frozen=True)
+class Slope:
+    """A loss of all processes' draws, and its derivative by what this process's say."""
+
+    loss: float
+    by_token: torch.Tensor  # (b, T) of this process's draws
+    batch: Batch  # (B) draws, all processes'
+    log_pi: Array  # (B,) nats
+
+
 class Passes:
     """Forward and backward through one policy."""
 
-    def __init__(self, work: Work, recipe: Trained) -> None:
+    def __init__(self, work: Work, recipe: Options) -> None:
         self.work, self.accumulate, self.precision = work, recipe.accumulate, recipe.precision
         self.module = work.policy.module
         self.most = TOKENS.get(work.policy.device.type, TOKENS["cpu"])
 
-    def back(self, batch: Batch, loss: Loss) -> tuple[float, Array]:
-        """The gradient of a loss of all processes' draws by this one's, in `grad`; the loss, and log π (B,) of these.
+    def back(self, batch: Batch, loss: Loss) -> Slope:
+        """The gradient of a loss of all processes' draws by this one's, in `grad`.
 
         The loss is differentiated by log π first, with all draws in it; each part then passes its share on. So a loss
         in which draws stand beside each other has its exact gradient in any number of parts. Raises RunError where
         memory runs out with a single draw.
         """
+        known: list[Slope] = []  # the others are told once, however often memory runs out here
         while True:
             try:
-                return self._back(batch, loss)
+                return self._back(batch, loss, known)
             except Exception as error:
                 if not ran_out(error):
                     raise
@@ -59,11 +68,13 @@ class Passes:
             gc.collect()
             _LOG.info(f"memory ran out: each step goes in {self.accumulate} parts now (lower batch to be faster)")
 
-    def _back(self, batch: Batch, loss: Loss) -> tuple[float, Array]:
+    def _back(self, batch: Batch, loss: Loss, known: list[Slope]) -> Slope:
         parts = self.parts(batch)
         whole = self.forward(batch) if len(parts) == 1 else None
-        values = self.values(batch, parts) if whole is None else whole.detach()
-        found, slope = self._slope(batch, values, loss)
+        if not known:
+            values = self.values(batch, parts) if whole is None else whole.detach()
+            known.append(self._slope(batch, values, loss))
+        slope = known[0].by_token
         if whole is not None:
             torch.autograd.backward(whole, slope)
         else:
@@ -71,7 +82,7 @@ class Passes:
                 part = self.forward(batch.take(rows))
                 torch.autograd.backward(part, slope[torch.as_tensor(rows, device=slope.device), : part.shape[1]])
         self.work.book(trained=int(batch.draws.length.sum()))
-        return found, values.double().sum(1).cpu().numpy()
+        return known[0]
 
     def parts(self, batch: Batch) -> list[Array]:
         """Rows of the draws of like length, as many at once as a part may hold."""
@@ -102,8 +113,8 @@ class Passes:
         self.work.book(scored=int(batch.draws.length.sum()))
         return found
 
-    def _slope(self, batch: Batch, values: torch.Tensor, loss: Loss) -> tuple[float, torch.Tensor]:
-        """The loss, and its derivative by log π by token of this process's draws."""
+    def _slope(self, batch: Batch, values: torch.Tensor, loss: Loss) -> Slope:
+        """The loss, and its derivative by log π by token (b, T) of this process's draws."""
         processes, first, everything = self.work.processes, 0, batch
         joined = values
         if processes.count > 1:
@@ -116,7 +127,8 @@ class Passes:
         joined = joined.detach().requires_grad_(True)
         found = loss(joined, Known.of(everything, joined))
         (slope,) = torch.autograd.grad(found, joined)
-        return float(found.detach()), slope[first : first + len(batch), : values.shape[1]]
+        mine = slope[first : first + len(batch), : values.shape[1]]
+        return Slope(float(found.detach()), mine, everything, joined.detach().double().sum(1).cpu().numpy())
 
     def _autocast(self) -> AbstractContextManager[object]:
         if self.precision == "auto":

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from alignbench.aligners.training.dpg import DPG
 from alignbench.aligners.training.method import Method
-from alignbench.aligners.training.recipe import setting_of
+from alignbench.aligners.training.options import setting_of
 from alignbench.aligners.training.sft import SFT
 from alignbench.aligners.training.work import Work
 from alignbench.errors import UsageError, did_you_mean

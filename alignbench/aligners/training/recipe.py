@@ -1,85 +1,33 @@
-"""The hyper-parameters that all trained aligners share, and what they make of a setting: a policy, trained once."""
+"""What a trained aligner makes of a setting: a policy, trained once."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any, ClassVar
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
 
-from alignbench.aligners.base import Setting, whole
-from alignbench.aligners.identities import registered
+from alignbench.aligners.base import Setting
 from alignbench.aligners.training.folder import Folder
+from alignbench.aligners.training.loop import Loop
 from alignbench.aligners.training.method import Method
+from alignbench.aligners.training.options import Options
 from alignbench.aligners.training.processes import Processes, launched
 from alignbench.aligners.training.work import Work
-from alignbench.errors import UsageError, did_you_mean
-from alignbench.generators.hf.policy import recipe_of
-from alignbench.generators.policy import TrainedLaw, policy_of
-
-PRECISIONS = ("auto", "float32", "bfloat16")
-STEPS = 200
-"""Of a training that is given no budget."""
-
-
-def setting_of(default: Any) -> Any:
-    """A hyper-parameter that a row's label says only where it is not the default."""
-    return field(default=default, metadata={"told": False})
+from alignbench.generators.policy import policy_of
+from alignbench.sources import sha256_file
+from alignbench.types import Distribution
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trained:
-    """What a trained aligner is told, whatever its objective.
-
-    One budget: `steps` of the optimiser (200 where none is given), `minutes`, or `tokens` drawn, scored and trained on.
-    `batch` draws a step, over all prompts and processes, back-propagated in `accumulate` parts or more. AdamW at rate
-    `lr`, which rises over `warmup` steps and falls to 0 over the last `cooldown` of the budget; gradients are clipped
-    to norm `clip`. `precision` "bfloat16": the training pass alone, by autocast. `every`: steps between checkpoints.
-    """
-
-    format: ClassVar[int] = 1
-
-    steps: int | None = None
-    minutes: float | None = setting_of(None)
-    tokens: int | None = setting_of(None)
-    adapter: str = setting_of("lora:r=16")
-    batch: int = setting_of(32)
-    lr: float = setting_of(5e-4)
-    warmup: int = setting_of(10)
-    cooldown: float = setting_of(0.3)
-    clip: float = setting_of(1.0)
-    accumulate: int = setting_of(1)
-    precision: str = setting_of("auto")
-    every: int | None = setting_of(None)
-
-    def __post_init__(self) -> None:
-        given = [name for name in ("steps", "minutes", "tokens") if getattr(self, name) is not None]
-        if len(given) > 1:
-            raise UsageError(f"{self.name}: {' and '.join(given)} are all budgets: give one of steps, minutes, tokens")
-        if not given:
-            object.__setattr__(self, "steps", STEPS)
-        for name in ("steps", "tokens", "batch", "accumulate", "every"):
-            if getattr(self, name) is not None:
-                whole(f"{self.name}:{name}", getattr(self, name))
-        self._positive("minutes", "lr", "clip")
-        if isinstance(self.warmup, bool) or not isinstance(self.warmup, int) or self.warmup < 0:
-            raise UsageError(f"{self.name}:warmup={self.warmup}: must be a whole number >= 0")
-        a_share(f"{self.name}:cooldown", self.cooldown)
-        if self.precision not in PRECISIONS:
-            raise UsageError(
-                f"{self.name}:precision={self.precision}: unknown.{did_you_mean(str(self.precision), PRECISIONS)}"
-            )
-        recipe_of(self.adapter)
-
-    def _positive(self, *names: str) -> None:
-        for name in names:
-            value = getattr(self, name)
-            if value is not None and (not _is_number(value) or not 0 < value < float("inf")):
-                raise UsageError(f"{self.name}:{name}={value}: must be a number above 0")
+class Trained(Options):
+    """An aligner that trains: its hyper-parameters are `Options`, its file brings a `method`."""
 
     @property
-    def name(self) -> str:
-        """What users call it."""
-        return registered(self)
+    def ends_at(self) -> int | None:
+        """The step of a training that keeps checkpoints after which it ends; None where only training tells."""
+        return self.steps if self.every else None
 
     @property
     def remark(self) -> str:
@@ -91,31 +39,28 @@ class Trained:
         raise NotImplementedError
 
     def identity(self, setting: Setting) -> Mapping[str, Any]:
-        """See `Identified.identity`; the number of processes is part of it: sums come out otherwise in other parts."""
-        return {"format": self.format, **asdict(self), "processes": launched()}
+        """See `Identified.identity`; with the number of processes: sums come out otherwise in other parts.
 
-    def align(self, setting: Setting) -> TrainedLaw:
+        Of a plug-in also the hash of its file.
+        """
+        built_in = type(self).__module__.startswith("alignbench.")
+        code = {} if built_in else {"file": sha256_file(Path(inspect.getfile(type(self))))}
+        return {"format": self.format, **asdict(self), "processes": launched(), **code}
+
+    def law(self, work: Work) -> Distribution:
+        """The generator that the trained policy is."""
+        return work.policy
+
+    def align(self, setting: Setting) -> Distribution:
         """See `Aligner.align`: trained now, or in an earlier run.
 
         Raises Unsupported where the base cannot be trained, or has no draw of p.
         """
-        from alignbench.aligners.training.loop import Loop
-
         policy = replace(policy_of(setting.base, self.adapter, seed=setting.seed.entropy), said=self.remark)
         folder = Folder.of(self, setting)
+        work = Work(setting, policy, Processes.here(policy.device))
         if folder.finished:
             folder.load(policy)
-            return policy
-        work = Work(setting, policy, Processes.here(policy.device))
-        Loop(self, work, folder).run()
-        return policy
-
-
-def a_share(name: str, value: object) -> None:
-    """Raise UsageError unless the hyper-parameter `name` is a number from 0 to 1."""
-    if not _is_number(value) or not 0 <= value <= 1:  # type: ignore[operator]
-        raise UsageError(f"{name}={value}: must be a share, from 0 to 1")
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+        else:
+            Loop(self, self.method, work, folder).run()
+        return self.law(work)

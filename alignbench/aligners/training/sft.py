@@ -9,17 +9,19 @@ import torch
 
 from alignbench.aligners.base import whole
 from alignbench.aligners.training.batch import Batch, Known
+from alignbench.aligners.training.corpus import corpus_batch
 from alignbench.aligners.training.losses import likelihood
 from alignbench.aligners.training.method import Method
 from alignbench.aligners.training.of_target import TargetDraws
-from alignbench.aligners.training.recipe import Trained, setting_of
+from alignbench.aligners.training.options import setting_of
+from alignbench.aligners.training.recipe import Trained
 from alignbench.aligners.training.work import Work
 from alignbench.errors import UsageError, did_you_mean
 from alignbench.registry import aligner
 from alignbench.seeds import APART
 from alignbench.types import rows_of
 
-DATA = ("fresh", "fixed")
+DATA = ("fresh", "fixed", "corpus")
 
 
 @aligner("sft", target_driven=True, density="exact")
@@ -28,8 +30,8 @@ class SFT(Trained):
     """Descends −E_p[log π], nats, on draws of p: base draws of the stream `train`, kept by rejection or weighed by P/a.
 
     `data` "fresh": no draw twice, the optimum is p; "fixed": `draws` of p a prompt again and again, which it learns by
-    heart. With `patience` > 0 it stops after as many looks (every 10 steps) at `held_out` other draws of p a prompt
-    without a smaller loss, and keeps the best weights.
+    heart; "corpus": the task's corpus, whatever it is. With `patience` > 0 it stops after as many looks (every 10
+    steps) at `held_out` other draws of p a prompt without a smaller loss, and keeps the best weights.
     """
 
     data: str = "fresh"
@@ -47,8 +49,15 @@ class SFT(Trained):
             raise UsageError(f"sft:patience={self.patience}: must be a whole number >= 0")
 
     @property
+    def ends_at(self) -> int | None:
+        """See `Trained.ends_at`."""
+        return None if self.patience else super().ends_at
+
+    @property
     def remark(self) -> str:
         """See `Evidence.remark`."""
+        if self.data == "corpus":
+            return "trained on the task's corpus, which need not be draws of p"
         return f"trained on {self.draws} fixed draws of p a prompt" if self.data == "fixed" else ""
 
     def method(self, work: Work) -> Method:
@@ -68,6 +77,8 @@ class Likelihood(Method):
     def batches(self, step: int) -> Mapping[str, Batch]:
         """See `Method.batches`."""
         rows = self.work.rows(step, self.batch)
+        if self.recipe.data == "corpus":
+            return {"loss": corpus_batch(self.work, rows)}
         if self.recipe.data == "fixed":
             rows[:, 1] %= self.recipe.draws
         return {"loss": self.draws.batch(rows)}

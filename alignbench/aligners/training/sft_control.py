@@ -11,9 +11,11 @@ import torch
 from alignbench.aligners.base import whole
 from alignbench.aligners.training.ahead import BaseDraws, OwnDraws
 from alignbench.aligners.training.batch import Batch, Known
+from alignbench.aligners.training.corpus import corpus_batch
 from alignbench.aligners.training.losses import likelihood, reinforcing
 from alignbench.aligners.training.method import Method
-from alignbench.aligners.training.recipe import Trained, setting_of
+from alignbench.aligners.training.options import setting_of
+from alignbench.aligners.training.recipe import Trained
 from alignbench.aligners.training.work import Work
 from alignbench.registry import aligner
 
@@ -21,10 +23,11 @@ from alignbench.registry import aligner
 @aligner("sft_control", target_driven=True, density="exact")
 @dataclass(frozen=True, kw_only=True)
 class SFTControl(Trained):
-    """Descends L_main + λ·L_control: −E[log π] on train text, here draws of the base, and E_π[c], c the cost of a draw.
+    """Descends L_main + λ·L_control: −E[log π] on train text, and E_π[c], c the cost of a draw.
 
-    c is 1 where a hard constraint is broken, less λ·φ + r/β of the others. λ is `weight`. Its optimum is a/(μ + λc), μ
-    such that it sums to 1: not p. Half of `batch` is train text, half own draws, at most `renew` − 1 steps old.
+    Train text is the task's corpus, or base draws where it has none. c is 1 where a hard constraint is broken, less
+    λ·φ + r/β of the others. λ is `weight`. On text ~ a its optimum is a/(μ + λc), μ such that it sums to 1: not p. Half
+    of `batch` is train text, half own draws, at most `renew` − 1 steps old.
     """
 
     REMARK: ClassVar[str] = "its objective's optimum is a/(μ + λc), which is not p"
@@ -58,7 +61,8 @@ class Both(Method):
 
     def batches(self, step: int) -> Mapping[str, Batch]:
         """See `Method.batches`."""
-        main = self.base.batch(self.work.rows(step, self.half))
+        rows = self.work.rows(step, self.half)
+        main = corpus_batch(self.work, rows) if self.work.setting.corpus else self.base.batch(rows)
         return {"main": main, "control": self.own.batch(step, self.work.policy)}
 
     def loss(self, term: str, by_token: torch.Tensor, known: Known) -> torch.Tensor:

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from safetensors.torch import load, save
 
 from alignbench.aligners.training.folder import Folder
 from alignbench.aligners.training.method import Method
+from alignbench.aligners.training.options import Options
+from alignbench.aligners.training.passes import Passes
 from alignbench.files import write_atomic
 from alignbench.generators.gradient import trainable_parameters
 from alignbench.generators.policy import TrainedLaw
-
-if TYPE_CHECKING:
-    from alignbench.aligners.training.passes import Passes
-    from alignbench.aligners.training.recipe import Trained
 
 BEST = "best.safetensors"
 LOOK_EVERY = 10
@@ -28,7 +26,7 @@ LOOK_EVERY = 10
 class Stopping:
     """Looks at the held-out loss every `LOOK_EVERY` steps; stops after `patience` looks without a new best."""
 
-    recipe: Trained
+    recipe: Options
     method: Method
     folder: Folder
     best: float = math.inf
@@ -53,18 +51,20 @@ class Stopping:
         """The held-out loss of every `LOOK_EVERY`th step, nats: −mean log π over draws of p."""
         if not self.method.patience or step % LOOK_EVERY:
             return {}
-        batch = self.method.held_out()
-        found = -float(passes.values(batch).double().sum(1).mean())
+        processes = passes.work.processes
+        nats = passes.values(self.method.held_out()).double().sum(1)
+        sums = processes.gathered((float(nats.sum()), len(nats)))
+        found = -sum(total for total, _ in sums) / sum(count for _, count in sums)
         if found < self.best:
             self.best, self.step, self.worse = found, step, 0
-            self._keep(policy)
+            self._keep(policy, write=processes.first)
         else:
             self.worse += 1
         return {"held_out": found}
 
-    def _keep(self, policy: TrainedLaw) -> None:
+    def _keep(self, policy: TrainedLaw, *, write: bool) -> None:
         self.weights = {name: p.detach().cpu().clone() for name, p in trainable_parameters(policy.module).items()}
-        if self.folder.path is not None:
+        if write and self.folder.path is not None:
             write_atomic(self.folder.path / BEST, save({name: p.contiguous() for name, p in self.weights.items()}))
 
     @torch.no_grad()

@@ -74,7 +74,8 @@ class Work:
             draws = found.take(np.argsort(order))
         new = ~np.isin(rows[:, 1], list(self.counted))
         self.counted |= set(rows[:, 1].tolist())
-        self.book(drawn=int(draws.length[new].sum()))
+        if self.processes.first:  # all have them all, and the first books them
+            self.book(drawn=int(draws.length[new].sum()))
         return draws
 
     def own_draws(self, law: Sampler, rows: Array, salt: int | None = None) -> Draws:
@@ -94,7 +95,8 @@ class Work:
         """A batch of a policy's draws, scored under the base where P is not 0, and `spared` others."""
         features = self.target.measure(self.prompts, draws)
         ratio = self.target.log_ratio(features, draws.prompt, floor)
-        self.seen = reached(self.target, features)
+        hands = self.processes.gathered(features)
+        self.seen = reached(self.target, {name: np.concatenate([hand[name] for hand in hands]) for name in features})
         others = np.flatnonzero(ratio == -np.inf)
         rows = np.concatenate([np.flatnonzero(ratio > -np.inf), others[:: max(1, len(others) // spared)]])
         log_base = np.full(len(draws), np.nan)

@@ -1,18 +1,26 @@
-"""PEFT adapters (LoRA and its kin): found, checked against the model they are put on, merged or beside its weights."""
+"""PEFT adapters: found, checked against the model they are put on, and then part of it.
+
+LoRA and its kin are merged into the weights or stay beside them; a soft prompt stands before every prompt.
+"""
 
 from __future__ import annotations
 
 import json
 import logging
 from collections import Counter
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from warnings import catch_warnings, filterwarnings
 
+import torch
+
 from alignbench import sources
 from alignbench.errors import UsageError
+from alignbench.generators.hf.policy import ROWS, task_of
+from alignbench.generators.hf.virtual import embedding_shape, put_before
 
 _LOG = logging.getLogger(__name__)
 
@@ -84,6 +92,58 @@ def _fetched(given: str) -> tuple[str, Path]:
         ) from error
 
 
+def applied(adapter: Adapter, network: Any, base: str, *, beside: bool = False) -> Any:
+    """The network with the adapter: `merged`, or before its prompts; raises UsageError where it does not fit."""
+    if _is_prompt(config := _config(adapter)):
+        return _prompted(adapter, config, network, base)
+    return merged(adapter, network, base, beside=beside)
+
+
+def weightless(adapter: Adapter, network: Any, base: str) -> Any:
+    """The same of a network without weights, of which only a soft prompt changes anything."""
+    config = _config(adapter)
+    return _prompted(adapter, config, network, base) if _is_prompt(config) else network
+
+
+def _is_prompt(config: Any) -> bool:
+    return str(config.peft_type.value) == "PROMPT_TUNING"
+
+
+def _prompted(adapter: Adapter, config: Any, network: Any, base: str) -> Any:
+    """The network with its virtual tokens."""
+    _refuse_other_kind(adapter, network, base)
+    task, mine = getattr(config.task_type, "value", config.task_type), task_of(network)
+    if task != mine:
+        raise _misfit(adapter, base, f"it is for the task '{task}', not '{mine}'")
+    rows = _rows(adapter, config, network, base)
+    try:
+        put_before(network, rows).prompt.requires_grad_(False)
+    except ValueError as error:
+        raise _refusal(adapter, f"cannot be put before the prompts of {base}: {error}") from error
+    _say_other_name(adapter, base)
+    return network
+
+
+def _rows(adapter: Adapter, config: Any, network: Any, base: str) -> torch.Tensor:
+    """(tokens, D) the soft prompt in an adapter's file, in float32."""
+    from peft import load_peft_weights
+
+    try:
+        known = load_peft_weights(str(adapter.folder), device="cpu")
+    except Exception as error:
+        raise _refusal(adapter, f"cannot be read: {_line(error)}") from error
+    _refuse_keys(adapter, base, {ROWS} - known.keys(), known.keys() - {ROWS})
+    rows: torch.Tensor = known[ROWS]
+    if not rows.isfinite().all():
+        raise _refusal(adapter, "has weights that are not numbers")
+    tokens, wide = config.num_virtual_tokens, rows.ndim == 2 and rows.shape[1] == embedding_shape(network)[1]
+    # of an encoder–decoder peft keeps as many again for the decoder, which never reads them
+    times = (1, 2) if network.config.is_encoder_decoder else (1,)
+    if not wide or not isinstance(tokens, int) or not tokens or tokens not in [len(rows) / n for n in times]:
+        raise _misfit(adapter, base, "its weights have other shapes")
+    return rows[:tokens].float()
+
+
 def merged(adapter: Adapter, network: Any, base: str, *, beside: bool = False) -> Any:
     """The network with the adapter added to its weights, which is then as fast as without.
 
@@ -115,16 +175,27 @@ def _untie(wrapped: Any) -> None:
             layer.weight = Parameter(layer.weight.detach().clone(), requires_grad=False)
 
 
-def _put_on(adapter: Adapter, network: Any, base: str) -> Any:
-    """The network in peft's wrapping, the adapter's weights loaded."""
-    from peft import PeftConfig, PeftModel
+def _config(adapter: Adapter) -> Any:
+    """What the adapter says of itself; raises UsageError where it is of a kind that is not run here."""
+    from peft import PeftConfig
 
     try:
         config = PeftConfig.from_pretrained(str(adapter.folder))
     except Exception as error:
         raise _refusal(adapter, f"cannot be read: {_line(error)}") from error
-    if config.is_prompt_learning or getattr(config, "alora_invocation_tokens", None):
-        raise _refusal(adapter, f"is of kind {config.peft_type.value}, which is not part of any weights; LoRA is")
+    kind = config.peft_type.value
+    if getattr(config, "alora_invocation_tokens", None):
+        raise _refusal(adapter, f"is of kind {kind} that begins at certain tokens: only one for all tokens can be run")
+    if config.is_prompt_learning and not _is_prompt(config):
+        raise _refusal(adapter, f"is of kind {kind}: LoRA and its kin can be run, and PROMPT_TUNING")
+    return config
+
+
+def _put_on(adapter: Adapter, network: Any, base: str) -> Any:
+    """The network in peft's wrapping, the adapter's weights loaded."""
+    from peft import PeftModel
+
+    config = _config(adapter)
     _refuse_other_kind(adapter, network, base)
     config.inference_mode = True
     try:
@@ -135,12 +206,21 @@ def _put_on(adapter: Adapter, network: Any, base: str) -> Any:
     except Exception as error:
         shapes = "size mismatch" in str(error)
         raise _misfit(adapter, base, "its weights have other shapes" if shapes else _line(error)) from error
-    for keys, what in ((loaded.missing_keys, "are missing"), (loaded.unexpected_keys, "have no place there")):
+    _refuse_keys(adapter, base, loaded.missing_keys, loaded.unexpected_keys)
+    _say_other_name(adapter, base)
+    return wrapped
+
+
+def _refuse_keys(adapter: Adapter, base: str, missing: Collection[str], unexpected: Collection[str]) -> None:
+    """Refuse weights that are not all there, or more than there is a place for."""
+    for keys, what in ((missing, "are missing"), (unexpected, "have no place there")):
         if keys:
             raise _misfit(adapter, base, f"{len(keys)} of its weights {what}, the first is {sorted(keys)[0]}")
+
+
+def _say_other_name(adapter: Adapter, base: str) -> None:
     if Path(adapter.trained_on).name != Path(base).name:
         _LOG.info(f"peft={adapter.given}: trained on '{adapter.trained_on}', put on {base}, which it fits")
-    return wrapped
 
 
 def _refuse_other_kind(adapter: Adapter, network: Any, base: str) -> None:

@@ -187,18 +187,26 @@ class HFModel(Pretrained):
 
     def encode(self, rendered: str, max_tokens: int) -> list[int]:
         """Token ids that condition the model; an empty prompt becomes BOS. Raises UsageError where it cannot fit."""
-        ids = self._ids(rendered)
-        window = getattr(self.network.config.get_text_config(), "max_position_embeddings", None)
-        if window and len(ids) + max_tokens > window:
+        ids = self._all_ids(rendered)
+        if len(ids) + max_tokens > self.context:
             raise UsageError(
-                f"{self.name}: {shown(rendered)} has {len(ids)} tokens; with max_tokens {max_tokens} that is more than "
-                f"the model's context window of {window}"
+                f"{self.name}: {shown(rendered)} has {self._counted(ids)}; with max_tokens {max_tokens} that is more "
+                f"than the model's context window of {self.context}"
             )
         return ids
 
+    @property
+    def context(self) -> float:
+        """See `Pretrained.context`."""
+        return getattr(self.network.config.get_text_config(), "max_position_embeddings", None) or np.inf
+
+    def history(self, rendered: str) -> list[int]:
+        """See `Remembering.history`: virtual tokens say nothing."""
+        return self._ids(rendered)
+
     def decode(self, rendered: str, tokens: Sequence[Array]) -> list[str]:
         """Continuation texts: what the decoded whole has beyond the decoded prompt, so that a first space is kept."""
-        prompt = self.encode(rendered, 0)[-8:]  # a few ids of context are enough for spacing rules
+        prompt = self.history(rendered)[-8:]  # a few ids of context are enough for spacing rules
         before = self._text(prompt)
         texts = []
         for ids in tokens:

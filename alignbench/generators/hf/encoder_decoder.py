@@ -101,12 +101,15 @@ class HFEncoderDecoder(Pretrained):
         return {"past_key_values": EncoderDecoderCache(DynamicCache(), DynamicCache())} if self.window else {}
 
     def _read(self, mask: torch.Tensor) -> torch.Tensor:
-        """(R, L) 1 where the decoder may attend to a prompt, of which `mask` is 1 at real tokens."""
+        """(R, L) 1 where the decoder may attend to a prompt, of which `mask` is 1 at real tokens.
+
+        A span is one of the prompt's own tokens, and leaves out virtual ones.
+        """
         if self.window is None or not self.window.cuts_source:
             return mask
         read = torch.zeros_like(mask)
         for row, length in zip(read, mask.sum(1).tolist(), strict=True):
-            row[:length][self.window.source] = 1
+            row[len(self.virtual) : length][self.window.source] = 1
         return read
 
     def _forward(self, said: torch.Tensor, mask: torch.Tensor, **more: Any) -> Any:
@@ -171,7 +174,7 @@ class HFEncoderDecoder(Pretrained):
 
     def _hidden(self, ids: list[int]) -> torch.Tensor:
         """See `Pretrained._hidden`: in two passes and beside a longer prompt, as draws are scored."""
-        source = [i % len(self.vocab) for i in (1, 3, 2)]
+        source = self._source(1, 3, 2)
         return self._said([source, [*source, *source]], self._tensor([0]), self._tensor([self._sayable(ids)]))[0]
 
     def decoder(self, rows: int, width: int) -> Decoder:
@@ -206,23 +209,29 @@ class HFEncoderDecoder(Pretrained):
 
     def encode(self, rendered: str, max_tokens: int) -> list[int]:
         """Token ids that the encoder reads; raises UsageError where they, or `max_tokens`, do not fit a window."""
-        ids = self._ids(rendered)
-        if len(ids) > self._window("encoder"):
+        ids = self._all_ids(rendered)
+        if len(ids) > self.context:
             raise UsageError(
-                f"{self.name}: {shown(rendered)} has {len(ids)} tokens, more than the encoder's window of "
-                f"{self._window('encoder')}"
+                f"{self.name}: {shown(rendered)} has {self._counted(ids)}, more than the encoder's window of "
+                f"{self.context}"
             )
         if len(self.prefix) + max_tokens - 1 > self._window("decoder"):
             raise UsageError(
                 f"{self.name}: max_tokens {max_tokens}, after a prefix of {len(self.prefix)}, is more than the "
                 f"decoder's window of {self._window('decoder')}"
             )
-        if self.window is not None and not ids[self.window.source]:
+        own = ids[len(self.virtual) :]
+        if self.window is not None and not own[self.window.source]:
             raise UsageError(
-                f"{self.name}: {shown(rendered)} has {len(ids)} tokens, none of them in the span "
+                f"{self.name}: {shown(rendered)} has {len(own)} tokens, none of them in the span "
                 f"source_begin={self.window.source_begin}, source_end={self.window.source_end}"
             )
         return ids
+
+    @property
+    def context(self) -> float:
+        """See `Pretrained.context`."""
+        return self._window("encoder")
 
     def _window(self, side: str) -> float:
         """Most positions of the encoder or the decoder; infinite where positions are relative, as T5's."""
@@ -244,8 +253,12 @@ class HFEncoderDecoder(Pretrained):
     def _whole(self, ids: list[int]) -> torch.Tensor:
         """See `Pretrained._whole`: of ids that the decoder says."""
         said = self._tensor([[*self.prefix, *self._sayable(ids)]])
-        source = self._tensor([[i % len(self.vocab) for i in (1, 3, 2)]])
+        source = self._tensor([self._source(1, 3, 2)])
         return normalised(self._forward(said, torch.ones_like(source), input_ids=source).logits[0])
+
+    def _source(self, *ids: int) -> list[int]:
+        """A prompt that the network is tried with."""
+        return [*self.virtual, *(i % len(self.vocab) for i in ids)]
 
     def _sayable(self, ids: list[int]) -> list[int]:
         """The ids, others in the place of pads and of those that it never says."""
@@ -255,7 +268,7 @@ class HFEncoderDecoder(Pretrained):
     def _obeys(self) -> bool:
         """See `Pretrained._obeys`; also whether it hears nothing of what is outside a span of the source."""
         part = replace(self, window=Window(1, 1, 3), replicas=())
-        source, prefix = self._tensor([[i % len(self.vocab) for i in (1, 3, 2, 5)]]), self._tensor([self.prefix])
+        source, prefix = self._tensor([self._source(1, 3, 2, 5)]), self._tensor([self.prefix])
         read, found = part._read(torch.ones_like(source)), []
         hidden = part._forward(prefix, torch.ones_like(source), input_ids=source).encoder_last_hidden_state
         for what in (hidden, hidden + (1 - read)[..., None]):

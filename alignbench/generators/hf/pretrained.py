@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from hashlib import sha256
@@ -17,8 +17,9 @@ from alignbench.errors import Unsupported, UsageError
 from alignbench.generators.base import Turns, Vocab
 from alignbench.generators.budget import Budget, ran_out
 from alignbench.generators.hf.heads import Logits
-from alignbench.generators.hf.policy import Trained, put_on
+from alignbench.generators.hf.policy import Trained, Untrained, put_on
 from alignbench.generators.hf.slots import CLOSE, agree, apart, own_window
+from alignbench.generators.hf.virtual import virtual_ids
 from alignbench.generators.warp import at_least_float32, log_normalised
 from alignbench.generators.window import MASKED, Window
 
@@ -55,6 +56,21 @@ class Pretrained:
 
     def __post_init__(self) -> None:
         self.network.eval()
+        if self.virtual and len(self.virtual) >= self.context:
+            raise UsageError(
+                f"{self.name}: {len(self.virtual)} virtual tokens leave no room for a prompt in its context window of "
+                f"{self.context}: train fewer"
+            )
+
+    @cached_property
+    def virtual(self) -> list[int]:
+        """The ids of the virtual tokens that stand before each prompt's own."""
+        return virtual_ids(self.network)
+
+    @property
+    def context(self) -> float:
+        """Most positions of what reads a prompt; infinite where they are relative, as T5's."""
+        raise NotImplementedError
 
     @property
     def device(self) -> torch.device:
@@ -95,12 +111,16 @@ class Pretrained:
         """See `Trainable.trainable`; raises Unsupported on weights that are quantised, trained already, or adapted."""
         if self.trained:
             raise Unsupported(f"{self.name}: is a policy already: save it, and make the next one of what loads it")
+        if self.virtual:
+            raise Unsupported(
+                f"{self.name}: has a soft prompt, and an adapter beside it could not be loaded again: leave out peft="
+            )
         if self.adapted:
             raise Unsupported(
                 f"{self.name}: has an adapter, and one more over it could not be loaded again: merge the first "
                 "(merge_and_unload of peft), save what comes of it, and train that"
             )
-        made = put_on(self.network, adapter, seed, self.name, self.source)
+        made = put_on(Untrained(self.network, self.tokenizer, self.name, self.source), adapter, seed)
         copies = tuple(one.trainable(adapter, seed) for one in self.replicas)
         return replace(self, network=made.network, trained=made, replicas=copies)
 
@@ -247,6 +267,14 @@ class Pretrained:
                 f"{self.name}: {shown(rendered)} is empty and the tokenizer has no BOS token to stand for it"
             )
         return [self.tokenizer.bos_token_id]
+
+    def _all_ids(self, rendered: str) -> list[int]:
+        """Token ids of what is read: the virtual tokens, then those of the prompt."""
+        return [*self.virtual, *self._ids(rendered)]
+
+    def _counted(self, ids: Sequence[int]) -> str:
+        """How many tokens a prompt has, as errors say it."""
+        return f"{len(ids)} tokens" + (f", {len(self.virtual)} of them virtual" if self.virtual else "")
 
     def _text(self, ids: list[int]) -> str:
         kept = [i for i in ids if i < len(self.tokenizer)]

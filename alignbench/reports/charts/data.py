@@ -16,17 +16,21 @@ import pandas as pd
 from alignbench.reports.charts.axes import Axis, axis_over
 from alignbench.reports.table.board import Arrangement, Cell, Row, Table, plain_text
 from alignbench.reports.table.brief import VERDICT
+from alignbench.reports.table.brief_columns import limit_alone
 from alignbench.reports.table.families import families_of
+from alignbench.reports.table.labels import short_labels
 from alignbench.reports.table.leaderboards import arranged
-from alignbench.spec import family_of
+from alignbench.spec import training_of, without_step
 from alignbench.stats.ranks import pareto
 
 CHARTED = ("satisfaction", "moment_error", "divergence", "cost")
 """Metrics that charts need."""
 X = "divergence.kl_base"
 DIVERGENCES = tuple(f"divergence.{part}" for part in ("kl_target", "kl_reverse", "kl_base", "tv", "js"))
-CURVES = ("divergence.kl_target", "divergence.kl_base")
-"""What curves show after what the task asks."""
+SWEPT = ("divergence.kl_target", "divergence.kl_base")
+"""What curves over a number of an aligner show after what the task asks."""
+TRAINED = ("divergence.kl_target", "divergence.kl_asked", "divergence.kl_collateral")
+"""What curves over training show before all that the task asks."""
 Families = Mapping[str, Sequence[tuple[float, int]]]
 GENERATORS = ("", "base", "baseline")  # marks of rows that can be on a front: neither the ceiling nor a null
 
@@ -106,7 +110,7 @@ class Bars:
 
 @dataclass(frozen=True)
 class Stop:
-    """A point of a curve."""
+    """A point of a curve: finite, infinite, or only a bound, see `Bar`."""
 
     x: float
     label: str
@@ -123,17 +127,18 @@ class Line:
 
 @dataclass(frozen=True)
 class Curve:
-    """One number of some families; `beside` are rows to compare with, the base and the ceiling."""
+    """One number of some families, and what is wanted of it; `beside` are rows to compare with."""
 
     axis: Axis
     lines: tuple[Line, ...]
-    beside: tuple[Bar, ...]
+    beside: tuple[Bar, ...]  # the base, and where nothing is `wanted` draws of p
     left_out: tuple[LeftOut, ...]
+    wanted: float | None = None
 
 
 @dataclass(frozen=True)
 class Curves:
-    """Curves one below the other over one number."""
+    """Curves over one number."""
 
     title: str
     x: Axis
@@ -181,6 +186,13 @@ def goal(table: Table) -> str | None:
     return next((key for key in ("satisfaction.always", "moment_error", *rewards) if _has(table, key)), None)
 
 
+def asked_of(table: Table) -> list[str]:
+    """The columns of all that the target asks; of two shares that are each other's complement the first."""
+    found = [c.key for c in table.columns if c.key.startswith("satisfaction.") and not c.aside]
+    shares = [key for key in found if key.startswith("satisfaction.share.")]
+    return [key for key in found if len(shares) != 2 or key != shares[1]]
+
+
 def moments(table: Table, asked: Sequence[str] = ()) -> Bars | None:
     """What rows reach of all that the target asks; what it wants, from any row that has the error as well."""
     keys = asked or [c.key for c in table.columns if c.key.startswith("satisfaction.") and not c.aside]
@@ -193,14 +205,23 @@ def divergences(table: Table, asked: Sequence[str] = ()) -> Bars | None:
 
 
 def series(table: Table, steps: Mapping[tuple[str, str], int], keys: Sequence[str] = ()) -> Curves | None:
-    """Columns (default: what the task asks, and divergences) over training steps: a line for each run of training."""
+    """Columns (default: KL(p‖π), its parts and all that is asked) over training steps: a line for each training.
+
+    The base is step 0 of an aligner's.
+    """
     families: dict[str, list[tuple[float, int]]] = {}
+    on_base, short = set[str](), short_labels(row.aligner for row in table.rows)
     for number, row in enumerate(table.rows, 1):
         step = steps.get((row.generator, row.aligner))
         if step is not None:
-            name = " + ".join(filter(None, (family_of(row.generator, step), row.aligner)))
+            generator = "" if row.aligner and row.generator == table.base else row.generator
+            name = training_of(generator, short[row.aligner], step)
             families.setdefault(name, []).append((step, number))
-    return _curves(table, "training step", families, keys)
+            on_base |= {name} if without_step(row.aligner)[1] is not None else set()
+    for number, row in enumerate(table.rows, 1):
+        for name in on_base if row.is_base else ():
+            families[name] = [(0, number), *(stop for stop in families[name] if stop[0] > 0)]
+    return _curves(table, "training step", families, keys or [*TRAINED, *asked_of(table)])
 
 
 def steps_of(rows: pd.DataFrame) -> dict[tuple[str, str], int]:
@@ -214,6 +235,7 @@ def steps_of(rows: pd.DataFrame) -> dict[tuple[str, str], int]:
 def sweeps(table: Table, keys: Sequence[str] = ()) -> tuple[Curves, ...]:
     """A chart for each number of an aligner in which some rows differ and agree in all else."""
     found = families_of(table.rows, table.base)
+    keys = keys or [key for key in (goal(table), *SWEPT) if key is not None]
     curves = [_curves(table, f"{aligner}: {argument}", lines, keys) for (aligner, argument), lines in found.items()]
     return tuple(c for c in curves if c is not None)
 
@@ -229,6 +251,13 @@ def _cell(table: Table, row: Row, key: str) -> Cell:
         if column.key == key and not column.aside:
             return cell
     return Cell()
+
+
+def _known(table: Table, row: Row, key: str) -> Cell:
+    """The cell of a column; the limit alone where notes, its own or its column's, say that it is one."""
+    cell = _cell(table, row, key)
+    notes = [n for c in table.columns if c.key == key and not c.aside for n in c.notes] + [*cell.notes]
+    return limit_alone(cell, "; ".join(table.footnotes[n - 1] for n in notes)) or cell
 
 
 def _is_finite(cell: Cell) -> bool:
@@ -283,8 +312,11 @@ def _is_bound(cell: Cell) -> bool:
 
 
 def _wanted(table: Table, key: str) -> float | None:
-    """What the target wants of a part of `satisfaction`: reached − error, in any row that has both."""
-    kind, _, name = key.removeprefix("satisfaction.").partition(".")
+    """What the target wants of a part of `satisfaction`: reached − error, in any row that has both; None of others."""
+    metric, _, part = key.partition(".")
+    kind, _, name = part.partition(".")
+    if metric != "satisfaction":
+        return None
     if kind == "always":
         return 1.0
     for row in table.rows:
@@ -297,8 +329,7 @@ def _wanted(table: Table, key: str) -> float | None:
 def _curves(table: Table, over: str, families: Families, keys: Sequence[str]) -> Curves | None:
     """Curves over a number, from family → (number, place in the table); None where none has two."""
     lines = {name: sorted(stops) for name, stops in families.items() if len({x for x, _ in stops}) > 1}
-    asked = keys or [key for key in (goal(table), *CURVES) if key is not None]
-    curves = tuple(c for c in (_curve(table, key, lines) for key in asked) if any(line.stops for line in c.lines))
+    curves = tuple(c for c in (_curve(table, key, lines) for key in keys) if any(line.stops for line in c.lines))
     x = axis_over(over, [x for stops in lines.values() for x, _ in stops], [], "", zero=False) if lines else None
     return Curves(table.title, x, curves) if x is not None and curves else None
 
@@ -309,16 +340,19 @@ def _curve(table: Table, key: str, families: Families) -> Curve:
         drawn = []
         for x, number in stops:
             row = table.rows[number - 1]
-            cell = _cell(table, row, key)
-            if reason := _why(table, cell):
-                left_out.append(LeftOut(number, row.label, f"{key}: {reason}"))
+            cell = _known(table, row, key)
+            if cell.value is None and not _is_bound(cell):
+                left_out.append(LeftOut(number, row.label, f"{key}: {_why(table, cell)}"))
             else:
                 drawn.append(Stop(x, row.label, cell))
         lines.append(Line(name, tuple(drawn)))
-    inside = {number for stops in families.values() for _, number in stops}
+    wanted = _wanted(table, key)
     beside = [
         Bar(number, row.label, row.mark, cell) for number, row in enumerate(table.rows, 1)
-        if row.mark in ("base", "ceiling") and number not in inside and _is_finite(cell := _cell(table, row, key))
+        if row.mark in (("base", "ceiling") if wanted is None else ("base",))
+        and _is_finite(cell := _known(table, row, key))
     ]  # fmt: skip
     cells = [stop.cell for line in lines for stop in line.stops] + [bar.cell for bar in beside]
-    return Curve(_axis(table, key, cells), tuple(lines), tuple(beside), tuple(left_out))
+    axis = _axis(table, key, cells, [] if wanted is None else [wanted])
+    axis = replace(axis, title=axis.title.removeprefix("satisfaction."))
+    return Curve(axis, tuple(lines), tuple(beside), tuple(left_out), wanted)

@@ -92,8 +92,8 @@ class Size:
 
 COLUMN, PAGE = Size(240, 190, 8, alone=True), Size(504, 190, 8, alone=True)
 """A column of a paper, and its two columns, in 1/72 inch."""
-SCREEN = Size(380, 280, 11.5, legend=False)
-"""A page, which has a legend of its own; about pixels."""
+SCREEN, SMALL = Size(380, 280, 11.5, legend=False), Size(320, 150, 11.5, legend=False)
+"""A page, which has a legend of its own, and one of several side by side on it; about pixels."""
 
 
 def text_width(text: str, font: float, *, bold: bool = False) -> float:

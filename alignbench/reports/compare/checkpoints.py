@@ -1,4 +1,4 @@
-"""A series of checkpoints: satisfaction and KL over training steps, each beside the first and the one before."""
+"""A series of checkpoints: KL and what is asked over training steps, each beside the first and the one before."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from alignbench.reports.compare.text import LEVEL_NOTE, cell, cited, with_sign
 from alignbench.reports.formats.html import page_of
 from alignbench.reports.formats.markdown import markdown_of
 from alignbench.reports.table.board import ARROWS, Cell, Column, Row, Table, plain_text
+from alignbench.stats.asked import AT_LEAST, AT_MOST
 from alignbench.types import Estimate
 
 CURVES = (
-    "satisfaction.always", "satisfaction.moment.*", "satisfaction.share.*", "satisfaction.reward.*", "moment_error",
-    "divergence.kl_target", "divergence.kl_base",
+    "divergence.kl_target", "divergence.kl_asked", "divergence.kl_collateral", "satisfaction.always",
+    "satisfaction.moment.*", "satisfaction.share.*", "satisfaction.reward.*", "moment_error", "divergence.kl_base",
 )  # fmt: skip
 BARS = "▁▂▃▄▅▆▇█"
 
@@ -124,7 +125,8 @@ def _table(series: Series, curve: Curve) -> Table:
     values = [stop.estimate.value for stop in curve.stops]
     heading = f"{curve.key} {ARROWS.get(curve.better, '')}".rstrip()
     differences = [d for stop in curve.stops for d in (stop.from_first, stop.from_previous) if d is not None]
-    notes = dict.fromkeys(plain_text(d.difference.note) for d in differences if d.difference.note)
+    limits = {note: None for stop in curve.stops for note in (AT_LEAST, AT_MOST) if note in stop.estimate.note}
+    notes = limits | dict.fromkeys(plain_text(d.difference.note) for d in differences if d.difference.note)
     rows = tuple(
         Row(str(stop.step), (cell(stop.estimate), _difference(stop.from_first), _difference(stop.from_previous)))
         for stop in curve.stops

@@ -12,7 +12,7 @@ from alignbench.errors import AlignbenchError, StoreError, UsageError, did_you_m
 from alignbench.reports.table.board import PINNED, plain_text
 from alignbench.reports.table.labels import aligner_name, meant, short_labels
 from alignbench.run.rows import RowKey, read_evidence
-from alignbench.spec import family_of
+from alignbench.spec import training_of, without_step
 from alignbench.store.packed import evidence_files
 from alignbench.types import CEILING, Evidence
 
@@ -44,6 +44,11 @@ class Measured:
         return self._called(self.short or self.key.aligner)
 
     @property
+    def training(self) -> str:
+        """Its label with * for the training step, which checkpoints of one training share."""
+        return self._called(self.short or self.key.aligner, self.key.step)
+
+    @property
     def names(self) -> set[str]:
         """All that a user may call it."""
         plain = {self.label, self._called(self.key.aligner)}
@@ -51,10 +56,12 @@ class Measured:
         told = {f"seed {self.key.seed}", f"{self.key.draws} draws", f"#{self.key.generator_id}"}
         return plain | {f"{name} ({remark})" for name in plain for remark in told}
 
-    def _called(self, aligner: str) -> str:
+    def _called(self, aligner: str, step: int | None = None) -> str:
         generator = self.key.generator
         shown = "" if aligner and generator == self.key.base else generator
-        return plain_text(" + ".join(filter(None, (shown, aligner))))
+        return plain_text(
+            " + ".join(filter(None, (shown, aligner))) if step is None else training_of(shown, aligner, step)
+        )
 
 
 @dataclass(frozen=True)
@@ -283,12 +290,21 @@ def _mismatch(task: str, a: Measured, b: Measured, first: str, other: str) -> st
 
 
 def steps(found: Sequence[Measured]) -> Iterator[tuple[str, list[Measured]]]:
-    """Series of checkpoints among the measured, each with its name, ordered by training step; newest of each step."""
+    """Series of checkpoints among the measured, each with its name, ordered by training step; newest of each step.
+
+    The base is step 0 of an aligner's.
+    """
     families: dict[tuple[str, ...], dict[int, Measured]] = {}
+    bases: dict[tuple[str, ...], Measured] = {}
+    on_base: set[tuple[str, ...]] = set()
     for m in sorted(found, key=lambda m: m.key.measured):
+        shared = (m.key.task, *(str(getattr(m.key, name)) for name in (*SETTING, "seed", "draws")))
+        if m.is_base:
+            bases[shared] = m
         if m.key.step is not None:
-            shared = tuple(str(getattr(m.key, name)) for name in SETTING)
-            who = (family_of(m.label, m.key.step), m.key.task, *shared, str(m.key.seed), str(m.key.draws))
+            who = (m.training, *shared)
             families.setdefault(who, {})[m.key.step] = m
-    for (name, *_), series in families.items():
-        yield name, [series[step] for step in sorted(series)]
+            on_base |= {who} if without_step(m.key.aligner)[1] is not None else set()
+    for who, series in families.items():
+        start = {0: bases[who[1:]]} if who in on_base and who[1:] in bases else {}
+        yield who[0], [one for _, one in sorted({**start, **series}.items())]

@@ -14,6 +14,7 @@ from alignbench.reports.table.brief import kept
 from alignbench.reports.table.brief_columns import LENGTH
 from alignbench.reports.table.labels import digits
 from alignbench.reports.table.verdict import ORDER
+from alignbench.spec import without_step
 
 GAP = 2  # between columns
 ROWS = 12  # of a table, the base's among them
@@ -99,15 +100,20 @@ def _names(rows: Sequence[Row]) -> list[str]:
 
 def short_names(rows: Sequence[Row]) -> list[str]:
     """The rows' names, cut where they are long; of those that would look alike the digits tell which is which."""
-    short = [_cut(row.label, LABEL) for row in rows]
+    short = [_cut(row.label) for row in rows]
     return [
-        f"{_cut(row.label, LABEL - 5)}#{digits(row.label)[:4]}" if short.count(name) > 1 else name
+        _cut(row.label, f"#{digits(without_step(row.label)[0])[:4]}") if short.count(name) > 1 else name
         for row, name in zip(rows, short, strict=True)
     ]
 
 
-def _cut(label: str, most: int) -> str:
-    return label if len(label) <= most else f"{label[: most - 1].rstrip()}…"
+def _cut(label: str, more: str = "") -> str:
+    """The label's beginning, then `more`, then the step of a checkpoint."""
+    if len(label) <= LABEL and not more:
+        return label
+    name, _ = without_step(label)
+    end = more + label[len(name) :]
+    return f"{name[: max(LABEL - 1 - len(end), 1)].rstrip()}…{end}"
 
 
 def _line(label: str, cells: Sequence[str], widths: Sequence[int]) -> str:

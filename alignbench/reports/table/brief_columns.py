@@ -49,16 +49,24 @@ def cell_of(line: Line, key: str, in_percent: bool = False) -> Cell:
     if record is None:
         return Cell()
     value, low, high = (number(record.get(name)) for name in ("value", "ci_low", "ci_high"))
-    note = str(record.get("note", ""))
-    if value is not None and not isinf(value) and AT_LEAST in note:
-        least = max(low or 0.0, 0.0)
-        return Cell(f"≥ {two_digits(least)}", low=least)
-    if value is not None and not isinf(value) and AT_MOST in note:
-        return Cell() if high is None else Cell(f"≤ {two_digits(high)}", high=high)
+    if (limit := limit_alone(Cell("", "", value, low, high), str(record.get("note", "")))) is not None:
+        return limit
     point, spread = (percent if in_percent else spelled)(value, low, high)
     if value == inf and key == KL and (kept := line.value(KEPT)) is not None:
         spread = f"keeps {two_digits(100 * kept)} %"
     return Cell(point, spread, value, low, high)
+
+
+def limit_alone(cell: Cell, note: str) -> Cell | None:
+    """The one limit that is known of a number, where its note says that cells hold several values; else None."""
+    if cell.value is None or isinf(cell.value):
+        return None
+    if AT_LEAST in note:
+        least = max(cell.low or 0.0, 0.0)
+        return Cell(f"≥ {two_digits(least)}", low=least)
+    if AT_MOST in note:
+        return Cell() if cell.high is None else Cell(f"≤ {two_digits(cell.high)}", high=cell.high)
+    return None
 
 
 def gap_of(line: Line) -> str:

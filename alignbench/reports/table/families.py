@@ -7,7 +7,7 @@ from typing import Any
 
 from alignbench.errors import UsageError
 from alignbench.reports.table.board import Row
-from alignbench.spec import Spec, parse_spec
+from alignbench.spec import AT, Spec, parse_spec
 
 Families = dict[tuple[str, str], dict[str, list[tuple[float, int]]]]
 
@@ -15,7 +15,7 @@ Families = dict[tuple[str, str], dict[str, list[tuple[float, int]]]]
 def families_of(rows: Sequence[Row], base: str) -> Families:
     """(aligner, argument) → what else is given → (its number, place of the row, from 1); alone is no family.
 
-    An argument of an aligner inside another is named with dots, such as `proposal.n`.
+    An argument of an aligner inside another is named with dots, such as `proposal.n`. Checkpoints are left out.
     """
     found: Families = {}
     for place, row in enumerate(rows, 1):
@@ -31,7 +31,9 @@ def families_of(rows: Sequence[Row], base: str) -> Families:
 
 
 def _spec(aligner: str) -> Spec | None:
-    """The spec of an aligner's name; None where it reads as none."""
+    """The spec of an aligner's name; None where it reads as none, or is that of a checkpoint."""
+    if AT.search(aligner):
+        return None
     try:
         return parse_spec(aligner, "aligner") if aligner else None
     except UsageError:

@@ -10,7 +10,7 @@ from typing import Any
 
 from alignbench.errors import UsageError
 from alignbench.reports.table.board import plain_text
-from alignbench.spec import Spec, parse_spec
+from alignbench.spec import Spec, at_step, parse_spec, without_step
 
 SHORT = 40
 """A label of so many characters stays as it is."""
@@ -21,7 +21,19 @@ OVER = "proposal"
 
 
 def short_labels(labels: Iterable[str]) -> dict[str, str]:
-    """Each aligner's label → a short one, which no other has: its name, with arguments or digits where need be."""
+    """Each aligner's label → a short one, which no other has: its name, with arguments or digits where need be.
+
+    Checkpoints of one training share it, but for their step.
+    """
+    parts = {label: without_step(label) for label in dict.fromkeys(labels)}
+    short = _short_labels(trained for trained, _ in parts.values())
+    return {
+        label: short[trained] if step is None else at_step(short[trained], step)
+        for label, (trained, step) in parts.items()
+    }
+
+
+def _short_labels(labels: Iterable[str]) -> dict[str, str]:
     specs = {label: _parsed(label) if len(label) > SHORT else None for label in dict.fromkeys(labels)}
     chosen = {label: plain_text(label) for label, spec in specs.items() if spec is None}
     long = {label: spec for label, spec in specs.items() if spec is not None}

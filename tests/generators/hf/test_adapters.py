@@ -267,15 +267,18 @@ def test_a_broken_adapter_is_one_line(here, name):
     assert refused(pretrained="llama", peft="tuned").startswith("peft=tuned: this adapter ")
 
 
-def test_virtual_tokens_are_no_weights(here):
-    from peft import PromptTuningConfig, get_peft_model
+@pytest.mark.parametrize("kind", ["PrefixTuning", "PromptEncoder"])
+def test_other_prompts_than_soft_ones_are_refused(here, kind):
+    import peft
     from transformers import AutoModelForCausalLM
 
-    config = PromptTuningConfig(num_virtual_tokens=2, task_type="CAUSAL_LM")
-    get_peft_model(AutoModelForCausalLM.from_pretrained("llama"), config).save_pretrained("virtual")
-    assert refused(pretrained="llama", peft="virtual") == (
-        "peft=virtual: this adapter is of kind PROMPT_TUNING, which is not part of any weights; LoRA is"
-    )
+    config = getattr(peft, f"{kind}Config")(num_virtual_tokens=2, task_type="CAUSAL_LM")
+    peft.get_peft_model(AutoModelForCausalLM.from_pretrained("gpt2"), config).save_pretrained("virtual")
+    name = {"PrefixTuning": "PREFIX_TUNING", "PromptEncoder": "P_TUNING"}[kind]
+    said = f"peft=virtual: this adapter is of kind {name}: LoRA and its kin can be run, and PROMPT_TUNING"
+    assert refused(pretrained="gpt2", peft="virtual") == said
+    with pytest.raises(UsageError, match=said):
+        hf_module.outline(pretrained="gpt2", peft="virtual")
 
 
 def test_weights_that_are_not_numbers_are_not_merged(here):

@@ -69,7 +69,11 @@ def comes_back(policy, back):
 
 @pytest.mark.parametrize(
     ("kind", "adapter"),
-    [*((kind, "lora:r=2") for kind in ("gpt2", "llama", "tied", "t5")), ("gpt2", "full"), ("bart", "full")],
+    [
+        *((kind, "lora:r=2") for kind in ("gpt2", "llama", "tied", "t5")),
+        *((kind, "prompt:tokens=3") for kind in ("gpt2", "tied", "t5", "bart")),
+        *(("gpt2", "full"), ("bart", "full")),
+    ],
 )
 def test_a_saved_policy_comes_back(home, bases, kind, adapter, tmp_path):
     policy = policy_of(bases[kind], adapter)
@@ -159,6 +163,23 @@ def test_equal_policies_are_saved_as_equal_files(bases, tmp_path):
         policy_of(bases["llama"], "lora:r=2", seed=3).save(tmp_path / name)
     for file in LORA:
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "other" / file).read_bytes()
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "t5"])
+def test_a_soft_prompt_is_one_tensor(home, bases, kind, tmp_path):
+    policy = policy_of(bases[kind], "prompt:tokens=5", seed=3)
+    policy.save(tmp_path)
+    assert names(tmp_path) == LORA
+    [(name, rows)] = load_file(tmp_path / "adapter_model.safetensors").items()
+    assert name == "prompt_embeddings" and rows.shape == (5, 16)
+    told = json.loads((tmp_path / "adapter_config.json").read_text())
+    assert told["base_model_name_or_path"] == str(home / kind)
+    assert (told["peft_type"], told["num_virtual_tokens"], told["token_dim"]) == ("PROMPT_TUNING", 5, 16)
+    assert told["task_type"] == ("SEQ_2_SEQ_LM" if kind == "t5" else "CAUSAL_LM")
+    before = (tmp_path / "adapter_config.json").read_bytes()
+    policy_of(bases[kind], "prompt:tokens=5").save(tmp_path)
+    assert (tmp_path / "adapter_config.json").read_bytes() == before
+    assert not torch.equal(load_file(tmp_path / "adapter_model.safetensors")[name], rows)
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), RuntimeError("lost"), KeyboardInterrupt()])
@@ -282,7 +303,7 @@ def test_planted_adapter_that_is_merged_and_still_there(home, bases, tmp_path, m
     once = back_from(home / "gpt2", "lora", tmp_path / "adapter")
     comes_back(policy, once)
 
-    def twice(adapter, network, base, *, beside):
+    def twice(adapter, network, base, *, beside=False):
         wrapped = adapters._put_on(adapter, network, base)
         wrapped.merge_adapter()
         for layer in wrapped.modules():
@@ -347,11 +368,13 @@ def refused(kind, base, *given):
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ("lorra", "adapter: unknown adapter 'lorra'. Did you mean 'lora'? Known: full, lora."),
+        ("lorra", "adapter: unknown adapter 'lorra'. Did you mean 'lora'? Known: full, lora, prompt."),
         ("lora:rank=4", "adapter 'lora': unknown argument 'rank'. Known: alpha, r."),
         ("full:r=4", "adapter 'full': unknown argument 'r'. Known: none."),
         ("lora:r=0", "lora: r=0: must be at least 1"),
         ("lora:r=-2", "lora: r=-2: must be at least 1"),
+        ("prompt:tokens=0", "prompt: tokens=0: must be at least 1"),
+        ("prompt:r=2", "adapter 'prompt': unknown argument 'r'. Known: tokens."),
         ("lora:alpha=0", "lora: alpha=0: must be at least 1"),
         ("lora:r=x", "adapter 'lora' argument 'r': input should be a valid integer, not 'x'"),
         ("lora:r", "adapter 'lora': 'r' is not key=value (where a value holds a comma, use inline YAML: "),
@@ -409,9 +432,10 @@ def test_without_peft_the_extra_is_named(bases, monkeypatch):
     import sys
 
     monkeypatch.setitem(sys.modules, "peft", None)
-    assert refused(UsageError, bases["llama"], "lora:r=2") == (
-        "adapter=lora: needs the package peft: pip install 'alignbench[train]'"
-    )
+    for name in ("lora", "prompt"):
+        assert refused(UsageError, bases["llama"], name) == (
+            f"adapter={name}: needs the package peft: pip install 'alignbench[train]'"
+        )
     assert policy_of(bases["llama"], "full")
 
 

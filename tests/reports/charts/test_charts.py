@@ -11,9 +11,10 @@ from chart_boards import Charts, charts_of
 from chart_rows import WORDS, frame, of, row
 
 from alignbench.reports.charts.axes import axis_over
-from alignbench.reports.charts.data import charted, goal, steps_of, tradeoff
+from alignbench.reports.charts.data import charted, goal, series, steps_of, tradeoff
 from alignbench.reports.table.board import Arrangement
 from alignbench.reports.table.leaderboards import Table, leaderboard
+from alignbench.stats.asked import AT_LEAST, AT_MOST
 
 
 @pytest.fixture(scope="module")
@@ -101,13 +102,71 @@ def test_a_series_is_a_line_for_each_family_in_the_order_of_steps():
     made = [of(f"m2/step-{s}", s / 100, s / 10, step=s) for s in (20, 3, 2, 30)]
     other = [of(f"m3/step-{s}", s / 100, s / 10, step=s) for s in (2, 30)]
     [charts] = charts_of(leaderboard(frame(of("base", 0.3, 0.0), *made, *other)))
-    always, kl = charts.series.curves
+    [always] = charts.series.curves
     assert {line.name: [stop.x for stop in line.stops] for line in always.lines} == {
         "m2/step-*": [2, 3, 20, 30], "m3/step-*": [2, 30],
     }  # fmt: skip
     assert [bar.mark for bar in always.beside] == ["base"] and charts.series.x.title == "training step"
-    assert [stop.cell.value for stop in kl.lines[0].stops] == pytest.approx([0.2, 0.3, 2.0, 3.0])
+    assert [stop.cell.value for stop in always.lines[0].stops] == pytest.approx([0.02, 0.03, 0.2, 0.3])
     assert steps_of(WORDS) == {} and charts_of(leaderboard(WORDS))[0].series is None
+
+
+PARTS = ("divergence.kl_target", "divergence.kl_asked", "divergence.kl_collateral")
+ASKED = ("satisfaction.always", "satisfaction.share.pronoun.she", "satisfaction.share.pronoun.he")
+
+
+def trained(who: str, step: int | None, **values: float) -> list[dict[str, object]]:
+    """A checkpoint with all that curves over training show, and more."""
+    keys = (*PARTS, *ASKED, "divergence.kl_base", "moment_error.pronoun.she")
+    return [row(who, key, values.get(key.rpartition(".")[2], 0.5), 0.1, step=step) for key in keys]
+
+
+def test_training_shows_kl_its_parts_and_all_that_is_asked():
+    """Of two shares the first, whose complement is the other; what is wanted is a level, and draws of p none beside."""
+    made = [trained(who, step, she=0.7) for who, step in (("base", None), ("lm/step-2", 2), ("lm/step-4", 4))]
+    rows = frame(*made, of("ceiling", 1.0, 0.0))
+    rows.loc[rows["metric"] == "moment_error", "value"] = 0.2
+    curves = charts_of(leaderboard(rows))[0].series.curves
+    assert [curve.axis.key for curve in curves] == [*PARTS, *ASKED[:2]]
+    she = curves[-1]
+    assert (she.wanted, she.axis.title, [bar.mark for bar in she.beside]) == (0.5, "share.pronoun.she", ["base"])
+    assert curves[0].wanted is None
+    [chosen] = series(charted(rows, Arrangement())[0], steps_of(rows), ["divergence.kl_base"]).curves
+    assert chosen.axis.key == "divergence.kl_base" and {bar.mark for bar in chosen.beside} == {"base", "ceiling"}
+
+
+def test_checkpoints_of_an_aligner_are_a_line_from_the_base_to_its_last():
+    """Planted bugs: each 20 of `dpg:steps=20 @ step-20` replaced; the base as step 0 of checkpoints of models too."""
+    aligned = [trained(f"dpg:steps=20{f' @ step-{s}' if s < 20 else ''}", s, kl_target=1 / s) for s in (20, 5, 10)]
+    rows = frame(trained("base", None, kl_target=2.0), *aligned, *(trained(f"lm/step-{s}", s) for s in (2, 4)))
+    [charts] = charts_of(leaderboard(rows))
+    kl = charts.series.curves[0]
+    assert {line.name: [(stop.x, stop.cell.value) for stop in line.stops] for line in kl.lines} == {
+        "dpg:steps=20 @ step-*": [(0, 2.0), (5, 0.2), (10, 0.1), (20, 0.05)], "lm/step-*": [(2, 0.5), (4, 0.5)],
+    }  # fmt: skip
+    assert [bar.mark for bar in kl.beside] == ["base"]
+
+
+def test_checkpoints_are_no_sweep():
+    rows = [trained(f"dpg:lr={lr},steps=20 @ step-5", 5) for lr in (0.1, 0.2)]
+    assert charts_of(leaderboard(frame(trained("base", None), *rows)))[0].sweeps == ()
+    last = [trained(f"dpg:lr={lr},steps=20", 20) for lr in (0.1, 0.2)]
+    [found] = charts_of(leaderboard(frame(trained("base", None), *rows, *last)))[0].sweeps
+    assert [line.name for line in found.curves[0].lines] == ["dpg:lr=*,steps=20"]
+
+
+def test_a_number_that_is_a_limit_is_drawn_as_one():
+    """As the brief table prints it. Planted bug: 0.5 ± 0.1 of an asked gap that may be anything from 0.4 on."""
+    rows = frame(trained("base", None), *(trained(f"lm/step-{s}", s) for s in (2, 4, 6)))
+    asked = (rows["part"] == "kl_asked") & (rows["generator"] != "m")
+    rows.loc[asked, "note"] = AT_LEAST
+    rows.loc[(rows["part"] == "kl_collateral") & (rows["step"] == 4), "note"] = AT_MOST
+    rows.loc[(rows["part"] == "kl_target") & (rows["step"] == 6), ["value", "ci_low", "ci_high"]] = inf
+    kl, gap, collateral, *_ = charts_of(leaderboard(rows))[0].series.curves
+    cells = [[(stop.cell.value, stop.cell.low, stop.cell.high) for stop in c.lines[0].stops] for c in (gap, collateral)]
+    assert cells[0] == [(None, pytest.approx(0.4), None)] * 3
+    assert [value for value, *_ in cells[1]] == [0.5, None, 0.5] and cells[1][1] == (None, None, pytest.approx(0.6))
+    assert kl.lines[0].stops[-1].cell.value == inf and gap.left_out == kl.left_out == ()
 
 
 def test_a_sweep_is_rows_that_differ_in_one_number(charts):

@@ -7,6 +7,8 @@ import re
 import struct
 import sys
 from collections import Counter
+from dataclasses import replace
+from math import inf, nan
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -16,14 +18,16 @@ from chart_rows import WORDS, frame, of, row
 from two_parts_rows import ROWS, many, part
 
 from alignbench.errors import StoreError, UsageError
+from alignbench.reports.charts.data import charted, series, steps_of
 from alignbench.reports.charts.drawing import draw
 from alignbench.reports.charts.files import FORMATS, check_formats, save
 from alignbench.reports.charts.looks import LOOKS, PAPER, VERDICTS
-from alignbench.reports.charts.picture import COLUMN, SCREEN, Dot, Picture, short
+from alignbench.reports.charts.picture import COLUMN, SCREEN, Dot, Picture, Text, short
+from alignbench.reports.charts.picture import Path as Line
 from alignbench.reports.charts.suite import Suite, suite
 from alignbench.reports.charts.svg import css, inline, standalone
 from alignbench.reports.charts.two_parts import two_parts
-from alignbench.reports.table.board import Cell, Column, Row, Table
+from alignbench.reports.table.board import Arrangement, Cell, Column, Row, Table
 from alignbench.reports.table.leaderboards import leaderboard
 from alignbench.reports.table.suite import CHEAPEST, NO_RESULT
 from alignbench.reports.table.verdict import WORDS as MEANINGS
@@ -155,6 +159,28 @@ def test_nothing_sticks_out_of_a_picture_and_text_is_8_points(name) -> None:
     for mark in picture.marks:
         spots = [(mark.x, mark.y)] if hasattr(mark, "x") else [s for p in getattr(mark, "parts", ()) for s in p]
         assert all(0 <= x <= picture.width and 0 <= y <= picture.height for x, y in spots), mark
+
+
+def test_curves_stand_two_side_by_side_and_what_is_no_number_joins_no_line() -> None:
+    """Their names begin where they do. Planted bugs: all names at the left edge; a line through ∞, or to a limit."""
+    keys = ("kl_target", "kl_asked", "kl_collateral", "kl_base")
+    steps = [row(f"m2/step-{s}", f"divergence.{key}", s / 10, 0.1, step=s) for s in (1, 2, 3, 4, 5) for key in keys]
+    rows = frame(*steps)
+    at = (rows["part"] == "kl_target") & (rows["step"] == 3)
+    rows.loc[at, ["value", "ci_low", "ci_high"]] = inf
+    rows.loc[(rows["part"] == "kl_asked") & (rows["step"] == 1), "value"] = nan
+    asked = [f"divergence.{key}" for key in keys]
+    chart = series(charted(rows, Arrangement())[0], steps_of(rows), asked)
+    picture = draw(chart)
+    heads = [mark for mark in picture.marks if isinstance(mark, Text) and "nats" in mark.text]
+    assert [(h.x > picture.width / 2, h.text.split(",")[0]) for h in heads] == [
+        (False, "KL(p‖π)"), (True, "asked gap"), (False, "collateral"), (True, "KL(π‖a)"),
+    ]  # fmt: skip
+    kl, gap, *_ = (mark for mark in picture.marks if isinstance(mark, Line) and mark.look == "line 1")
+    assert [len(part) for part in kl.parts] == [2, 2] and [len(part) for part in gap.parts] == [4]
+    assert [mark.text for mark in picture.marks if isinstance(mark, Text) and mark.look == "name"].count("∞") == 1
+    small = draw(replace(chart, curves=chart.curves[:3]))
+    assert small.width == COLUMN.width < picture.width and small.font == picture.font
 
 
 # --- the suite --------------------------------------------------------------------------------------------------------

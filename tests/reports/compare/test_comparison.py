@@ -371,6 +371,19 @@ def test_digits_of_a_name_that_are_no_step_leave_a_series_whole(names, family):
     assert [(name, len(series)) for name, series in contenders.steps(found)] == [(family, 2)]
 
 
+def test_the_base_is_step_0_of_an_aligner_s_checkpoints():
+    """And of no model's; planted bug: the base of another seed."""
+    plain = evidence([1.0, 2.0])
+    base = replace(plain, is_base=True)
+    dpg, last = replace(KEY, generator="b", aligner="dpg:n=9 @ step-5", step=5), "dpg:n=9"
+    keys = [replace(KEY, generator="b"), replace(KEY, generator="b", seed=1), dpg, replace(dpg, aligner=last, step=9),
+            *(replace(KEY, generator=f"lm/step-{s}", step=s) for s in (2, 4))]  # fmt: skip
+    found = [Measured(Path("x.npz"), base if not (k.step or k.aligner) else plain, replace(k, base="b")) for k in keys]
+    told = {name: [(m.key.aligner, m.key.step, m.key.seed) for m in some] for name, some in contenders.steps(found)}
+    assert told == {"dpg:n=9 @ step-*": [("", None, 0), (dpg.aligner, 5, 0), (last, 9, 0)],
+                    "lm/step-*": [("", 2, 0), ("", 4, 0)]}  # fmt: skip
+
+
 def test_a_hostile_generator_does_no_harm():
     bad = "<script>alert(1)</script>|\x1b[31m\u202e=cmd()`"
     one = Difference("m", "lower", Estimate(1.0), Estimate(2.0), Estimate(1.0, note=bad))

@@ -11,7 +11,7 @@ from chart_rows import WORDS, frame, of
 from many_rows import many_rows
 
 from alignbench.reports.examples import Example, Shown
-from alignbench.reports.formats.html import to_html
+from alignbench.reports.formats.html import shape, to_html
 from alignbench.reports.formats.page.drawn import of_table
 from alignbench.reports.formats.page.sections import FIRST, grids, sections
 from alignbench.reports.table import standing
@@ -125,8 +125,12 @@ def test_curves_say_which_family_is_which() -> None:
         [rows, steps.assign(generator="two/" + steps["generator"], generator_id="0dd" + steps["generator_id"])]
     )
     [section] = sections(arranged(runs, Arrangement()))
-    shown = "".join(picture for _, picture in section.pictures)
-    assert ">out/step-*</text>" in shown and ">two/out/step-*</text>" in shown
+    training = next(figure for figure in section.figures if figure.name == "Training")
+    assert training.families == (("line 1", "out/step-*"), ("line 2", "two/out/step-*"))
+    assert all("l-line-1 dot" in picture and "l-line-2 dot" in picture for picture in training.pictures)
+    page = to_html(arranged(runs, Arrangement()))
+    for look, family in training.families:
+        assert f"<span>{shape(look)}<bdi>{family}</bdi></span>" in page
 
 
 def test_a_difference_stands_beside_its_number() -> None:

@@ -90,6 +90,17 @@ def test_rows_that_do_not_fit_are_counted_and_the_base_is_always_there() -> None
     assert "15 more: 15 worse" in lines
 
 
+def test_a_name_that_is_cut_keeps_the_step_of_a_checkpoint() -> None:
+    """Planted bug: `dpg:steps=200,lr=0…#83ed`, with digits of its own for each checkpoint."""
+    names = [f"dpg:steps=200,lr={lr},batch=64 @ step-{s}" for lr in (0.1, 0.2) for s in (50, 150)]
+    rows = [law(name, kl_target=1.0, kl_target_vs_base=-8.0, kl_asked_vs_base=-8.0) for name in (*names, "x" * 30)]
+    told = [line[:26].rstrip() for line in brief_lines(brief_of(base(9.0), *rows), 100)]
+    found = [line for line in told if line.startswith("dpg") and "…" in line]
+    assert all(re.fullmatch(r"dpg:step?…#\w{4} @ step-1?50|dpg:ste…#\w{4} @ step-150", name) for name in found), found
+    assert len(found) == len(set(found)) == 4 and len({name[name.index("#") :][:5] for name in found}) == 2
+    assert "x" * 23 + "…" in told
+
+
 def test_a_trade_by_truncation_alone_says_so() -> None:
     """Planted bug: "word 100 %, but 0 nats of collateral", which a reader takes for a mistake."""
     note = "π truncates; target mass it leaves uncovered ≤ 0.02"

@@ -22,6 +22,14 @@ def test_a_nested_spec_is_named_by_what_it_stands_over() -> None:
     ]  # fmt: skip
 
 
+def test_checkpoints_of_one_training_share_its_short_name() -> None:
+    """Planted bug: read as an argument, the step was cut off, and digits had to tell which is which."""
+    one, two = (f"{{name: dpg, steps: 200, adapter: 'lora:r={r}', optimiser: adam}}" for r in (8, 16))
+    assert short(one, f"{one} @ step-50", f"{one} @ step-100") == ["dpg", "dpg @ step-50", "dpg @ step-100"]
+    told = "dpg:steps=200,adapter=lora:r={},optimiser=adam"
+    assert short(f"{one} @ step-50", f"{two} @ step-50") == [f"{told.format(r)} @ step-50" for r in (8, 16)]
+
+
 def test_arguments_are_said_where_a_name_alone_would_be_two_rows() -> None:
     two = [QUASI.format("Tell a story").replace("0.2", share) for share in ("0.2", "0.5")]
     chains = [f"{{name: chain, steps: ['{{name: prompt, text: ''{text}''}}', 'top_p:p=0.9']}}" for text in ("a", "b")]

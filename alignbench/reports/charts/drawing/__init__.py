@@ -20,9 +20,12 @@ _KINDS: Mapping[type, tuple[Callable[[Any, Size], Picture], Size]] = {
     Bars: (bars.drawn, PAGE), Suite: (suite.drawn, PAGE),
 }  # fmt: skip
 """Kind of chart → what draws it, and how large it is in a paper."""
+MOST = 3
+"""Curves one below the other; more go on two columns."""
 
 
 def draw(chart: Chart, size: Size | None = None) -> Picture:
     """The picture of some chart data, by default as large as a paper wants it: a column or two."""
     drawn, usual = _KINDS[type(chart)]
-    return drawn(chart, size or usual)
+    wide = isinstance(chart, Curves) and len(chart.curves) > MOST
+    return drawn(chart, size or (PAGE if wide else usual))

@@ -55,8 +55,8 @@ def room_of(axis: Axis, size: Size) -> float:
     return max((text_width(tick(t), size.font) for t in axis.ticks), default=0.0) + size.font
 
 
-def axes(frame: Frame, size: Size, *, across: bool = True) -> Iterator[Mark]:
-    """Lines at the ticks, their numbers, and what the axes are; the vertical one's name stands above it."""
+def axes(frame: Frame, size: Size, *, across: bool = True, left: float = 0.0) -> Iterator[Mark]:
+    """Lines and numbers at the ticks, and what the axes are; the vertical one's name is above it, from `left` on."""
     box, font = frame.box, size.font
     xs, ys = list(map(frame.across, frame.x.ticks)), list(map(frame.down, frame.y.ticks))
     yield Path((*(((x, box.top), (x, box.bottom)) for x in xs), *(((box.left, y), (box.right, y)) for y in ys)), "grid")
@@ -66,7 +66,7 @@ def axes(frame: Frame, size: Size, *, across: bool = True) -> Iterator[Mark]:
     if across:
         yield from below(frame.x, frame.across, box, size)
         yield Text((box.left + box.right) / 2, box.bottom + 2.7 * font, heading(frame.x), "axis", "middle")
-    yield Text(0.2 * font, box.top - 0.8 * font, heading(frame.y), "axis")
+    yield Text(left + 0.2 * font, box.top - 0.8 * font, heading(frame.y), "axis")
 
 
 def below(axis: Axis, place: Callable[[float], float], box: Box, size: Size) -> Iterator[Mark]:
@@ -155,7 +155,7 @@ def _around(part: Sequence[XY]) -> Box:
     return Box(min(xs) - 0.5, min(ys) - 0.5, max(xs) + 0.5, max(ys) + 0.5)
 
 
-def arrow(spot: XY, towards: XY, size: Size, row: int, title: str) -> Path:
+def arrow(spot: XY, towards: XY, size: Size, row: int | None, title: str) -> Path:
     """An arrow from a point's edge: what is known of it is a limit, and it may lie further that way."""
     (x, y), (dx, dy), r = spot, towards, size.radius
     tail, tip = (x + 1.4 * r * dx, y + 1.4 * r * dy), (x + 3.4 * r * dx, y + 3.4 * r * dy)

@@ -11,8 +11,9 @@ from markupsafe import Markup
 
 from alignbench.reports.charts.data import Curves, charted, series, steps_of, sweeps, tradeoff
 from alignbench.reports.charts.drawing import draw
-from alignbench.reports.charts.drawing.curves import picture_of
-from alignbench.reports.charts.picture import SCREEN, Picture
+from alignbench.reports.charts.drawing.curves import names_of, picture_of
+from alignbench.reports.charts.looks import line_look
+from alignbench.reports.charts.picture import SCREEN, SMALL
 from alignbench.reports.charts.suite import Outcome
 from alignbench.reports.charts.suite import suite as outcomes_of
 from alignbench.reports.charts.svg import inline
@@ -33,8 +34,7 @@ from alignbench.reports.table.verdict import ORDER
 FIRST = 9
 """Rows of a task's table that are seen at once, the base's among them."""
 FIRST_IN_SUITE = 20
-WITH_NAMES = replace(SCREEN, legend=True)
-"""Curves say which family is which."""
+TRAINING = "Training"
 PARTLY = re.compile(r"^(\d+) of (\d+) draws left out: their proposals ran out$")
 """A note that says how many draws all numbers of a row lack."""
 
@@ -76,6 +76,15 @@ class Line:
 
 
 @dataclass(frozen=True)
+class Figure:
+    """Pictures side by side, and which family has which look; of the only one of a sweep `name` says enough."""
+
+    name: str
+    families: tuple[tuple[str, str], ...]
+    pictures: tuple[Markup, ...]
+
+
+@dataclass(frozen=True)
 class Section:
     """What the page shows of one table; `number` counts from 1 and is part of ids."""
 
@@ -83,7 +92,7 @@ class Section:
     table: Table
     summary: str = ""  # what the task asks, in a sentence
     draws: Mapping[int, tuple[Example, ...]] = field(default_factory=dict)  # by number of the row
-    curves: Mapping[str, tuple[Picture, ...]] = field(default_factory=dict)  # over training, over a number
+    curves: Mapping[str, Curves] = field(default_factory=dict)  # over training, over a number
 
     @cached_property
     def heads(self) -> tuple[Head, ...]:
@@ -181,11 +190,14 @@ class Section:
         return Markup("") if chart is None else inline(draw(chart, SCREEN), f"plot-{self.number}")
 
     @property
-    def pictures(self) -> Iterator[tuple[str, Markup]]:
-        """Curves: what they are over, and the pictures."""
-        for k, (name, pictures) in enumerate(self.curves.items(), 1):
+    def figures(self) -> Iterator[Figure]:
+        """Curves, a small picture for each number."""
+        for k, (name, chart) in enumerate(self.curves.items(), 1):
+            pictures = (picture_of(chart, curve, SMALL) for curve in chart.curves)
             made = (inline(picture, f"curve-{self.number}-{k}-{i}") for i, picture in enumerate(pictures, 1))
-            yield name, Markup("").join(made)
+            names = names_of(chart)
+            families = tuple((line_look(i), family) for i, family in enumerate(names))
+            yield Figure(name, families if len(names) > 1 or name == TRAINING else (), tuple(made))
 
     @property
     def tex(self) -> Markup:
@@ -280,7 +292,7 @@ def sections(board: Leaderboard, examples: Sequence[Shown] = ()) -> tuple[Sectio
     )
 
 
-def _curves(board: Leaderboard) -> list[Mapping[str, tuple[Picture, ...]]]:
+def _curves(board: Leaderboard) -> list[Mapping[str, Curves]]:
     """The curves of each table; none is looked for where no row is a checkpoint and no aligner is swept."""
     steps = steps_of(board.rows)
     if not steps and not any(families_of(table.rows, table.base) for table in board.tables):
@@ -296,11 +308,10 @@ def is_mixed(table: Table) -> bool:
     return len({row.who[HASH] for row in table.rows if row.who}) > 1
 
 
-def _named(over_training: Curves | None, swept: Sequence[Curves]) -> Iterator[tuple[str, tuple[Picture, ...]]]:
-    named = [("Training", over_training), *((f"Sweep of {chart.x.title}", chart) for chart in swept)]
-    for name, chart in named:
-        if chart is not None:
-            yield name, tuple(picture_of(chart, curve, WITH_NAMES) for curve in chart.curves)
+def _named(over_training: Curves | None, swept: Sequence[Curves]) -> Iterator[tuple[str, Curves]]:
+    if over_training is not None:
+        yield TRAINING, over_training
+    yield from ((f"Sweep of {chart.x.title}", chart) for chart in swept)
 
 
 def _who(table: Table) -> tuple[str, str, str]:

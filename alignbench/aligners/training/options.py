@@ -1,0 +1,86 @@
+"""The hyper-parameters that all trained aligners share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from alignbench.aligners.base import whole
+from alignbench.aligners.identities import registered
+from alignbench.errors import UsageError, did_you_mean
+from alignbench.generators.hf.policy import recipe_of
+
+PRECISIONS = ("auto", "float32", "bfloat16")
+STEPS = 200
+"""Of a training that is given no budget."""
+
+
+def setting_of(default: Any) -> Any:
+    """A hyper-parameter that a row's label says only where it is not the default."""
+    return field(default=default, metadata={"told": False})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What a trained aligner is told, whatever its objective.
+
+    One budget: `steps` of the optimiser (200 where none is given), `minutes`, or `tokens` drawn, scored and trained on.
+    `batch` draws a step, over all prompts and processes, back-propagated in `accumulate` parts or more. AdamW at rate
+    `lr`, which rises over `warmup` steps and falls to 0 over the last `cooldown` of the budget; gradients are clipped
+    to norm `clip`. `precision` "bfloat16": the training pass alone, by autocast. `every`: steps between checkpoints.
+    """
+
+    format: ClassVar[int] = 1
+
+    steps: int | None = None
+    minutes: float | None = setting_of(None)
+    tokens: int | None = setting_of(None)
+    adapter: str = setting_of("lora:r=16")
+    batch: int = setting_of(32)
+    lr: float = setting_of(2e-4)
+    warmup: int = setting_of(5)
+    cooldown: float = setting_of(0.3)
+    clip: float = setting_of(1.0)
+    accumulate: int = setting_of(1)
+    precision: str = setting_of("auto")
+    every: int | None = setting_of(None)
+
+    def __post_init__(self) -> None:
+        given = [name for name in ("steps", "minutes", "tokens") if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise UsageError(f"{self.name}: {' and '.join(given)} are all budgets: give one of steps, minutes, tokens")
+        if not given:
+            object.__setattr__(self, "steps", STEPS)
+        for name in ("steps", "tokens", "batch", "accumulate", "every"):
+            if getattr(self, name) is not None:
+                whole(f"{self.name}:{name}", getattr(self, name))
+        self._positive("minutes", "lr", "clip")
+        if isinstance(self.warmup, bool) or not isinstance(self.warmup, int) or self.warmup < 0:
+            raise UsageError(f"{self.name}:warmup={self.warmup}: must be a whole number >= 0")
+        a_share(f"{self.name}:cooldown", self.cooldown)
+        if self.precision not in PRECISIONS:
+            raise UsageError(
+                f"{self.name}:precision={self.precision}: unknown.{did_you_mean(str(self.precision), PRECISIONS)}"
+            )
+        recipe_of(self.adapter)
+
+    def _positive(self, *names: str) -> None:
+        for name in names:
+            value = getattr(self, name)
+            if value is not None and (not _is_number(value) or not 0 < value < float("inf")):
+                raise UsageError(f"{self.name}:{name}={value}: must be a number above 0")
+
+    @property
+    def name(self) -> str:
+        """What users call it."""
+        return registered(self)
+
+
+def a_share(name: str, value: object) -> None:
+    """Raise UsageError unless the hyper-parameter `name` is a number from 0 to 1."""
+    if not _is_number(value) or not 0 <= value <= 1:  # type: ignore[operator]
+        raise UsageError(f"{name}={value}: must be a share, from 0 to 1")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

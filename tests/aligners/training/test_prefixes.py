@@ -1,0 +1,88 @@
+"""The baseline by prefix: whatever it foretells the gradient's mean stays; it foretells what it should; and resumes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from alignbench.aligners.base import Setting
+from alignbench.aligners.training.dpg import DPG
+from alignbench.aligners.training.losses import matching_by_token
+from alignbench.aligners.training.prefixes import Prefixes
+from alignbench.generators.exact.world import enumerate_draws
+from alignbench.generators.policy import policy_of
+from alignbench.seeds import Seed
+from alignbench.target import Constraint, Target
+from alignbench.target.truth import exact_values
+from alignbench.testing import table_world
+from alignbench.types import collect, rows_of
+
+WORDS, PROMPTS, LENGTH = ("rain", "sun", "wind"), ("sun", "wind"), 3
+
+
+def said(prompts, draws):
+    return np.array([float("sun" in text.split()) for text in draws.texts])
+
+
+AIM = Target((Constraint("sun", "always"),), {}, {"sun": (0.0, 1.0)}, measures={"sun": said})
+
+
+@pytest.fixture
+def base():
+    return table_world(WORDS, PROMPTS, LENGTH)
+
+
+def gradient(policy, total):
+    return torch.autograd.grad(total, policy.parameters)[0]
+
+
+@pytest.mark.parametrize("ratio", [True, False], ids=["with its ratio", "planted: without"])
+def test_any_value_of_the_prefix_leaves_the_mean_of_the_gradient(base, ratio):
+    """Σ over all draws of a stale q: the gradient of KL(p‖π), whatever V says of prompt and prefix."""
+    q, policy = policy_of(base), policy_of(base)
+    for one, seed in ((q, 1), (policy, 2)):
+        noise = np.random.default_rng(seed).normal(size=tuple(one.parameters[0].shape))
+        one.parameters[0].data += torch.as_tensor(0.3 * noise)
+    draws = enumerate_draws(base, PROMPTS, max_tokens=LENGTH)
+    ratio_of = torch.as_tensor(AIM.log_ratio_of(PROMPTS, draws))
+    log_p = torch.as_tensor(draws.log_prob) + ratio_of
+    log_z = torch.stack([log_p[draws.prompt == c].logsumexp(0) for c in range(2)])[draws.prompt]
+    log_q = q.module(PROMPTS, draws).detach()
+    by_token = policy.module(PROMPTS, draws)
+    prefixes = [
+        [(c, *row[:t]) for t in range(LENGTH)] for c, row in zip(draws.prompt, draws.tokens.tolist(), strict=True)
+    ]
+    values = torch.as_tensor([[hash(prefix) % 7 / 3 for prefix in row] for row in prefixes])
+    before = log_q if ratio else by_token.detach()
+    weight = matching_by_token(by_token, log_p - log_z, log_q.sum(1), before, values)
+    inside = torch.as_tensor(np.arange(LENGTH) < draws.length[:, None])
+    mass = log_q.sum(1).exp()
+    mine = gradient(policy, -(mass[:, None] * weight * by_token * inside).sum())
+    wanted = gradient(policy, -((log_p - log_z).exp() * policy.module(PROMPTS, draws).sum(1)).sum())
+    assert torch.allclose(mine, wanted, atol=1e-10) is ratio
+
+
+def test_it_foretells_the_mean_weight_of_its_cell(base):
+    draws = collect(base.sample(PROMPTS, rows_of(2, 400), max_tokens=LENGTH, seed=Seed(0, "train")))
+    weight = 2.0 * said(PROMPTS, draws)
+    prefixes = Prefixes(AIM, base, PROMPTS)
+    assert (prefixes.values(draws)[0] == 1).all()
+    prefixes.learn(zip(prefixes.values(draws)[1], weight, strict=True))
+    values, _ = prefixes.values(draws)
+    known = (draws.tokens[:, 0] == WORDS.index("sun")) & (draws.length > 1)
+    assert np.allclose(values[known, 1], 2, atol=0.1)  # nothing is open any more
+    open_still = ~known & (draws.length > 1) & (draws.prompt == 0)
+    mean = weight[open_still].mean()
+    assert np.allclose(values[open_still, 1], mean, atol=0.1)
+    again = Prefixes(AIM, base, PROMPTS)
+    again.resume(prefixes.kept())
+    assert np.allclose(again.values(draws)[0], values)
+
+
+def test_dpg_with_it_comes_to_p(base):
+    aim = AIM.fitted({}, np.zeros(0, int), {}, np.zeros(0, int), PROMPTS)
+    recipe = DPG(steps=100, batch=64, lr=0.05, cooldown=0.5, baseline="prefix", pool=500, renew=2, replay=0.25)
+    made = Setting(base, aim, PROMPTS, LENGTH, Seed(0, "train")).aligned(recipe)
+    before, after = (exact_values(base, one, aim, PROMPTS, LENGTH)["divergence.kl_target"] for one in (base, made))
+    assert after < 0.15 * before

@@ -1,0 +1,80 @@
+"""`--series`: rows of a training's checkpoints, each at its step and its cost; found again without a network."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from alignbench.aligners.training import loop
+from alignbench.testing import save_network
+
+if importlib.util.find_spec("peft") is None:
+    pytest.skip("peft is an extra", allow_module_level=True)
+
+TASK = """\
+name: little
+version: 1
+summary: Sun always.
+prompts: [rain, sun wind]
+max_tokens: 3
+draws: 24
+features:
+  sunny: {feature: contains_any, words: [sun]}
+target:
+  - {feature: sunny, always: true}
+metrics: [satisfaction, divergence, cost]
+"""
+RECIPE = "sft:steps=6,adapter=lora:r=2,batch=8,lr=0.02,every=2"
+
+
+@pytest.fixture
+def run(command, tmp_path):
+    save_network(tmp_path / "tiny", "rain sun wind", kind="llama")
+    Path("little.yaml").write_text(TASK)
+    words = (
+        "run",
+        "--model",
+        "hf:pretrained=tiny",
+        "--tasks",
+        "little.yaml",
+        "--aligner",
+        RECIPE,
+        "--output_path",
+        "out",
+    )
+    return lambda *more: command(*words, *more)
+
+
+def table():
+    rows = pd.read_csv("out/leaderboard.csv")
+    rows = rows[rows.aligner.fillna("").str.startswith("sft")]
+    return rows.set_index(rows.metric + "." + rows.part)
+
+
+def test_each_checkpoint_is_a_row_at_its_step_and_its_cost(run, command, monkeypatch):
+    assert run("--series").code == 0
+    found = table().sort_values("step", kind="stable")
+    steps = found.loc["divergence.kl_target"]
+    assert steps.step.tolist() == [2, 4, 6]
+    assert steps.aligner.tolist() == [f"{RECIPE} @ step-{k}" for k in (2, 4, 6)]
+    assert found.loc["cost.training_steps"].value.tolist() == [2, 4, 6]
+    trained = found.loc["cost.training_trained"].value.tolist()
+    assert trained == sorted(trained) and trained[0] < trained[-1]
+    assert len(set(steps.value)) == 3  # other weights each
+    curve = command("compare", "out", "--series", "step")
+    assert curve.code == 0 and "sft @ step-*" in curve.out
+    monkeypatch.setattr(loop.Loop, "run", None)
+    again = run("--series")
+    assert (
+        again.code == 0
+        and "every draw was found on disk" in again.err
+        and table().sort_values("step", kind="stable").value.equals(found.value)
+    )
+
+
+def test_without_it_there_is_one_row(run):
+    assert run().code == 0
+    assert table().loc["divergence.kl_target"].aligner == RECIPE
