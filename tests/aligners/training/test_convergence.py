@@ -227,10 +227,10 @@ def kl_of_network(law, base, target, prompts, length):
 @pytest.mark.parametrize("adapter", ["full", "lora:r=8"])
 def test_dpg_trains_a_network(adapter, tmp_path):
     base = tiny_network(tmp_path, kind="llama")
-    setting = world(HARD, base)
-    far = kl_of_network(base, base, HARD, PROMPTS, 4)
-    policy = setting.aligned(DPG(steps=300, batch=128, lr=0.01, adapter=adapter, pool=2000, cooldown=0.5))
-    assert kl_of_network(policy, base, HARD, PROMPTS, 4) < 0.01 < far / 5
+    far = kl_of_network(base, base, REWARD, PROMPTS, 4)
+    recipe = DPG(steps=150, batch=128, lr=0.01 if adapter == "full" else 0.02, adapter=adapter, pool=2000, cooldown=0.5)
+    policy = world(REWARD, base).aligned(recipe)
+    assert kl_of_network(policy, base, REWARD, PROMPTS, 4) < 0.01 < far / 30
 
 
 def test_dropout_never_acts(tmp_path, monkeypatch):
