@@ -74,8 +74,7 @@ def plot(
         list[str] | None, typer.Option(metavar="A,B", help="Task names or patterns, comma-separated.")
     ] = None,
     x: Annotated[
-        str | None,
-        typer.Option(metavar="METRIC", help="Of tradeoff: what goes across. (default: asked gap)"),
+        str | None, typer.Option(metavar="METRIC", help="Of tradeoff: what goes across. (default: asked gap)")
     ] = None,
     y: Annotated[
         str | None,
