@@ -78,7 +78,11 @@ def plot(
         typer.Option(metavar="METRIC", help="Of tradeoff: what goes across. (default: asked gap)"),
     ] = None,
     y: Annotated[
-        str | None, typer.Option(metavar="METRIC", help="Of tradeoff, series, sweep. (default: what the task asks; of a series KL and its parts too)")
+        str | None,
+        typer.Option(
+            metavar="METRIC",
+            help="Of tradeoff, series, sweep. (default: what the task asks; of a series KL and its parts too)",
+        ),
     ] = None,
     generators: Annotated[
         list[str] | None,
