@@ -27,7 +27,7 @@ Examples:
 
   alignbench run --model hf:pretrained=gpt2 --model 'hf:pretrained=gpt2,peft=ckpt/checkpoint-*' --tasks lexical_word
 
-  accelerate launch --num_processes 2 -m alignbench align …
+  accelerate launch --num_processes 2 -m alignbench align …   (on a CPU: torchrun --nproc_per_node 2 -m …)
 
   torchrun --nproc_per_node 2 -m alignbench align … --device cpu
 

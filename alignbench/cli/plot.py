@@ -74,14 +74,13 @@ def plot(
         list[str] | None, typer.Option(metavar="A,B", help="Task names or patterns, comma-separated.")
     ] = None,
     x: Annotated[
-        str | None,
-        typer.Option(metavar="METRIC", help="Of tradeoff: what goes across. (default: asked gap)"),
+        str | None, typer.Option(metavar="METRIC", help="Of tradeoff: what goes across. (default: asked gap)")
     ] = None,
     y: Annotated[
         str | None,
         typer.Option(
             metavar="METRIC",
-            help="Of tradeoff, series, sweep. (default: what the task asks; of a series KL and its parts too)",
+            help="Of tradeoff, series, sweep. (default: what is asked; of a series KL too)",
         ),
     ] = None,
     generators: Annotated[

@@ -8,8 +8,11 @@ from dataclasses import replace
 import numpy as np
 
 from alignbench.metrics.black_box import black_box
+from alignbench.metrics.weighed import DENSITY
 from alignbench.stats import asked
 from alignbench.stats.divergences import Sample, kl_target_vs_base, uncovered_note
+from alignbench.stats.filtered import log_rate
+from alignbench.stats.intervals import minus, moved, total
 from alignbench.stats.partition import Celled, celled, is_coarse
 from alignbench.stats.weights import TIE
 from alignbench.types import Array, Estimate, Evidence, Scored
@@ -96,12 +99,29 @@ def _measured(evidence: Evidence, ref: Sample, whole: Estimate, versus: Estimate
     cells = _celled(evidence, ref)
     known = evidence.selection is None and evidence.ref.log_gen is not None and evidence.own.log_gen is not None
     told = asked.parts(cells, whole, ref.excess if known else None)
+    if evidence.selection is not None and evidence.selection.kind == "filtered" and not cells.one:
+        told = told._replace(collateral=_rest_of_filter(evidence, cells, whole, told.asked))
     if evidence.truncates:
         finite = [e.value is not None and bool(np.isfinite(e.value)) for e in told]
         told = asked.Parts(
             *(e.noted(uncovered_note(ref)) if is_finite else e for e, is_finite in zip(told, finite, strict=True))
         )
     return told.asked, told.collateral, versus, told.asked_vs_base
+
+
+def _rest_of_filter(evidence: Evidence, cells: Celled, whole: Estimate, gap: Estimate) -> Estimate:
+    """The collateral of a filter, `gap` being what was asked: the rest of KL(p‖π), as that was told.
+
+    By weights: draws of q, which share nothing with those of the asked gap. By density: the same reference draws, and
+    the error of log AR besides.
+    """
+    if evidence.proposed is None or whole.value is None or not np.isfinite(whole.value) or gap.value is None:
+        return asked.parts(cells, whole, None).collateral
+    if DENSITY not in whole.note:
+        rest = total([whole, minus(gap)])
+        return replace(rest, note=asked.AT_MOST if cells.coarse else "")
+    rest = asked.parts(cells, whole, cells.ref.excess).collateral
+    return total([rest, moved(log_rate(*evidence.proposed.T), 0.0)])
 
 
 def _point_mass(evidence: Evidence) -> bool:

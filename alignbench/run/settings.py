@@ -69,6 +69,7 @@ class Option:
     flag: bool = False
     typed_only: bool = False  # for a command line or Python alone: it lets code of others run
     plural: str = ""  # what a run file may call it too
+    later: bool = False  # younger than version 0.1: run files say it where it is on, so that those of before stand
 
 
 def _typed_seeds(text: str) -> Any:
@@ -128,7 +129,7 @@ class Settings(BaseModel):
     log_samples: Annotated[Flag, Option(parse=parse_scalar, flag=True)] = Field(
         False, description="Write every draw as JSON lines."
     )
-    series: Annotated[Flag, Option(parse=parse_scalar, flag=True)] = Field(
+    series: Annotated[Flag, Option(parse=parse_scalar, flag=True, later=True)] = Field(
         False, description="Rows of the checkpoints of trained aligners too (dpg:steps=200,every=50): curves over "
         "training.",
     )  # fmt: skip

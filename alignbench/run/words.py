@@ -162,7 +162,7 @@ def words_of(settings: Settings, folder: Path = Path()) -> Words | None:
     if settings.output_path is not None and settings.output_path.resolve() == folder.resolve():
         words["output_path"] = "."  # wherever that is
     return {name: value for name, value in words.items()
-            if value not in (None, [], {}) and (value or not OPTIONS[name].handed)}  # fmt: skip
+            if value not in (None, [], {}) and (value or not (OPTIONS[name].handed or OPTIONS[name].later))}  # fmt: skip
 
 
 def _plain(value: Any) -> Any:

@@ -260,7 +260,8 @@ def _of_bound(k: int, r: Array, n: int) -> unseen.Change:
 def of_weights(w: Array, n: int, masses: Array | None = None) -> Array:
     """(2,) the bounds of KL(p‖π) in nats and of TV, from weights P/q (m,) and their masses under q (default: equal)."""
     q = np.full(w.size, 1 / w.size) if masses is None else masses
-    above = w / float(q @ w) - 1
+    with np.errstate(invalid="ignore"):  # no weight is left without some draw: no bound there, and no limit of it
+        above = w / float(q @ w) - 1
     p = q * (above + 1)
     told = np.log1p(np.where(p > 0, above, 0.0) / n)  # where n = 1 and w = 0 the log of 0, of which p has nothing
     excess = np.maximum(above, 0.0)

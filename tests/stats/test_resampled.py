@@ -204,3 +204,11 @@ def test_degrees_of_freedom_are_those_of_the_draws_that_carry():
     found = divergences(np.zeros(2000, int), r, 4)["kl_target"]
     quantile = np.log(found.ci_high / found.value) * found.value / found.stderr
     assert found.ess > 1500 and quantile > 2.03  # Student's t of 1,500 degrees is 1.96
+
+
+def test_a_prompt_of_one_hit_has_no_limit_and_no_warning():
+    """Left out, it leaves no weight: planted, a division by 0 that warns users of rare targets."""
+    r = np.full(120, -np.inf)
+    r[:30], r[70] = 0.3, 1.0
+    found = divergences(np.repeat([0, 1], 60), r, 2)
+    assert found["tv"].value is found["tv"].ci_high is None and "50 are needed" in found["tv"].note

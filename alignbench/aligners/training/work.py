@@ -80,7 +80,8 @@ class Work:
 
     def own_draws(self, law: Sampler, rows: Array, salt: int | None = None) -> Draws:
         """A policy's draws at rows of the stream `train`, in this order: their uniforms are their own, none is kept."""
-        seed = self.setting.seed.salted(POLICY if salt is None else salt)
+        salt = POLICY if salt is None else salt
+        seed = self.setting.seed.salted(salt)
         draws = NoPool().draws(law, self.prompts, rows, max_tokens=self.setting.max_tokens, seed=seed)
         self.book(drawn=int(draws.length.sum()))
         return draws
