@@ -55,9 +55,9 @@ def curve(folder):
 
 
 def bill(folder):
-    """Tokens and steps that are booked."""
+    """Tokens and steps that are booked; seconds and memory are the machine's."""
     found = json.loads(next(folder.rglob("cost.json")).read_text())
-    return {k: v for k, v in found.items() if k != "seconds"}
+    return {k: v for k, v in found.items() if k not in ("seconds", "peak_bytes")}
 
 
 def logits(policy):

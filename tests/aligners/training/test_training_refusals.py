@@ -19,8 +19,10 @@ from alignbench.aligners.training.sft import SFT
 from alignbench.aligners.training.sft_control import SFTControl
 from alignbench.errors import AlignbenchError, RunError, StoreError, Unsupported, UsageError
 from alignbench.generators.exact.world import exact
+from alignbench.generators.hf.factory import hf
 from alignbench.seeds import Seed
 from alignbench.target import Constraint, Target
+from alignbench.testing.worlds import save_network
 
 BRIEF = {"steps": 4, "batch": 8, "lr": 0.05}
 
@@ -49,6 +51,14 @@ class BlackBox:
 @pytest.mark.parametrize("recipe", [DPG(**BRIEF), SFT(**BRIEF), SFTControl(**BRIEF)], ids=lambda recipe: recipe.name)
 def test_a_base_without_weights(base, recipe):
     refused(Unsupported, lambda: world(HARD, base).aligned(recipe), "no weights that can be trained")
+
+
+def test_a_quantised_base(tmp_path):
+    folder = save_network(tmp_path, ("rain", "sun", "wind"), kind="llama")
+    base = hf(pretrained=str(folder), quantize="int8", device="cpu")
+    refused(
+        Unsupported, lambda: world(HARD, base).aligned(DPG(**BRIEF)), "its weights are quantised, and are not trained"
+    )
 
 
 def never():
