@@ -99,12 +99,11 @@ def test_dpg_in_few_steps():
     ("recipe", "target", "most"),
     [
         (DPG(steps=1000, renew=1, pool=20000, **SAMPLED), HARD, 0.02),
-        (DPG(steps=1000, renew=1, pool=20000, **SAMPLED), REWARD, 0.001),
-        (DPG(steps=1000, renew=1, pool=20000, baseline=False, **SAMPLED), HARD, 0.07),
-        (DPG(steps=1000, renew=1, pool=20000, baseline=False, **SAMPLED), REWARD, 0.07),
+        (DPG(steps=1000, renew=4, pool=20000, **SAMPLED), REWARD, 0.001),
+        (DPG(steps=1000, renew=4, pool=20000, baseline=False, **SAMPLED), HARD, 0.07),
         (SFT(steps=1000, **SAMPLED), HARD, 0.03),
     ],
-    ids=["dpg hard", "dpg reward", "dpg without baseline hard", "dpg without baseline reward", "sft hard"],
+    ids=["dpg hard", "dpg reward", "dpg without baseline", "sft"],
 )  # fmt: skip
 def test_a_thousand_steps_of_64_draws_a_prompt(recipe, target, most):
     assert part_left(recipe, target) <= most
@@ -164,7 +163,7 @@ def objective(listed, log_pi, strength):
 
 @pytest.mark.slow
 def test_sft_control_ends_at_its_optimum_and_says_so():
-    listed, recipe = Listed(), SFTControl(steps=600, renew=8, weight=0.6, **{**SAMPLED, "batch": 256})
+    listed, recipe = Listed(), SFTControl(steps=400, renew=8, weight=0.6, **{**SAMPLED, "batch": 256})
     policy = world(HARD).aligned(recipe)
     found = torch.as_tensor(policy.log_prob(PROMPTS, listed.draws))
     law = optimum(listed, 0.6)
