@@ -27,9 +27,8 @@ class TargetDraws:
     first: int = 0
     cap: int = 4096
     log_z: Array | None = None  # where nothing bounds P/a
-    kept: Batch | None = None
-    blocks: int = 0
-    places: list[list[int]] = field(default_factory=list)  # by prompt: where its draws stand in `kept`
+    kept: list[Batch] = field(default_factory=list)  # what is kept of each block of base draws
+    places: list[list[tuple[int, int]]] = field(default_factory=list)  # by prompt: block and row of its draws
 
     def __post_init__(self) -> None:
         prompts = self.work.prompts
@@ -44,20 +43,19 @@ class TargetDraws:
         np.maximum.at(wanted, rows[:, 0], rows[:, 1] + 1)
         while any(len(mine) < count for mine, count in zip(self.places, wanted, strict=True)):
             self._more()
-        assert self.kept is not None
-        at = np.array([self.places[c][i] for c, i in rows])
-        return self.kept.take(at[self.work.processes.rank :: self.work.processes.count])
+        at = np.array([self.places[c][i] for c, i in rows])[self.work.processes.rank :: self.work.processes.count]
+        numbers = np.unique(at[:, 0])
+        found = Batch.concat([self.kept[number].take(at[at[:, 0] == number, 1]) for number in numbers])
+        order = np.concatenate([np.flatnonzero(at[:, 0] == number) for number in numbers])
+        return found.take(np.argsort(order))
 
     def _more(self) -> None:
         """Look at the next block of base draws."""
-        block = self.base.block(self.first // BLOCK + self.blocks)
-        self.blocks += 1
-        found = self._accepted(block)
-        begin = 0 if self.kept is None else len(self.kept)
-        for place, prompt in enumerate(found.draws.prompt):
-            self.places[int(prompt)].append(begin + place)
-        self.kept = found if self.kept is None else Batch.concat([self.kept, found])
-        tried = self.blocks * BLOCK
+        found = self._accepted(self.base.block(self.first // BLOCK + len(self.kept)))
+        for row, prompt in enumerate(found.draws.prompt):
+            self.places[int(prompt)].append((len(self.kept), row))
+        self.kept.append(found)
+        tried = len(self.kept) * BLOCK
         for prompt, mine in zip(self.work.prompts, self.places, strict=True):
             if tried > self.cap * (len(mine) + 1):
                 raise Unsupported(
