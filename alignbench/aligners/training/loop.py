@@ -49,6 +49,8 @@ class Loop:
         Raises RunError where a loss or a gradient is no number, or memory runs out; the last state stays.
         """
         self.begin()
+        if not self.step:
+            self.stopping.look(0, self.work.policy, self.passes)  # the base may be the best of all
         self._steps()
         self._finish()
 

@@ -70,7 +70,7 @@ class Stopping:
     @torch.no_grad()
     def restore(self, policy: TrainedLaw) -> None:
         """Give the policy its best weights, where there was a look."""
-        if not self.step:
+        if math.isinf(self.best):
             return
         known = trainable_parameters(policy.module)
         if not hasattr(self, "weights"):  # seen by an earlier process

@@ -129,6 +129,13 @@ def test_the_early_stop_catches_it():
     assert Listed().kl_of(policy) < 0.7 * Listed().kl(Listed().log_a)
 
 
+def test_the_early_stop_keeps_the_base_where_every_step_made_it_worse():
+    """A rate that ruins the policy before the first look."""
+    recipe = SFT(data="fixed", draws=5, steps=40, batch=64, lr=2.0, warmup=0, patience=1, held_out=50)
+    policy = world(HARD).aligned(recipe)
+    assert Listed().kl_of(policy) == pytest.approx(Listed().kl(Listed().log_a))
+
+
 def optimum(listed, strength):
     """a/(μ + λc) of each prompt, μ such that it sums to 1, by bisection."""
     law = torch.zeros_like(listed.log_a)
