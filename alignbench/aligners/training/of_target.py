@@ -20,13 +20,14 @@ class TargetDraws:
     """Draws of p by prompt and number, of base draws numbered from `first` on.
 
     Where P/a is bounded a base draw is kept with probability P/(a·bound), and weighs 1; else all with P > 0 are kept,
-    and weigh P/(aẐ_c). Raises Unsupported after `cap` base draws of a prompt without one that is kept.
+    and weigh P/a over its mean among them. Raises Unsupported after `cap` base draws of a prompt without one that is
+    kept.
     """
 
     work: Work
     first: int = 0
     cap: int = 4096
-    log_z: Array | None = None  # where nothing bounds P/a
+    log_z: Array | None = None  # where nothing bounds P/a: log of its mean over base draws with P > 0
     kept: list[Batch] = field(default_factory=list)  # what is kept of each block of base draws
     places: list[list[tuple[int, int]]] = field(default_factory=list)  # by prompt: block and row of its draws
 
@@ -35,7 +36,9 @@ class TargetDraws:
         self.base, self.places = BaseDraws(self.work), [[] for _ in prompts]
         self.bound = self.work.target.log_bound(len(prompts))
         if self.bound is None and self.log_z is None:
-            self.log_z = self.work.log_z(self.work.pool(256))
+            pool = self.work.pool(256)
+            share = np.bincount(pool.draws.prompt, pool.log_ratio > -np.inf) / np.bincount(pool.draws.prompt)
+            self.log_z = self.work.log_z(pool) - np.log(share)  # of base draws with P > 0: their mean weight is 1
 
     def batch(self, rows: Array) -> Batch:
         """This process's share of the draws at rows (prompt, number of the draw of p)."""

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import load, save
 
@@ -52,8 +53,10 @@ class Stopping:
         if not self.method.patience or step % LOOK_EVERY:
             return {}
         processes = passes.work.processes
-        nats = passes.values(self.method.held_out()).double().sum(1)
-        sums = processes.gathered((float(nats.sum()), len(nats)))
+        batch = self.method.held_out()
+        nats = passes.values(batch).double().sum(1).cpu().numpy()
+        weight = np.ones(len(nats)) if batch.weight is None else batch.weight
+        sums = processes.gathered((float(weight @ nats), float(weight.sum())))
         found = -sum(total for total, _ in sums) / sum(count for _, count in sums)
         if found < self.best:
             self.best, self.step, self.worse = found, step, 0
