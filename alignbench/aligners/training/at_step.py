@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from alignbench.aligners.base import Aligner, Setting
-from alignbench.aligners.training.folder import checkpoints, trained_after
+from alignbench.aligners.training.folder import checkpoints, is_finished, trained_after
 from alignbench.aligners.training.processes import Processes
 from alignbench.aligners.training.recipe import Trained
 from alignbench.aligners.training.work import Work
@@ -43,6 +43,6 @@ class AtStep:
 def steps_kept(aligner: Aligner, setting: Setting) -> list[int]:
     """The steps of the checkpoints of a finished training, but the last, which is the aligner's own row."""
     folder = replace(setting, who=aligner).folder
-    if not isinstance(aligner, Trained) or folder is None:
+    if not isinstance(aligner, Trained) or folder is None or not is_finished(folder):
         return []
     return [step for step in checkpoints(folder) if step < int(trained_after(folder, None).steps)]

@@ -131,6 +131,14 @@ class Folder:
             self._write_recipe(finished=True, weights=policy.digest, **told)
 
 
+def is_finished(folder: Path) -> bool:
+    """Whether the training of a folder is done: one that failed has no curve to the end."""
+    try:
+        return bool(json.loads((folder / RECIPE).read_text(encoding="utf-8")).get("finished"))
+    except (OSError, ValueError):
+        return False
+
+
 def checkpoints(folder: Path) -> dict[int, Path]:
     """Step → the file with what was trained until then, in the order of the steps."""
     found = {int(path.parent.name.rpartition("-")[2]): path for path in folder.glob(f"checkpoint-[0-9]*/{WEIGHTS}")}
