@@ -260,10 +260,11 @@ def told(recipe: Aligner, given: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _is_told(f: Field[Any]) -> bool:
     """Whether a label says a hyper-parameter at its default: a number, unless the field is declared `told=False`."""
-    return bool(f.metadata.get("told", True)) and _is_number(f.default)
+    return bool(f.metadata.get("told", True)) and is_number(f.default)
 
 
-def _is_number(value: object) -> bool:
+def is_number(value: object) -> bool:
+    """Whether a hyper-parameter is a number, and no truth value."""
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 

@@ -23,13 +23,14 @@ def list_things(
 ) -> None:
     """List what is there: tasks, aligners, generators, features or metrics."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
     for column in COLUMNS.get(what, ("name", "arguments", "what it is")):
         table.add_column(column, overflow="fold")
     for line in _listing(what, tuple(include_path or ())):
-        table.add_row(*line)
+        table.add_row(*map(escape, line))  # "[log π]" is no markup
     Console().print(table)
 
 

@@ -41,6 +41,11 @@ class Batch:
         }
         return replace(self, draws=self.draws.take(rows), **arrays)
 
+    def log_p(self, log_z: Array) -> Array:
+        """(B,) log p by log Z of each prompt (C,), nats; −inf where a hard constraint forbids the draw."""
+        allowed = self.log_ratio > -np.inf
+        return np.where(allowed, self.log_base + self.log_ratio - log_z[self.draws.prompt], -np.inf)
+
     @staticmethod
     def concat(parts: Sequence[Batch]) -> Batch:
         """All draws of `parts` in order."""

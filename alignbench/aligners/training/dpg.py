@@ -143,10 +143,8 @@ class ByPrefix(Matching):
     def after(self, step: int, values: Mapping[str, tuple[Batch, Array]]) -> dict[str, float]:
         """See `Method.after`: the step's draws are known from now on, by p/π."""
         batch, log_pi = values["loss"]
-        allowed = batch.log_ratio > -np.inf
-        log_p = np.where(allowed, batch.log_base + batch.log_ratio - self.log_z[batch.draws.prompt], -np.inf)
         places = self.places if self.work.processes.count == 1 else self.prefixes.values(batch.draws)[1]
-        self.prefixes.learn(zip(places, np.exp(log_p - log_pi).tolist(), strict=True))
+        self.prefixes.learn(zip(places, np.exp(batch.log_p(self.log_z) - log_pi).tolist(), strict=True))
         return {}
 
     def state(self) -> dict[str, Any]:

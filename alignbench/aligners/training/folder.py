@@ -17,7 +17,7 @@ from alignbench.aligners.base import Aligner, Setting
 from alignbench.aligners.identities import registered
 from alignbench.errors import StoreError, UsageError
 from alignbench.files import digest, dump, write_atomic
-from alignbench.generators.checkpoint import load_training, load_weights, save_training, write_weights
+from alignbench.generators.checkpoint import STATE, load_training, load_weights, save_training, write_weights
 from alignbench.generators.policy import TrainedLaw
 from alignbench.types import Training
 
@@ -79,6 +79,11 @@ class Folder:
     def finished(self) -> bool:
         """Whether the training is done."""
         return bool(self._told.get("finished"))
+
+    @property
+    def has_state(self) -> bool:
+        """Whether there is a state to go on from."""
+        return self.path is not None and (self.path / STATE).is_file()
 
     def load(self, policy: TrainedLaw) -> None:
         """Give the policy the trained weights; raises StoreError where they are not those that were trained."""

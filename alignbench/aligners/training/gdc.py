@@ -76,9 +76,7 @@ class Adaptive(Matching):
     def gains(self, batch: Batch, log_pi: Array) -> Array:
         """(B,) P/(Zq)·log(π/q), nats; its mean over draws of q is KL(p‖q) − KL(p‖π)."""
         assert batch.log_proposal is not None
-        allowed = batch.log_ratio > -np.inf
-        log_p = np.where(allowed, batch.log_base + batch.log_ratio - self.log_z[batch.draws.prompt], -np.inf)
-        return np.asarray(np.exp(log_p - batch.log_proposal) * (log_pi - batch.log_proposal))
+        return np.asarray(np.exp(batch.log_p(self.log_z) - batch.log_proposal) * (log_pi - batch.log_proposal))
 
     @torch.no_grad()
     def _adopt(self, step: int) -> None:

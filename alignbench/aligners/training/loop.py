@@ -151,7 +151,7 @@ class Loop:
         return numbers | self.method.after(step, values)
 
     def _no_number(self, what: str, step: int) -> RunError:
-        where = f"; the state before is kept in {self.folder.path}" if self.folder.path and self.curve else ""
+        where = f"; an earlier state is kept in {self.folder.path}" if self.folder.has_state else ""
         return RunError(f"{self.recipe.name}: {what} is no number (NaN or infinite) in step {step + 1}: lower lr"
                         f"={self.recipe.lr:g}, or train in float32{where}")  # fmt: skip
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from alignbench.aligners.base import whole
+from alignbench.aligners.base import is_number, whole
 from alignbench.aligners.identities import registered
 from alignbench.errors import UsageError, did_you_mean
 from alignbench.generators.hf.policy import recipe_of
@@ -67,7 +67,7 @@ class Options:
     def _positive(self, *names: str) -> None:
         for name in names:
             value = getattr(self, name)
-            if value is not None and (not _is_number(value) or not 0 < value < float("inf")):
+            if value is not None and (not is_number(value) or not 0 < value < float("inf")):
                 raise UsageError(f"{self.name}:{name}={value}: must be a number above 0")
 
     @property
@@ -78,9 +78,5 @@ class Options:
 
 def a_share(name: str, value: object) -> None:
     """Raise UsageError unless the hyper-parameter `name` is a number from 0 to 1."""
-    if not _is_number(value) or not 0 <= value <= 1:  # type: ignore[operator]
+    if not is_number(value) or not 0 <= value <= 1:  # type: ignore[operator]
         raise UsageError(f"{name}={value}: must be a share, from 0 to 1")
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -12,7 +12,7 @@ from alignbench.aligners.training.work import Work
 from alignbench.errors import UsageError, did_you_mean
 from alignbench.registry import aligner
 
-OBJECTIVES = {"dpg": DPG, "sft": SFT}
+OBJECTIVES = ("dpg", "sft")
 
 
 @aligner("prompt_tuning", target_driven=True, density="exact")
