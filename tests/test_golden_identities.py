@@ -150,7 +150,7 @@ class Probe:
         return setting.base
 
 
-def setting_of(base, task, draws):
+def unlabelled(base, task, draws):
     probe = Probe()
     alignbench.evaluate(base, str(task), aligners=[probe], draws=draws)
     return probe.setting
@@ -254,7 +254,7 @@ def test_what_stands_for_a_network_is_a_hash_of_its_files(folders):
 
 @pytest.mark.parametrize("world", WORLDS)
 def test_aligners_on_an_exact_world(world):
-    setting = setting_of("exact", world, 64)
+    setting = unlabelled("exact", world, 64)
     check_part(f"aligners on {world}", identities(setting, cases_of(world)))
 
 
@@ -262,7 +262,7 @@ def test_aligners_on_an_exact_world(world):
 def test_aligners_on_a_network(world, folders, tmp_path):
     task = tmp_path / "golden.yaml"
     task.write_text(TASK)
-    setting = setting_of(hf(folders, world), task, 8)
+    setting = unlabelled(hf(folders, world), task, 8)
     found = identities(setting, filter(can_be_made, cases_of(world)))
     outlined = replace(setting, given=Later(hf(folders, world, generator["hf"].meta["outline"]), make=None))
     for case, identity in found.items():  # told before the base is loaded

@@ -8,7 +8,6 @@ import numpy as np
 
 from alignbench.aligners.training.batch import Batch
 from alignbench.aligners.training.work import SPARED, Work
-from alignbench.generators.described import described
 from alignbench.generators.policy import TrainedLaw
 from alignbench.types import Array
 
@@ -45,11 +44,10 @@ class OwnDraws:
         steps = range(step, end if self.last is None else max(step + 1, min(end, self.last)))
         shares = [self.work.mine(self.work.rows(s, self.count)) for s in steps]
         draws = self.work.own_draws(law, np.concatenate(shares))
-        batch = self.work.of_policy(draws, self.floor, SPARED * len(steps))
-        if len(steps) > 1 or law is not self.work.policy:
-            half = described(law).half  # there what sampling said may be a nat off what a pass says
-            log_q = law.log_prob(self.work.prompts, draws) if half else draws.log_prob
-            batch = replace(batch, log_proposal=log_q)
+        own = law is self.work.policy
+        batch = self.work.of_policy(draws, self.floor, SPARED * len(steps), own=own)
+        if len(steps) > 1 or not own:
+            batch = replace(batch, log_proposal=self.work.log_q(law, draws))
         cuts = np.cumsum([len(share) for share in shares])[:-1]
         parts = np.split(np.arange(len(draws)), cuts)
         self.held = {s: batch.take(rows) for s, rows in zip(steps, parts, strict=True)}

@@ -11,7 +11,7 @@ import torch
 
 from alignbench.types import Array, Draws
 
-ARRAYS = ("log_ratio", "log_base", "log_proposal", "weight", "values")
+ARRAYS = ("log_ratio", "log_base", "log_proposal", "weight", "values", "own")
 """Fields of a batch with a number for each draw, or one for each of its tokens."""
 
 
@@ -29,7 +29,7 @@ class Batch:
     log_proposal: Array | None = None  # log q of the law that drew them; None: the policy itself, as it is now
     weight: Array | None = None  # what else they weigh; None: 1 each
     values: Array | None = None  # (B, T) a baseline for each token, see `prefixes`
-    own: bool = False  # the policy's own draws, now or some steps before, which tell what it reaches
+    own: Array | None = None  # whether the policy drew it, now or some steps before; None: nobody asked
 
     def __len__(self) -> int:
         return len(self.draws)

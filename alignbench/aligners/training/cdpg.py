@@ -12,7 +12,7 @@ from alignbench.aligners.base import whole
 from alignbench.aligners.training.batch import Batch
 from alignbench.aligners.training.dpg import Matches, Matching
 from alignbench.aligners.training.method import Method
-from alignbench.aligners.training.options import setting_of
+from alignbench.aligners.training.options import unlabelled
 from alignbench.aligners.training.work import Work, log_totals
 from alignbench.registry import aligner
 from alignbench.types import Array
@@ -27,7 +27,7 @@ class CDPG(Matches):
     draws of P > 0 so far is left out of the step.
     """
 
-    hits: int = setting_of(10)
+    hits: int = unlabelled(10)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -17,6 +17,12 @@ def codes_of(target: Target, prompts: Sequence[str], draws: Draws) -> list[str]:
     return [", ".join(cells) for cells in zip(*parts, strict=True)] if parts else [""] * len(draws)
 
 
+def edges_of(target: Target) -> dict[str, list[float]]:
+    """What cells depend on besides the target's own identity: the edges of the bins of each number."""
+    bins = {} if target.fit is None else target.fit.bins
+    return {name: np.asarray(bins[name]).tolist() for name in target.feature_names if name in bins}
+
+
 def _cells(target: Target, name: str, values: Array) -> list[str]:
     """(B,) the cell of one feature: "word: yes", "pronoun: she", "length: 3 of 10"."""
     if name in target.categories:

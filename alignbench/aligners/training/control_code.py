@@ -10,21 +10,22 @@ from typing import Any
 import numpy as np
 import torch
 
-from alignbench.aligners.base import whole
+from alignbench.aligners.base import Setting, whole
 from alignbench.aligners.training.ahead import BaseDraws
 from alignbench.aligners.training.batch import Batch, Known
-from alignbench.aligners.training.cells import codes_of
+from alignbench.aligners.training.cells import codes_of, edges_of
 from alignbench.aligners.training.losses import likelihood
 from alignbench.aligners.training.method import Method
-from alignbench.aligners.training.options import setting_of
+from alignbench.aligners.training.options import unlabelled
 from alignbench.aligners.training.recipe import Trained
 from alignbench.aligners.training.work import Work
+from alignbench.errors import UsageError
 from alignbench.files import digest
 from alignbench.generators.base import Model, Vocab
 from alignbench.generators.policy import TrainedLaw
 from alignbench.registry import aligner
 from alignbench.seeds import CODES, Seed
-from alignbench.types import Array, Draws
+from alignbench.types import Array, Draws, Training
 
 
 @aligner("control_code", target_driven=True, density="exact")
@@ -38,12 +39,18 @@ class ControlCode(Trained):
     π(x|code) = a(x|φ).
     """
 
-    pool: int = setting_of(256)
-    form: str = setting_of("[{code}] ")
+    pool: int = unlabelled(256)
+    form: str = unlabelled("[{code}] ")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         whole("control_code:pool", self.pool)
+        if "{code}" not in str(self.form):
+            raise UsageError(f"control_code:form={self.form}: must hold {{code}}, which stands for what a draw is")
+
+    def identity(self, setting: Setting) -> Mapping[str, Any]:
+        """See `Trained.identity`; with the cells that codes name."""
+        return {**super().identity(setting), "cells": edges_of(setting.target)}
 
     def codes(self, work: Work, draws: Draws) -> list[str]:
         """(B,) the text that stands before the prompt of each draw."""
@@ -55,9 +62,12 @@ class ControlCode(Trained):
 
     def law(self, work: Work) -> CodedLaw:
         """See `Trained.law`; p_φ is of the prompts that are measured."""
-        setting = work.setting
-        measured = Work(replace(setting, train=()), work.policy, work.processes)
-        return CodedLaw(work.policy, *code_shares(self, measured))
+        return CodedLaw(work.policy, *code_shares(self, measured(work)))
+
+
+def measured(work: Work) -> Work:
+    """The same on the prompts that are measured: base draws of the stream `train` tell p_φ of those."""
+    return replace(work, setting=replace(work.setting, train=()), spent=Training(), counted=set())
 
 
 class Coded(Method):
@@ -68,6 +78,10 @@ class Coded(Method):
     def __init__(self, work: Work, recipe: ControlCode) -> None:
         super().__init__(work, recipe.batch)
         self.recipe, self.base = recipe, BaseDraws(work)
+        if work.setting.train:  # else the draws that train tell p_φ too
+            others = measured(work)
+            code_shares(recipe, others)
+            work.spent = work.spent + others.spent
 
     def batches(self, step: int) -> Mapping[str, Batch]:
         """See `Method.batches`."""

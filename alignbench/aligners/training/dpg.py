@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from alignbench.aligners.base import whole
+from alignbench.aligners.base import Setting, whole
 from alignbench.aligners.training.ahead import BaseDraws, OwnDraws
 from alignbench.aligners.training.batch import Batch, Known
-from alignbench.aligners.training.losses import likelihood, matching, matching_by_token
+from alignbench.aligners.training.cells import edges_of
+from alignbench.aligners.training.losses import divergence, likelihood, matching, matching_by_token
 from alignbench.aligners.training.method import Method
-from alignbench.aligners.training.options import a_share, setting_of
+from alignbench.aligners.training.options import a_share, unlabelled
 from alignbench.aligners.training.prefixes import Prefixes
 from alignbench.aligners.training.recipe import Trained
 from alignbench.aligners.training.work import Work
@@ -28,37 +29,50 @@ from alignbench.types import Array
 class Matches(Trained):
     """What aligners that weigh draws of the policy by p have in common.
 
-    A step's draws are of the policy as it was at most `renew` − 1 steps before, weighed by its density then. Z_c of
-    each prompt is the mean of P/a over `pool` base draws of the stream `train`.
+    A step's draws are of the policy as it was at most `renew` − 1 steps before, weighed by its density then.
     """
 
-    renew: int = setting_of(4)
-    pool: int = setting_of(256)
+    renew: int = unlabelled(4)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         whole(f"{self.name}:renew", self.renew)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pooled(Matches):
+    """Those that take Z_c of each prompt from base draws: the mean of P/a over `pool` of the stream `train`."""
+
+    pool: int = unlabelled(256)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         whole(f"{self.name}:pool", self.pool)
 
 
 @aligner("dpg", target_driven=True, density="exact")
 @dataclass(frozen=True, kw_only=True)
-class DPG(Matches):
-    """Descends KL(p‖π): gradient −E_q[(P/(Z_c q) − π/q) ∇log π] (Parshakova et al. 2019), see `Matches`.
+class DPG(Pooled):
+    """Descends KL(p‖π): gradient −E_q[(P/(Z_c q) − π/q) ∇log π] (Parshakova et al. 2019), see `Pooled`.
 
     `baseline` false leaves out π/q, whose part has mean 0; with it the variance vanishes at p (GDC++, Korbak et al.
     2022). "prefix": (π/q)(x_≤t) times what the asked features of the prefix foretell, see `prefixes`. `replay`: the
     share of each step's draws that are base draws of the stream `train` (q = a) instead.
     """
 
-    baseline: bool | str = setting_of(True)
-    replay: float = setting_of(0.0)
+    baseline: bool | str = unlabelled(True)
+    replay: float = unlabelled(0.0)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         a_share(f"{self.name}:replay", self.replay)
         if self.baseline not in (True, False, "prefix"):
             raise UsageError(f"{self.name}:baseline={self.baseline}: must be true, false or prefix")
+
+    def identity(self, setting: Setting) -> Mapping[str, Any]:
+        """See `Trained.identity`; with the cells that prefixes are told apart by."""
+        cells = {"cells": edges_of(setting.target)} if self.baseline == "prefix" else {}
+        return {**super().identity(setting), **cells}
 
     def method(self, work: Work) -> Method:
         """See `Trained.method`."""
@@ -70,18 +84,21 @@ class DPG(Matches):
 class Matching(Method):
     """Draws of the policy, or of the base where they are replayed, weighed by p over the law that drew them."""
 
-    def __init__(self, work: Work, recipe: Matches, *, baseline: bool = True, replay: float = 0.0) -> None:
+    def __init__(
+        self, work: Work, recipe: Matches, *, baseline: bool = True, replay: float = 0.0, floor: float = -np.inf
+    ) -> None:
         super().__init__(work, recipe.batch)
-        self.recipe, self.baseline = recipe, baseline
+        self.recipe, self.baseline, self.floor = recipe, baseline, floor
         self.log_z = self.first_log_z()
         self.replayed = round(recipe.batch * replay)
         self.draws_own = self.replayed < recipe.batch
-        self.own = OwnDraws(work, recipe.batch - self.replayed, recipe.renew, recipe.steps)
+        self.own = OwnDraws(work, recipe.batch - self.replayed, recipe.renew, recipe.steps, floor)
         self.base = BaseDraws(work)
 
     def first_log_z(self) -> Array:
-        """(C,) log Ẑ of each prompt."""
-        return self.work.log_z(self.work.pool(self.recipe.pool))
+        """(C,) log Ẑ of each prompt, of p_ε where that is aimed at."""
+        assert isinstance(self.recipe, Pooled)
+        return self.work.log_z(self.work.pool(self.recipe.pool, self.floor))
 
     @property
     def proposal(self) -> TrainedLaw:
@@ -90,11 +107,11 @@ class Matching(Method):
 
     def batches(self, step: int) -> Mapping[str, Batch]:
         """See `Method.batches`."""
-        parts = [self.own.batch(step, self.proposal)] if self.draws_own else []
+        parts = [self.own.batch(step, self.proposal)] if self.replayed < self.batch else []
         if self.replayed:
             parts.append(self.base.batch(self.work.rows(step, self.replayed)))
-            if self.draws_own and parts[0].log_proposal is None:
-                parts[0] = replace(parts[0], log_proposal=parts[0].draws.log_prob)
+            if parts[0].log_proposal is None:
+                parts[0] = replace(parts[0], log_proposal=self.work.log_q(self.proposal, parts[0].draws))
         return {"loss": Batch.concat(parts)}
 
     def loss(self, term: str, by_token: torch.Tensor, known: Known) -> torch.Tensor:
@@ -106,6 +123,18 @@ class Matching(Method):
         """(B,) what each draw's log π counts."""
         return matching(log_pi, known.log_p(self.log_z), known.log_q(log_pi), baseline=self.baseline)
 
+    def after(self, step: int, values: Mapping[str, tuple[Batch, Array]]) -> dict[str, float]:
+        """See `Method.after`: the step's estimate of KL(p‖π), or of what else is descended."""
+        batch, log_pi = values["loss"]
+        log_q = log_pi if batch.log_proposal is None else batch.log_proposal
+        with np.errstate(over="ignore"):
+            found = self.divergence(batch.log_p(self.log_z) - log_pi)
+            return {"objective": float((np.exp(log_pi - log_q) * found).mean())}
+
+    def divergence(self, log_u: Array) -> Array:
+        """(B,) what the mean over draws of π is the divergence, nats, from log p − log π."""
+        return divergence("kl", log_u)
+
     def resumable(self, step: int) -> bool:
         """Between two draws for several steps: what is drawn ahead is not kept."""
         return not self.own.held
@@ -114,7 +143,9 @@ class Matching(Method):
 class ByPrefix(Matching):
     """As `Matching`, with a baseline for each token by what its prefix foretells."""
 
-    def __init__(self, work: Work, recipe: Matches, *, replay: float = 0.0) -> None:
+    recipe: Pooled
+
+    def __init__(self, work: Work, recipe: Pooled, *, replay: float = 0.0) -> None:
         self.prefixes = Prefixes(work.target, work.policy, work.prompts)
         super().__init__(work, recipe, replay=replay)
 
@@ -141,11 +172,11 @@ class ByPrefix(Matching):
         return -(weight * by_token * known.inside).sum(1).mean()
 
     def after(self, step: int, values: Mapping[str, tuple[Batch, Array]]) -> dict[str, float]:
-        """See `Method.after`: the step's draws are known from now on, by p/π."""
+        """See `Matching.after`; the step's draws are known from now on, by p/π."""
         batch, log_pi = values["loss"]
         places = self.places if self.work.processes.count == 1 else self.prefixes.values(batch.draws)[1]
         self.prefixes.learn(zip(places, np.exp(batch.log_p(self.log_z) - log_pi).tolist(), strict=True))
-        return {}
+        return super().after(step, values)
 
     def state(self) -> dict[str, Any]:
         """See `Method.state`."""

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from alignbench.aligners.training.ahead import OwnDraws
 from alignbench.aligners.training.batch import Known
-from alignbench.aligners.training.dpg import Matches, Matching
-from alignbench.aligners.training.losses import HARD, SLOPES, f_matching
+from alignbench.aligners.training.dpg import Matching, Pooled
+from alignbench.aligners.training.losses import FLOORED, SLOPES, divergence, f_matching
 from alignbench.aligners.training.method import Method
-from alignbench.aligners.training.options import setting_of
+from alignbench.aligners.training.options import unlabelled
 from alignbench.aligners.training.work import Work
 from alignbench.errors import UsageError, did_you_mean
 from alignbench.registry import aligner
@@ -21,15 +20,15 @@ from alignbench.types import Array
 
 @aligner("f_dpg", target_driven=True, density="exact")
 @dataclass(frozen=True, kw_only=True)
-class FDPG(Matches):
-    """Descends a divergence of π and p: gradient E_π[f′(π/p) ∇log π] (Go et al. 2023), see `Matches`.
+class FDPG(Pooled):
+    """Descends a divergence of π and p: gradient E_π[f′(π/p) ∇log π] (Go et al. 2023), see `Pooled`.
 
     `f`: kl (KL(p‖π)), reverse_kl (KL(π‖p)), tv, js (at most log 2), chi2 (χ²(p‖π)). Where p forbids draws, KL(π‖p) is
     infinite: reverse_kl then aims at p_ε ∝ a·max(b, ε)·…, ε = `floor`, with KL(p‖p_ε) = log(1 + ε(1 − Z)/Z).
     """
 
     f: str = "kl"
-    floor: float = setting_of(0.01)
+    floor: float = unlabelled(0.01)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -46,13 +45,12 @@ class FMatching(Matching):
     """Draws of the policy, weighed by −f′(π/p)."""
 
     def __init__(self, work: Work, recipe: FDPG) -> None:
-        self.f, self.floor = recipe.f, float(np.log(recipe.floor)) if recipe.f in HARD else -np.inf
-        super().__init__(work, recipe)
-        self.own = OwnDraws(work, recipe.batch, recipe.renew, recipe.steps, floor=self.floor)
+        self.f = recipe.f
+        super().__init__(work, recipe, floor=float(np.log(recipe.floor)) if recipe.f in FLOORED else -np.inf)
 
-    def first_log_z(self) -> Array:
-        """(C,) log Ẑ, of p_ε where that is aimed at."""
-        return self.work.log_z(self.work.pool(self.recipe.pool, self.floor))
+    def divergence(self, log_u: Array) -> Array:
+        """See `Matching.divergence`."""
+        return divergence(self.f, log_u)
 
     def weights(self, log_pi: torch.Tensor, known: Known) -> torch.Tensor:
         """See `Matching.weights`."""

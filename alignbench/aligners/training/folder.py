@@ -125,9 +125,14 @@ class Folder:
     def checkpoint(self, policy: TrainedLaw, step: int) -> None:
         """Keep the policy as it is after `step` steps."""
         if self.path is not None:
-            place = self.path / f"checkpoint-{step}"
+            place = self.checkpoint_at(step)
             policy.save(place)
             write_weights(place / WEIGHTS, policy.module)
+
+    def checkpoint_at(self, step: int) -> Path:
+        """Where that is."""
+        assert self.path is not None
+        return self.path / f"checkpoint-{step}"
 
     def finish(self, policy: TrainedLaw, **told: Any) -> None:
         """Write what `hf` loads, and that the training is done."""

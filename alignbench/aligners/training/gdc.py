@@ -12,9 +12,9 @@ from safetensors.torch import load, save
 
 from alignbench.aligners.base import whole
 from alignbench.aligners.training.batch import Batch
-from alignbench.aligners.training.dpg import Matches, Matching
+from alignbench.aligners.training.dpg import Matching, Pooled
 from alignbench.aligners.training.method import Method
-from alignbench.aligners.training.options import setting_of
+from alignbench.aligners.training.options import unlabelled
 from alignbench.aligners.training.work import Work
 from alignbench.errors import StoreError
 from alignbench.files import write_atomic
@@ -26,15 +26,15 @@ from alignbench.types import Array
 
 @aligner("gdc", target_driven=True, density="exact")
 @dataclass(frozen=True, kw_only=True)
-class GDC(Matches):
-    """Descends KL(p‖π) on draws of a proposal q: the base, then π whenever that is nearer to p, see `Matches`.
+class GDC(Pooled):
+    """Descends KL(p‖π) on draws of a proposal q: the base, then π whenever that is nearer to p, see `Pooled`.
 
     Looked at every `adapt` steps: KL(p‖q) − KL(p‖π) = E_q[P/(Zq)·log(π/q)] over the draws since the last look, π as it
     was when each was trained on (Khalifa et al. 2021, algorithm 1). `baseline` as in dpg.
     """
 
-    adapt: int = setting_of(20)
-    baseline: bool = setting_of(False)
+    adapt: int = unlabelled(20)
+    baseline: bool = unlabelled(False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -52,6 +52,7 @@ class Adaptive(Matching):
 
     def __init__(self, work: Work, recipe: GDC) -> None:
         super().__init__(work, recipe, baseline=recipe.baseline)
+        self.draws_own = False
         self.copy = policy_of(work.setting.base, recipe.adapter, seed=work.setting.seed.entropy)
         self.adopted, self.gain, self.looked_at = 0, 0.0, 0  # step of q; Σ and number since the last look
         self.saved = 0  # step of q in the last saved state
@@ -62,7 +63,8 @@ class Adaptive(Matching):
         return self.copy
 
     def after(self, step: int, values: Mapping[str, tuple[Batch, Array]]) -> dict[str, float]:
-        """Count what the step's draws say of π and q; replace q where it is due and better."""
+        """See `Matching.after`; and count what the draws say of π and q, and replace q where it is due and better."""
+        told = super().after(step, values)
         batch, log_pi = values["loss"]
         gains = self.gains(batch, log_pi)
         self.gain, self.looked_at = self.gain + float(gains.sum()), self.looked_at + len(gains)
@@ -71,7 +73,7 @@ class Adaptive(Matching):
             if found > 0:
                 self._adopt(step + 1)
             self.gain, self.looked_at = 0.0, 0
-        return {"nearer_than_proposal": found, "proposal_step": float(self.adopted)}
+        return told | {"nearer_than_proposal": found, "proposal_step": float(self.adopted)}
 
     def gains(self, batch: Batch, log_pi: Array) -> Array:
         """(B,) P/(Zq)·log(π/q), nats; its mean over draws of q is KL(p‖q) − KL(p‖π)."""
@@ -85,6 +87,7 @@ class Adaptive(Matching):
         for name, p in trainable_parameters(self.copy.module).items():
             p.copy_(mine[name])
         self.adopted = step
+        self.own.held.clear()  # drawn ahead from what q was
         folder = self.work.setting.workdir
         if folder is not None and self.work.processes.first:
             write_atomic(folder / _file(step), save({n: p.detach().cpu().contiguous() for n, p in mine.items()}))

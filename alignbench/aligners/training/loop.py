@@ -22,7 +22,7 @@ from alignbench.aligners.training.passes import Passes
 from alignbench.aligners.training.stopping import Stopping
 from alignbench.aligners.training.work import Work
 from alignbench.errors import RunError
-from alignbench.generators.memory import peak_memory
+from alignbench.generators.memory import peak_memory, reset_peak
 from alignbench.types import Array, Training
 
 _LOG = logging.getLogger(__name__)
@@ -48,6 +48,7 @@ class Loop:
 
         Raises RunError where a loss or a gradient is no number, or memory runs out; the last state stays.
         """
+        reset_peak()
         self.begin()
         if not self.step:
             self.stopping.look(0, self.work.policy, self.passes)  # the base may be the best of all
@@ -145,13 +146,18 @@ class Loop:
             values[term] = found.batch, found.log_pi
         for p, gradient in zip(parameters, total, strict=True):
             p.grad = gradient
-        own = next((pair for pair in values.values() if pair[0].own and len(pair[0])), None)
-        if own is not None:
-            numbers["kl_base"] = kl_to_base(*own)
+        for batch, log_pi in values.values():
+            own = np.zeros(0, int) if batch.own is None else np.flatnonzero(batch.own)
+            if own.size:
+                numbers["kl_base"] = kl_to_base(batch.take(own), log_pi[own])
         return numbers | self.method.after(step, values)
 
     def _no_number(self, what: str, step: int) -> RunError:
-        where = f"; an earlier state is kept in {self.folder.path}" if self.folder.has_state else ""
+        where = ""
+        if step and self.folder.path is not None:
+            where = f"; the weights after step {step} are kept in {self.folder.checkpoint_at(step)}"
+            if self.work.processes.first:
+                self.folder.checkpoint(self.work.policy, step)
         return RunError(f"{self.recipe.name}: {what} is no number (NaN or infinite) in step {step + 1}: lower lr"
                         f"={self.recipe.lr:g}, or train in float32{where}")  # fmt: skip
 

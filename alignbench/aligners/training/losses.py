@@ -9,9 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 
+import numpy as np
 import torch
 
-HARD = ("reverse_kl",)
+from alignbench.types import Array
+
+FLOORED = ("reverse_kl",)
 """Divergences that are infinite where p is 0 and π is not: they aim at p_ε, see `Target.log_ratio`."""
 
 
@@ -70,6 +73,17 @@ def others(value: torch.Tensor, prompt: torch.Tensor) -> torch.Tensor:
 def _js(log_t: torch.Tensor) -> torch.Tensor:
     """½ log(2t/(t + 1)), written so that t = ∞ gives ½ log 2."""
     return 0.5 * (math.log(2.0) - torch.nn.functional.softplus(-log_t))
+
+
+def divergence(f: str, log_u: Array) -> Array:
+    """(B,) whose mean over draws of π is the divergence f of π and p, nats but for tv and chi2; u = p/π."""
+    u = np.exp(log_u)
+    with np.errstate(invalid="ignore"):
+        u_log_u = np.where(u > 0, u * log_u, 0.0)
+        if f == "js":
+            return np.asarray(0.5 * ((1 + u) * (math.log(2) - np.log1p(u)) + u_log_u))
+    simple = {"kl": u_log_u, "reverse_kl": -log_u, "tv": 0.5 * np.abs(1 - u), "chi2": (1 - u) ** 2}
+    return np.asarray(simple[f])
 
 
 SLOPES: Mapping[str, Callable[[torch.Tensor], torch.Tensor]] = {

@@ -22,7 +22,7 @@ class Method:
     """The steps of one training. A method overrides `batches` and `loss`; the rest has defaults."""
 
     draws_own: bool = True
-    """Whether its batches are the policy's own draws, which tell what it reaches."""
+    """Whether its batches hold own draws of the policy, which tell what it reaches."""
 
     patience = 0
     """Looks at the held-out loss without a new best before it stops; 0: it looks at none."""
@@ -40,7 +40,10 @@ class Method:
         raise NotImplementedError
 
     def after(self, step: int, values: Mapping[str, tuple[Batch, Array]]) -> dict[str, float]:
-        """Called after each step with all processes' draws and their log π (B,), as it was; numbers for the curve."""
+        """Called after each step with all processes' draws and their log π (B,), as it was; numbers for the curve.
+
+        "objective" is what the loss descends, nats, where the loss itself has its gradient and not its value.
+        """
         return {}
 
     def resumable(self, step: int) -> bool:
@@ -68,8 +71,7 @@ class Method:
             return None
         rows = self.work.rows(step // WATCH_EVERY, max(32, len(self.work.prompts)))
         draws = self.work.own_draws(law, self.work.mine(rows), WATCHED)
-        if draws.log_prob is None:
-            draws = replace(draws, log_prob=law.log_prob(self.work.prompts, draws))
+        draws = replace(draws, log_prob=self.work.log_q(law, draws))
         mine = self.work.of_policy(draws, spared=len(draws))
         return Batch.concat(self.work.processes.gathered(mine))
 

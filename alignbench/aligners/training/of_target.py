@@ -47,6 +47,8 @@ class TargetDraws:
         while any(len(mine) < count for mine, count in zip(self.places, wanted, strict=True)):
             self._more()
         at = np.array([self.places[c][i] for c, i in rows])[self.work.processes.rank :: self.work.processes.count]
+        if not len(at):
+            return self.kept[0].take(np.zeros(0, int))
         numbers = np.unique(at[:, 0])
         found = Batch.concat([self.kept[number].take(at[at[:, 0] == number, 1]) for number in numbers])
         order = np.concatenate([np.flatnonzero(at[:, 0] == number) for number in numbers])

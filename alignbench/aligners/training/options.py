@@ -15,8 +15,8 @@ STEPS = 200
 """Of a training that is given no budget."""
 
 
-def setting_of(default: Any) -> Any:
-    """A hyper-parameter that a row's label says only where it is not the default."""
+def unlabelled(default: Any) -> Any:
+    """A hyper-parameter that a row's label leaves out where it is the default."""
     return field(default=default, metadata={"told": False})
 
 
@@ -33,17 +33,17 @@ class Options:
     format: ClassVar[int] = 1
 
     steps: int | None = None
-    minutes: float | None = setting_of(None)
-    tokens: int | None = setting_of(None)
-    adapter: str = setting_of("lora:r=16")
-    batch: int = setting_of(32)
-    lr: float = setting_of(2e-4)
-    warmup: int = setting_of(5)
-    cooldown: float = setting_of(0.3)
-    clip: float = setting_of(1.0)
-    accumulate: int = setting_of(1)
-    precision: str = setting_of("auto")
-    every: int | None = setting_of(None)
+    minutes: float | None = unlabelled(None)
+    tokens: int | None = unlabelled(None)
+    adapter: str = unlabelled("lora:r=16")
+    batch: int = unlabelled(32)
+    lr: float = unlabelled(2e-4)
+    warmup: int = unlabelled(5)
+    cooldown: float = unlabelled(0.3)
+    clip: float = unlabelled(1.0)
+    accumulate: int = unlabelled(1)
+    precision: str = unlabelled("auto")
+    every: int | None = unlabelled(None)
 
     def __post_init__(self) -> None:
         given = [name for name in ("steps", "minutes", "tokens") if getattr(self, name) is not None]
@@ -62,7 +62,10 @@ class Options:
             raise UsageError(
                 f"{self.name}:precision={self.precision}: unknown.{did_you_mean(str(self.precision), PRECISIONS)}"
             )
-        recipe_of(self.adapter)
+        try:
+            recipe_of(self.adapter)
+        except UsageError as error:
+            raise UsageError(f"{self.name}:adapter={self.adapter}: {error}") from error
 
     def _positive(self, *names: str) -> None:
         for name in names:

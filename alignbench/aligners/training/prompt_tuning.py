@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from alignbench.aligners.training.dpg import DPG
 from alignbench.aligners.training.method import Method
-from alignbench.aligners.training.options import setting_of
+from alignbench.aligners.training.options import unlabelled
 from alignbench.aligners.training.sft import SFT
 from alignbench.aligners.training.work import Work
 from alignbench.errors import UsageError, did_you_mean
@@ -26,7 +26,7 @@ class PromptTuning(DPG):
 
     objective: str = "dpg"
     adapter: str = "prompt:tokens=20"
-    lr: float = setting_of(3e-2)
+    lr: float = unlabelled(3e-2)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -35,6 +35,11 @@ class PromptTuning(DPG):
                              f"{did_you_mean(str(self.objective), OBJECTIVES)}")  # fmt: skip
         if not self.adapter.startswith("prompt"):
             raise UsageError(f"prompt_tuning:adapter={self.adapter}: must be a soft prompt, such as prompt:tokens=20")
+
+        ignored = [name for name in ("baseline", "replay", "pool", "renew")
+                   if getattr(self, name) != PromptTuning.__dataclass_fields__[name].default]  # fmt: skip
+        if self.objective == "sft" and ignored:
+            raise UsageError(f"prompt_tuning:{ignored[0]}={getattr(self, ignored[0])}: objective=sft has no such thing")
 
     def method(self, work: Work) -> Method:
         """See `Trained.method`."""

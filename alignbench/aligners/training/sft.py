@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
@@ -13,7 +14,7 @@ from alignbench.aligners.training.corpus import corpus_batch
 from alignbench.aligners.training.losses import likelihood
 from alignbench.aligners.training.method import Method
 from alignbench.aligners.training.of_target import TargetDraws
-from alignbench.aligners.training.options import setting_of
+from alignbench.aligners.training.options import unlabelled
 from alignbench.aligners.training.recipe import Trained
 from alignbench.aligners.training.work import Work
 from alignbench.errors import UsageError, did_you_mean
@@ -35,9 +36,9 @@ class SFT(Trained):
     """
 
     data: str = "fresh"
-    draws: int = setting_of(200)
-    patience: int = setting_of(0)
-    held_out: int = setting_of(32)
+    draws: int = unlabelled(200)
+    patience: int = unlabelled(0)
+    held_out: int = unlabelled(32)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -72,7 +73,12 @@ class Likelihood(Method):
 
     def __init__(self, work: Work, recipe: SFT) -> None:
         super().__init__(work, recipe.batch)
-        self.recipe, self.patience, self.draws = recipe, recipe.patience, TargetDraws(work)
+        self.recipe, self.patience = recipe, recipe.patience
+
+    @cached_property
+    def draws(self) -> TargetDraws:
+        """Draws of p; a corpus needs none."""
+        return TargetDraws(self.work)
 
     def batches(self, step: int) -> Mapping[str, Batch]:
         """See `Method.batches`."""
@@ -89,7 +95,9 @@ class Likelihood(Method):
 
     def held_out(self) -> Batch:
         """See `Method.held_out`."""
-        if not hasattr(self, "others"):
-            apart = TargetDraws(self.work, first=APART)
-            self.others = apart.batch(rows_of(len(self.work.prompts), self.recipe.held_out))
-        return self.others
+        return self._others
+
+    @cached_property
+    def _others(self) -> Batch:
+        apart = TargetDraws(self.work, first=APART)
+        return apart.batch(rows_of(len(self.work.prompts), self.recipe.held_out))

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
 import torch
 
 from alignbench.aligners.base import whole
@@ -14,10 +15,11 @@ from alignbench.aligners.training.batch import Batch, Known
 from alignbench.aligners.training.corpus import corpus_batch
 from alignbench.aligners.training.losses import likelihood, reinforcing
 from alignbench.aligners.training.method import Method
-from alignbench.aligners.training.options import setting_of
+from alignbench.aligners.training.options import unlabelled
 from alignbench.aligners.training.recipe import Trained
 from alignbench.aligners.training.work import Work
 from alignbench.registry import aligner
+from alignbench.types import Array
 
 
 @aligner("sft_control", target_driven=True, density="exact")
@@ -33,7 +35,7 @@ class SFTControl(Trained):
     REMARK: ClassVar[str] = "its objective's optimum is a/(μ + λc), which is not p"
 
     weight: float = 1.0
-    renew: int = setting_of(4)
+    renew: int = unlabelled(4)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -47,10 +49,10 @@ class SFTControl(Trained):
 
     def method(self, work: Work) -> Method:
         """See `Trained.method`."""
-        return Both(work, self)
+        return TwoTerms(work, self)
 
 
-class Both(Method):
+class TwoTerms(Method):
     """Two terms, whose losses and gradients the curve has apart."""
 
     def __init__(self, work: Work, recipe: SFTControl) -> None:
@@ -72,6 +74,13 @@ class Both(Method):
             return likelihood(log_pi, known.weight)
         weight = reinforcing(log_pi, cost(known.log_ratio), known.log_q(log_pi), prompt=known.prompt)
         return likelihood(log_pi, self.recipe.weight * weight)
+
+    def after(self, step: int, values: Mapping[str, tuple[Batch, Array]]) -> dict[str, float]:
+        """See `Method.after`: the main loss, and λ times the mean cost of own draws."""
+        (_, log_main), (own, log_pi) = values["main"], values["control"]
+        weight = 1.0 if own.log_proposal is None else np.exp(log_pi - own.log_proposal)
+        paid = float((weight * cost(torch.as_tensor(own.log_ratio)).numpy()).mean())
+        return {"objective": self.recipe.weight * paid - float(log_main.mean()), "cost": paid}
 
     def resumable(self, step: int) -> bool:
         """See `Matching.resumable`."""

@@ -10,12 +10,12 @@ from alignbench.aligners.base import Setting
 from alignbench.aligners.training.batch import Batch
 from alignbench.aligners.training.processes import Processes
 from alignbench.errors import Unsupported, UsageError, brief
-from alignbench.generators.described import called, log_prob_of
+from alignbench.generators.described import called, described, log_prob_of
 from alignbench.generators.policy import TrainedLaw
 from alignbench.generators.pool import NoPool
 from alignbench.seeds import POLICY
 from alignbench.target import Target
-from alignbench.types import Array, Draws, Sampler, Training
+from alignbench.types import Array, Distribution, Draws, Sampler, Training
 
 SPARED = 8
 """Draws of a step whose base score is wanted for KL(π‖a) alone, where no weight depends on it."""
@@ -83,27 +83,44 @@ class Work:
         salt = POLICY if salt is None else salt
         seed = self.setting.seed.salted(salt)
         draws = NoPool().draws(law, self.prompts, rows, max_tokens=self.setting.max_tokens, seed=seed)
-        self.book(drawn=int(draws.length.sum()))
+        calls = draws.length if draws.calls is None else draws.calls
+        self.book(drawn=int(draws.length.sum()), scored=int((calls - draws.length).sum()))
         return draws
+
+    def log_q(self, law: Distribution, draws: Draws) -> Array:
+        """(B,) log of the density that a law's own draws have, nats.
+
+        In half precision what sampling said may be a nat off what a pass says: there they are scored again.
+        """
+        if draws.log_prob is not None and not described(law).half:
+            return np.asarray(draws.log_prob)
+        self.book(scored=int(draws.length.sum()))
+        return np.asarray(log_prob_of(law, self.prompts, draws))
 
     def of_base(self, draws: Draws, floor: float = -np.inf) -> Batch:
         """A batch of base draws: log a is what sampling said."""
         ratio = self._ratio(draws, floor)
         log_base = draws.log_prob if draws.log_prob is not None else log_prob_of(self.setting.base, self.prompts, draws)
-        return Batch(draws, self.prompts, ratio, np.asarray(log_base), log_proposal=np.asarray(log_base))
+        said = np.asarray(log_base)
+        return Batch(draws, self.prompts, ratio, said, log_proposal=said, own=np.zeros(len(draws), bool))
 
-    def of_policy(self, draws: Draws, floor: float = -np.inf, spared: int = SPARED) -> Batch:
-        """A batch of a policy's draws, scored under the base where P is not 0, and `spared` others."""
+    def of_policy(self, draws: Draws, floor: float = -np.inf, spared: int = SPARED, *, own: bool = True) -> Batch:
+        """A batch of a policy's draws, scored under the base where P is not 0, and `spared` others.
+
+        `own`: whether they are of the policy that is trained, so that they tell what it reaches.
+        """
         features = self.target.measure(self.prompts, draws)
         ratio = self.target.log_ratio(features, draws.prompt, floor)
-        hands = self.processes.gathered(features)
-        self.seen = reached(self.target, {name: np.concatenate([hand[name] for hand in hands]) for name in features})
+        if own:
+            hands = self.processes.gathered(features)
+            joined = {name: np.concatenate([hand[name] for hand in hands]) for name in features}
+            self.seen = reached(self.target, joined)
         others = np.flatnonzero(ratio == -np.inf)
         rows = np.concatenate([np.flatnonzero(ratio > -np.inf), others[:: max(1, len(others) // spared)]])
         log_base = np.full(len(draws), np.nan)
         log_base[rows] = log_prob_of(self.setting.base, self.prompts, draws.take(rows))
         self.book(scored=int(draws.length[rows].sum()))
-        return Batch(draws, self.prompts, ratio, log_base, own=True)
+        return Batch(draws, self.prompts, ratio, log_base, own=np.full(len(draws), own))
 
     def _ratio(self, draws: Draws, floor: float) -> Array:
         return self.target.log_ratio(self.target.measure(self.prompts, draws), draws.prompt, floor)

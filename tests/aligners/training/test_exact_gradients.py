@@ -29,6 +29,7 @@ from alignbench.aligners.training.cdpg import CDPG
 from alignbench.aligners.training.dpg import DPG
 from alignbench.aligners.training.f_dpg import FDPG
 from alignbench.aligners.training.gdc import GDC
+from alignbench.aligners.training.losses import divergence
 from alignbench.aligners.training.sft import SFT
 from alignbench.aligners.training.sft_control import SFTControl, cost
 from alignbench.aligners.training.work import Work
@@ -41,10 +42,18 @@ PLAIN = {"batch": 64, "pool": 64}
 OBJECTIVES = {
     "dpg": (DPG(**PLAIN), "kl"), "dpg without baseline": (DPG(baseline=False, **PLAIN), "kl"),
     "gdc": (GDC(**PLAIN), "kl"), "gdc with baseline": (GDC(baseline=True, **PLAIN), "kl"),
-    "cdpg": (CDPG(**PLAIN), "kl"),
+    "cdpg": (CDPG(batch=64), "kl"),
     **{f"f_dpg {f}": (FDPG(f=f, floor=EPSILON, **PLAIN), f) for f in ("kl", "reverse_kl", "tv", "js", "chi2")},
 }  # fmt: skip
 """The aligner and the divergence whose gradient it has."""
+
+
+@pytest.mark.parametrize("f", ["kl", "reverse_kl", "tv", "js", "chi2"])
+def test_the_objective_in_the_curve_is_the_divergence(f):
+    listed, policy = listed_of(f"f_dpg {f}", HARD, BASE), moved()
+    log_pi = torch.as_tensor(policy.log_prob(PROMPTS, listed.draws))
+    found = listed.mean(log_pi.exp() * torch.as_tensor(divergence(f, (listed.log_p - log_pi).numpy())))
+    assert float(found) == pytest.approx(float(listed.divergence(f, log_pi)) - (f == "chi2"), rel=1e-9)
 
 
 @pytest.mark.parametrize(("target", "low", "high"), [(HARD, 0.25, 0.5), (REWARD, 0.25, 0.5), (STRONG, 1.5, 2)])
@@ -233,7 +242,8 @@ AHEAD = {"batch": 64, "renew": ESTIMATES, "pool": 64, "steps": ESTIMATES}
 SAMPLED = {
     "dpg": DPG(**AHEAD), "dpg without baseline": DPG(baseline=False, **AHEAD),
     "dpg half replayed": DPG(replay=0.5, **AHEAD),
-    "gdc": GDC(**AHEAD), "gdc with baseline": GDC(baseline=True, **AHEAD), "cdpg": CDPG(**AHEAD),
+    "gdc": GDC(**AHEAD), "gdc with baseline": GDC(baseline=True, **AHEAD),
+    "cdpg": CDPG(batch=64, renew=ESTIMATES, steps=ESTIMATES),
     **{f"f_dpg {f}": FDPG(f=f, floor=EPSILON, **AHEAD) for f in ("kl", "reverse_kl", "tv", "js", "chi2")},
     "sft": SFT(batch=64, steps=ESTIMATES), "sft_control": SFTControl(batch=128, renew=ESTIMATES, steps=ESTIMATES),
 }  # fmt: skip
