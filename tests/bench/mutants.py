@@ -45,6 +45,8 @@ KNOWN = {
     "aligners/prompting/few_shot.py": ("test_streams.py",),
     "aligners/selection/best_of_n.py": ("test_streams.py",),
     "aligners/selection/quasi_rejection.py": ("aligners/selection/test_proposals.py",),
+    "aligners/training/of_target.py": ("aligners/training/test_convergence.py",),
+    "aligners/training/stopping.py": ("aligners/training/test_convergence.py",),
     "generators/base.py": ("test_golden_identities.py",),
     "generators/described.py": ("scoring/test_evidence.py",),
     "generators/exact/world.py": ("aligners/decoding/test_attention_window.py",),

@@ -136,11 +136,13 @@ class Lora:
     """W + (alpha / r)·B·A for each linear layer but the output layer, B (out, r) = 0 at first (Hu et al. 2021)."""
 
     r: int = 16
-    alpha: int = 32
+    alpha: int | None = None  # 2·r where none is given
 
     def __post_init__(self) -> None:
+        if self.alpha is None:
+            object.__setattr__(self, "alpha", 2 * self.r)
         for name, value in (("r", self.r), ("alpha", self.alpha)):
-            if value < 1:
+            if value is not None and value < 1:
                 raise UsageError(f"lora: {name}={value}: must be at least 1")
 
     def put_on(self, base: Untrained, seed: int) -> Trained:
@@ -149,6 +151,7 @@ class Lora:
             from peft import LoraConfig, PeftModel
         except ImportError:
             raise _without_peft("lora") from None
+        assert self.alpha is not None
         config = LoraConfig(r=self.r, lora_alpha=self.alpha, target_modules="all-linear", **base.told)
         try:
             with torch.random.fork_rng(devices=[]), catch_warnings():

@@ -10,6 +10,7 @@ import pytest
 from alignbench.aligners.base import Setting
 from alignbench.aligners.training import cells, control_code
 from alignbench.aligners.training.control_code import CodedLaw, ControlCode
+from alignbench.aligners.training.dpg import DPG
 from alignbench.generators.exact.world import enumerate_draws
 from alignbench.generators.policy import policy_of
 from alignbench.seeds import Seed
@@ -46,6 +47,16 @@ def target(law, *constraints):
 
 
 HARD, REWARD = Constraint("sun", "always"), Constraint("winds", "reward", beta=1.0)
+
+
+@pytest.mark.parametrize("recipe", [ControlCode(), DPG(baseline="prefix")], ids=["control_code", "dpg by prefix"])
+def test_a_training_is_another_where_its_cells_are(recipe):
+    setting = Setting(base(), target(base(), REWARD), PROMPTS, LENGTH, Seed(0, "train"))
+    assert setting.target.fit is not None
+    fit = replace(setting.target.fit, bins={"winds": np.array([1.5])})
+    other = replace(setting, target=replace(setting.target, fit=fit))
+    assert recipe.identity(other) != recipe.identity(setting)
+    assert DPG().identity(other) == DPG().identity(setting)
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ from alignbench.aligners.training.batch import Batch, Known
 from alignbench.aligners.training.cdpg import CDPG
 from alignbench.aligners.training.dpg import DPG
 from alignbench.aligners.training.f_dpg import FDPG
-from alignbench.aligners.training.gdc import GDC
+from alignbench.aligners.training.gdc import GDC, Adaptive
 from alignbench.aligners.training.losses import divergence
 from alignbench.aligners.training.sft import SFT
 from alignbench.aligners.training.sft_control import SFTControl, cost
@@ -378,3 +378,16 @@ def test_planted_replayed_draws_as_if_they_were_own(monkeypatch):
 
     monkeypatch.setattr(ahead.BaseDraws, "batch", as_if_own)
     assert estimates("dpg half replayed") > 5
+
+
+def test_gdc_never_learns_from_an_older_proposal(monkeypatch):
+    """Nor after a change amid draws that were made for several steps."""
+    monkeypatch.setattr(Adaptive, "gains", lambda self, batch, log_pi: np.ones(len(batch)))
+    policy = moved()
+    method = GDC(batch=16, pool=64, renew=4, adapt=3).method(work_on(world(), policy))
+    for step in range(8):
+        batch = method.batches(step)["loss"]
+        assert batch.log_proposal == pytest.approx(method.copy.log_prob(PROMPTS, batch.draws))
+        policy.parameters[0].data += 0.1
+        method.after(step, {"loss": (batch, policy.log_prob(PROMPTS, batch.draws))})
+    assert method.adopted == 6

@@ -49,6 +49,7 @@ RECIPES = {
     "dpg": DPG(**SHORT, pool=64),
     "dpg, drawn each step": DPG(**SHORT, pool=64, renew=1),
     "dpg, replayed": DPG(**SHORT, pool=64, replay=0.4),
+    "dpg by prefix": DPG(**SHORT, pool=64, baseline="prefix"),
     "sft": SFT(**SHORT),
     "sft_control": SFTControl(**SHORT),
     "cdpg": CDPG(**SHORT, hits=2),

@@ -20,7 +20,7 @@ from alignbench.aligners.training.sft_control import SFTControl
 PLAIN = {"batch": 16, "lr": 0.05}
 RECIPES = {
     "dpg": DPG(steps=14, pool=64, **PLAIN), "dpg replayed": DPG(steps=14, pool=64, replay=0.5, **PLAIN),
-    "sft": SFT(steps=14, **PLAIN),
+    "dpg by prefix": DPG(steps=14, pool=64, baseline="prefix", **PLAIN), "sft": SFT(steps=14, **PLAIN),
     "sft with an early stop": SFT(steps=70, data="fixed", draws=20, patience=2, held_out=8, batch=16, lr=0.3),
     "gdc": GDC(steps=24, adapt=6, pool=64, **PLAIN), "cdpg": CDPG(steps=14, **PLAIN),
     "f_dpg": FDPG(steps=14, f="js", pool=64, **PLAIN), "sft_control": SFTControl(steps=14, **PLAIN),

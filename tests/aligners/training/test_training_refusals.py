@@ -11,15 +11,19 @@ from training_worlds import BASE, HARD, PROMPTS, REWARD, Listed, has, work_on, w
 
 from alignbench.aligners.training import loop, losses, passes
 from alignbench.aligners.training.cdpg import CDPG
+from alignbench.aligners.training.control_code import ControlCode
 from alignbench.aligners.training.dpg import DPG
 from alignbench.aligners.training.f_dpg import FDPG
+from alignbench.aligners.training.folder import WEIGHTS
 from alignbench.aligners.training.gdc import GDC
 from alignbench.aligners.training.prompt_tuning import PromptTuning
 from alignbench.aligners.training.sft import SFT
 from alignbench.aligners.training.sft_control import SFTControl
 from alignbench.errors import AlignbenchError, RunError, StoreError, Unsupported, UsageError
+from alignbench.generators.checkpoint import set_weights
 from alignbench.generators.exact.world import exact
 from alignbench.generators.hf.factory import hf
+from alignbench.generators.policy import policy_of
 from alignbench.seeds import Seed
 from alignbench.target import Constraint, Target
 from alignbench.testing.worlds import save_network
@@ -131,6 +135,19 @@ def test_a_loss_that_is_no_number_names_the_step_and_keeps_the_state_before(tmp_
     assert torch.equal(whole.parameters[0], resumed.parameters[0])
 
 
+def test_the_weights_before_a_loss_that_is_no_number_are_kept_though_no_state_was_saved_yet(tmp_path, monkeypatch):
+    recipe = DPG(**BRIEF | {"steps": 9}, pool=64)
+    three = world(HARD).aligned(replace(recipe, steps=3, cooldown=0.0))
+    with monkeypatch.context() as patch:
+        spoilt(4, patch)
+        text = refused(RunError, lambda: world(HARD, work=tmp_path).aligned(replace(recipe, cooldown=0.0)), "step 4")
+    (place,) = tmp_path.rglob("checkpoint-3")
+    assert text.endswith(f"the weights after step 3 are kept in {place}")
+    kept = policy_of(BASE)
+    set_weights(place / WEIGHTS, kept.module)
+    assert torch.equal(kept.parameters[0], three.parameters[0])
+
+
 def test_a_rate_that_breaks_everything():
     refused(
         RunError, lambda: world().aligned(SFT(steps=9, batch=8, lr=1e308, warmup=0)), "no number", "lower lr=1e+308"
@@ -202,6 +219,9 @@ WRONG = [
     (SFTControl, {"weight": 0}, "sft_control:weight=0"), (SFTControl, {"renew": 0}, "sft_control:renew=0"),
     (PromptTuning, {"objective": "spf"}, "prompt_tuning:objective=spf"),
     (PromptTuning, {"adapter": "lora"}, "soft prompt"),
+    (PromptTuning, {"objective": "sft", "replay": 0.5}, "prompt_tuning:replay=0.5: objective=sft has no such thing"),
+    (ControlCode, {"form": "[code] "}, "control_code:form=[code] : must hold {code}"),
+    (DPG, {"adapter": "lora:rank=4"}, "dpg:adapter=lora:rank=4: adapter 'lora': unknown argument 'rank'"),
 ]  # fmt: skip
 
 
