@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -78,3 +79,12 @@ def test_each_checkpoint_is_a_row_at_its_step_and_its_cost(run, command, monkeyp
 def test_without_it_there_is_one_row(run):
     assert run().code == 0
     assert table().loc["divergence.kl_target"].aligner == RECIPE
+
+
+def test_trained_again_to_the_same_weights_it_is_the_same(run):
+    """Its curve and its recipe tell seconds, which are never the same twice."""
+    assert run().code == 0
+    (folder,) = Path("out/aligned").glob("sft-*")
+    shutil.rmtree(folder)
+    again = run("--draws", 25)
+    assert again.code == 0 and folder.is_dir(), again.err

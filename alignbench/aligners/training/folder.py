@@ -14,6 +14,7 @@ from typing import Any
 from torch.optim import Optimizer
 
 from alignbench.aligners.base import Aligner, Setting
+from alignbench.aligners.bill import RECIPE
 from alignbench.aligners.identities import registered
 from alignbench.errors import StoreError, UsageError
 from alignbench.files import digest, dump, write_atomic
@@ -21,7 +22,7 @@ from alignbench.generators.checkpoint import STATE, load_training, load_weights,
 from alignbench.generators.policy import TrainedLaw
 from alignbench.types import Training
 
-RECIPE, CURVE, WEIGHTS = "recipe.json", "curve.csv", "trained.safetensors"
+CURVE, WEIGHTS = "curve.csv", "trained.safetensors"
 DAMAGED = "is not what a training writes; delete its folder to train again"
 LIBRARIES = ("alignbench", "torch", "transformers", "peft", "accelerate")
 Curve = list[dict[str, float]]
