@@ -87,7 +87,11 @@ def test_again_there_is_nothing_to_do_and_with_other_words_another_training(alig
     assert again.code == 0 and "nothing to do" in again.err
     assert Path("ckpt/adapter_model.safetensors").read_bytes() == before
     other = align(aligner=DPG.replace("lr=0.01", "lr=0.02"))
-    assert other.code == 2 and "holds another training" in other.err and other.err.count("\n") == 1
+    assert (
+        other.code == 2
+        and "holds another training (dpg: lr 0.01, not 0.02)" in other.err
+        and other.err.count("\n") == 1
+    )
     assert Path("ckpt/adapter_model.safetensors").read_bytes() == before
 
 
@@ -130,7 +134,7 @@ REFUSED = {
     "unknown aligner": ({"aligner": "dgp:steps=2"}, "Did you mean 'dpg'"),
     "two budgets": ({"aligner": "dpg:steps=2,minutes=1"}, "steps and minutes are all budgets"),
     "no batch": ({"aligner": "dpg:batch=0"}, "dpg:batch=0: must be a whole number >= 1"),
-    "no adapter": ({"aligner": "dpg:adapter=lore"}, "Did you mean 'lora'"),
+    "no adapter": ({"aligner": "dpg:adapter=lore"}, "alignbench: dpg:adapter=lore: "),
     "every twice": ({"words": ("--every", "2"), "aligner": "dpg:every=3"}, "--every and every="),
     "two aligners": ({"words": ("--aligner", "sft:steps=2")}, "align trains one aligner: --aligner was given 2 times"),
     "two --tasks": ({"words": ("--tasks", "lexical_word")}, "align trains on one task: --tasks was given 2 times"),
