@@ -35,18 +35,8 @@ RECIPE = "sft:steps=6,adapter=lora:r=2,batch=8,lr=0.02,every=2"
 def run(command, tmp_path):
     save_network(tmp_path / "tiny", "rain sun wind", kind="llama")
     Path("little.yaml").write_text(TASK)
-    words = (
-        "run",
-        "--model",
-        "hf:pretrained=tiny",
-        "--tasks",
-        "little.yaml",
-        "--aligner",
-        RECIPE,
-        "--output_path",
-        "out",
-    )
-    return lambda *more: command(*words, *more)
+    words = ("run", "--model", "hf:pretrained=tiny", "--tasks", "little.yaml", "--output_path", "out")
+    return lambda *more, aligner=RECIPE: command(*words, "--aligner", aligner, *more)
 
 
 def table():
@@ -88,3 +78,23 @@ def test_trained_again_to_the_same_weights_it_is_the_same(run):
     shutil.rmtree(folder)
     again = run("--draws", 25)
     assert again.code == 0 and folder.is_dir(), again.err
+
+
+def test_a_series_without_checkpoints_is_refused(run):
+    said = run("--series", aligner="sft:steps=6")
+    assert said.code == 2 and "--series: no aligner keeps checkpoints: give one every=N" in said.err
+    assert said.err.count("\n") == 1 and not Path("out").exists()
+
+
+def test_a_dry_run_counts_trainings_and_those_that_are_done(run, command):
+    small = RECIPE.removesuffix(",every=2")
+    Path("run.yaml").write_text(
+        "{model: ['hf:pretrained=tiny'], tasks: [little.yaml], output_path: out, seed: [0, 1], aligner: [\n"
+        f"rejection, 'dpg:minutes=2,adapter=lora:r=2', {{name: filtered, proposal: '{small}'}}, '{small}']}}"
+    )
+    asked, told = ("run", "--config", "run.yaml", "--dry_run"), "  4 trainings (dpg: 2 minutes, sft: 6 steps)"
+    assert f"{told}; how long training takes is not told\n" in command(*asked).out
+    assert run(aligner=small).code == 0  # with one seed
+    assert f"{told}, 1 done; how long" in command(*asked).out
+    assert "  1 training (sft: 6 steps), 1 done\n" in run("--dry_run", aligner=small).out
+    assert "training" not in run("--dry_run", aligner="rejection").out
