@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import shutil
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pandas as pd
 import pytest
 
 from alignbench.aligners.training import loop
+from alignbench.errors import RunError
 from alignbench.testing import save_network
 
 if importlib.util.find_spec("peft") is None:
@@ -54,6 +56,8 @@ def test_each_checkpoint_is_a_row_at_its_step_and_its_cost(run, command, monkeyp
     assert found.loc["cost.training_steps"].value.tolist() == [2, 4, 6]
     trained = found.loc["cost.training_trained"].value.tolist()
     assert trained == sorted(trained) and trained[0] < trained[-1]
+    peaks = found.loc["cost.training_peak_memory_mb"].value
+    assert len(peaks) == 3 and peaks.nunique() == 1 and peaks.iloc[0] > 0  # that of the whole training
     assert len(set(steps.value)) == 3  # other weights each
     curve = command("compare", "out", "--series", "step")
     assert curve.code == 0 and "sft @ step-*" in curve.out
@@ -98,3 +102,32 @@ def test_a_dry_run_counts_trainings_and_those_that_are_done(run, command):
     assert f"{told}, 1 done; how long" in command(*asked).out
     assert "  1 training (sft: 6 steps), 1 done\n" in run("--dry_run", aligner=small).out
     assert "training" not in run("--dry_run", aligner="rejection").out
+
+
+TOKENS = RECIPE.replace("steps=6", "tokens=2000")
+EARLY = "sft:steps=60,adapter=lora:r=2,batch=8,lr=0.5,every=4,data=fixed,draws=8,patience=1"
+
+
+@pytest.mark.parametrize(("recipe", "last"), [(TOKENS, None), (EARLY, 60)], ids=["tokens", "early stop"])
+def test_the_last_row_says_its_step_where_only_the_training_tells(run, recipe, last, monkeypatch):
+    assert run("--series", aligner=recipe).code == 0
+    [path] = Path("out/aligned").glob("sft-*/recipe.json")
+    steps = json.loads(path.read_text())["steps"]
+    found = table().sort_values("step", kind="stable")
+    rows = found.loc["divergence.kl_target"]
+    assert len(rows) > 1 and rows.step.iloc[-1] == steps and (last is None or steps < last)
+    assert all(f" @ step-{step:.0f}" in label for step, label in zip(rows.step, rows.aligner, strict=True))
+    monkeypatch.setattr(loop.Loop, "run", None)
+    again = run("--series", aligner=recipe)
+    assert again.code == 0 and "every draw was found on disk" in again.err
+    assert table().sort_values("step", kind="stable").value.equals(found.value)
+
+
+def test_a_training_that_fails_where_only_it_tells_its_steps_is_told_once(run, monkeypatch):
+    def broken(self):
+        raise RunError("no number")
+
+    monkeypatch.setattr(loop.Loop, "run", broken)
+    said = run("--series", aligner=TOKENS)
+    assert said.code == 1 and said.err.count("no number") == 1, said.err
+    assert "sft" not in Path("out/leaderboard.csv").read_text()
