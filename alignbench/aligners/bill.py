@@ -14,14 +14,21 @@ from alignbench.files import dump, write_atomic
 from alignbench.sources import sha256_folder
 from alignbench.types import Training
 
-FILE = "cost.json"
+FILE, RECIPE = "cost.json", "recipe.json"
 LATER = {"peak_bytes": 0}
 """What files of older versions lack, and what it is there."""
 
 
 def made_in(folder: Path) -> str:
-    """The hash of what an aligner made in its folder."""
-    return sha256_folder(folder, leave=(FILE,))
+    """The hash of what an aligner made in its folder: of the weights alone, where a training says it.
+
+    Its other files tell seconds too, which are never the same twice.
+    """
+    try:
+        told = json.loads((folder / RECIPE).read_text(encoding="utf-8"))
+        return str(told["weights"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return sha256_folder(folder, leave=(FILE,))
 
 
 @dataclass

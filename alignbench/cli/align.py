@@ -41,15 +41,18 @@ The folder has the adapter (with adapter=full the model), recipe.json, curve.csv
 
 @app.command(epilog=EXAMPLES)
 def align(
-    aligner: Annotated[str, typer.Option(metavar="SPEC", help="The aligner, such as dpg:steps=200.")],
-    tasks: Annotated[str, typer.Option(metavar="TASK", help="The task whose target it is to reach.")],
+    aligner: Annotated[list[str], typer.Option(metavar="SPEC", help="The aligner, such as dpg:steps=200.")],
+    tasks: Annotated[list[str], typer.Option(metavar="TASK", help="The task whose target it is to reach.")],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where the checkpoint goes.")],
-    model: Annotated[str | None, typer.Option(metavar="NAME", help="The base, such as hf.")] = None,
+    model: Annotated[list[str] | None, typer.Option(metavar="NAME", help="The base, such as hf.")] = None,
     model_args: Annotated[
         str | None, typer.Option("--model_args", metavar="K=V,…", help="Its arguments: pretrained=gpt2,…")
     ] = None,
     every: Annotated[int | None, typer.Option(metavar="N", help="Keep a checkpoint every N steps.")] = None,
     seed: Annotated[str, typer.Option(metavar="N", help="Root of all random numbers.")] = "0",
+    draws: Annotated[
+        str | None, typer.Option(metavar="N", help="Draws per prompt that λ is fitted on. (default: the task's)")
+    ] = None,
     limit: Annotated[str | None, typer.Option(metavar="N", help="Only the first N prompts.")] = None,
     include_path: IncludePath = None,
     device: Annotated[str | None, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, cuda:1 or mps.")] = None,
@@ -74,13 +77,23 @@ def align(
 
     Killed at any step, the same command goes on and ends with the same weights.
     """
+    _refuse_several(aligner=aligner, tasks=tasks, model=model or [])
     settings = _settings(
-        {"model": [model] if model else None, "model_args": [model_args] if model_args else None, "tasks": [tasks],
-         "aligner": [_spec(aligner, every)], "seed": seed, "limit": limit, "include_path": include_path,
-         "device": device, "dtype": dtype, "batch_size": batch_size, "apply_chat_template": apply_chat_template,
+        {"model": model, "model_args": [model_args] if model_args else None, "tasks": tasks,
+         "aligner": [_spec(aligner[0], every)], "seed": seed, "draws": draws, "limit": limit,
+         "include_path": include_path, "device": device, "dtype": dtype, "batch_size": batch_size,
+         "apply_chat_template": apply_chat_template,
          "system_instruction": system_instruction, "trust_remote_code": trust_remote_code, "tracker": tracker}
     )  # fmt: skip
     _carry_out(settings, out)
+
+
+def _refuse_several(**typed: list[str]) -> None:
+    """Raise UsageError where an option was typed again: the last would be taken, and the others lost."""
+    for name, found in typed.items():
+        if len(found) > 1:
+            what = {"aligner": "one aligner", "tasks": "on one task", "model": "one model"}[name]
+            raise UsageError(f"align trains {what}: --{name} was given {len(found)} times")
 
 
 def _settings(given: dict[str, Any]) -> Settings:
@@ -93,6 +106,7 @@ def _settings(given: dict[str, Any]) -> Settings:
 def _carry_out(settings: Settings, out: Path) -> None:
     """Train, and show how it goes."""
     from alignbench.aligners.training.processes import first_launched, leave
+    from alignbench.generators.checkpoint import STATE
     from alignbench.run.align import align as train
     from alignbench.run.outcome import Watch
 
@@ -106,7 +120,9 @@ def _carry_out(settings: Settings, out: Path) -> None:
     try:
         done = train(settings, out, Watch(progress=shown, on_step=on_step))
     except KeyboardInterrupt:
-        say(f"interrupted; the same command goes on from the last state in {out}")
+        kept = (out / STATE).is_file()
+        again = f"goes on from the last state in {out}" if kept else "begins again: no state was saved yet"
+        say(f"interrupted; the same command {again}")
         raise typer.Exit(130) from None
     finally:
         if report:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from inspect import Parameter
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from alignbench.cli.app import app
 from alignbench.cli.words import IncludePath, say
 from alignbench.errors import AlignbenchError, unknown
+
+if TYPE_CHECKING:
+    from alignbench.registry import Entry
 
 COLUMNS = {"tasks": ("name", "tags", "what it is"), "aligners": ("name", "arguments", "density", "what it is")}
 """What `ls` tells of each kind, where that is not name, arguments and summary."""
@@ -103,11 +107,18 @@ def _listing(what: str, include_path: tuple[Path, ...]) -> Iterator[tuple[str, .
     load_plugins(include_path)
     for name in KINDS[what]:
         entry = KINDS[what][name]
-        arguments = ", ".join(_argument(p) for p in entry.parameters.values())
+        arguments = ", ".join(_argument(name, value) for name, value in _usual(entry).items())
         yield name, arguments, *([entry.declared] if what == "aligners" else []), entry.summary
 
 
-def _argument(parameter: Any) -> str:
-    if parameter.default is parameter.empty:
-        return f"{parameter.name}=…"
-    return f"{parameter.name}={parameter.default}"
+def _usual(entry: Entry) -> dict[str, Any]:
+    """Argument → its default; a trained aligner that is given no budget takes one of steps."""
+    from alignbench.aligners.training.options import STEPS, Options
+
+    usual = {name: p.default for name, p in entry.parameters.items()}
+    trains = isinstance(entry.thing, type) and issubclass(entry.thing, Options)
+    return {**usual, "steps": STEPS} if trains else usual
+
+
+def _argument(name: str, default: Any) -> str:
+    return f"{name}=…" if default is Parameter.empty else f"{name}={default}"

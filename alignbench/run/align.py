@@ -45,9 +45,11 @@ def align(settings: Settings, out: Path, watch: Watch | None = None) -> Trainee:
     plan, watch = look_up(settings), watch or Watch()
     for error in plan.failures:
         raise error
-    for what, found in (("task", plan.tasks), ("aligner", plan.recipes), ("seed", settings.seed)):
+    tasks, recipes = [task.name for task in plan.tasks], [recipe.label for recipe in plan.recipes]
+    for option, found in (("tasks", tasks), ("aligner", recipes), ("seed", [*map(str, settings.seed)])):
         if len(found) != 1:
-            raise UsageError(f"align trains one aligner on one task with one seed: --{what} names {len(found)}")
+            raise UsageError(f"align trains one aligner on one task with one seed: --{option} names {len(found)}: "
+                             f"{', '.join(found)}".rstrip(": "))  # fmt: skip
     [task], [recipe] = plan.tasks, plan.recipes
     if isinstance(recipe.aligner, Immediate):
         raise UsageError(

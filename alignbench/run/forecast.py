@@ -16,16 +16,16 @@ import numpy as np
 from alignbench.errors import AlignbenchError
 from alignbench.generators.described import log_prob_of
 from alignbench.metrics import measure
-from alignbench.registry import generator as generators
 from alignbench.run.models import Models
 from alignbench.run.pace import spelled
 from alignbench.run.plan import Plan, Recipe, base_draws, look_up, rows_told
 from alignbench.run.settings import Settings
+from alignbench.run.trainings import at_hand, trainings_told
 from alignbench.scoring.bench import Bench
 from alignbench.scoring.evidence import evidence_of
 from alignbench.scoring.references import References
 from alignbench.seeds import Seed
-from alignbench.spec import Spec, parse_spec
+from alignbench.spec import parse_spec
 from alignbench.store.draws import DrawStore
 from alignbench.task import Task
 from alignbench.types import Array, Distribution, Draws, collect, rows_of, silent
@@ -84,6 +84,7 @@ def dry_run(settings: Settings, *, measured: bool = True) -> Iterator[str]:
     measured = measured and not (plan.broken or plan.failures)
     for task in plan.tasks:
         yield from rows_told(plan, task)
+        yield from trainings_told(plan, task, models)
         pilot = _pilot(plan, task, models) if measured else None
         unknown |= pilot is None
         if pilot is not None:
@@ -106,11 +107,9 @@ def dry_run(settings: Settings, *, measured: bool = True) -> Iterator[str]:
 def _pilot(plan: Plan, task: Task, models: Models) -> Pilot | None:
     """Draws of the task's base; None where it is not at hand."""
     given = parse_spec(task.base, "base") if task.base else plan.base
-    if isinstance(given, Spec):
-        at_hand = generators.find(given.name).meta.get("at_hand")
-        if at_hand is not None and not at_hand(**given.arguments):
-            return None
-    base = models.load(given, keep=not task.base) if given is not None else None
+    if given is None or not at_hand(given):
+        return None
+    base = models.load(given, keep=not task.base)
     return pilot_of(base, task, Seed(plan.settings.seed[0], "train")) if isinstance(base, Distribution) else None
 
 

@@ -200,6 +200,8 @@ def _refuse_unused(plan: Plan) -> None:
         strange = [name for name in (sized if isinstance(sized, Mapping) else ()) if name not in plan.sizes]
         if strange and not plan.failures:  # else it may be the name of a task that cannot be loaded
             raise unknown("task", strange[0], plan.sizes, option)
+    if settings.series and not any(getattr(recipe.aligner, "every", None) for recipe in plan.recipes):
+        raise UsageError("--series: no aligner keeps checkpoints: give one every=N, as dpg:steps=200,every=50")
     own = bool(plan.tasks) and all(task.base for task in plan.tasks)
     if own and (settings.gen_kwargs or settings.judge or settings.base):
         raise UsageError("--base, --gen_kwargs and --judge have no effect: each of these tasks brings its own base")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from alignbench.aligners.base import Aligner, Immediate
-from alignbench.aligners.training.at_step import AtStep, steps_kept
+from alignbench.aligners.training.at_step import AtStep, steps_kept, steps_of
 from alignbench.aligners.training.recipe import Trained
 from alignbench.errors import RunError, UsageError
 from alignbench.generators.described import described
@@ -83,20 +83,40 @@ class TaskRun:
     def aligner(self, number: int, candidate: Candidate, recipe: Aligner) -> None:
         """The rows of an aligner on the base, the `number`th."""
         with self._placing(replace(self.place, part=ALIGNER, number=number), candidate) as rows:
-            told = partial(self.watch.on_step, self._who(candidate.aligner))
-            made = Aligned(recipe, replace(self.references.setting, report=told), self.known)
+            made = self._aligned(candidate, recipe)
             if made.identity is None and self.bench.all_named and not isinstance(recipe, Immediate):
                 self.outcome.tell(f"{candidate.aligner}: the aligner does not say what its generator depends on (no "
                                   "identity): its rows are measured in every run")  # fmt: skip
             rows += rows_of_generator(self.writer(self.references, candidate), made, self._failed(candidate))
 
+    def _aligned(self, candidate: Candidate, recipe: Aligner) -> Aligned:
+        """What an aligner makes of the base, its training watched."""
+        told = partial(self.watch.on_step, self._who(candidate.aligner))
+        return Aligned(recipe, replace(self.references.setting, report=told), self.known)
+
     def series(self, number: int, candidate: Candidate, recipe: Aligner) -> None:
         """The rows of an aligner, and of its checkpoints once it is trained; each says its step."""
-        whole = recipe.ends_at if isinstance(recipe, Trained) else None
+        if not isinstance(recipe, Trained) or not recipe.every:
+            self.aligner(number, candidate, recipe)
+            return
+        whole = recipe.ends_at
+        if whole is None and self.bench.output is not None:  # only the training tells, and the row's name says it
+            if not self._trained(candidate, recipe):
+                return
+            whole = steps_of(recipe, self.references.setting)
         self.aligner(number, candidate if whole is None else after(candidate, whole), recipe)
         for step in steps_kept(recipe, self.references.setting):
-            assert isinstance(recipe, Trained)
             self.aligner(number, after(candidate, step), AtStep(recipe, step))
+
+    def _trained(self, candidate: Candidate, recipe: Trained) -> bool:
+        """Whether an aligner is trained, now or in an earlier run; a failure is told."""
+        if steps_of(recipe, self.references.setting) is not None:
+            return True
+        self._begin(candidate.aligner)
+        with self._counted(), self.outcome.failing(self._who(candidate.label)):
+            self._aligned(candidate, recipe).make()
+            return True
+        return False
 
     def draws_of_p(self) -> None:
         """The rows of draws of p, which any generator could at best be like."""

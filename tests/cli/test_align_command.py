@@ -87,7 +87,11 @@ def test_again_there_is_nothing_to_do_and_with_other_words_another_training(alig
     assert again.code == 0 and "nothing to do" in again.err
     assert Path("ckpt/adapter_model.safetensors").read_bytes() == before
     other = align(aligner=DPG.replace("lr=0.01", "lr=0.02"))
-    assert other.code == 2 and "holds another training" in other.err and other.err.count("\n") == 1
+    assert (
+        other.code == 2
+        and "holds another training (dpg: lr 0.01, not 0.02)" in other.err
+        and other.err.count("\n") == 1
+    )
     assert Path("ckpt/adapter_model.safetensors").read_bytes() == before
 
 
@@ -130,8 +134,12 @@ REFUSED = {
     "unknown aligner": ({"aligner": "dgp:steps=2"}, "Did you mean 'dpg'"),
     "two budgets": ({"aligner": "dpg:steps=2,minutes=1"}, "steps and minutes are all budgets"),
     "no batch": ({"aligner": "dpg:batch=0"}, "dpg:batch=0: must be a whole number >= 1"),
-    "no adapter": ({"aligner": "dpg:adapter=lore"}, "Did you mean 'lora'"),
+    "no adapter": ({"aligner": "dpg:adapter=lore"}, "alignbench: dpg:adapter=lore: "),
     "every twice": ({"words": ("--every", "2"), "aligner": "dpg:every=3"}, "--every and every="),
+    "two aligners": ({"words": ("--aligner", "sft:steps=2")}, "align trains one aligner: --aligner was given 2 times"),
+    "two --tasks": ({"words": ("--tasks", "lexical_word")}, "align trains on one task: --tasks was given 2 times"),
+    "two --model": ({"words": ("--model", "exact")}, "align trains one model: --model was given 2 times"),
+    "two seeds": ({"words": ("--seed", "3,5")}, "--seed names 2: 3, 5"),
     "a black box": ({"words": ("--model", "exact:words=rain sun wind")}, "has no weights that can be trained"),
 }
 
@@ -140,11 +148,41 @@ REFUSED = {
 def test_what_is_refused(name, align, command):
     given, said = REFUSED[name]
     words = given.get("words", ())
-    if "--model" in words:
+    if name == "a black box":
         found = command("align", *words, "--tasks", "little.yaml", "--aligner", DPG, "--out", "ckpt")
     else:
         found = align(*words, aligner=given.get("aligner", DPG))
     assert found.code in (1, 2) and said in found.err and found.err.strip().count("\n") == 0, found.err
+
+
+def test_two_tasks_are_named(align, command):
+    Path("two.yaml").write_text(TASK.replace("name: little", "name: two"))
+    found = command("align", "--model", "hf:pretrained=tiny", "--tasks", "little.yaml,two.yaml", "--aligner", DPG,
+                    "--out", "ckpt")  # fmt: skip
+    assert found.code == 2 and "--tasks names 2: little, two\n" in found.err
+
+
+def test_with_the_options_of_a_run_it_is_the_same_training(align, command):
+    """λ is fitted on --draws; --gen_kwargs are of the models of a run, not of the base that an aligner is put on."""
+    Path("little.yaml").write_text(TASK.replace("always: true", "moment: 0.5"))
+    words = ("--draws", "40", "--limit", "1", "--seed", "3")
+    assert align(*words).code == 0
+    more = ("--gen_kwargs", "temperature=0.7", "--aligner", DPG, "--output_path", "out")
+    assert command("run", "--model", "hf:pretrained=tiny", "--tasks", "little.yaml", *words, *more).code == 0
+    [path] = Path("out/aligned").glob("dpg-*/recipe.json")
+    mine, theirs = (json.loads(Path(file).read_text()) for file in ("ckpt/recipe.json", path))
+    assert mine["key"] == theirs["key"] and mine["weights"] == theirs["weights"] and mine["identity"]["lam"]
+    assert align("--limit", "1", "--seed", "3", out="other").code == 0
+    assert json.loads(Path("other/recipe.json").read_text())["identity"]["lam"] != mine["identity"]["lam"]
+
+
+def test_interrupted_before_any_state_it_begins_again(align, monkeypatch):
+    def interrupted(self, step):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop.Loop, "_gradient", interrupted)
+    stopped = align()
+    assert stopped.code == 130 and "begins again: no state was saved yet" in stopped.err
 
 
 def test_a_folder_with_other_files_is_left_alone(align):

@@ -310,6 +310,8 @@ def test_ls_and_validate_and_version(command, task):
         said = command("ls", what)
         assert said.code == 0 and name in said.out and said.err == ""
     assert "little" in command("ls", "tasks", "--include_path", ".").out
+    said = command("ls", "aligners").out
+    assert "steps=200" in said and "steps=None" not in said and "n=16" in said
     said = command("validate", "little.yaml", "lexical_*")
     assert (
         said.code == 0 and "little v1: ok, 2 prompts × 24 draws, 4 tokens, #" in said.out and "lexical_word" in said.out

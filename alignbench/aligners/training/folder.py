@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -14,16 +15,19 @@ from typing import Any
 from torch.optim import Optimizer
 
 from alignbench.aligners.base import Aligner, Setting
+from alignbench.aligners.bill import RECIPE
 from alignbench.aligners.identities import registered
-from alignbench.errors import StoreError, UsageError
+from alignbench.errors import StoreError, UsageError, brief
 from alignbench.files import digest, dump, write_atomic
 from alignbench.generators.checkpoint import STATE, load_training, load_weights, save_training, write_weights
 from alignbench.generators.policy import TrainedLaw
 from alignbench.types import Training
 
-RECIPE, CURVE, WEIGHTS = "recipe.json", "curve.csv", "trained.safetensors"
+CURVE, WEIGHTS = "curve.csv", "trained.safetensors"
 DAMAGED = "is not what a training writes; delete its folder to train again"
 LIBRARIES = ("alignbench", "torch", "transformers", "peft", "accelerate")
+TOLD = 3
+"""Things in which two trainings differ that an error names."""
 Curve = list[dict[str, float]]
 
 
@@ -48,17 +52,9 @@ class Folder:
         told = self._told
         if told and told.get("key") != self.key:
             raise UsageError(
-                f"{self.path}: holds another training ({told.get('aligner')}, identity {told.get('key')}; this is "
-                f"{self.aligner}, {self.key}){self._count(told)}: give another folder, or delete it"
+                f"{self.path}: holds another training ({told.get('aligner')}: "
+                f"{differing(told.get('identity'), self.identity)}): give another folder, or delete it"
             )
-
-    def _count(self, told: Mapping[str, Any]) -> str:
-        """That the other training was one of more or fewer processes, where it was."""
-        both = told.get("identity"), self.identity
-        theirs, ours = (((identity or {}).get("own") or {}).get("processes") for identity in both)
-        if theirs == ours:
-            return ""
-        return f", by {theirs} process{'es' * (theirs != 1)}, not {ours}"
 
     @property
     def key(self) -> str:
@@ -98,6 +94,14 @@ class Folder:
         """Say whose folder it is."""
         if self.path is not None and not self._told:
             self._write_recipe(finished=False)
+
+    def take_back(self) -> None:
+        """Undo `begin` where nothing was trained yet: what was asked wrongly is no training."""
+        if self.path is None or any(self.path.glob("*.safetensors")):
+            return
+        (self.path / RECIPE).unlink(missing_ok=True)
+        with suppress(OSError):  # draws of the base may lie there
+            self.path.rmdir()
 
     def _write_recipe(self, **more: Any) -> None:
         assert self.path is not None
@@ -139,6 +143,29 @@ class Folder:
         if self.path is not None:
             policy.save(self.path)
             self._write_recipe(finished=True, weights=policy.digest, **told)
+
+
+def differing(theirs: object, ours: object) -> str:
+    """The first things in which two identities differ: `lr 0.0002, not 0.0001; batch 32, not 16`."""
+    one, other = flat(theirs), flat(ours)
+    paths = [path for path in {**other, **one} if one.get(path) != other.get(path)]
+    said = [f"{path[-1]} {_shown(one.get(path))}, not {_shown(other.get(path))}" for path in paths[:TOLD]]
+    return "; ".join([*said, *([f"{len(paths) - TOLD} more"] if len(paths) > TOLD else [])])
+
+
+def flat(data: object, path: tuple[str, ...] = ()) -> dict[tuple[str, ...], object]:
+    """Path → each value of nested data; of a list's items the last word is `prompts[3]`."""
+    if isinstance(data, Mapping):
+        parts = [flat(value, (*path, str(key))) for key, value in data.items()]
+    elif isinstance(data, (list, tuple)):
+        parts = [flat(value, (*path[:-1], f"{path[-1]}[{i}]")) for i, value in enumerate(data)]
+    else:
+        return {path: data}
+    return {path: value for part in parts for path, value in part.items()}
+
+
+def _shown(value: object) -> str:
+    return "none" if value is None else brief(value)
 
 
 def is_finished(folder: Path) -> bool:

@@ -15,6 +15,8 @@ from alignbench.aligners.training.method import Method
 from alignbench.aligners.training.options import Options
 from alignbench.aligners.training.processes import Processes, launched
 from alignbench.aligners.training.work import Work
+from alignbench.errors import Unsupported, UsageError
+from alignbench.generators.hf.policy import recipe_of
 from alignbench.generators.policy import policy_of
 from alignbench.sources import sha256_file
 from alignbench.types import Distribution
@@ -23,6 +25,13 @@ from alignbench.types import Distribution
 @dataclass(frozen=True, kw_only=True)
 class Trained(Options):
     """An aligner that trains: its hyper-parameters are `Options`, its file brings a `method`."""
+
+    def __post_init__(self) -> None:
+        try:
+            recipe_of(self.adapter)
+        except UsageError as error:
+            raise UsageError(f"{self.name}:adapter={self.adapter}: {error}") from None
+        super().__post_init__()
 
     @property
     def ends_at(self) -> int | None:
@@ -57,10 +66,14 @@ class Trained(Options):
         Raises Unsupported where the base cannot be trained, or has no draw of p.
         """
         policy = replace(policy_of(setting.base, self.adapter, seed=setting.seed.entropy), said=self.remark)
-        folder = Folder.of(self, setting)
         work = Work(setting, policy, Processes.here(policy.device))
+        folder = Folder.of(self, setting)  # after it: what is asked wrongly leaves no folder
         if folder.finished:
             folder.load(policy)
-        else:
+            return self.law(work)
+        try:
             Loop(self, self.method, work, folder).run()
+        except (UsageError, Unsupported):
+            folder.take_back()
+            raise
         return self.law(work)

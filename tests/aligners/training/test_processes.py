@@ -292,4 +292,4 @@ def test_two_processes_of_the_command_line_end_with_the_weights_of_one(tmp_path)
     assert max(float((one[name] - other[name]).abs().max()) for name in one) < 1e-6
     refused = aligned(tmp_path, "one", *two)
     assert refused.returncode != 0 and "holds another training (dpg" in refused.stderr
-    assert "by 1 process, not 2" in refused.stderr
+    assert "processes 1, not 2" in refused.stderr

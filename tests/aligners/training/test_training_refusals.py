@@ -77,6 +77,15 @@ def test_no_draw_of_p_to_learn_from(recipe):
     refused(Unsupported, lambda: world(never()).aligned(recipe), "no draw of p to learn from", "pool=", "'sun'")
 
 
+def test_what_cannot_be_trained_leaves_no_training_behind(tmp_path):
+    (tmp_path / "draws").mkdir()
+    refused(Unsupported, lambda: world(never()).aligned(DPG(pool=64, **BRIEF), out=tmp_path), "no draw of p")
+    assert [path.name for path in tmp_path.iterdir()] == ["draws"]
+    refused(Unsupported, lambda: world(never(), work=tmp_path).aligned(DPG(pool=64, **BRIEF)), "no draw of p")
+    refused(Unsupported, lambda: world(base=BlackBox(), work=tmp_path).aligned(DPG(**BRIEF)), "no weights")
+    assert [path.name for path in tmp_path.iterdir()] == ["draws"]
+
+
 def test_no_draw_of_p_for_sft(monkeypatch):
     from alignbench.aligners.training import sft
 
@@ -91,13 +100,16 @@ def test_cdpg_waits_for_draws_of_p():
     assert torch.equal(policy.parameters[0].detach(), BASE.model.network.logits)
 
 
-def test_a_lambda_for_each_prompt_and_other_prompts_to_train_on():
+def test_a_lambda_for_each_prompt_and_other_prompts_to_train_on(tmp_path):
     asked = Constraint("sun", "moment", wanted=0.9, per="prompt")
     target = Target((asked,), {}, {"sun": (0.0, 1.0)}, measures={"sun": has("sun")})
     values, prompt = np.array([0.0, 1.0] * 20), np.repeat([0, 1], 20)
     target = target.fitted({"sun": values}, prompt, {"sun": values}, prompt, PROMPTS)
     setting = replace(world(target), train=("wind",))
     refused(UsageError, lambda: setting.aligned(SFT(**BRIEF)), "λ for each of the task's prompts", "'train'")
+    setting = replace(setting, work=tmp_path / "aligned")
+    refused(UsageError, lambda: setting.aligned(SFT(**BRIEF)), "λ for each of the task's prompts")
+    assert not list(tmp_path.rglob("*"))
 
 
 # --- a loss that is no number
@@ -186,6 +198,19 @@ def test_another_training_s_folder(tmp_path):
     assert (tmp_path / "recipe.json").read_text() == before
 
 
+def test_what_differs_is_named(tmp_path):
+    world().aligned(SFT(**BRIEF), out=tmp_path)
+
+    def says(recipe, *parts, **more):
+        return refused(UsageError, lambda: world(**more).aligned(recipe, out=tmp_path), *parts)
+
+    says(SFT(**BRIEF | {"lr": 0.1, "batch": 4}), "(sft: batch 8, not 4; lr 0.05, not 0.1): give another folder")
+    says(SFT(**BRIEF), "(sft: seed 0, not 1)", seed=1)
+    says(SFT(minutes=1.0, batch=4), "(sft: steps 4, not none; minutes none, not 1.0; batch 8, not 4; 1 more)")
+    says(CDPG(**BRIEF), "(sft: aligner 'sft', not 'cdpg'; ")
+    says(SFT(**BRIEF), "feature 'sun', not 'winds'; kind 'always', not 'reward'", target=REWARD)
+
+
 @pytest.mark.parametrize("file", ["recipe.json", "state.json", "state-4.safetensors"])
 def test_a_folder_that_is_damaged(file, tmp_path):
     world().aligned(SFT(**BRIEF), out=tmp_path)
@@ -209,7 +234,7 @@ WRONG = [
     (DPG, {"lr": 0}, "dpg:lr=0"), (DPG, {"lr": float("inf")}, "dpg:lr=inf"), (DPG, {"lr": float("nan")}, "lr=nan"),
     (DPG, {"lr": "fast"}, "lr=fast"), (DPG, {"clip": -1}, "clip=-1"), (DPG, {"warmup": -1}, "warmup=-1"),
     (DPG, {"cooldown": 1.5}, "cooldown=1.5"), (DPG, {"accumulate": 0}, "accumulate=0"), (DPG, {"every": 0}, "every=0"),
-    (DPG, {"precision": "bfloat"}, "Did you mean 'bfloat16'"), (DPG, {"adapter": "lroa:r=4"}, "lroa"),
+    (DPG, {"precision": "bfloat"}, "Did you mean 'bfloat16'"), (DPG, {"adapter": "lroa:r=4"}, "dpg:adapter=lroa:r=4: "),
     (DPG, {"replay": 2}, "dpg:replay=2"), (DPG, {"renew": 0}, "dpg:renew=0"), (DPG, {"pool": 0}, "dpg:pool=0"),
     (GDC, {"adapt": 0}, "gdc:adapt=0"), (CDPG, {"hits": 0}, "cdpg:hits=0"),
     (FDPG, {"f": "reverse_lk"}, "Did you mean 'reverse_kl'"), (FDPG, {"f": "xyz"}, "f_dpg:f=xyz: unknown"),
