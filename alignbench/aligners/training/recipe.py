@@ -16,7 +16,6 @@ from alignbench.aligners.training.options import Options
 from alignbench.aligners.training.processes import Processes, launched
 from alignbench.aligners.training.work import Work
 from alignbench.errors import Unsupported, UsageError
-from alignbench.generators.hf.policy import recipe_of
 from alignbench.generators.policy import policy_of
 from alignbench.sources import sha256_file
 from alignbench.types import Distribution
@@ -25,13 +24,6 @@ from alignbench.types import Distribution
 @dataclass(frozen=True, kw_only=True)
 class Trained(Options):
     """An aligner that trains: its hyper-parameters are `Options`, its file brings a `method`."""
-
-    def __post_init__(self) -> None:
-        try:
-            recipe_of(self.adapter)
-        except UsageError as error:
-            raise UsageError(f"{self.name}:adapter={self.adapter}: {error}") from None
-        super().__post_init__()
 
     @property
     def ends_at(self) -> int | None:
