@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import re
 import tempfile
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -136,12 +137,11 @@ class Lora:
     """W + (alpha / r)·B·A for each linear layer but the output layer, B (out, r) = 0 at first (Hu et al. 2021)."""
 
     r: int = 16
-    alpha: int | None = None  # 2·r where none is given
+    alpha: int = 32
+    layers: int | None = None  # of the network's blocks only the last so many: no gradient goes further down
 
     def __post_init__(self) -> None:
-        if self.alpha is None:
-            object.__setattr__(self, "alpha", 2 * self.r)
-        for name, value in (("r", self.r), ("alpha", self.alpha)):
+        for name, value in (("r", self.r), ("alpha", self.alpha), ("layers", self.layers)):
             if value is not None and value < 1:
                 raise UsageError(f"lora: {name}={value}: must be at least 1")
 
@@ -151,8 +151,8 @@ class Lora:
             from peft import LoraConfig, PeftModel
         except ImportError:
             raise _without_peft("lora") from None
-        assert self.alpha is not None
-        config = LoraConfig(r=self.r, lora_alpha=self.alpha, target_modules="all-linear", **base.told)
+        chosen = "all-linear" if self.layers is None else linear_layers(base, self.layers)
+        config = LoraConfig(r=self.r, lora_alpha=self.alpha, target_modules=chosen, **base.told)
         try:
             with torch.random.fork_rng(devices=[]), catch_warnings():
                 torch.default_generator.manual_seed(seed)
@@ -168,6 +168,17 @@ class Lora:
         made.config.target_modules = sorted(made.config.target_modules)  # of a set: each process would write another
         made.wrapped.save_pretrained(str(folder), save_embedding_layers=False)
         (folder / "README.md").unlink(missing_ok=True)  # peft's form of a model card, with nothing filled in
+
+
+def linear_layers(base: Untrained, last: int) -> list[str]:
+    """The names of the linear layers of a network's last blocks; raises Unsupported where it has no numbered ones."""
+    from transformers.pytorch_utils import Conv1D
+
+    linear = (name for name, module in base.network.named_modules() if isinstance(module, nn.Linear | Conv1D))
+    numbers = {name: int(found[1]) for name in linear if (found := re.search(r"\.(\d+)\.", name))}
+    if not numbers:
+        raise Unsupported(f"{base.name}: no block of it has a number: leave out lora's layers={last}")
+    return [name for name, number in numbers.items() if number > max(numbers.values()) - last]
 
 
 @adapter("prompt")

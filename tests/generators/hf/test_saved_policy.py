@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import resource
 from dataclasses import replace
 
@@ -71,6 +72,7 @@ def comes_back(policy, back):
     ("kind", "adapter"),
     [
         *((kind, "lora:r=2") for kind in ("gpt2", "llama", "tied", "t5")),
+        *((kind, "lora:r=2,layers=1") for kind in ("gpt2", "llama", "bart")),
         *((kind, "prompt:tokens=3") for kind in ("gpt2", "tied", "t5", "bart")),
         *(("gpt2", "full"), ("bart", "full")),
     ],
@@ -369,13 +371,14 @@ def refused(kind, base, *given):
     ("given", "said"),
     [
         ("lorra", "adapter: unknown adapter 'lorra'. Did you mean 'lora'? Known: full, lora, prompt."),
-        ("lora:rank=4", "adapter 'lora': unknown argument 'rank'. Known: alpha, r."),
+        ("lora:rank=4", "adapter 'lora': unknown argument 'rank'. Known: alpha, layers, r."),
         ("full:r=4", "adapter 'full': unknown argument 'r'. Known: none."),
         ("lora:r=0", "lora: r=0: must be at least 1"),
         ("lora:r=-2", "lora: r=-2: must be at least 1"),
         ("prompt:tokens=0", "prompt: tokens=0: must be at least 1"),
         ("prompt:r=2", "adapter 'prompt': unknown argument 'r'. Known: tokens."),
         ("lora:alpha=0", "lora: alpha=0: must be at least 1"),
+        ("lora:layers=0", "lora: layers=0: must be at least 1"),
         ("lora:r=x", "adapter 'lora' argument 'r': input should be a valid integer, not 'x'"),
         ("lora:r", "adapter 'lora': 'r' is not key=value (where a value holds a comma, use inline YAML: "),
         ("", "adapter: '' names nothing"),
@@ -383,6 +386,16 @@ def refused(kind, base, *given):
 )
 def test_adapters_that_are_none(bases, given, said):
     assert refused(UsageError, bases["llama"], given).startswith(said)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_last_layers_alone(bases, kind):
+    numbers = [
+        {int(found[1]) for name in policy_of(bases[kind], given).learner.trained.tensors
+         if (found := re.search(r"\.(\d+)\.", name))}
+        for given in ("lora:r=2", "lora:r=2,layers=1")
+    ]  # fmt: skip
+    assert len(numbers[0]) > 1 and numbers[1] == {max(numbers[0])}
 
 
 def test_adapters_in_yaml(bases):
