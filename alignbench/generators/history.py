@@ -46,6 +46,25 @@ class OfLogits(Protocol):
         ...
 
 
+@runtime_checkable
+class OfHidden(Protocol):
+    """Positions that are made of a hidden state of each place, and of nothing else that depends on the draws."""
+
+    @property
+    def hidden(self) -> torch.Tensor:
+        """(P, D) the last hidden states."""
+        ...
+
+    @property
+    def trained(self) -> bool:
+        """Whether what makes distributions of them is trained too."""
+        ...
+
+    def on(self, hidden: torch.Tensor) -> Positions:
+        """The same of other hidden states."""
+        ...
+
+
 def history_of(model: Model, rendered: str) -> Sequence[int]:
     """The ids that stand before a draw: its prompt's, unless the model says otherwise."""
     return model.history(rendered) if isinstance(model, Remembering) else model.encode(rendered, 0)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from alignbench.files import digest
 from alignbench.generators.base import Learner, Trainable
 from alignbench.generators.described import called
 from alignbench.generators.gradient import differentiable, trainable_parameters
+from alignbench.generators.history import Before, OfHidden
 from alignbench.generators.law import Law, cuts, gather
 from alignbench.generators.warp import at_least_float32
 from alignbench.types import Draws, Sampler
@@ -106,15 +108,51 @@ class Scorer(nn.Module):
         ids = torch.as_tensor(draws.tokens[inside], device=self.law.device)
         with differentiable():
             raw = self.law.before(prompts, draws, self.law.warp.remembers)
-
-        def nats(cut: slice) -> torch.Tensor:
-            with differentiable():  # here too: a GPU's backward pass makes them again in a thread of its own
-                return gather(self.law.warp(*raw[cut]), ids[cut])
-
-        parts = [
-            checkpoint(nats, cut, use_reentrant=False, preserve_rng_state=False)
-            for cut in cuts(len(ids), self.law.device, len(self.law.vocab))
-        ]
-        found = torch.cat(parts)
+        places = raw.places
+        if torch.is_grad_enabled() and isinstance(places, OfHidden) and not places.trained:
+            found = self._by_hidden(raw, places, ids)
+        else:
+            parts = [
+                checkpoint(self._nats, raw, ids, cut, use_reentrant=False, preserve_rng_state=False)
+                for cut in self._cuts(ids)
+            ]
+            found = torch.cat(parts)
         where = torch.as_tensor(inside, device=found.device)
         return found.new_zeros(inside.shape).masked_scatter(where, found)
+
+    def _cuts(self, ids: torch.Tensor) -> list[slice]:
+        return list(cuts(len(ids), self.law.device, len(self.law.vocab)))
+
+    def _nats(self, raw: Before, ids: torch.Tensor, cut: slice) -> torch.Tensor:
+        """(n,) nats of the tokens at some places."""
+        with differentiable():  # here too: a GPU's backward pass makes them again in a thread of its own
+            return gather(self.law.warp(*raw[cut]), ids[cut])
+
+    def _by_hidden(self, raw: Before, places: OfHidden, ids: torch.Tensor) -> torch.Tensor:
+        """(P,) nats, each with its derivative by its hidden state: next-token distributions are made once, not twice.
+
+        That does not depend on the loss, as each place has one number, which its own hidden state alone makes.
+        """
+        hidden = places.hidden.detach().requires_grad_()
+        apart, found = replace(raw, places=places.on(hidden)), []
+        for cut in self._cuts(ids):
+            part = self._nats(apart, ids, cut)
+            torch.autograd.backward(part.sum(), inputs=[hidden])
+            found.append(part.detach())
+        assert hidden.grad is not None
+        answer: torch.Tensor = _Known.apply(places.hidden, torch.cat(found), hidden.grad)  # type: ignore[no-untyped-call]
+        return answer
+
+
+class _Known(torch.autograd.Function):
+    """Numbers (P,) whose derivatives (P, D) by hidden states are known."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden: torch.Tensor, numbers: torch.Tensor, slope: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(slope)
+        return numbers
+
+    @staticmethod
+    def backward(ctx: Any, by_numbers: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        (slope,) = ctx.saved_tensors
+        return by_numbers[:, None].to(slope.dtype) * slope, None, None

@@ -486,8 +486,8 @@ class Sizes(TorchDispatchMode):
         return out
 
 
-def makes_no_logits_at_once(policy, monkeypatch):
-    """Nothing as large as draws × tokens × words is made, or kept for the backward pass, which makes parts again."""
+def makes_no_logits_at_once(policy, monkeypatch, times=1):
+    """Nothing as large as draws × tokens × words is made, or kept for the backward pass; each place so many times."""
     prompts = ("w1", "w2 w3 w4")
     draws = collect(policy.sample(prompts, rows_of(2, 6), max_tokens=6, seed=Seed(1)))
     policy.log_prob(prompts, draws)  # what is tried on a network is tried by then
@@ -499,7 +499,7 @@ def makes_no_logits_at_once(policy, monkeypatch):
             out = policy.module(prompts, draws).sum()
         out.backward()
     assert max(saved) < every and sizes.most < every
-    assert max(parts) == 5 and sum(parts) == 2 * int(draws.length.sum())
+    assert max(parts) == 5 and sum(parts) == times * int(draws.length.sum())
 
 
 @pytest.mark.parametrize(
@@ -510,6 +510,10 @@ def test_logits_are_made_in_parts(wide, kind, settings, fast, monkeypatch):
     policy = policy_of(wide[kind].warped(**SETTINGS[settings]), "lora:r=2")
     policy.model.trial = slots.Trial(fast)
     makes_no_logits_at_once(policy, monkeypatch)
+
+
+def test_logits_are_made_again_where_what_makes_them_is_trained(wide, monkeypatch):
+    makes_no_logits_at_once(policy_of(wide["llama"], "full"), monkeypatch, times=2)
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "t5"])

@@ -6,7 +6,7 @@ So that neither scoring nor a gradient ever holds a tensor of draws × tokens ×
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -62,6 +62,15 @@ class Logits:
     hidden: torch.Tensor
     never: Sequence[int] = ()
 
+    @property
+    def trained(self) -> bool:
+        """See `OfHidden.trained`."""
+        return any(p.requires_grad for p in self.network.get_output_embeddings().parameters())
+
+    def on(self, hidden: torch.Tensor) -> Logits:
+        """See `OfHidden.on`."""
+        return replace(self, hidden=hidden)
+
     def __getitem__(self, part: slice) -> torch.Tensor:
         found = head(self.network, self.hidden[part])
         if not self.never:
@@ -76,6 +85,20 @@ class Nats:
     """See `Positions`: nats at P places, of logits that are made as they are cut."""
 
     logits: Logits
+
+    @property
+    def hidden(self) -> torch.Tensor:
+        """See `OfHidden.hidden`."""
+        return self.logits.hidden
+
+    @property
+    def trained(self) -> bool:
+        """See `OfHidden.trained`."""
+        return self.logits.trained
+
+    def on(self, hidden: torch.Tensor) -> Nats:
+        """See `OfHidden.on`."""
+        return Nats(self.logits.on(hidden))
 
     def __getitem__(self, part: slice) -> torch.Tensor:
         with inference():
