@@ -19,7 +19,9 @@ import numpy as np
 import pairs
 import torch
 
-TARGET, MOST_APART = 1.5, 1e-4
+TARGET = 1.5
+MOST_APART = 1e-3
+"""Of the norm: torch's log_softmax is 7e-6 nats off at each token on a CPU, and the weights π/q of 40 feel that."""
 TASK = "lexical_word"
 
 
