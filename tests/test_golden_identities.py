@@ -12,6 +12,7 @@ import os
 import re
 from dataclasses import replace
 from hashlib import sha256
+from types import SimpleNamespace
 
 import pytest
 from golden_files import GOLDEN, check_json
@@ -21,6 +22,7 @@ import alignbench
 from alignbench.generators.later import Later
 from alignbench.registry import aligner, generator, load_plugins
 from alignbench.spec import parse_spec
+from alignbench.target import Target
 
 load_plugins()
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft, in training
@@ -272,7 +274,8 @@ def test_aligners_on_a_network(world, folders, tmp_path):
 
 def test_trained_aligners_tell_their_hyper_parameters():
     """All of them, whatever a label leaves out: a default that changes makes users train anew."""
-    found = {case: plain(parse_spec(case, "case").build(aligner, "case").identity(None)) for case in TRAINED}
+    setting = SimpleNamespace(target=Target((), {}, {}))
+    found = {case: plain(parse_spec(case, "case").build(aligner, "case").identity(setting)) for case in TRAINED}
     check_part("aligners on a policy", found)
 
 
