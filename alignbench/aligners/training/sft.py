@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 
@@ -74,16 +73,13 @@ class Likelihood(Method):
     def __init__(self, work: Work, recipe: SFT) -> None:
         super().__init__(work, recipe.batch)
         self.recipe, self.patience = recipe, recipe.patience
-
-    @cached_property
-    def draws(self) -> TargetDraws:
-        """Draws of p; a corpus needs none."""
-        return TargetDraws(self.work)
+        self.draws = None if recipe.data == "corpus" else TargetDraws(work)
+        self.others: Batch | None = None  # the held-out draws, once they are asked for
 
     def batches(self, step: int) -> Mapping[str, Batch]:
         """See `Method.batches`."""
         rows = self.work.rows(step, self.batch)
-        if self.recipe.data == "corpus":
+        if self.draws is None:
             return {"loss": corpus_batch(self.work, rows)}
         if self.recipe.data == "fixed":
             rows[:, 1] %= self.recipe.draws
@@ -95,9 +91,7 @@ class Likelihood(Method):
 
     def held_out(self) -> Batch:
         """See `Method.held_out`."""
-        return self._others
-
-    @cached_property
-    def _others(self) -> Batch:
-        apart = TargetDraws(self.work, first=APART)
-        return apart.batch(rows_of(len(self.work.prompts), self.recipe.held_out))
+        if self.others is None:
+            apart = TargetDraws(self.work, first=APART)
+            self.others = apart.batch(rows_of(len(self.work.prompts), self.recipe.held_out))
+        return self.others
