@@ -241,10 +241,10 @@ def checked(given: Named, where: str) -> Spec:
     return spec
 
 
-def whole(name: str, value: object) -> None:
-    """Raise UsageError unless the hyper-parameter `name` is a whole number >= 1."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise UsageError(f"{name}={value}: must be a whole number >= 1")
+def whole(name: str, value: object, least: int = 1) -> None:
+    """Raise UsageError unless the hyper-parameter `name` is a whole number >= `least`."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise UsageError(f"{name}={value}: must be a whole number >= {least}")
 
 
 def told(recipe: Aligner, given: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -25,6 +25,7 @@ def load_task(path: str | Path) -> Task:
     raw = page.checked(TaskFile, page.data, ())
     _check_together(page, raw)
     prompts = read_prompts(page, "prompts", raw.prompts)
+    references = read_references(page, raw.references, prompts)
     features = _features(page, raw.features, prompts)
     metrics = None if raw.metrics is None else _metrics(page, raw.metrics, prompts)
     _check_asked_of_features(page, metrics or (), features)
@@ -38,12 +39,12 @@ def load_task(path: str | Path) -> Task:
         features=features,
         target=_target(page, raw.target, features),
         train=_train(page, raw.train, prompts.texts),
-        corpus=() if raw.corpus is None else read_prompts(page, "corpus", raw.corpus).texts,
+        corpus=_corpus(page, raw.corpus, references),
         metrics=metrics,
         primary=_primary(page, raw.primary, metrics),
         base=_base(page, raw.base),
         proposals=_proposals(page, raw.proposals),
-        references=read_references(page, raw.references, prompts),
+        references=references,
         ci_over=raw.ci_over,
         path=page.path,
     )
@@ -55,6 +56,16 @@ def _train(page: Page, raw: Any, prompts: Sequence[str]) -> tuple[str, ...]:
     if seen := [text for text in texts if text in set(prompts)]:
         raise page.refuse(("train",), f"train has the task's own prompt {brief(seen[0])}: keep what is tested apart "
                                       "from what may be trained on")  # fmt: skip
+    return texts
+
+
+def _corpus(page: Page, raw: Any, references: Sequence[Sequence[str]] | None) -> tuple[str, ...]:
+    """The texts to learn from; raises TaskError where one is a reference of the task too."""
+    texts = () if raw is None else read_prompts(page, "corpus", raw).texts
+    known = {text.strip() for mine in references or () for text in mine}
+    if seen := [text for text in texts if text.strip() in known]:
+        raise page.refuse(("corpus",), f"corpus has the task's own reference {brief(seen[0])}: keep what is tested "
+                                       "apart from what may be learned")  # fmt: skip
     return texts
 
 

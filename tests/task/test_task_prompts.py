@@ -91,6 +91,14 @@ def test_one_corpus_of_references_for_all_prompts():
     assert made.references == (("Because.", "Like this."),) * 2
 
 
+def test_a_corpus_holds_no_reference():
+    records = "{records: [{text: a, ref: b}]}"
+    made = task(records, "references: {field: ref}\ncorpus: [c, d]")
+    assert made.corpus == ("c", "d")
+    with pytest.raises(TaskError, match="corpus has the task's own reference 'b': keep what is tested apart"):
+        task(records, 'references: {field: ref}\ncorpus: [c, " b"]')
+
+
 def test_a_repeated_prompt_keeps_the_first_record(answers):
     task("{source: data.jsonl, field: question}")
     assert asking().features["right"].params == {"answers": {"Why?": "Because.", "How?": "Like this."}}

@@ -5,11 +5,14 @@
     loop.py       draws, loss, gradient, step; resumed from its folder;  budget.py  how long, at which rate
     passes.py     log π and gradients in parts;  losses.py  pure functions of (log π, log a, log P − log a)
     work.py       draws made and scored for it;  ahead.py  for several steps at once;  batch.py  what a step learns from
-    folder.py     what a training leaves;  stopping.py  early stops;  processes.py  several that train together
+    folder.py     what a training leaves;  at_step.py  as a checkpoint has it;  stopping.py  early stops
+    processes.py  several that train together;  cells.py  what a draw is, as a text
 
-    sft.py        maximum likelihood on draws of p (`of_target.py`);  sft_control.py  on train text, with a control loss
+    sft.py        maximum likelihood on draws of p (`of_target.py`), or on a task's texts (`corpus.py`)
+    sft_control.py  likelihood of train text, with a control loss
     control_code.py  conditioned on codes of what is asked
-    dpg.py        KL(p‖π) by importance weights;  gdc.py  with a proposal that adapts;  cdpg.py  Z_c of own draws
+    dpg.py        KL(p‖π) by importance weights (`prefixes.py`: a baseline by prefix)
+    gdc.py        with a proposal that adapts;  cdpg.py  Z_c of own draws
     f_dpg.py      other divergences;  prompt_tuning.py  of a soft prompt
 
 To add one, write a dataclass that inherits `Trained`, register it, and give its `Method`: the draws of each step, and a

@@ -55,8 +55,7 @@ class Options:
             if getattr(self, name) is not None:
                 whole(f"{self.name}:{name}", getattr(self, name))
         self._positive("minutes", "lr", "clip")
-        if isinstance(self.warmup, bool) or not isinstance(self.warmup, int) or self.warmup < 0:
-            raise UsageError(f"{self.name}:warmup={self.warmup}: must be a whole number >= 0")
+        whole(f"{self.name}:warmup", self.warmup, 0)
         a_share(f"{self.name}:cooldown", self.cooldown)
         if self.precision not in PRECISIONS:
             raise UsageError(

@@ -21,7 +21,7 @@ from alignbench.types import Array
 _LOG = logging.getLogger(__name__)
 
 TOKENS = {"cpu": 2048, "cuda": 32768}
-"""Tokens in one part, prompts included: on a CPU more are no faster, and hold more memory for the gradient."""
+"""Tokens in one part, prompts included (by their words): on a CPU more are no faster, and hold more memory."""
 Loss = Callable[[torch.Tensor, Known], torch.Tensor]
 
 

@@ -45,8 +45,7 @@ class SFT(Trained):
             raise UsageError(f"sft:data={self.data}: unknown.{did_you_mean(str(self.data), DATA)}")
         whole("sft:draws", self.draws)
         whole("sft:held_out", self.held_out)
-        if isinstance(self.patience, bool) or not isinstance(self.patience, int) or self.patience < 0:
-            raise UsageError(f"sft:patience={self.patience}: must be a whole number >= 0")
+        whole("sft:patience", self.patience, 0)
 
     @property
     def ends_at(self) -> int | None:

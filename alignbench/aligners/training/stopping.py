@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,7 @@ class Stopping:
     best: float = math.inf
     step: int = 0  # of the best
     worse: int = 0  # looks since
+    weights: Mapping[str, torch.Tensor] | None = field(default=None, init=False, repr=False)  # the best; None: on disk
 
     @property
     def stopped(self) -> bool:
@@ -49,7 +51,7 @@ class Stopping:
         return {"best": self.best, "step": self.step, "worse": self.worse} if self.method.patience else {}
 
     def look(self, step: int, policy: TrainedLaw, passes: Passes) -> dict[str, float]:
-        """The held-out loss of every `LOOK_EVERY`th step, nats: −mean log π over draws of p."""
+        """The held-out loss at every `LOOK_EVERY`th step, nats: −mean log π over draws of p. Keeps the best weights."""
         if not self.method.patience or step % LOOK_EVERY:
             return {}
         processes = passes.work.processes
@@ -76,7 +78,7 @@ class Stopping:
         if math.isinf(self.best):
             return
         known = trainable_parameters(policy.module)
-        if not hasattr(self, "weights"):  # seen by an earlier process
+        if self.weights is None:
             assert self.folder.path is not None
             self.weights = load((self.folder.path / BEST).read_bytes())
         for name, tensor in self.weights.items():
