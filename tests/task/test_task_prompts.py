@@ -95,7 +95,7 @@ def test_a_corpus_holds_no_reference():
     records = "{records: [{text: a, ref: b}]}"
     made = task(records, "references: {field: ref}\ncorpus: [c, d]")
     assert made.corpus == ("c", "d")
-    with pytest.raises(TaskError, match="corpus has the task's own reference 'b': keep what is tested apart"):
+    with pytest.raises(TaskError, match="corpus has the task's own reference ' b': keep what is tested apart"):
         task(records, 'references: {field: ref}\ncorpus: [c, " b"]')
 
 
