@@ -154,7 +154,7 @@ class ByPrefix(Matching):
         pool = self.work.pool(self.recipe.pool)
         found = self.work.log_z(pool)
         weight = np.exp(pool.log_ratio - found[pool.draws.prompt])
-        self.prefixes.learn(zip(self.prefixes.values(pool.draws)[1], weight, strict=True))
+        self.prefixes.learn(zip(self.prefixes.values(pool.draws)[1], weight, np.ones(len(pool)), strict=True))
         return found
 
     def batches(self, step: int) -> Mapping[str, Batch]:
@@ -172,10 +172,12 @@ class ByPrefix(Matching):
         return -(weight * by_token * known.inside).sum(1).mean()
 
     def after(self, step: int, values: Mapping[str, tuple[Batch, Array]]) -> dict[str, float]:
-        """See `Matching.after`; the step's draws are known from now on, by p/π."""
+        """See `Matching.after`; the step's draws are known from now on."""
         batch, log_pi = values["loss"]
         places = self.places if self.work.processes.count == 1 else self.prefixes.values(batch.draws)[1]
-        self.prefixes.learn(zip(places, np.exp(batch.log_p(self.log_z) - log_pi).tolist(), strict=True))
+        log_q = log_pi if batch.log_proposal is None else batch.log_proposal
+        wanted, here = np.exp(batch.log_p(self.log_z) - log_q), np.exp(log_pi - log_q)
+        self.prefixes.learn(zip(places, wanted.tolist(), here.tolist(), strict=True))
         return super().after(step, values)
 
     def state(self) -> dict[str, Any]:

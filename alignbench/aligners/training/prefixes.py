@@ -21,7 +21,7 @@ Place = tuple[int, int, str]
 
 @dataclass
 class Prefixes:
-    """V(prompt, t, cell): the mean weight p/π of earlier draws whose first t tokens were in the same cell.
+    """V(prompt, t, cell): E_π[p/π], from earlier draws whose first t tokens were in the same cell.
 
     Cells are those of `codes_of`, of the text of the prefix. The draws of a step are not in the values that they are
     given: any function of prompt and prefix is a baseline that leaves the gradient's mean as it is.
@@ -30,7 +30,7 @@ class Prefixes:
     target: Target
     law: Speaking
     prompts: Sequence[str]
-    known: dict[Place, tuple[float, float]] = field(default_factory=dict)  # Σ weight, number
+    known: dict[Place, tuple[float, float]] = field(default_factory=dict)  # Σ p/q, Σ π/q
 
     def values(self, draws: Draws) -> tuple[Array, list[list[Place]]]:
         """(B, T) V before each token, 1 after the end; and where each stands."""
@@ -45,13 +45,13 @@ class Prefixes:
         total, count = self.known.get(place, (0.0, 0.0))
         return (total + PRIOR) / (count + PRIOR)
 
-    def learn(self, seen: Iterable[tuple[Sequence[Place], float]]) -> None:
-        """Count one more step: the places of each of its draws, and what it weighs."""
+    def learn(self, seen: Iterable[tuple[Sequence[Place], float, float]]) -> None:
+        """Count one more step: the places of each of its draws, its p/q, and its π/q for the law q that drew it."""
         known = {place: (KEPT * total, KEPT * count) for place, (total, count) in self.known.items()}
-        for places, weight in seen:
+        for places, wanted, here in seen:
             for place in places:
                 total, count = known.get(place, (0.0, 0.0))
-                known[place] = (total + weight, count + 1)
+                known[place] = (total + wanted, count + here)
         self.known = known
 
     def _places(self, draws: Draws) -> list[list[Place]]:

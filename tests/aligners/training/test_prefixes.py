@@ -10,6 +10,8 @@ from alignbench.aligners.base import Setting
 from alignbench.aligners.training.dpg import DPG
 from alignbench.aligners.training.losses import matching_by_token
 from alignbench.aligners.training.prefixes import Prefixes
+from alignbench.aligners.training.processes import Processes
+from alignbench.aligners.training.work import Work
 from alignbench.generators.exact.world import enumerate_draws
 from alignbench.generators.policy import policy_of
 from alignbench.seeds import Seed
@@ -68,7 +70,7 @@ def test_it_foretells_the_mean_weight_of_its_cell(base):
     weight = 2.0 * said(PROMPTS, draws)
     prefixes = Prefixes(AIM, base, PROMPTS)
     assert (prefixes.values(draws)[0] == 1).all()
-    prefixes.learn(zip(prefixes.values(draws)[1], weight, strict=True))
+    prefixes.learn(zip(prefixes.values(draws)[1], weight, np.ones(len(draws)), strict=True))
     values, _ = prefixes.values(draws)
     known = (draws.tokens[:, 0] == WORDS.index("sun")) & (draws.length > 1)
     assert np.allclose(values[known, 1], 2, atol=0.1)  # nothing is open any more
@@ -78,6 +80,32 @@ def test_it_foretells_the_mean_weight_of_its_cell(base):
     again = Prefixes(AIM, base, PROMPTS)
     again.resume(prefixes.kept())
     assert np.allclose(again.values(draws)[0], values)
+
+
+@pytest.mark.parametrize("planted", [False, True], ids=["by p/q and π/q", "planted: by p/π of the base's draws"])
+def test_draws_of_the_base_foretell_what_the_policy_s_weigh(base, planted):
+    """V of prompt 0 before the second token, nothing of what is asked said yet: Σ p over Σ π of the draws there."""
+    aim, policy = AIM.fitted({}, np.zeros(0, int), {}, np.zeros(0, int), PROMPTS), policy_of(base)
+    policy.parameters[0].data[..., WORDS.index("wind")] += 1.5
+    recipe = DPG(batch=20000, baseline="prefix", pool=10, replay=1.0)
+    work = Work(Setting(base, aim, PROMPTS, LENGTH, Seed(0, "train")), policy, Processes())
+    method = recipe.method(work)
+    every = enumerate_draws(base, PROMPTS, max_tokens=LENGTH)
+    log_p, log_pi = every.log_prob + aim.log_ratio_of(PROMPTS, every), policy.log_prob(PROMPTS, every)
+    log_z = np.array([np.logaddexp.reduce(log_p[every.prompt == c]) for c in range(2)])
+    method.log_z = log_z
+    batch = method.batches(0)["loss"]
+    now = policy.log_prob(PROMPTS, batch.draws)
+    if planted:
+        weight = np.exp(batch.log_p(log_z) - now)
+        method.prefixes.learn(zip(method.places, weight, np.ones(len(batch)), strict=True))
+    else:
+        method.after(0, {"loss": (batch, now)})
+    there = (every.prompt == 0) & (every.length > 1) & (every.tokens[:, 0] != WORDS.index("sun"))
+    exact = np.exp(log_p[there] - log_z[0]).sum() / np.exp(log_pi[there]).sum()
+    first = np.flatnonzero(there)[:1]
+    off = abs(method.prefixes.values(every.take(first))[0][0, 1] / exact - 1)
+    assert off > 0.3 if planted else off < 0.05
 
 
 def test_dpg_with_it_comes_to_p(base):
