@@ -37,7 +37,7 @@ class Options:
     tokens: int | None = unlabelled(None)
     adapter: str = unlabelled("lora:r=16")
     batch: int = unlabelled(32)
-    lr: float = unlabelled(1.5e-4)
+    lr: float = unlabelled(1e-4)
     warmup: int = unlabelled(5)
     cooldown: float = unlabelled(0.3)
     clip: float = unlabelled(1.0)
