@@ -56,18 +56,28 @@ class DPG(Pooled):
     """Descends KL(p‖π): gradient −E_q[(P/(Z_c q) − π/q) ∇log π] (Parshakova et al. 2019), see `Pooled`.
 
     `baseline` false leaves out π/q, whose part has mean 0; with it the variance vanishes at p (GDC++, Korbak et al.
-    2022). "prefix": (π/q)(x_≤t) times what the asked features of the prefix foretell, see `prefixes`. `replay`: the
-    share of each step's draws that are base draws of the stream `train` (q = a) instead.
+    2022). "prefix": (π/q)(x_≤t) times what the asked features of the prefix foretell, see `prefixes`; there `trace` < 1
+    trades variance for bias, see `matching_by_token`. `replay`: the share of each step's draws that are base draws of
+    the stream `train` (q = a) instead.
     """
 
     baseline: bool | str = unlabelled(True)
     replay: float = unlabelled(0.0)
+    trace: float = unlabelled(1.0)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         a_share(f"{self.name}:replay", self.replay)
+        a_share(f"{self.name}:trace", self.trace)
+        if self.trace != 1 and self.baseline != "prefix":
+            raise UsageError(f"{self.name}:trace={self.trace}: needs baseline=prefix, whose values it goes by")
         if self.baseline not in (True, False, "prefix"):
             raise UsageError(f"{self.name}:baseline={self.baseline}: must be true, false or prefix")
+
+    @property
+    def remark(self) -> str:
+        """See `Evidence.remark`."""
+        return "" if self.trace == 1 else "trace < 1: its optimum is p only as far as its prefixes' values are right"
 
     def identity(self, setting: Setting) -> Mapping[str, Any]:
         """See `Trained.identity`; with the cells that prefixes are told apart by."""
@@ -77,7 +87,7 @@ class DPG(Pooled):
     def method(self, work: Work) -> Method:
         """See `Trained.method`."""
         if self.baseline == "prefix":
-            return ByPrefix(work, self, replay=self.replay)
+            return ByPrefix(work, self, replay=self.replay, trace=self.trace)
         return Matching(work, self, baseline=bool(self.baseline), replay=self.replay)
 
 
@@ -145,7 +155,8 @@ class ByPrefix(Matching):
 
     recipe: Pooled
 
-    def __init__(self, work: Work, recipe: Pooled, *, replay: float = 0.0) -> None:
+    def __init__(self, work: Work, recipe: Pooled, *, replay: float = 0.0, trace: float = 1.0) -> None:
+        self.trace = trace
         self.prefixes = Prefixes(work.target, work.policy, work.prompts)
         super().__init__(work, recipe, replay=replay)
 
@@ -168,7 +179,9 @@ class ByPrefix(Matching):
         assert known.values is not None
         log_q = by_token.detach() if known.log_q_by_token is None else known.log_q_by_token
         log_pi = by_token.detach().sum(1)
-        weight = matching_by_token(by_token, known.log_p(self.log_z), known.log_q(log_pi), log_q, known.values)
+        wanted = (known.log_p(self.log_z) - known.log_q(log_pi)).exp()
+        reached = (by_token.detach() - log_q).cumsum(1).exp()
+        weight = matching_by_token(wanted, reached, known.values, known.inside, trace=self.trace)
         return -(weight * by_token * known.inside).sum(1).mean()
 
     def after(self, step: int, values: Mapping[str, tuple[Batch, Array]]) -> dict[str, float]:

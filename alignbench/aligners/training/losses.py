@@ -34,15 +34,26 @@ def matching(log_pi: torch.Tensor, log_p: torch.Tensor, log_q: torch.Tensor, *, 
 
 
 def matching_by_token(
-    by_token: torch.Tensor, log_p: torch.Tensor, log_q: torch.Tensor, log_q_by_token: torch.Tensor, values: torch.Tensor
+    wanted: torch.Tensor, reached: torch.Tensor, values: torch.Tensor, inside: torch.Tensor, *, trace: float = 1.0
 ) -> torch.Tensor:
     """(B, T) weights of tokens of draws of q: p/q − (π/q)(x_≤t)·V(x_<t), by which −Σ weight·log π descends KL(p‖π).
 
+    `wanted` (B,) is p/q, `reached` (B, T) is (π/q)(x_≤t), `inside` (B, T) tells which tokens are drawn.
+
     E_q[(π/q)(x_≤t)·V(x_<t)·∇log π(x_t|x_<t)] = 0 for any V of the prefix. The nearer V is to E_π[p/π|x_<t] the smaller
-    the variance: a token after which nothing is open any more has none.
+    the variance: a token after which nothing is open any more has none. With `trace` λ < 1 what V rises by k tokens
+    later counts λᵏ: far less variance, and the mean is right only where V is E_π[p/π|x_<t] of each prefix (the
+    generalised advantage of Schulman et al. 2016, of the reward p/π at the end).
     """
-    reached = (by_token.detach() - log_q_by_token).cumsum(1).exp()
-    return (log_p - log_q).exp()[:, None] - reached * values
+    end = wanted[:, None]
+    here = torch.where(inside, reached * values, end)
+    rise = torch.cat([here[:, 1:], end], 1) - here
+    weight = torch.zeros_like(rise)
+    later = torch.zeros_like(end[:, 0])
+    for t in reversed(range(rise.shape[1])):
+        later = rise[:, t] + trace * later
+        weight[:, t] = later
+    return weight
 
 
 def f_matching(

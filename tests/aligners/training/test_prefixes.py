@@ -35,34 +35,66 @@ def base():
     return table_world(WORDS, PROMPTS, LENGTH)
 
 
+class Listed:
+    """All draws of a stale q and a policy, and the gradient of KL(p‖π) on them."""
+
+    def __init__(self, base):
+        self.q, self.policy = policy_of(base), policy_of(base)
+        for one, seed in ((self.q, 1), (self.policy, 2)):
+            noise = np.random.default_rng(seed).normal(size=tuple(one.parameters[0].shape))
+            one.parameters[0].data += torch.as_tensor(0.3 * noise)
+        self.draws = enumerate_draws(base, PROMPTS, max_tokens=LENGTH)
+        log_p = torch.as_tensor(self.draws.log_prob + AIM.log_ratio_of(PROMPTS, self.draws))
+        log_z = torch.stack([log_p[self.draws.prompt == c].logsumexp(0) for c in range(2)])[self.draws.prompt]
+        self.p, self.log_q = (log_p - log_z).exp(), self.q.module(PROMPTS, self.draws).detach()
+        self.by_token = self.policy.module(PROMPTS, self.draws)
+        self.inside = torch.as_tensor(np.arange(LENGTH) < self.draws.length[:, None])
+        self.prefixes = [
+            [(c, *row[:t]) for t in range(LENGTH)]
+            for c, row in zip(self.draws.prompt, self.draws.tokens.tolist(), strict=True)
+        ]
+
+    def off(self, values, *, trace=1.0, ratio=True):
+        """The largest entry by which the mean gradient is not that of KL(p‖π)."""
+        before = self.log_q if ratio else self.by_token.detach()
+        reached, mass = (self.by_token.detach() - before).cumsum(1).exp(), self.log_q.sum(1).exp()
+        weight = matching_by_token(self.p / mass, reached, values, self.inside, trace=trace)
+        mine = gradient(self.policy, -(mass[:, None] * weight * self.by_token * self.inside).sum())
+        wanted = gradient(self.policy, -(self.p * self.by_token.sum(1)).sum())
+        return float((mine - wanted).abs().max())
+
+    def values(self):
+        """(B, T) E_π[p/π] of each prefix."""
+        sums: dict = {}
+        for row, one, other in zip(self.prefixes, self.p, self.by_token.detach().sum(1).exp(), strict=True):
+            for prefix in row:
+                old = sums.get(prefix, (0, 0))
+                sums[prefix] = old[0] + one, old[1] + other
+        found = [[float(sums[prefix][0] / sums[prefix][1]) for prefix in row] for row in self.prefixes]
+        return torch.as_tensor(found, dtype=torch.float64)
+
+
 def gradient(policy, total):
-    return torch.autograd.grad(total, policy.parameters)[0]
+    return torch.autograd.grad(total, policy.parameters, retain_graph=True)[0]
 
 
 @pytest.mark.parametrize("ratio", [True, False], ids=["with its ratio", "planted: without"])
 def test_any_value_of_the_prefix_leaves_the_mean_of_the_gradient(base, ratio):
     """Σ over all draws of a stale q: the gradient of KL(p‖π), whatever V says of prompt and prefix."""
-    q, policy = policy_of(base), policy_of(base)
-    for one, seed in ((q, 1), (policy, 2)):
-        noise = np.random.default_rng(seed).normal(size=tuple(one.parameters[0].shape))
-        one.parameters[0].data += torch.as_tensor(0.3 * noise)
-    draws = enumerate_draws(base, PROMPTS, max_tokens=LENGTH)
-    ratio_of = torch.as_tensor(AIM.log_ratio_of(PROMPTS, draws))
-    log_p = torch.as_tensor(draws.log_prob) + ratio_of
-    log_z = torch.stack([log_p[draws.prompt == c].logsumexp(0) for c in range(2)])[draws.prompt]
-    log_q = q.module(PROMPTS, draws).detach()
-    by_token = policy.module(PROMPTS, draws)
-    prefixes = [
-        [(c, *row[:t]) for t in range(LENGTH)] for c, row in zip(draws.prompt, draws.tokens.tolist(), strict=True)
-    ]
-    values = torch.as_tensor([[hash(prefix) % 7 / 3 for prefix in row] for row in prefixes])
-    before = log_q if ratio else by_token.detach()
-    weight = matching_by_token(by_token, log_p - log_z, log_q.sum(1), before, values)
-    inside = torch.as_tensor(np.arange(LENGTH) < draws.length[:, None])
-    mass = log_q.sum(1).exp()
-    mine = gradient(policy, -(mass[:, None] * weight * by_token * inside).sum())
-    wanted = gradient(policy, -((log_p - log_z).exp() * policy.module(PROMPTS, draws).sum(1)).sum())
-    assert torch.allclose(mine, wanted, atol=1e-10) is ratio
+    listed = Listed(base)
+    values = torch.as_tensor([[hash(prefix) % 7 / 3 for prefix in row] for row in listed.prefixes])
+    assert (listed.off(values, ratio=ratio) < 1e-10) is ratio
+
+
+@pytest.mark.parametrize("trace", [0.0, 0.5, 1.0])
+def test_with_a_trace_the_mean_is_right_where_the_values_are(base, trace):
+    """And planted: with one value for all prefixes, or of a draw's own token, it is not, but for trace 1."""
+    listed = Listed(base)
+    right = listed.values()
+    assert listed.off(right, trace=trace) < 1e-10
+    assert (listed.off(torch.ones_like(right), trace=trace) < 1e-10) is (trace == 1)
+    late = torch.cat([right[:, 1:], right[:, -1:]], 1)
+    assert listed.off(late, trace=trace) > 1e-3
 
 
 def test_it_foretells_the_mean_weight_of_its_cell(base):
