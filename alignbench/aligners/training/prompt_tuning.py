@@ -36,7 +36,7 @@ class PromptTuning(DPG):
         if not self.adapter.startswith("prompt"):
             raise UsageError(f"prompt_tuning:adapter={self.adapter}: must be a soft prompt, such as prompt:tokens=20")
 
-        ignored = [name for name in ("baseline", "replay", "pool", "renew")
+        ignored = [name for name in ("baseline", "replay", "trace", "pool", "renew")
                    if getattr(self, name) != PromptTuning.__dataclass_fields__[name].default]  # fmt: skip
         if self.objective == "sft" and ignored:
             raise UsageError(f"prompt_tuning:{ignored[0]}={getattr(self, ignored[0])}: objective=sft has no such thing")
