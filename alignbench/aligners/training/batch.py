@@ -11,7 +11,7 @@ import torch
 
 from alignbench.types import Array, Draws
 
-ARRAYS = ("log_ratio", "log_base", "log_proposal", "weight", "values", "own")
+ARRAYS = ("log_ratio", "log_base", "log_proposal", "weight", "values", "base_by_token", "own")
 """Fields of a batch with a number for each draw, or one for each of its tokens."""
 
 
@@ -29,6 +29,7 @@ class Batch:
     log_proposal: Array | None = None  # log q of the law that drew them; None: the policy itself, as it is now
     weight: Array | None = None  # what else they weigh; None: 1 each
     values: Array | None = None  # (B, T) a baseline for each token, see `prefixes`
+    base_by_token: Array | None = None  # (B, T) log a by token, where a baseline asks for it
     own: Array | None = None  # whether the policy drew it, now or some steps before; None: nobody asked
 
     def __len__(self) -> int:
@@ -76,6 +77,7 @@ class Known:
     weight: torch.Tensor
     inside: torch.Tensor  # (B, T) whether a token is drawn there
     values: torch.Tensor | None = None  # (B, T)
+    log_base_by_token: torch.Tensor | None = None  # (B, T)
     log_q_by_token: torch.Tensor | None = None  # (B, T); None where the policy itself drew, or nobody asked
 
     @staticmethod
@@ -95,6 +97,7 @@ class Known:
             weight=sent(np.ones(len(batch)) if batch.weight is None else batch.weight),
             inside=torch.as_tensor(inside, device=like.device),
             values=None if batch.values is None else sent(batch.values),
+            log_base_by_token=None if batch.base_by_token is None else sent(batch.base_by_token),
             log_q_by_token=None if batch.log_proposal is None or draws.token_log_prob is None
             else sent(draws.token_log_prob),
         )  # fmt: skip

@@ -20,6 +20,7 @@ from alignbench.aligners.training.prefixes import Prefixes
 from alignbench.aligners.training.recipe import Trained
 from alignbench.aligners.training.work import Work
 from alignbench.errors import UsageError
+from alignbench.generators.law import Law
 from alignbench.generators.policy import TrainedLaw
 from alignbench.registry import aligner
 from alignbench.types import Array
@@ -56,7 +57,7 @@ class DPG(Pooled):
     """Descends KL(p‖π): gradient −E_q[(P/(Z_c q) − π/q) ∇log π] (Parshakova et al. 2019), see `Pooled`.
 
     `baseline` false leaves out π/q, whose part has mean 0; with it the variance vanishes at p (GDC++, Korbak et al.
-    2022). "prefix": (π/q)(x_≤t) times what the asked features of the prefix foretell, see `prefixes`; there `trace` < 1
+    2022). "prefix": for each token what the asked features of its prefix foretell, see `prefixes`; there `trace` < 1
     trades variance for bias, see `matching_by_token`. `replay`: the share of each step's draws that are base draws of
     the stream `train` (q = a) instead.
     """
@@ -165,32 +166,49 @@ class ByPrefix(Matching):
         pool = self.work.pool(self.recipe.pool)
         found = self.work.log_z(pool)
         weight = np.exp(pool.log_ratio - found[pool.draws.prompt])
-        self.prefixes.learn(zip(self.prefixes.values(pool.draws)[1], weight, np.ones(len(pool)), strict=True))
+        self.prefixes.learn(zip(self.prefixes.values(pool.draws)[1], weight.tolist(), strict=True))
         return found
 
     def batches(self, step: int) -> Mapping[str, Batch]:
         """See `Method.batches`."""
         batch = super().batches(step)["loss"]
-        values, self.places = self.prefixes.values(batch.draws)
-        return {"loss": replace(batch, values=values)}
+        base, draws = self.work.setting.base, batch.draws
+        assert isinstance(base, Law) and batch.own is not None and draws.token_log_prob is not None
+        by_token, own = np.array(draws.token_log_prob), np.flatnonzero(batch.own)
+        if own.size:
+            by_token[own] = base.token_log_prob(self.work.prompts, draws.take(own))
+            self.work.book(scored=int(draws.length[own].sum()))
+        values, self.places = self.prefixes.values(draws, np.where(self._new(batch), np.nan, self._weight(batch)))
+        return {"loss": replace(batch, values=values, base_by_token=by_token)}
+
+    def _weight(self, batch: Batch) -> Array:
+        """(B,) p/a."""
+        return np.asarray(np.exp(batch.log_ratio - self.log_z[batch.draws.prompt]))
+
+    def _new(self, batch: Batch) -> Array:
+        """(B,) bool: draws that the baseline has not learned from."""
+        assert batch.own is not None
+        return np.asarray(batch.own | (batch.draws.index >= self.recipe.pool))
 
     def loss(self, term: str, by_token: torch.Tensor, known: Known) -> torch.Tensor:
         """See `Method.loss`."""
-        assert known.values is not None
-        log_q = by_token.detach() if known.log_q_by_token is None else known.log_q_by_token
-        log_pi = by_token.detach().sum(1)
-        wanted = (known.log_p(self.log_z) - known.log_q(log_pi)).exp()
-        reached = (by_token.detach() - log_q).cumsum(1).exp()
-        weight = matching_by_token(wanted, reached, known.values, known.inside, trace=self.trace)
+        assert known.values is not None and known.log_base_by_token is not None
+        now = by_token.detach()
+        log_q = now if known.log_q_by_token is None else known.log_q_by_token
+        before = (known.log_base_by_token - log_q).cumsum(1).roll(1, 1)
+        before[:, 0] = 0
+        wanted = (known.log_p(self.log_z) - known.log_q(now.sum(1))).exp()
+        weight = matching_by_token(wanted, (before + now - log_q).exp(), known.values, known.inside, trace=self.trace)
         return -(weight * by_token * known.inside).sum(1).mean()
 
     def after(self, step: int, values: Mapping[str, tuple[Batch, Array]]) -> dict[str, float]:
-        """See `Matching.after`; the step's draws are known from now on."""
-        batch, log_pi = values["loss"]
+        """See `Matching.after`; the base's draws of the step are known from now on."""
+        batch, _ = values["loss"]
+        assert batch.own is not None
         places = self.places if self.work.processes.count == 1 else self.prefixes.values(batch.draws)[1]
-        log_q = log_pi if batch.log_proposal is None else batch.log_proposal
-        wanted, here = np.exp(batch.log_p(self.log_z) - log_q), np.exp(log_pi - log_q)
-        self.prefixes.learn(zip(places, wanted.tolist(), here.tolist(), strict=True))
+        weight = self._weight(batch)
+        fresh = np.flatnonzero(self._new(batch) & ~batch.own)
+        self.prefixes.learn((places[i], float(weight[i])) for i in fresh)
         return super().after(step, values)
 
     def state(self) -> dict[str, Any]:

@@ -36,14 +36,15 @@ def matching(log_pi: torch.Tensor, log_p: torch.Tensor, log_q: torch.Tensor, *, 
 def matching_by_token(
     wanted: torch.Tensor, reached: torch.Tensor, values: torch.Tensor, inside: torch.Tensor, *, trace: float = 1.0
 ) -> torch.Tensor:
-    """(B, T) weights of tokens of draws of q: p/q − (π/q)(x_≤t)·V(x_<t), by which −Σ weight·log π descends KL(p‖π).
+    """(B, T) weights of tokens of draws of q by which −Σ weight·log π descends KL(p‖π): p/q − (a/q)(x_<t)·(π/q)(x_t)·V.
 
-    `wanted` (B,) is p/q, `reached` (B, T) is (π/q)(x_≤t), `inside` (B, T) tells which tokens are drawn.
+    `wanted` (B,) is p/q, `reached` (B, T) is (a/q)(x_<t)·(π/q)(x_t|x_<t): on draws of the base the ratio of one token.
+    `inside` (B, T) tells which tokens are drawn.
 
-    E_q[(π/q)(x_≤t)·V(x_<t)·∇log π(x_t|x_<t)] = 0 for any V of the prefix. The nearer V is to E_π[p/π|x_<t] the smaller
-    the variance: a token after which nothing is open any more has none. With `trace` λ < 1 what V rises by k tokens
-    later counts λᵏ: far less variance, and the mean is right only where V is E_π[p/π|x_<t] of each prefix (the
-    generalised advantage of Schulman et al. 2016, of the reward p/π at the end).
+    E_q[(π/q)(x_t|x_<t)·∇log π(x_t|x_<t)] = 0 after any prefix, whatever V. The nearer V(x_<t) is to E_a[p/a|x_<t] the
+    smaller the variance: a token after which nothing is open any more has none. With `trace` λ < 1 what p/q rises by k
+    tokens later counts λᵏ: less variance, none where π = p, but the mean is right only where V is E_a[p/a|x_<t] of each
+    prefix (the generalised advantage of Schulman et al. 2016, of the reward p/q at the end).
     """
     end = wanted[:, None]
     here = torch.where(inside, reached * values, end)

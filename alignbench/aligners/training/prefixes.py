@@ -12,8 +12,6 @@ from alignbench.aligners.training.cells import codes_of
 from alignbench.target import Target
 from alignbench.types import Array, Draws, Speaking
 
-KEPT = 0.9
-"""What earlier steps still count after one more: the policy changes, and with it what its draws weigh."""
 PRIOR = 2.0
 """Draws' worth of the value 1, which is the mean weight, that a cell begins with."""
 Place = tuple[int, int, str]
@@ -21,38 +19,44 @@ Place = tuple[int, int, str]
 
 @dataclass
 class Prefixes:
-    """V(prompt, t, cell): E_π[p/π], from earlier draws whose first t tokens were in the same cell.
+    """V(prompt, t, cell): E_a[p/a], from base draws whose first t tokens were in the same cell.
 
-    Cells are those of `codes_of`, of the text of the prefix. The draws of a step are not in the values that they are
-    given: any function of prompt and prefix is a baseline that leaves the gradient's mean as it is.
+    Cells are those of `codes_of`, of the text of the prefix. A draw is not in the values that it is given itself: any
+    function of prompt and prefix is a baseline that leaves the gradient's mean as it is. They depend on base and target
+    alone, so that no change of the policy makes them old.
     """
 
     target: Target
     law: Speaking
     prompts: Sequence[str]
-    known: dict[Place, tuple[float, float]] = field(default_factory=dict)  # Σ p/q, Σ π/q
+    known: dict[Place, tuple[float, float]] = field(default_factory=dict)  # Σ p/a, number
 
-    def values(self, draws: Draws) -> tuple[Array, list[list[Place]]]:
-        """(B, T) V before each token, 1 after the end; and where each stands."""
+    def values(self, draws: Draws, counted: Array | None = None) -> tuple[Array, list[list[Place]]]:
+        """(B, T) V before each token, 1 after the end; and where each stands.
+
+        `counted` (B,): the p/a of draws that were learned from, which are left out of their own values; NaN of others.
+        """
         places = self._places(draws)
         assert draws.tokens is not None
         found = np.ones(draws.tokens.shape)
-        for row, mine in zip(found, places, strict=True):
-            row[: len(mine)] = [self._value(place) for place in mine]
+        for row, mine, own in zip(
+            found, places, np.full(len(draws), np.nan) if counted is None else counted, strict=True
+        ):
+            row[: len(mine)] = [self._value(place, float(own)) for place in mine]
         return found, places
 
-    def _value(self, place: Place) -> float:
+    def _value(self, place: Place, own: float) -> float:
         total, count = self.known.get(place, (0.0, 0.0))
+        if own == own:
+            total, count = total - own, count - 1
         return (total + PRIOR) / (count + PRIOR)
 
-    def learn(self, seen: Iterable[tuple[Sequence[Place], float, float]]) -> None:
-        """Count one more step: the places of each of its draws, its p/q, and its π/q for the law q that drew it."""
-        known = {place: (KEPT * total, KEPT * count) for place, (total, count) in self.known.items()}
-        for places, wanted, here in seen:
+    def learn(self, seen: Iterable[tuple[Sequence[Place], float]]) -> None:
+        """Count base draws: the places of each, and its p/a."""
+        for places, weight in seen:
             for place in places:
-                total, count = known.get(place, (0.0, 0.0))
-                known[place] = (total + wanted, count + here)
-        self.known = known
+                total, count = self.known.get(place, (0.0, 0.0))
+                self.known[place] = (total + weight, count + 1)
 
     def _places(self, draws: Draws) -> list[list[Place]]:
         """Of each draw, for t = 0 to its length − 1: its prompt, t, and the cell of its first t tokens."""
