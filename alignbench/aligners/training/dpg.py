@@ -20,7 +20,7 @@ from alignbench.aligners.training.prefixes import Prefixes
 from alignbench.aligners.training.recipe import Trained
 from alignbench.aligners.training.work import Work
 from alignbench.errors import UsageError
-from alignbench.generators.law import Law
+from alignbench.generators.law import law_of
 from alignbench.generators.policy import TrainedLaw
 from alignbench.registry import aligner
 from alignbench.types import Array
@@ -172,8 +172,8 @@ class ByPrefix(Matching):
     def batches(self, step: int) -> Mapping[str, Batch]:
         """See `Method.batches`."""
         batch = super().batches(step)["loss"]
-        base, draws = self.work.setting.base, batch.draws
-        assert isinstance(base, Law) and batch.own is not None and draws.token_log_prob is not None
+        base, draws = law_of(self.work.setting.base, self.recipe.name), batch.draws
+        assert batch.own is not None and draws.token_log_prob is not None
         by_token, own = np.array(draws.token_log_prob), np.flatnonzero(batch.own)
         if own.size:
             by_token[own] = base.token_log_prob(self.work.prompts, draws.take(own))
