@@ -9,7 +9,6 @@ import ast
 import sys
 from collections import defaultdict
 from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 
@@ -77,19 +76,11 @@ def training(recipe):
     return do
 
 
-@dataclass(frozen=True, kw_only=True)
-class Uncoded(ControlCode):
-    """All its codes are the empty text: a table knows no other prompts."""
-
-    def codes(self, work, draws):
-        return [""] * len(draws)
-
-
 TRAININGS = {
     "dpg": training(DPG(pool=64, **BRIEF)), "dpg with replay": training(DPG(pool=64, replay=0.5, **BRIEF)),
     "f_dpg": training(FDPG(pool=64, **BRIEF)), "gdc": training(GDC(pool=64, **BRIEF)), "cdpg": training(CDPG(**BRIEF)),
     "sft": training(SFT(patience=1, held_out=2, **BRIEF | {"steps": 10})),
-    "sft_control": training(SFTControl(**BRIEF)), "control_code": training(Uncoded(pool=64, **BRIEF)),
+    "sft_control": training(SFTControl(**BRIEF)), "control_code": training(ControlCode(pool=64, form="", **BRIEF)),
 }  # fmt: skip
 """Aligners that train: rows share base draws, coins and a policy's uniforms on the stream `train`."""
 WORK = {

@@ -45,7 +45,7 @@ class ControlCode(Trained):
     def __post_init__(self) -> None:
         super().__post_init__()
         whole("control_code:pool", self.pool)
-        if "{code}" not in str(self.form):
+        if self.form and "{code}" not in str(self.form):  # with none at all it learns the base
             raise UsageError(f"control_code:form={self.form}: must hold {{code}}, which stands for what a draw is")
 
     def identity(self, setting: Setting) -> Mapping[str, Any]:
