@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -39,15 +40,14 @@ class Prefixes:
         places = self._places(draws)
         assert draws.tokens is not None
         found = np.ones(draws.tokens.shape)
-        for row, mine, own in zip(
-            found, places, np.full(len(draws), np.nan) if counted is None else counted, strict=True
-        ):
-            row[: len(mine)] = [self._value(place, float(own)) for place in mine]
+        left_out = np.full(len(draws), np.nan) if counted is None else counted
+        for row, mine, own in zip(found, places, left_out, strict=True):
+            row[: len(mine)] = [self._value(place, own) for place in mine]
         return found, places
 
     def _value(self, place: Place, own: float) -> float:
         total, count = self.known.get(place, (0.0, 0.0))
-        if own == own:
+        if not math.isnan(own):
             total, count = total - own, count - 1
         return (total + PRIOR) / (count + PRIOR)
 
