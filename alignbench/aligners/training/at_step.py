@@ -38,7 +38,9 @@ class AtStep:
         if folder is None or self.step not in checkpoints(folder):
             raise StoreError(f"{folder}: has no checkpoint of step {self.step}; delete it to train again")
         recipe = self.recipe
-        policy = replace(policy_of(setting.base, recipe.adapter, seed=setting.seed.entropy), said=recipe.remark)
+        policy = replace(
+            policy_of(setting.base, recipe.adapter, seed=setting.seed.entropy), said=recipe.remark(setting.target)
+        )
         set_weights(checkpoints(folder)[self.step], policy.module)
         peak = whole.booked.peak_bytes  # no step has one of its own
         setting.bill.restate(replace(trained_after(folder, self.step), peak_bytes=peak))

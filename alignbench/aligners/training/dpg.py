@@ -23,6 +23,7 @@ from alignbench.errors import UsageError
 from alignbench.generators.law import law_of
 from alignbench.generators.policy import TrainedLaw
 from alignbench.registry import aligner
+from alignbench.target import Target
 from alignbench.types import Array
 
 
@@ -75,9 +76,8 @@ class DPG(Pooled):
         if self.baseline not in (True, False, "prefix"):
             raise UsageError(f"{self.name}:baseline={self.baseline}: must be true, false or prefix")
 
-    @property
-    def remark(self) -> str:
-        """See `Evidence.remark`."""
+    def remark(self, target: Target) -> str:
+        """See `Trained.remark`."""
         return "" if self.trace == 1 else "trace < 1: its optimum is p only as far as its prefixes' values are right"
 
     def identity(self, setting: Setting) -> Mapping[str, Any]:

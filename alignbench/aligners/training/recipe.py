@@ -18,6 +18,7 @@ from alignbench.aligners.training.work import Work
 from alignbench.errors import Unsupported, UsageError
 from alignbench.generators.policy import policy_of
 from alignbench.sources import sha256_file
+from alignbench.target import Target
 from alignbench.types import Distribution
 
 
@@ -30,8 +31,7 @@ class Trained(Options):
         """The step of a training that keeps checkpoints after which it ends; None where only training tells."""
         return self.steps if self.every else None
 
-    @property
-    def remark(self) -> str:
+    def remark(self, target: Target) -> str:
         """What the row says of what it aims at; "" where that is p."""
         return ""
 
@@ -57,7 +57,9 @@ class Trained(Options):
 
         Raises Unsupported where the base cannot be trained, or has no draw of p.
         """
-        policy = replace(policy_of(setting.base, self.adapter, seed=setting.seed.entropy), said=self.remark)
+        policy = replace(
+            policy_of(setting.base, self.adapter, seed=setting.seed.entropy), said=self.remark(setting.target)
+        )
         work = Work(setting, policy, Processes.here(policy.device))
         folder = Folder.of(self, setting)  # after it: what is asked wrongly leaves no folder
         if folder.finished:

@@ -19,6 +19,7 @@ from alignbench.aligners.training.work import Work
 from alignbench.errors import UsageError, did_you_mean
 from alignbench.registry import aligner
 from alignbench.seeds import APART
+from alignbench.target import Target
 from alignbench.types import rows_of
 
 DATA = ("fresh", "fixed", "corpus")
@@ -52,9 +53,8 @@ class SFT(Trained):
         """See `Trained.ends_at`."""
         return None if self.patience else super().ends_at
 
-    @property
-    def remark(self) -> str:
-        """See `Evidence.remark`."""
+    def remark(self, target: Target) -> str:
+        """See `Trained.remark`."""
         if self.data == "corpus":
             return "trained on the task's corpus, which need not be draws of p"
         return f"trained on {self.draws} fixed draws of p a prompt" if self.data == "fixed" else ""

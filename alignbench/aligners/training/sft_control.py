@@ -19,6 +19,7 @@ from alignbench.aligners.training.options import unlabelled
 from alignbench.aligners.training.recipe import Trained
 from alignbench.aligners.training.work import Work
 from alignbench.registry import aligner
+from alignbench.target import Target
 from alignbench.types import Array
 
 
@@ -42,9 +43,8 @@ class SFTControl(Trained):
         self._positive("weight")
         whole("sft_control:renew", self.renew)
 
-    @property
-    def remark(self) -> str:
-        """See `Evidence.remark`."""
+    def remark(self, target: Target) -> str:
+        """See `Trained.remark`."""
         return self.REMARK
 
     def method(self, work: Work) -> Method:
