@@ -52,8 +52,8 @@ SETTINGS = {
     "all": ALL,
 }
 TRAINED = (
-    "cdpg", "control_code", "dpg", "dpg:minutes=2.5,replay=0.5", "f_dpg:f=js", "gdc", "prompt_tuning", "sft",
-    "sft_control",
+    "cdpg", "control_code", "dpg", "dpg:minutes=2.5,replay=0.5", "f_dpg:f=js", "gdc", "grpo", "ppo",
+    "prompt_tuning", "reinforce", "sft", "sft_control",
 )  # fmt: skip
 HF = {
     "gpt2": ("gpt2", {}),

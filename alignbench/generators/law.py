@@ -271,11 +271,11 @@ class Law:
         """`token_log_prob` by this very copy of the model."""
         assert draws.tokens is not None
         out = np.zeros(draws.tokens.shape)
-        for rows, by_token in scored(draws, self._room(prompts, draws), partial(self._scores, prompts)):
+        for rows, by_token in scored(draws, self.room(prompts, draws), partial(self._scores, prompts)):
             out[rows, : by_token.shape[1]] = by_token[..., 0]
         return out
 
-    def _room(self, prompts: Sequence[str], draws: Draws) -> Room:
+    def room(self, prompts: Sequence[str], draws: Draws) -> Room:
         """How many draws of a width the model takes at once, after the longest of these prompts."""
         longest = max(len(self.model.encode(self.render(prompts[i]), 0)) for i in np.unique(draws.prompt))
         return partial(together, self.model, longest)
@@ -375,7 +375,7 @@ def _compare(gen: Law, base: Law, prompts: Sequence[str], draws: Draws) -> Array
         return by_position(part, gen.device, len(gen.vocab), one)
 
     out = np.zeros((3, len(draws)))
-    rooms = [law._room(prompts, draws) for law in (gen, base)]
+    rooms = [law.room(prompts, draws) for law in (gen, base)]
     for rows, by_token in scored(draws, lambda width: min(room(width) for room in rooms), both):
         out[:, rows] = by_token.sum(1).T
     return out

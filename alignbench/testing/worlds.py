@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from alignbench.generators.hf.policy import recipe_of
 from alignbench.generators.hf.quiet import no_bars
 from alignbench.generators.law import Law
 from alignbench.generators.warp import log_normalised
-from alignbench.types import Array
+from alignbench.types import Array, Draws
 
 KINDS = ("gpt2", "llama", "t5")
 MOST_ROWS = 1_000_000
@@ -184,6 +184,16 @@ class Table(WordModel):
         first = torch.tensor([self.prompts.index(prompt) for prompt in rendered]) * self.prefixes
         return TableState(self, first, torch.zeros_like(first))
 
+    def forced(self, rendered: Sequence[str], draws: Draws) -> TablePlaces:
+        """See `Model.forced`."""
+        assert draws.tokens is not None
+        state, rows = self.start(rendered, max_tokens=int(draws.length.max())), []
+        for ids in torch.as_tensor(draws.tokens[:, : int(draws.length.max())]).clamp(min=0).T:
+            rows.append(state.first + state.number)
+            state = state.extend(ids)
+        inside = torch.as_tensor(np.arange(len(rows)) < draws.length[:, None])
+        return TablePlaces(self.network.logits, torch.stack(rows, 1)[inside])
+
     def trainable(self, adapter: str, seed: int) -> Table:
         """See `Trainable.trainable`: a copy of all logits, whichever adapter it is."""
         recipe_of(adapter)
@@ -194,6 +204,28 @@ class Table(WordModel):
         told = {"words": list(self.words), "prompts": list(self.prompts), "max_tokens": self.max_tokens}
         write_atomic(folder / "table.safetensors", save({"logits": self.network.logits.detach()}))
         write_atomic(folder / "table.json", dump(told))
+
+
+@dataclass(frozen=True)
+class TablePlaces:
+    """See `Positions` and `OfHidden`: rows of a table, each of which is the unit vector of its own number."""
+
+    logits: torch.Tensor
+    rows: torch.Tensor  # (P,)
+    trained: ClassVar[bool] = True
+
+    @property
+    def hidden(self) -> torch.Tensor:
+        """See `OfHidden.hidden`."""
+        return nn.functional.one_hot(self.rows, len(self.logits)).to(self.logits.dtype)
+
+    def on(self, hidden: torch.Tensor) -> TablePlaces:
+        """See `OfHidden.on`."""
+        return replace(self, rows=hidden.argmax(1))
+
+    def __getitem__(self, part: slice) -> torch.Tensor:
+        with inference():
+            return log_normalised(self.logits[self.rows[part]])
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from alignbench.aligners.training import dpg as dpg
 from alignbench.aligners.training import f_dpg as f_dpg
 from alignbench.aligners.training import gdc as gdc
 from alignbench.aligners.training import grpo as grpo
+from alignbench.aligners.training import ppo as ppo
 from alignbench.aligners.training import prompt_tuning as prompt_tuning
 from alignbench.aligners.training import reinforce as reinforce
 from alignbench.aligners.training import sft as sft

@@ -28,6 +28,7 @@ class OwnDraws:
     last: int | None  # steps of the training, if that is known: nothing is drawn for steps beyond
     floor: float = -np.inf
     by_token: bool = False  # whether log a is wanted by token
+    hidden: bool = False  # whether the base's hidden states are wanted too
     held: dict[int, Batch] = field(default_factory=dict)  # by step
 
     def __post_init__(self) -> None:
@@ -46,7 +47,9 @@ class OwnDraws:
         shares = [self.work.mine(self.work.rows(s, self.count)) for s in steps]
         draws = self.work.own_draws(law, np.concatenate(shares))
         own = law is self.work.policy
-        batch = self.work.of_policy(draws, self.floor, SPARED * len(steps), own=own, by_token=self.by_token)
+        batch = self.work.of_policy(
+            draws, self.floor, SPARED * len(steps), own=own, by_token=self.by_token, hidden=self.hidden
+        )
         if len(steps) > 1 or not own:
             batch = replace(batch, log_proposal=self.work.log_q(law, draws))
         cuts = np.cumsum([len(share) for share in shares])[:-1]

@@ -11,7 +11,7 @@ import torch
 
 from alignbench.types import Array, Draws
 
-ARRAYS = ("log_ratio", "log_base", "log_proposal", "weight", "values", "base_by_token", "own")
+ARRAYS = ("log_ratio", "log_base", "log_proposal", "weight", "values", "base_by_token", "hidden", "own")
 """Fields of a batch with a number for each draw, or one for each of its tokens."""
 
 
@@ -30,6 +30,7 @@ class Batch:
     weight: Array | None = None  # what else they weigh; None: 1 each
     values: Array | None = None  # (B, T) a baseline for each token, see `prefixes`
     base_by_token: Array | None = None  # (B, T) log a by token, where a baseline asks for it
+    hidden: Array | None = None  # (B, T, D) the base's hidden state before each token, where values are learned of it
     own: Array | None = None  # whether the policy drew it, now or some steps before; None: nobody asked
 
     def __len__(self) -> int:
@@ -63,7 +64,7 @@ def _padded(values: Array, draws: Draws) -> Array:
     """Numbers by token with as many columns as the tokens of `draws` have."""
     if values.ndim == 1 or draws.tokens is None:
         return values
-    return np.pad(values, ((0, 0), (0, draws.tokens.shape[1] - values.shape[1])))
+    return np.pad(values, ((0, 0), (0, draws.tokens.shape[1] - values.shape[1]), *[(0, 0)] * (values.ndim - 2)))
 
 
 @dataclass(frozen=True)

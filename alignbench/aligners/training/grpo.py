@@ -61,5 +61,5 @@ class Grouped(Reinforcing):
         """See `Method.loss`."""
         told, recipe = Told.of(known, by_token), self.recipe
         if recipe.unbiased:
-            return ungrouped(by_token, told, epsilon=recipe.epsilon)
+            return ungrouped(by_token, told, epsilon=recipe.epsilon).mean()
         return grouped(by_token, told, epsilon=recipe.epsilon, beta=recipe.beta)

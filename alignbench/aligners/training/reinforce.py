@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from alignbench.aligners.base import is_number
 from alignbench.aligners.training.ahead import OwnDraws
 from alignbench.aligners.training.batch import Batch, Known
 from alignbench.aligners.training.dpg import Matches
@@ -37,7 +38,8 @@ class Rewarded(Matches):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._positive("floor")
+        if not is_number(self.floor) or not 0 < self.floor < 1:
+            raise UsageError(f"{self.name}:floor={self.floor}: must be between 0 and 1: what a broken constraint weighs")
 
     def remark(self, target: Target) -> str:
         """See `Trained.remark`."""
@@ -86,7 +88,7 @@ class Reinforcing(Method):
     def loss(self, term: str, by_token: torch.Tensor, known: Known) -> torch.Tensor:
         """See `Method.loss`."""
         assert isinstance(self.recipe, Reinforce)
-        return reinforced(by_token, Told.of(known, by_token), kl=self.recipe.kl)
+        return reinforced(by_token, Told.of(known, by_token), kl=self.recipe.kl).mean()
 
     def after(self, step: int, values: Mapping[str, tuple[Batch, Array]]) -> dict[str, float]:
         """See `Method.after`: KL(π‖a) − E_π[r] as it was when they were drawn, which is KL(π‖p_ε) − log Z_ε."""

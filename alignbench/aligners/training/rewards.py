@@ -8,10 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from alignbench.aligners.training.batch import Known
-from alignbench.aligners.training.losses import likelihood, others
+from alignbench.aligners.training.losses import others
+from alignbench.types import Array
 
 STD = 1e-4
 """What is added to the standard deviation of a prompt's rewards, as the field does (Shao et al. 2024)."""
@@ -58,7 +60,7 @@ class Told:
 
 
 def reinforced(by_token: torch.Tensor, told: Told, *, kl: str) -> torch.Tensor:
-    """A scalar whose gradient is that of −E_π[r], and of the KL to the base as `kl` has it.
+    """(B,) whose mean over draws of π_old has the gradient of −E_π[r], and that of the KL to the base as `kl` has it.
 
     The baseline is the mean of the other draws of the prompt (Kool et al. 2019; RLOO, Ahmadian et al. 2024).
 
@@ -70,8 +72,8 @@ def reinforced(by_token: torch.Tensor, told: Told, *, kl: str) -> torch.Tensor:
     place, _, name = kl.partition("_")
     reward = told.reward - ESTIMATES[name or "k1"](log_t.detach()) if place == "reward" else told.reward
     now = told.now(by_token)
-    loss = likelihood(by_token.sum(1), now * (reward - others(reward, told.prompt)))
-    return loss + (now * ESTIMATES[name](log_t)).mean() if place == "loss" else loss
+    loss = -now * (reward - others(reward, told.prompt)) * by_token.sum(1)
+    return loss + now * ESTIMATES[name](log_t) if place == "loss" else loss
 
 
 def clipped(by_token: torch.Tensor, told: Told, advantage: torch.Tensor, *, epsilon: float) -> torch.Tensor:
@@ -103,9 +105,33 @@ def grouped(by_token: torch.Tensor, told: Told, *, epsilon: float, beta: float) 
 
 
 def ungrouped(by_token: torch.Tensor, told: Told, *, epsilon: float) -> torch.Tensor:
-    """A scalar, the mean over draws: `clipped` of r − log(π_old/a) less the others' mean, summed over tokens.
+    """(B,) `clipped` of r − log(π_old/a) less the others' mean, summed over tokens.
 
     On draws of π its gradient is that of KL(π‖p), as of `reinforced` (without the standard deviation: Liu et al. 2025).
     """
     advantage = (told.net - others(told.net, told.prompt))[:, None]
-    return clipped(by_token, told, advantage, epsilon=epsilon).sum(1).mean()
+    return clipped(by_token, told, advantage, epsilon=epsilon).sum(1)
+
+
+def by_token_reward(old: Array, base: Array, reward: Array, length: Array, beta: float = 1.0) -> Array:
+    """(B, T) −β·log(π_old/a) of each token, and r at a draw's last, be it an EOS or the last that may be drawn."""
+    found = -beta * (old - base)
+    found[np.arange(len(found)), length - 1] += reward
+    return np.where(np.arange(found.shape[1]) < length[:, None], found, 0.0)
+
+
+def advantages(reward: Array, values: Array, length: Array, trace: float) -> tuple[Array, Array]:
+    """(B, T) generalised advantages, and the returns that values are to foretell (Schulman et al. 2016, equation 16).
+
+    Both from rewards and V before each token, of draws of `length` tokens; V is 0 after the end. δ_t = reward_t +
+    V_t+1 − V_t, A_t = Σ_k traceᵏ δ_t+k, and A_t + V_t is the return.
+    """
+    inside = np.arange(reward.shape[1]) < length[:, None]
+    values = np.where(inside, values, 0.0)
+    after = np.concatenate([values[:, 1:], np.zeros((len(values), 1))], 1)
+    surprise, found, later = reward + after - values, np.zeros(reward.shape), np.zeros(len(reward))
+    for t in reversed(range(reward.shape[1])):
+        later = surprise[:, t] + trace * later
+        found[:, t] = later
+    found = np.where(inside, found, 0.0)
+    return found, found + values

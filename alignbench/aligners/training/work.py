@@ -11,6 +11,7 @@ from alignbench.aligners.training.batch import Batch
 from alignbench.aligners.training.processes import Processes
 from alignbench.errors import Unsupported, UsageError, brief
 from alignbench.generators.described import called, described, log_prob_of
+from alignbench.generators.hidden import read
 from alignbench.generators.law import law_of
 from alignbench.generators.policy import TrainedLaw
 from alignbench.generators.pool import NoPool
@@ -106,12 +107,19 @@ class Work:
         return Batch(draws, self.prompts, ratio, said, log_proposal=said, own=np.zeros(len(draws), bool))
 
     def of_policy(
-        self, draws: Draws, floor: float = -np.inf, spared: int = SPARED, *, own: bool = True, by_token: bool = False
+        self,
+        draws: Draws,
+        floor: float = -np.inf,
+        spared: int = SPARED,
+        *,
+        own: bool = True,
+        by_token: bool = False,
+        hidden: bool = False,
     ) -> Batch:
         """A batch of a policy's draws, scored under the base where P is not 0, and `spared` others.
 
         `own`: whether they are of the policy that is trained, so that they tell what it reaches. `by_token`: with log a
-        of each token.
+        of each token; `hidden`: and with the base's hidden states, all draws scored.
         """
         features = self.target.measure(self.prompts, draws)
         ratio = self.target.log_ratio(features, draws.prompt, floor)
@@ -121,16 +129,22 @@ class Work:
             self.seen = reached(self.target, joined)
         others = np.flatnonzero(ratio == -np.inf)
         rows = np.concatenate([np.flatnonzero(ratio > -np.inf), others[:: max(1, len(others) // spared)]])
-        log_base, tokens = np.full(len(draws), np.nan), None
-        if by_token:
+        log_base, tokens, states = np.full(len(draws), np.nan), None, None
+        if by_token or hidden:
             assert draws.tokens is not None
             tokens = np.full(draws.tokens.shape, np.nan)
-            tokens[rows] = law_of(self.setting.base, "training").token_log_prob(self.prompts, draws.take(rows))
+            base = law_of(self.setting.base, "training")
+            if hidden:
+                tokens, states = read(base, self.prompts, draws)
+            else:
+                tokens[rows] = base.token_log_prob(self.prompts, draws.take(rows))
             log_base = tokens.sum(1)
         else:
             log_base[rows] = log_prob_of(self.setting.base, self.prompts, draws.take(rows))
         self.book(scored=int(draws.length[rows].sum()))
-        return Batch(draws, self.prompts, ratio, log_base, base_by_token=tokens, own=np.full(len(draws), own))
+        return Batch(
+            draws, self.prompts, ratio, log_base, base_by_token=tokens, hidden=states, own=np.full(len(draws), own)
+        )
 
     def _ratio(self, draws: Draws, floor: float) -> Array:
         return self.target.log_ratio(self.target.measure(self.prompts, draws), draws.prompt, floor)

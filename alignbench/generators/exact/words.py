@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from alignbench.errors import UsageError, brief, did_you_mean
-from alignbench.generators.base import State, Vocab
+from alignbench.generators.base import Positions, State, Vocab
 from alignbench.types import Array, Draws
 
 EOS = "</s>"
@@ -72,7 +72,7 @@ class WordModel:
         """See `Model.start`."""
         raise NotImplementedError
 
-    def forced(self, rendered: Sequence[str], draws: Draws) -> torch.Tensor:
+    def forced(self, rendered: Sequence[str], draws: Draws) -> Positions:
         """See `Model.forced`."""
         return walked(self.start(rendered, max_tokens=int(draws.length.max())), draws)
 

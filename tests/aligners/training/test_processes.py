@@ -28,9 +28,12 @@ from alignbench.aligners.training.dpg import DPG
 from alignbench.aligners.training.f_dpg import FDPG
 from alignbench.aligners.training.folder import Folder
 from alignbench.aligners.training.gdc import GDC
+from alignbench.aligners.training.grpo import GRPO
 from alignbench.aligners.training.loop import Loop
 from alignbench.aligners.training.passes import Passes
+from alignbench.aligners.training.ppo import PPO
 from alignbench.aligners.training.processes import Processes
+from alignbench.aligners.training.reinforce import Reinforce
 from alignbench.aligners.training.sft import SFT
 from alignbench.aligners.training.sft_control import SFTControl
 from alignbench.aligners.training.work import Work
@@ -55,6 +58,9 @@ RECIPES = {
     "cdpg": CDPG(**SHORT, hits=2),
     "gdc": GDC(**SHORT, pool=64, adapt=3),
     "f_dpg": FDPG(**SHORT, pool=64, f="js"),
+    "reinforce": Reinforce(**SHORT),
+    "grpo": GRPO(**SHORT),
+    "ppo": PPO(**SHORT, renew=2, target_kl=0.1),
 }
 
 

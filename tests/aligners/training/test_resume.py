@@ -14,6 +14,9 @@ from alignbench.aligners.training.cdpg import CDPG
 from alignbench.aligners.training.dpg import DPG
 from alignbench.aligners.training.f_dpg import FDPG
 from alignbench.aligners.training.gdc import GDC
+from alignbench.aligners.training.grpo import GRPO
+from alignbench.aligners.training.ppo import PPO
+from alignbench.aligners.training.reinforce import Reinforce
 from alignbench.aligners.training.sft import SFT
 from alignbench.aligners.training.sft_control import SFTControl
 
@@ -24,6 +27,8 @@ RECIPES = {
     "sft with an early stop": SFT(steps=70, data="fixed", draws=20, patience=2, held_out=8, batch=16, lr=0.3),
     "gdc": GDC(steps=24, adapt=6, pool=64, **PLAIN), "cdpg": CDPG(steps=14, **PLAIN),
     "f_dpg": FDPG(steps=14, f="js", pool=64, **PLAIN), "sft_control": SFTControl(steps=14, **PLAIN),
+    "reinforce": Reinforce(steps=14, **PLAIN), "grpo": GRPO(steps=14, **PLAIN),
+    "ppo": PPO(steps=26, renew=2, target_kl=0.1, **PLAIN),
 }  # fmt: skip
 KILLED_AT = (3, 10, 21)
 

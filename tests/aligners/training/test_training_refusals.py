@@ -16,7 +16,10 @@ from alignbench.aligners.training.dpg import DPG
 from alignbench.aligners.training.f_dpg import FDPG
 from alignbench.aligners.training.folder import WEIGHTS
 from alignbench.aligners.training.gdc import GDC
+from alignbench.aligners.training.grpo import GRPO
+from alignbench.aligners.training.ppo import PPO
 from alignbench.aligners.training.prompt_tuning import PromptTuning
+from alignbench.aligners.training.reinforce import Reinforce
 from alignbench.aligners.training.sft import SFT
 from alignbench.aligners.training.sft_control import SFTControl
 from alignbench.errors import AlignbenchError, RunError, StoreError, Unsupported, UsageError
@@ -246,6 +249,10 @@ WRONG = [
     (PromptTuning, {"adapter": "lora"}, "soft prompt"),
     (PromptTuning, {"objective": "sft", "replay": 0.5}, "prompt_tuning:replay=0.5: objective=sft has no such thing"),
     (ControlCode, {"form": "[code] "}, "control_code:form=[code] : must hold {code}"),
+    (Reinforce, {"kl": "los_k3"}, "Did you mean 'loss_k3'"), (Reinforce, {"floor": 1}, "reinforce:floor=1: must be"),
+    (GRPO, {"unbiased": "yes"}, "grpo:unbiased=yes"), (GRPO, {"beta": 0}, "grpo:beta=0"),
+    (GRPO, {"unbiased": True, "beta": 0.5}, "the KL in the reward"), (GRPO, {"epsilon": -1}, "grpo:epsilon=-1"),
+    (PPO, {"epochs": 0}, "ppo:epochs=0"), (PPO, {"trace": 2}, "ppo:trace=2"), (PPO, {"target_kl": 0}, "target_kl=0"),
     (DPG, {"adapter": "lora:rank=4"}, "dpg:adapter=lora:rank=4: adapter 'lora': unknown argument 'rank'"),
 ]  # fmt: skip
 
