@@ -263,6 +263,15 @@ class Rule(Protocol[S]):
 
 
 @runtime_checkable
+class Reading(Protocol[S]):
+    """A rule that weighs by what the base's network has in mind; the base must have last hidden states."""
+
+    def weigh_by(self, log_probs: torch.Tensor, memory: S, hidden: torch.Tensor) -> torch.Tensor:
+        """See `Rule.weigh`; `hidden` (R, D) are the last hidden states from which the base's nats were made."""
+        ...
+
+
+@runtime_checkable
 class Filling(Protocol[S]):
     """A rule whose rows can be begun anew while others go on; any other is decoded in waves."""
 
@@ -334,7 +343,7 @@ class Decoder(Protocol):
         """The number of slots, >= `rows`, that it would be made smaller to."""
         ...
 
-    def prefill(self, rendered: Sequence[str]) -> torch.Tensor:
+    def prefill(self, rendered: Sequence[str]) -> Positions:
         """(U, V) logits before the first token of each prompt, whose state is held until the next call."""
         ...
 
@@ -351,6 +360,15 @@ class Decoder(Protocol):
 
     def keep(self, rows: torch.Tensor) -> None:
         """Slot i becomes what slot rows[i] was; as many slots as `rows` remain."""
+        ...
+
+
+@runtime_checkable
+class Hearing(Protocol):
+    """A decoder whose logits come with hidden states once they are asked for."""
+
+    def hear(self) -> None:
+        """From now on positions show hidden states too."""
         ...
 
 

@@ -37,6 +37,37 @@ class WithLogits(Protocol):
 
 
 @runtime_checkable
+class WithHidden(Protocol):
+    """A state that keeps the last hidden states that its logits were made of."""
+
+    @property
+    def hidden(self) -> torch.Tensor | None:
+        """(R, D); None where it does not have them."""
+        ...
+
+
+@runtime_checkable
+class Showing(Protocol):
+    """Positions that show the last hidden state of each place."""
+
+    @property
+    def hidden(self) -> torch.Tensor:
+        """(P, D)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Beside:
+    """See `Positions` and `Showing`: logits, and the hidden states that they were made of."""
+
+    logits: torch.Tensor  # (P, V)
+    hidden: torch.Tensor  # (P, D)
+
+    def __getitem__(self, part: slice) -> torch.Tensor:
+        return self.logits[part]
+
+
+@runtime_checkable
 class OfLogits(Protocol):
     """Positions of nats that can be had as logits."""
 
@@ -74,6 +105,12 @@ def logits_of(state: State) -> torch.Tensor:
     """(R, V) logits of a state."""
     found = state.logits if isinstance(state, WithLogits) else None
     return state.log_probs if found is None else found
+
+
+def shown_by(state: State) -> Positions:
+    """(R, V) logits of a state, with its hidden states where it keeps them."""
+    hidden = state.hidden if isinstance(state, WithHidden) else None
+    return logits_of(state) if hidden is None else Beside(logits_of(state), hidden)
 
 
 def seen_of(model: Model, rendered: Sequence[str]) -> torch.Tensor:

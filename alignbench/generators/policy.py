@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from alignbench.files import digest
 from alignbench.generators.base import Learner, Trainable
 from alignbench.generators.described import called
 from alignbench.generators.gradient import differentiable, trainable_parameters
+from alignbench.generators.hf.policy import recipe_of
 from alignbench.generators.history import Before, OfHidden
 from alignbench.generators.law import Law, cuts, gather
 from alignbench.generators.warp import at_least_float32
@@ -28,13 +29,26 @@ def policy_of(base: Sampler, adapter: str = "lora:r=16", *, seed: int = 0) -> Tr
     """A policy that begins as `base`, with its decoding settings and prompts, and shares its tensors.
 
     `adapter` says what is trained: `lora:r=16,alpha=32` low-rank additions to the linear layers (A is drawn by `seed`),
-    `prompt:tokens=20` embeddings that are read before each prompt, `full` a copy of all weights. With `prompt` it does
+    `prompt:tokens=20` embeddings that are read before each prompt, `full` a copy of all weights, `head:rank=64` a head
+    over its last hidden states that reweights its next token. With `prompt` it does
     not begin as `base`: its embeddings are at first those of words, drawn by `seed`. The base stays as it is. Raises
     Unsupported where there is nothing to be trained, and UsageError on an unknown adapter.
     """
+    recipe = recipe_of(adapter)
+    if isinstance(recipe, OnLaw) and isinstance(base, Law):
+        return recipe.on(base, seed)
     if not isinstance(base, Law) or not isinstance(base.model, Trainable):
         raise Unsupported(f"{called(base)}: has no weights that can be trained; a language model of transformers has")
     return TrainedLaw(base.model.trainable(adapter, seed), base.warp, base.template, base.frame)
+
+
+@runtime_checkable
+class OnLaw(Protocol):
+    """What is trained of a policy, put on a law as a whole."""
+
+    def on(self, base: Law, seed: int) -> TrainedLaw:
+        """The policy; raises Unsupported where the base has not what it needs."""
+        ...
 
 
 @dataclass(frozen=True)

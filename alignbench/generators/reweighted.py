@@ -14,9 +14,20 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 import torch
 
-from alignbench.errors import UsageError
-from alignbench.generators.base import Decoder, Filling, Forced, Keyed, Positions, Rule, Slotted, Vocab
-from alignbench.generators.history import Before, after, history_of, seen_of
+from alignbench.errors import Unsupported, UsageError
+from alignbench.generators.base import (
+    Decoder,
+    Filling,
+    Forced,
+    Hearing,
+    Keyed,
+    Positions,
+    Reading,
+    Rule,
+    Slotted,
+    Vocab,
+)
+from alignbench.generators.history import Before, Showing, WithHidden, after, history_of, seen_of
 from alignbench.generators.law import Law, LawState, gather, together
 from alignbench.generators.law import law_of as law_of  # rules are written with it
 from alignbench.generators.warp import at_least_float32, log_normalised
@@ -120,9 +131,22 @@ class Reweighted(Generic[S]):
         """The task's prompts, of which these texts were made."""
         return [self._prompts[text] for text in rendered]
 
-    def nats(self, log_probs: torch.Tensor, memory: S) -> _Nats:
-        """(R, V) nats of the base's law weighed by the rule in these rows of memory, and normalised; see `_Nats`."""
-        weighed = self.rule.weigh(log_probs, memory)
+    @property
+    def reads(self) -> bool:
+        """Whether the rule weighs by hidden states."""
+        return isinstance(self.rule, Reading)
+
+    def nats(self, log_probs: torch.Tensor, memory: S, hidden: torch.Tensor | None = None) -> _Nats:
+        """(R, V) nats of the base's law weighed by the rule in these rows of memory, and normalised; see `_Nats`.
+
+        `hidden` (R, D): the base's last hidden states, for a rule that reads them. Raises Unsupported without them.
+        """
+        if not isinstance(self.rule, Reading):
+            weighed = self.rule.weigh(log_probs, memory)
+        elif hidden is None:
+            raise Unsupported(f"{self.name}: its rule reads hidden states, and {self.base.name} shows none")
+        else:
+            weighed = self.rule.weigh_by(log_probs, memory, hidden)
         if not self.rule.truncates:
             return log_normalised(weighed), None
         none_left = (weighed == -torch.inf).all(-1)
@@ -173,8 +197,8 @@ def _warn_once(name: str, who: str) -> None:
 class Walked(Generic[S]):
     """The rule's memory before each of P tokens of draws, draw by draw."""
 
-    def weigh(self, model: Reweighted[S], log_probs: torch.Tensor, part: slice) -> _Nats:
-        """(n, V) nats of the base at these places, weighed and normalised; see `_Nats`."""
+    def weigh(self, model: Reweighted[S], log_probs: torch.Tensor, hidden: torch.Tensor | None, part: slice) -> _Nats:
+        """(n, V) nats of the base at these places, weighed and normalised; see `Reweighted.nats`."""
         raise NotImplementedError
 
 
@@ -186,12 +210,12 @@ class AtOnce(Walked[S]):
     memory: S
     rows: int  # P
 
-    def weigh(self, model: Reweighted[S], log_probs: torch.Tensor, part: slice) -> _Nats:
+    def weigh(self, model: Reweighted[S], log_probs: torch.Tensor, hidden: torch.Tensor | None, part: slice) -> _Nats:
         """See `Walked.weigh`; a memory that is all wanted is not copied."""
         if len(log_probs) == self.rows:
-            return model.nats(log_probs, self.memory)
+            return model.nats(log_probs, self.memory, hidden)
         rows = torch.arange(*part.indices(self.rows), device=log_probs.device)
-        return model.nats(log_probs, self.rule.select(self.memory, rows))
+        return model.nats(log_probs, self.rule.select(self.memory, rows), hidden)
 
 
 @dataclass(frozen=True)
@@ -215,13 +239,14 @@ class Steps(Walked[S]):
         row, step = (torch.as_tensor(x, device=device) for x in np.nonzero(np.arange(width) < draws.length[:, None]))
         return Steps(rule, memories, row, step)
 
-    def weigh(self, model: Reweighted[S], log_probs: torch.Tensor, part: slice) -> _Nats:
+    def weigh(self, model: Reweighted[S], log_probs: torch.Tensor, hidden: torch.Tensor | None, part: slice) -> _Nats:
         """See `Walked.weigh`."""
         row, step, out = self.row[part], self.step[part], torch.empty_like(log_probs)
         none_left = torch.zeros(len(out), dtype=torch.bool, device=out.device) if self.rule.truncates else None
         for t in sorted(set(step.tolist())):
             here = (step == t).nonzero()[:, 0]
-            out[here], none_here = model.nats(log_probs[here], self.rule.select(self.memories[t], row[here]))
+            mine = None if hidden is None else hidden[here]
+            out[here], none_here = model.nats(log_probs[here], self.rule.select(self.memories[t], row[here]), mine)
             if none_left is not None and none_here is not None:
                 none_left[here] = none_here
         return out, none_left
@@ -241,7 +266,8 @@ class Weighed(Generic[S]):
         x, warp = self.places[part], self.model.base.warp
         x = at_least_float32(x)
         log_probs = warp(log_normalised(x)) if self.seen is None else warp(x, self.seen[part])
-        nats, none_left = self.walked.weigh(self.model, log_probs, part)
+        hidden = self.places.hidden[part] if self.model.reads and isinstance(self.places, Showing) else None
+        nats, none_left = self.walked.weigh(self.model, log_probs, hidden, part)
         if none_left is not None and self.look is not None:
             self.look(part, none_left)
         return nats
@@ -259,7 +285,9 @@ class ReweightedState(Generic[S]):
     @cached_property
     def log_probs(self) -> torch.Tensor:
         """See `State.log_probs`."""
-        nats, none_left = self.model.nats(self.base.log_probs, self.memory)
+        state = self.base.state
+        hidden = state.hidden if self.model.reads and isinstance(state, WithHidden) else None
+        nats, none_left = self.model.nats(self.base.log_probs, self.memory, hidden)
         if none_left is not None and (none_left & self.live).any():  # a GPU waits, as it does at each step by states
             self.model._warn()
         return nats
@@ -322,6 +350,8 @@ class ReweightedDecoder(Generic[S]):
     def __init__(self, model: Reweighted[S], inner: Decoder) -> None:
         self.model, self.inner = model, inner
         self.refills, self.unwatched = inner.refills and isinstance(model.rule, Filling), inner.unwatched
+        if model.reads and isinstance(inner, Hearing):
+            inner.hear()
         self.begun = False
         self.seen: torch.Tensor | None = None  # (slots, V) bool: the tokens said before, where it matters
         # (slots,) tokens still to draw; below 1 where a slot holds nothing, or its draw has ended
@@ -337,7 +367,7 @@ class ReweightedDecoder(Generic[S]):
         """See `Decoder.shape`."""
         return self.inner.shape(rows)
 
-    def prefill(self, rendered: Sequence[str]) -> torch.Tensor:
+    def prefill(self, rendered: Sequence[str]) -> Positions:
         """See `Decoder.prefill`."""
         self.prompts, self.first = self.model.originals(rendered), self.model.begun(rendered)
         if not self.begun:

@@ -17,7 +17,7 @@ import torch
 from alignbench.errors import RunError
 from alignbench.generators.base import Decoder, Model, Positions, Slotted
 from alignbench.generators.budget import ran_out
-from alignbench.generators.history import logits_of, seen_of
+from alignbench.generators.history import seen_of, shown_by
 from alignbench.generators.replicas import merged, replicas_of, shares
 from alignbench.generators.warp import PLAIN, Warp, at_least_float32, cached_rows, log_normalised
 from alignbench.seeds import Seed
@@ -279,7 +279,7 @@ class _Batch:
         """Compute the next prompts: those of the rows that fit now, or an eighth of the batch's where few do."""
         ahead = self.texts[self.next : self.next + max(free, self.slots // 8)]
         prompts = list(dict.fromkeys(ahead))
-        self.first = self.decoder.prefill(prompts)
+        self.first = self.decoder.prefill(prompts)[:]
         self.known = {prompt: i for i, prompt in enumerate(prompts)}
 
     def _fill(self, free: Array) -> None:
@@ -393,19 +393,19 @@ class Stepwise:
         """Any number of rows."""
         return rows
 
-    def prefill(self, rendered: Sequence[str]) -> torch.Tensor:
+    def prefill(self, rendered: Sequence[str]) -> Positions:
         """See `Decoder.prefill`."""
         self.prompts = self.model.start(rendered, max_tokens=self.max_tokens)
-        return logits_of(self.prompts)
+        return shown_by(self.prompts)
 
     def fill(self, slots: torch.Tensor, which: torch.Tensor) -> None:
         """See `Decoder.fill`."""
         self.state = self.prompts.select(which)
 
-    def step(self, ids: torch.Tensor) -> torch.Tensor:
+    def step(self, ids: torch.Tensor) -> Positions:
         """See `Decoder.step`."""
         self.state = self.state.extend(ids)
-        return logits_of(self.state)
+        return shown_by(self.state)
 
     def keep(self, rows: torch.Tensor) -> None:
         """See `Decoder.keep`."""

@@ -164,6 +164,11 @@ class Table(WordModel):
         """Prefixes of a prompt's continuations: Σ W^t over t < max_tokens, W words."""
         return sum(len(self.words) ** t for t in range(self.max_tokens))
 
+    @property
+    def hidden_width(self) -> int:
+        """See `Wide.hidden_width`: its hidden states are the unit vectors of its rows."""
+        return len(self.network.logits)
+
     def identity(self) -> Mapping[str, Any]:
         """Words, prompts, length and the logits as they are now."""
         told = {"words": list(self.words), "prompts": list(self.prompts), "max_tokens": self.max_tokens}
@@ -241,6 +246,12 @@ class TableState:
         """See `State.log_probs`."""
         with inference():
             return log_normalised(self.model.network.logits[self.first + self.number])
+
+    @property
+    def hidden(self) -> torch.Tensor:
+        """See `WithHidden.hidden`: the unit vectors of their rows."""
+        logits = self.model.network.logits
+        return nn.functional.one_hot(self.first + self.number, len(logits)).to(logits.dtype)
 
     def extend(self, tokens: torch.Tensor) -> TableState:
         """See `State.extend`; after an EOS, or the last token, it stands anywhere."""

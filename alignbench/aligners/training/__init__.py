@@ -14,6 +14,9 @@
     dpg.py        KL(p‖π) by importance weights (`prefixes.py`: a baseline by prefix)
     gdc.py        with a proposal that adapts;  cdpg.py  Z_c of own draws
     f_dpg.py      other divergences;  prompt_tuning.py  of a soft prompt
+    reinforce.py  rewards with the KL to the base in them (`rewards.py`);  grpo.py  standardised
+    ppo.py        clipped, with values of prefixes (`values.py`)
+    soft_q.py     Q of each token as a guide (`backups.py`);  q_learning.py  with a hard backup
 
 To add one, write a dataclass that inherits `Trained`, register it, and give its `Method`: the draws of each step, and a
 loss of log π by token. It may import floors 0 and 1 and the rest of `aligners`.
@@ -27,6 +30,8 @@ from alignbench.aligners.training import gdc as gdc
 from alignbench.aligners.training import grpo as grpo
 from alignbench.aligners.training import ppo as ppo
 from alignbench.aligners.training import prompt_tuning as prompt_tuning
+from alignbench.aligners.training import q_learning as q_learning
 from alignbench.aligners.training import reinforce as reinforce
 from alignbench.aligners.training import sft as sft
 from alignbench.aligners.training import sft_control as sft_control
+from alignbench.aligners.training import soft_q as soft_q

@@ -62,15 +62,18 @@ class BaseDraws:
     """Base draws of the stream `train`, fetched by blocks of `BLOCK` a prompt."""
 
     work: Work
+    floor: float = -np.inf  # see `Target.log_ratio`
     blocks: dict[int, Batch] = field(default_factory=dict)
 
-    def batch(self, rows: Array) -> Batch:
-        """The draws at rows (prompt, index), this process's share of them."""
+    def batch(self, rows: Array, *, by_token: bool = False) -> Batch:
+        """The draws at rows (prompt, index), this process's share of them; `by_token`: with log a of each token."""
         parts = []
         for number in np.unique(rows[:, 1] // BLOCK):
             block = self.block(int(number))
             parts.append(block.take(_places(block, rows[rows[:, 1] // BLOCK == number])))
         found = Batch.concat(parts)
+        if by_token:
+            found = replace(found, base_by_token=found.draws.token_log_prob)
         return found.take(np.arange(len(found))[self.work.processes.rank :: self.work.processes.count])
 
     def block(self, number: int) -> Batch:
@@ -78,7 +81,9 @@ class BaseDraws:
         if number not in self.blocks:
             count = len(self.work.prompts)
             rows = np.stack([np.repeat(np.arange(count), BLOCK), np.tile(np.arange(BLOCK), count)], axis=1)
-            self.blocks[number] = self.work.of_base(self.work.base_draws(rows + np.array([0, number * BLOCK])))
+            self.blocks[number] = self.work.of_base(
+                self.work.base_draws(rows + np.array([0, number * BLOCK])), self.floor
+            )
         self.blocks = dict(list(self.blocks.items())[-2:])
         return self.blocks[number]
 

@@ -70,7 +70,7 @@ class Loop:
         else:
             self.stopping = Stopping(recipe, self.method, self.folder)
         self.budget = Budget(recipe, began - float(extra.get("seconds", 0.0)))
-        self.passes = Passes(work, recipe)
+        self.passes = Passes(work, recipe, self.method.module)
         self.step, self.spent = step, self._spent()
 
     def _take_up(self, step: int, extra: Mapping[str, Any]) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from alignbench.aligners.training.batch import Batch, Known
 from alignbench.aligners.training.work import Work
@@ -30,6 +31,11 @@ class Method:
     def __init__(self, work: Work, batch: int) -> None:
         self.work, self.batch = work, batch
         work.processes.check_share(batch, "draws of a step")
+
+    @property
+    def module(self) -> nn.Module:
+        """(prompts, draws) → log π by token (B, T), or (B, T, K) what else a loss needs, log π first."""
+        return self.work.policy.module
 
     def batches(self, step: int) -> Mapping[str, Batch]:
         """Term of the loss → this process's draws for it; most have one term, called "loss"."""

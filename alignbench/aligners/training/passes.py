@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import nn
 
 from alignbench.aligners.training.batch import Batch, Known
 from alignbench.aligners.training.options import Options
@@ -30,7 +31,7 @@ class Slope:
     """A loss of all processes' draws, and its derivative by what this process's say."""
 
     loss: float
-    by_token: torch.Tensor  # (b, T) of this process's draws
+    by_token: torch.Tensor  # (b, T, …) of this process's draws
     batch: Batch  # (B) draws, all processes'
     log_pi: Array  # (B,) nats
 
@@ -38,9 +39,9 @@ class Slope:
 class Passes:
     """Forward and backward through one policy."""
 
-    def __init__(self, work: Work, recipe: Options) -> None:
+    def __init__(self, work: Work, recipe: Options, module: nn.Module | None = None) -> None:
         self.work, self.accumulate, self.precision = work, recipe.accumulate, recipe.precision
-        self.module = work.policy.module
+        self.module = module or work.policy.module
         self.most = TOKENS.get(work.policy.device.type, TOKENS["cpu"])
 
     def back(self, batch: Batch, loss: Loss) -> Slope:
@@ -94,7 +95,7 @@ class Passes:
         return [part for part in np.array_split(order, min(count, len(batch))) if len(part)]
 
     def forward(self, batch: Batch) -> torch.Tensor:
-        """(B, T) log π by token with its gradient."""
+        """(B, T) log π by token with its gradient, or what else the module says."""
         with self._autocast():
             found: torch.Tensor = self.module(batch.prompts, batch.draws)
         return found
@@ -107,7 +108,7 @@ class Passes:
         for rows in self.parts(batch) if parts is None else parts:
             part = self.forward(batch.take(rows))
             if found is None:
-                found = part.new_zeros(batch.draws.tokens.shape)
+                found = part.new_zeros((*batch.draws.tokens.shape, *part.shape[2:]))
             found[torch.as_tensor(rows, device=part.device), : part.shape[1]] = part
         assert found is not None
         self.work.book(scored=int(batch.draws.length.sum()))
@@ -128,7 +129,8 @@ class Passes:
         found = loss(joined, Known.of(everything, joined))
         (slope,) = torch.autograd.grad(found, joined)
         mine = slope[first : first + len(batch), : values.shape[1]]
-        return Slope(float(found.detach()), mine, everything, joined.detach().double().sum(1).cpu().numpy())
+        log_pi = joined.detach() if joined.dim() == 2 else joined.detach()[..., 0]
+        return Slope(float(found.detach()), mine, everything, log_pi.double().sum(1).cpu().numpy())
 
     def _autocast(self) -> AbstractContextManager[object]:
         if self.precision == "auto":
@@ -137,4 +139,4 @@ class Passes:
 
 
 def _padded(values: torch.Tensor, width: int) -> torch.Tensor:
-    return torch.nn.functional.pad(values, (0, width - values.shape[1]))
+    return nn.functional.pad(values, (*[0, 0] * (values.dim() - 2), 0, width - values.shape[1]))

@@ -39,12 +39,19 @@ class Rewarded(Matches):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not is_number(self.floor) or not 0 < self.floor < 1:
-            raise UsageError(f"{self.name}:floor={self.floor}: must be between 0 and 1: what a broken constraint weighs")
+            raise UsageError(
+                f"{self.name}:floor={self.floor}: must be between 0 and 1: what a broken constraint weighs"
+            )
 
     def remark(self, target: Target) -> str:
         """See `Trained.remark`."""
-        hard = any(c.kind == "always" for c in target.constraints)
-        return f"a broken hard constraint weighs ε = {self.floor:g}: it aims at p_ε" if hard else ""
+        return p_epsilon(self.floor, target)
+
+
+def p_epsilon(floor: float, target: Target) -> str:
+    """What a row says where a broken hard constraint weighs ε, and p_ε is aimed at; "" where nothing is hard."""
+    hard = any(c.kind == "always" for c in target.constraints)
+    return f"a broken hard constraint weighs ε = {floor:g}: it aims at p_ε" if hard else ""
 
 
 @aligner("reinforce", target_driven=True, density="exact")

@@ -21,7 +21,7 @@ from alignbench.errors import UsageError
 from alignbench.generators.base import Decoder, Positions
 from alignbench.generators.budget import bucket
 from alignbench.generators.gradient import inference
-from alignbench.generators.hf.heads import Logits, Nats, body_of
+from alignbench.generators.hf.heads import Logits, Nats, body_of, overheard
 from alignbench.generators.hf.pretrained import (
     CHUNK_BYTES,
     TOGETHER,
@@ -64,8 +64,15 @@ class HFModel(Pretrained):
         positions = (mask.cumsum(1) - 1).clamp(min=0)
         # under a window masks say what is seen: layers with a window of their own must not forget keys
         cache = {"past_key_values": DynamicCache()} if self.window else {}
-        out = self._forward(ids, mask, positions, use_cache=True, keep=1, **cache)
-        return HFState(self, out.past_key_values, mask, positions[:, -1] + 1, at_least_float32(out.logits[:, -1]))
+        return self._state(ids, mask, positions, **cache)
+
+    def _state(self, ids: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, **cache: Any) -> HFState:
+        """The state after ids (R, T); `mask` (R, L) marks the real tokens among all that stand in the cache then."""
+        with overheard(self.network) as heard:
+            out = self._forward(ids, mask, positions, use_cache=True, keep=1, **cache)
+        logits = at_least_float32(out.logits[:, -1])
+        last = heard[0][:, -1] if heard else logits[:, :0]
+        return HFState(self, out.past_key_values, mask, positions[:, -1] + 1, logits, last)
 
     def decoder(self, rows: int, width: int) -> Slots | Stepwise:
         """Slots for at most `rows` rows of `width` tokens; its states where the network cannot be run by slots."""
@@ -251,17 +258,21 @@ class HFState(LogitsState):
     mask: torch.Tensor  # (R, L) 1 where a real token stands
     position: torch.Tensor  # (R,) position of the next token
     logits: torch.Tensor  # (R, V)
+    last: torch.Tensor  # (R, D) what the network's body said last
+
+    @property
+    def hidden(self) -> torch.Tensor | None:
+        """See `WithHidden.hidden`; None where logits are not made of them alone."""
+        return self.last if self.model.headed else None
 
     def extend(self, tokens: torch.Tensor) -> HFState:
         """See `State.extend`."""
         mask = torch.cat([self.mask, torch.ones_like(self.mask[:, :1])], 1)
         cache = fork(self.cache)
-        out = self.model._forward(tokens[:, None], mask, self.position[:, None], keep=1, use_cache=True,
-                                  past_key_values=cache)  # fmt: skip
-        return HFState(self.model, out.past_key_values, mask, self.position + 1, at_least_float32(out.logits[:, -1]))
+        return self.model._state(tokens[:, None], mask, self.position[:, None], past_key_values=cache)
 
     def select(self, rows: torch.Tensor) -> HFState:
         """See `State.select`."""
         cache = fork(self.cache)
         cache.batch_select_indices(rows)
-        return HFState(self.model, cache, self.mask[rows], self.position[rows], self.logits[rows])
+        return HFState(self.model, cache, self.mask[rows], self.position[rows], self.logits[rows], self.last[rows])

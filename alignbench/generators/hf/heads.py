@@ -5,7 +5,8 @@ So that neither scoring nor a gradient ever holds a tensor of draws × tokens ×
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -47,6 +48,33 @@ def head(network: Any, hidden: torch.Tensor) -> torch.Tensor:
     try:
         with inference():
             return network(use_cache=False, **inputs).logits[0]  # type: ignore[no-any-return]
+    finally:
+        if before is None:
+            del body.forward
+        else:
+            body.forward = before
+
+
+@contextmanager
+def overheard(network: Any) -> Iterator[list[torch.Tensor]]:
+    """Inside, what passes through the whole network say last: the hidden states (n, T, D) that its logits are made of.
+
+    Nothing is heard where the network has no such part. The body is another for that moment, as in `head`.
+    """
+    body, heard = getattr(network, network.base_model_prefix, None), list[torch.Tensor]()
+    if body is None:
+        yield heard
+        return
+    own, before = body.forward, body.__dict__.get("forward")
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        found = own(*args, **kwargs)
+        heard.append(found[0])
+        return found
+
+    body.forward = forward
+    try:
+        yield heard
     finally:
         if before is None:
             del body.forward

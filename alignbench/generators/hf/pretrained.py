@@ -244,6 +244,11 @@ class Pretrained:
             return False
         return agree(off, self.network.dtype)
 
+    @property
+    def hidden_width(self) -> int | None:
+        """See `Wide.hidden_width`."""
+        return int(self.network.get_output_embeddings().weight.shape[-1]) if self.headed else None
+
     @cached_property
     def never(self) -> list[int]:
         """Ids of probability 0."""

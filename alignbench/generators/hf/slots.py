@@ -28,6 +28,7 @@ from alignbench.generators.gradient import inference
 from alignbench.generators.hf.graphs import Graphs
 from alignbench.generators.hf.heads import Logits, body_of, head
 from alignbench.generators.hf.precision import HALVES
+from alignbench.generators.history import Beside
 from alignbench.generators.warp import log_normalised
 from alignbench.generators.window import MASKED, Window, as_mask, seen
 from alignbench.types import Array, Draws
@@ -155,6 +156,11 @@ class SlotCache:
         """(n, V) logits after one more id (n,) in each slot; see `run`."""
         return head(self.network, self.run(ids[:, None], at, width)[:, 0])
 
+    def both(self, ids: torch.Tensor, at: torch.Tensor, width: int) -> torch.Tensor:
+        """(n, V + D) the same, and the last hidden states behind: one tensor, for a CUDA graph."""
+        hidden = self.run(ids[:, None], at, width)[:, 0]
+        return torch.cat([head(self.network, hidden), hidden], 1)
+
 
 @dataclass(frozen=True)
 class Prompts:
@@ -220,6 +226,7 @@ class Slots:
         self.cache = SlotCache(network, slots, width, window)
         # not a method of this object: a cycle would hold its memory until Python looks for cycles
         self.graphs = Graphs(self.cache.logits) if captured else None
+        self.heard = False
         self.empty(slots)
 
     def empty(self, slots: int) -> None:
@@ -239,10 +246,15 @@ class Slots:
             return self.slots
         return rows if self.network.dtype == torch.float32 else min(self.slots, bucket(rows))
 
-    def prefill(self, rendered: Sequence[str]) -> torch.Tensor:
+    def hear(self) -> None:
+        """See `Hearing.hear`; graphs are made anew."""
+        if self.graphs is not None and not self.heard:
+            self.graphs, self.heard = Graphs(self.cache.both), True
+
+    def prefill(self, rendered: Sequence[str]) -> Positions:
         """See `Decoder.prefill`."""
         self.prompts = run_prompts(self.network, [self.encode(text) for text in rendered], self.window)
-        return head(self.network, self.prompts.last)
+        return Logits(self.network, self.prompts.last)
 
     def fill(self, slots: torch.Tensor, which: torch.Tensor) -> None:
         """See `Decoder.fill`."""
@@ -260,6 +272,9 @@ class Slots:
             logits = Logits(self.network, self.cache.run(ids[:, None], self.at, width)[:, 0])
         else:
             logits = self.graphs(ids, self.at, min(self.width, -(-width // STRIDE) * STRIDE))
+            if self.heard and self.prompts is not None:
+                size = logits.shape[1] - self.prompts.last.shape[1]
+                logits = Beside(logits[:, :size], logits[:, size:])
         # a slot that holds nothing goes on writing, at its end
         self.at = (self.at + 1).clamp_(max=self.width - 1)
         self.reach = np.minimum(self.reach + 1, self.width - 1)

@@ -1,0 +1,58 @@
+"""Q-learning with a hard backup, and ILQL: Q of each next token as the field has it; its optimum is not p."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from alignbench.aligners.base import is_number
+from alignbench.aligners.training.backups import backed_up, expectile, squared
+from alignbench.aligners.training.batch import Known
+from alignbench.aligners.training.method import Method
+from alignbench.aligners.training.soft_q import Foretelling, Foretells
+from alignbench.aligners.training.work import Work
+from alignbench.errors import UsageError
+from alignbench.generators.head import Valued
+from alignbench.registry import aligner
+from alignbench.target import Target
+
+
+@aligner("q_learning", target_driven=True, density="exact")
+@dataclass(frozen=True, kw_only=True)
+class QLearning(Foretells):
+    """Learns Q, nats, of a token as the largest Q after it, and acts by π ∝ a·e^Q, see `Foretells`: not p.
+
+    With `tau` a value beside it is learned, the τ-expectile of Q over what the base says next, and Q is that value
+    after the token: ILQL (Snell et al. 2022), which keeps to the base's own tokens.
+    """
+
+    tau: float | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.tau is not None and (not is_number(self.tau) or not 0 < self.tau < 1):
+            raise UsageError(f"q_learning:tau={self.tau}: must be between 0 and 1")
+
+    def remark(self, target: Target) -> str:
+        """See `Trained.remark`."""
+        what = "the largest Q" if self.tau is None else f"the {self.tau:g}-expectile of Q"
+        return f"its values are {what}, not log E[e^r]: its optimum is not p"
+
+    def method(self, work: Work) -> Method:
+        """See `Trained.method`."""
+        return Hard(work, self)
+
+
+class Hard(Foretelling):
+    """The hard backup, or the value beside Q."""
+
+    recipe: QLearning
+
+    def wrong(self, valued: Valued, log_t: torch.Tensor, known: Known) -> torch.Tensor:
+        """See `Foretelling.wrong`."""
+        q, tau, inside = log_t + valued.v, self.recipe.tau, known.inside
+        if tau is None:
+            return squared(q, backed_up(valued.most, known.log_ratio, inside), inside)
+        wanted = backed_up(valued.beside, known.log_ratio, inside)
+        return squared(q, wanted, inside) + expectile(valued.beside, valued.q, inside, tau=tau)
