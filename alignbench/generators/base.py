@@ -222,6 +222,7 @@ class Grouped(Protocol):
 
 S = TypeVar("S")
 Out = TypeVar("Out", covariant=True)
+In = TypeVar("In", contravariant=True)
 
 
 @runtime_checkable
@@ -263,10 +264,10 @@ class Rule(Protocol[S]):
 
 
 @runtime_checkable
-class Reading(Protocol[S]):
+class Reading(Protocol[In]):
     """A rule that weighs by what the base's network has in mind; the base must have last hidden states."""
 
-    def weigh_by(self, log_probs: torch.Tensor, memory: S, hidden: torch.Tensor) -> torch.Tensor:
+    def weigh_by(self, log_probs: torch.Tensor, memory: In, hidden: torch.Tensor) -> torch.Tensor:
         """See `Rule.weigh`; `hidden` (R, D) are the last hidden states from which the base's nats were made."""
         ...
 

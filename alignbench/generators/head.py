@@ -115,7 +115,8 @@ class ByHead:
 
     def weigh_by(self, log_probs: torch.Tensor, memory: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
         """See `Reading.weigh_by`."""
-        return log_probs + self.head(hidden)
+        q: torch.Tensor = self.head(hidden)
+        return log_probs + q
 
 
 @adapter("head")
@@ -241,7 +242,8 @@ class Values(Scorer):
         assert draws.tokens is not None and isinstance(self.law.model, Reweighted)
         base, shape = self.law.model.base, (*draws.tokens.shape, 6)
         if not len(draws):  # one process's share of few draws: the others wait for its gradient
-            return sum(0 * p.flatten()[:1].sum() for p in self.law.parameters) + torch.zeros(shape)  # type: ignore[return-value]
+            nothing = sum(0 * p.flatten()[:1].sum() for p in self.law.parameters)
+            return torch.as_tensor(nothing).expand(shape)
         inside = np.arange(draws.tokens.shape[1]) < draws.length[:, None]
         ids = torch.as_tensor(draws.tokens[inside], device=self.law.device)
         with torch.no_grad(), differentiable():

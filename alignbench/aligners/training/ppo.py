@@ -112,7 +112,8 @@ class Proximal(Reinforcing):
             sizes = processes.gathered(float(np.mean(np.concatenate(places).astype(float) ** 2)))
             self.head.size = float(np.sqrt(np.mean(sizes)))
         hands = processes.gathered(self.head.sums(np.concatenate(places), np.concatenate(wanted)))
-        self.head.learn(sum(squares for squares, _ in hands), sum(products for _, products in hands))
+        squares, products = zip(*hands, strict=True)
+        self.head.learn(np.sum(squares, 0), np.sum(products, 0))
 
     def _adapt(self, batches: list[Batch]) -> None:
         """Change β by how far KL(π‖a) is from what it is to be."""

@@ -38,14 +38,17 @@ class Rewarded(Matches):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not is_number(self.floor) or not 0 < self.floor < 1:
-            raise UsageError(
-                f"{self.name}:floor={self.floor}: must be between 0 and 1: what a broken constraint weighs"
-            )
+        check_floor(self.name, self.floor)
 
     def remark(self, target: Target) -> str:
         """See `Trained.remark`."""
         return p_epsilon(self.floor, target)
+
+
+def check_floor(name: str, floor: object) -> None:
+    """Raise UsageError unless ε is between 0 and 1."""
+    if not is_number(floor) or not 0 < floor < 1:  # type: ignore[operator]
+        raise UsageError(f"{name}:floor={floor}: must be between 0 and 1, as what a broken hard constraint weighs")
 
 
 def p_epsilon(floor: float, target: Target) -> str:

@@ -11,14 +11,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from alignbench.aligners.base import is_number, whole
+from alignbench.aligners.base import whole
 from alignbench.aligners.training.ahead import BaseDraws
 from alignbench.aligners.training.backups import backed_up, inconsistent, squared
 from alignbench.aligners.training.batch import Batch, Known
 from alignbench.aligners.training.method import Method
 from alignbench.aligners.training.options import unlabelled
 from alignbench.aligners.training.recipe import Trained
-from alignbench.aligners.training.reinforce import p_epsilon
+from alignbench.aligners.training.reinforce import check_floor, p_epsilon
 from alignbench.aligners.training.work import Work
 from alignbench.errors import UsageError, did_you_mean
 from alignbench.generators.head import HeadedLaw, Valued, Values
@@ -45,10 +45,7 @@ class Foretells(Trained):
         super().__post_init__()
         if not self.adapter.startswith("head"):
             raise UsageError(f"{self.name}:adapter={self.adapter}: must be a head, such as head:rank=64")
-        if not is_number(self.floor) or not 0 < self.floor < 1:
-            raise UsageError(
-                f"{self.name}:floor={self.floor}: must be between 0 and 1: what a broken constraint weighs"
-            )
+        check_floor(self.name, self.floor)
         whole(f"{self.name}:sync", self.sync)
 
 
