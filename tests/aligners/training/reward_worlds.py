@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from training_worlds import BASE, HARD, PROMPTS, ROWS, WORDS, Listed, exact_gradient, moved
 
-from alignbench.aligners.training.rewards import Told
+from alignbench.aligners.training.rewards import Told, reinforced
 
 EPSILON = 0.01
 
@@ -81,3 +81,13 @@ def ended(loss, steps=500, lr=0.2) -> torch.Tensor:
         loss(by_token_law(logits, draws)).backward()
         optimiser.step()
     return by_token_law(logits.detach(), draws).sum(1)
+
+
+def mean_of(kl: str, listed: Listed, base: torch.Tensor):
+    """E_π of the loss, all draws listed, with the gradient of the policy's own draws."""
+
+    def loss(by_token):
+        told = Told(base, by_token.detach(), listed.log_ratio, listed.prompt, torch.ones_like(base, dtype=torch.bool))
+        return listed.mean(by_token.detach().sum(1).exp() * reinforced(by_token, told, kl=kl))
+
+    return loss

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from reward_worlds import EPSILON, Rewarded, by_token_law, ended
+from reward_worlds import EPSILON, Rewarded, by_token_law, ended, mean_of
 from training_worlds import BASE, HARD, PROMPTS, REWARD, STRONG, Listed, gradient_of, moved, work_on, world
 
 from alignbench.aligners.training import rewards
@@ -141,16 +141,6 @@ ENDS = {
     ("reward_k3", "hard"): (50, 2000), ("reward_k3", "reward"): (50, 2000), ("reward_k3", "strong"): (20, 500),
 }  # fmt: skip
 """Where KL(p‖π) ends, from and to, as a part of KL(p‖a); of a hard target p_ε itself is at 0.0115."""
-
-
-def mean_of(kl, listed, base):
-    """E_π of the loss, all draws listed, with the gradient of the policy's own draws."""
-
-    def loss(by_token):
-        told = Told(base, by_token.detach(), listed.log_ratio, listed.prompt, torch.ones_like(base, dtype=torch.bool))
-        return listed.mean(by_token.detach().sum(1).exp() * reinforced(by_token, told, kl=kl))
-
-    return loss
 
 
 @pytest.mark.parametrize(("kl", "target"), ENDS)
