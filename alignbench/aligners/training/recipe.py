@@ -39,6 +39,10 @@ class Trained(Options):
         """The steps of one training."""
         raise NotImplementedError
 
+    def trained(self, work: Work, folder: Folder) -> None:
+        """Train the policy, and leave in the folder what there is to leave."""
+        Loop(self, self.method, work, folder).run()
+
     def identity(self, setting: Setting) -> Mapping[str, Any]:
         """See `Identified.identity`; with the number of processes: sums come out otherwise in other parts.
 
@@ -66,7 +70,7 @@ class Trained(Options):
             folder.load(policy)
             return self.law(work)
         try:
-            Loop(self, self.method, work, folder).run()
+            self.trained(work, folder)
         except (UsageError, Unsupported):
             folder.take_back()
             raise
