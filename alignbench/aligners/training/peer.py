@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -23,10 +23,13 @@ from alignbench.errors import Unsupported, UsageError, did_you_mean
 from alignbench.generators.base import Networked, WithTokenizer
 from alignbench.generators.law import law_of
 from alignbench.registry import aligner
+from alignbench.seeds import PAIRS
 from alignbench.target import Target
 from alignbench.types import Distribution, Draws, Training
 
 TRAINERS = ("rloo", "grpo", "dpo")
+LOGGED = {"objective": "loss", "trl_kl": "kl", "trl_reward": "reward", "lr": "learning_rate"}
+"""Columns of the curve, and what trl calls them."""
 UNUSED = ("tokens", "every", "cooldown", "accumulate")
 """Hyper-parameters of all trained aligners that trl has otherwise, or not at all."""
 
@@ -182,8 +185,6 @@ class Peer:
             prompt=np.array(number), index=np.arange(len(said)), texts=("",) * len(said), tokens=tokens, length=length,
             finished=finished, log_prob=None, token_log_prob=None, model_log_prob=None, vocab=law.vocab.fingerprint,
         )  # fmt: skip
-        from dataclasses import replace
-
         return replace(found, texts=law.texts_of(self.work.prompts, found))
 
     def _dpo(self) -> Any:
@@ -205,7 +206,7 @@ def pairs(work: Work, recipe: Trl) -> list[dict[str, str]]:
     base = BaseDraws(work, floor=float(np.log(recipe.floor)))
     steps = recipe.steps or 200
     rows = work.rows(0, 2 * recipe.batch * steps)
-    found, rng = base.batch(rows), work.setting.seed.salted(1).rng("pairs", 0)
+    found, rng = base.batch(rows), work.setting.seed.salted(PAIRS).rng("", 0)
     told: list[dict[str, str]] = []
     by_prompt = [np.flatnonzero(found.draws.prompt == c) for c in range(len(work.prompts))]
     for mine in by_prompt:
@@ -236,14 +237,7 @@ def _callback(peer: Peer, began: float) -> Any:
             seconds = time.monotonic() - began
             told = {"step": float(state.global_step), "seconds": seconds, "drawn": float(peer.spent.drawn),
                     "scored": float(peer.spent.scored), "trained": float(peer.spent.trained)}  # fmt: skip
-            for ours, theirs in (
-                ("objective", "loss"),
-                ("trl_kl", "kl"),
-                ("trl_reward", "reward"),
-                ("lr", "learning_rate"),
-            ):
-                if logs and theirs in logs:
-                    told[ours] = float(logs[theirs])
+            told |= {ours: float(logs[theirs]) for ours, theirs in LOGGED.items() if logs and theirs in logs}
             if "objective" not in told:
                 return
             peer.curve.append(told)
