@@ -5,7 +5,6 @@ It is a rule, so that it guides any base that shows hidden states; and it is tra
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,13 +14,13 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from alignbench.errors import StoreError, Unsupported, UsageError
+from alignbench.errors import Unsupported, UsageError
 from alignbench.files import check_writable, dump, write_atomic
-from alignbench.generators.gradient import differentiable
+from alignbench.generators.gradient import differentiable, inference
 from alignbench.generators.hf.policy import adapter
 from alignbench.generators.history import Before, Showing
 from alignbench.generators.law import Law, gather
@@ -115,8 +114,9 @@ class ByHead:
 
     def weigh_by(self, log_probs: torch.Tensor, memory: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
         """See `Reading.weigh_by`."""
-        q: torch.Tensor = self.head(hidden)
-        return log_probs + q
+        with inference():
+            q: torch.Tensor = self.head(hidden)
+            return log_probs + q
 
 
 @adapter("head")
@@ -160,7 +160,7 @@ class Headed(Reweighted[torch.Tensor]):
         return self.rule.head
 
     def save(self, folder: Path) -> None:
-        """Write what `load_head` reads; raises StoreError."""
+        """Write the head's numbers, and whose tokens it weighs; raises StoreError."""
         check_writable(folder)
         tensors = {name: p.detach().cpu().contiguous() for name, p in self.rule.head.named_parameters()}
         write_atomic(folder / TENSORS, save(tensors))
@@ -186,25 +186,6 @@ class HeadedLaw(TrainedLaw):
     def module(self) -> Scorer:
         """See `Policy.module`."""
         return LogPi(self)
-
-
-def load_head(base: Law, folder: str | Path) -> HeadedLaw:
-    """The law of a head that was saved, on the base; raises StoreError where there is none, or it is of another."""
-    try:
-        told = json.loads(Path(folder, TOLD).read_text(encoding="utf-8"))
-        tensors = load_file(Path(folder, TENSORS))
-        up, down = tensors["up"], tensors.get("down")
-        width = len(up) if down is None else len(down)
-        head = QHead(width, up.shape[1], min(width, up.shape[1]) if down is None else len(up), dtype=up.dtype)
-        head.load_state_dict(tensors)
-    except Exception as error:  # whatever reading a damaged file raises
-        raise StoreError(f"{folder}: holds no head that can be read: {error}") from error
-    if told.get("vocab") != base.vocab.fingerprint:
-        raise StoreError(f"{folder}: its head is of another tokenizer than {base.name}")
-    own = base.model.hidden_width if isinstance(base.model, Wide) else None
-    if own != width:
-        raise StoreError(f"{folder}: its head reads hidden states of {width} numbers, and {base.name} has {own}")
-    return headed(base, head.to(base.device))
 
 
 @dataclass(frozen=True)

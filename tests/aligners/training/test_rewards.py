@@ -238,6 +238,9 @@ def test_the_mean_of_estimates_of_a_hard_target(name):
 
 @pytest.mark.parametrize("name", ["reinforce", "grpo unbiased"])
 def test_planted_baseline_with_the_draw_itself(name, monkeypatch):
+    """Of two draws each is then weighed by half of their difference: half the gradient."""
+    monkeypatch.setitem(ESTIMATED, name, replace(ESTIMATED[name], batch=4))
+    assert estimates(name) < 4
     right = rewards.others
 
     def with_itself(value, prompt):
