@@ -197,7 +197,9 @@ def _warn_once(name: str, who: str) -> None:
 class Walked(Generic[S]):
     """The rule's memory before each of P tokens of draws, draw by draw."""
 
-    def weigh(self, model: Reweighted[S], log_probs: torch.Tensor, hidden: torch.Tensor | None, part: slice) -> _Nats:
+    def weigh(
+        self, model: Reweighted[S], log_probs: torch.Tensor, part: slice, hidden: torch.Tensor | None = None
+    ) -> _Nats:
         """(n, V) nats of the base at these places, weighed and normalised; see `Reweighted.nats`."""
         raise NotImplementedError
 
@@ -210,7 +212,9 @@ class AtOnce(Walked[S]):
     memory: S
     rows: int  # P
 
-    def weigh(self, model: Reweighted[S], log_probs: torch.Tensor, hidden: torch.Tensor | None, part: slice) -> _Nats:
+    def weigh(
+        self, model: Reweighted[S], log_probs: torch.Tensor, part: slice, hidden: torch.Tensor | None = None
+    ) -> _Nats:
         """See `Walked.weigh`; a memory that is all wanted is not copied."""
         if len(log_probs) == self.rows:
             return model.nats(log_probs, self.memory, hidden)
@@ -239,7 +243,9 @@ class Steps(Walked[S]):
         row, step = (torch.as_tensor(x, device=device) for x in np.nonzero(np.arange(width) < draws.length[:, None]))
         return Steps(rule, memories, row, step)
 
-    def weigh(self, model: Reweighted[S], log_probs: torch.Tensor, hidden: torch.Tensor | None, part: slice) -> _Nats:
+    def weigh(
+        self, model: Reweighted[S], log_probs: torch.Tensor, part: slice, hidden: torch.Tensor | None = None
+    ) -> _Nats:
         """See `Walked.weigh`."""
         row, step, out = self.row[part], self.step[part], torch.empty_like(log_probs)
         none_left = torch.zeros(len(out), dtype=torch.bool, device=out.device) if self.rule.truncates else None
@@ -267,7 +273,7 @@ class Weighed(Generic[S]):
         x = at_least_float32(x)
         log_probs = warp(log_normalised(x)) if self.seen is None else warp(x, self.seen[part])
         hidden = self.places.hidden[part] if self.model.reads and isinstance(self.places, Showing) else None
-        nats, none_left = self.walked.weigh(self.model, log_probs, hidden, part)
+        nats, none_left = self.walked.weigh(self.model, log_probs, part, hidden)
         if none_left is not None and self.look is not None:
             self.look(part, none_left)
         return nats

@@ -215,14 +215,14 @@ class Table(WordModel):
 class TablePlaces:
     """See `Positions` and `OfHidden`: rows of a table, each of which is the unit vector of its own number."""
 
-    logits: torch.Tensor
+    table: torch.Tensor  # of logits
     rows: torch.Tensor  # (P,)
     trained: ClassVar[bool] = True
 
     @property
     def hidden(self) -> torch.Tensor:
         """See `OfHidden.hidden`."""
-        return nn.functional.one_hot(self.rows, len(self.logits)).to(self.logits.dtype)
+        return nn.functional.one_hot(self.rows, len(self.table)).to(self.table.dtype)
 
     def on(self, hidden: torch.Tensor) -> TablePlaces:
         """See `OfHidden.on`."""
@@ -230,7 +230,7 @@ class TablePlaces:
 
     def __getitem__(self, part: slice) -> torch.Tensor:
         with inference():
-            return log_normalised(self.logits[self.rows[part]])
+            return log_normalised(self.table[self.rows[part]])
 
 
 @dataclass(frozen=True)

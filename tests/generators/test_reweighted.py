@@ -322,7 +322,7 @@ def test_planted_memory_that_stays_when_slots_move(worlds, monkeypatch, name):
 def test_planted_weights_after_normalisation(worlds, monkeypatch, world, name):
     law = reweighted(worlds[world], RULES[name])
 
-    def nats(self, log_probs, memory):
+    def nats(self, log_probs, memory, hidden=None):
         weighed = self.rule.weigh(log_probs.log_softmax(-1), memory)
         none_left = (weighed == -torch.inf).all(-1)
         return torch.where(none_left[:, None], log_probs, weighed), none_left
