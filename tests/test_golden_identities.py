@@ -53,7 +53,7 @@ SETTINGS = {
 }
 TRAINED = (
     "cdpg", "control_code", "dpg", "dpg:minutes=2.5,replay=0.5", "f_dpg:f=js", "gdc", "grpo", "ppo",
-    "prompt_tuning", "reinforce", "sft", "sft_control",
+    "prompt_tuning", "q_learning", "reinforce", "sft", "sft_control", "soft_q",
 )  # fmt: skip
 HF = {
     "gpt2": ("gpt2", {}),
