@@ -110,10 +110,9 @@ class Description:
 
     @property
     def half(self) -> bool:
-        """Whether the network behind it computes in half precision."""
+        """Whether a network behind it computes in half precision."""
         found = (getattr(thing, "network", None) for thing in stands_on(self.generator))
-        network = next((one for one in found if one is not None), None)
-        return str(getattr(network, "dtype", "")).endswith(("bfloat16", "float16"))
+        return any(str(getattr(network, "dtype", "")).endswith(("bfloat16", "float16")) for network in found)
 
     @property
     def rows_at_once(self) -> int:

@@ -193,6 +193,7 @@ class Valued:
     """What heads say of B draws of T tokens, nats, 0 after the end; with gradients but for those of the target."""
 
     log_pi: torch.Tensor
+    log_t: torch.Tensor  # log(π/a) of the token, Q − V
     v: torch.Tensor  # log Σ a·e^Q before the token
     beside: torch.Tensor  # the value before the token
     soft: torch.Tensor  # v, of the target head
@@ -201,12 +202,12 @@ class Valued:
 
     @staticmethod
     def of(columns: torch.Tensor) -> Valued:
-        """From (B, T, 6), as `Values` gives it."""
+        """From (B, T, 7), as `Values` gives it."""
         return Valued(*columns.unbind(-1))
 
 
 class Values(Scorer):
-    """(prompts, draws) → (B, T, 6) what `Valued` has, with one pass of the base, of which nothing has a gradient.
+    """(prompts, draws) → (B, T, 7) what `Valued` has, with one pass of the base, of which nothing has a gradient.
 
     `target` is another head; of none what it would say is 0.
     """
@@ -221,7 +222,7 @@ class Values(Scorer):
         """See the class."""
         self.law.check_vocab(draws)
         assert draws.tokens is not None and isinstance(self.law.model, Reweighted)
-        base, shape = self.law.model.base, (*draws.tokens.shape, 6)
+        base, shape = self.law.model.base, (*draws.tokens.shape, 7)
         if not len(draws):  # one process's share of few draws: the others wait for its gradient
             nothing = sum(0 * p.flatten()[:1].sum() for p in self.law.parameters)
             return torch.as_tensor(nothing).expand(shape)
@@ -240,19 +241,22 @@ class Values(Scorer):
         return found.new_zeros(shape).masked_scatter(where.expand(shape), found)
 
     def _numbers(self, raw: Before, hidden: torch.Tensor, ids: torch.Tensor, cut: slice) -> torch.Tensor:
-        """(n, 6) at some places."""
+        """(n, 7) at some places; in the head's own precision, as it samples."""
         assert isinstance(self.law.model, Reweighted)
         head, [target] = self.law.head, self.target
-        with torch.no_grad(), differentiable():
+        with torch.no_grad(), differentiable(), torch.autocast(hidden.device.type, enabled=False):
             log_a = self.law.model.base.warp(*raw[cut]).to(head.up.dtype)
             told = [torch.zeros_like(log_a[:, 0])] * 3
             if target is not None:
                 theirs = target(hidden[cut])
                 most = theirs.masked_fill(log_a == -torch.inf, -torch.inf).amax(-1)
                 told = [(log_a + theirs).logsumexp(-1), most, gather(theirs, ids[cut])]
-        weighed = log_a + head(hidden[cut])
-        v = weighed.logsumexp(-1)
-        return torch.stack([gather(weighed, ids[cut]) - v, v, head.beside(hidden[cut]), *told], -1)
+        with torch.autocast(hidden.device.type, enabled=False):
+            q = head(hidden[cut])
+            v = (log_a + q).logsumexp(-1)
+            log_t = gather(q, ids[cut]) - v
+            value = head.beside(hidden[cut])
+        return torch.stack([gather(log_a, ids[cut]) + log_t, log_t, v, value, *told], -1)
 
 
 class LogPi(Values):

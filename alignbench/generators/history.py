@@ -41,7 +41,7 @@ class WithHidden(Protocol):
     """A state that keeps the last hidden states that its logits were made of."""
 
     @property
-    def hidden(self) -> torch.Tensor | None:
+    def last_hidden(self) -> torch.Tensor | None:
         """(R, D); None where it does not have them."""
         ...
 
@@ -109,7 +109,7 @@ def logits_of(state: State) -> torch.Tensor:
 
 def shown_by(state: State) -> Positions:
     """(R, V) logits of a state, with its hidden states where it keeps them."""
-    hidden = state.hidden if isinstance(state, WithHidden) else None
+    hidden = state.last_hidden if isinstance(state, WithHidden) else None
     return logits_of(state) if hidden is None else Beside(logits_of(state), hidden)
 
 

@@ -292,7 +292,7 @@ class ReweightedState(Generic[S]):
     def log_probs(self) -> torch.Tensor:
         """See `State.log_probs`."""
         state = self.base.state
-        hidden = state.hidden if self.model.reads and isinstance(state, WithHidden) else None
+        hidden = state.last_hidden if self.model.reads and isinstance(state, WithHidden) else None
         nats, none_left = self.model.nats(self.base.log_probs, self.memory, hidden)
         if none_left is not None and (none_left & self.live).any():  # a GPU waits, as it does at each step by states
             self.model._warn()

@@ -248,8 +248,8 @@ class TableState:
             return log_normalised(self.model.network.logits[self.first + self.number])
 
     @property
-    def hidden(self) -> torch.Tensor:
-        """See `WithHidden.hidden`: the unit vectors of their rows."""
+    def last_hidden(self) -> torch.Tensor:
+        """See `WithHidden.last_hidden`: the unit vectors of their rows."""
         logits = self.model.network.logits
         return nn.functional.one_hot(self.first + self.number, len(logits)).to(logits.dtype)
 

@@ -82,7 +82,7 @@ def by_draws(name, steps):
 
 def line(name, found):
     """A row of the table."""
-    print(f"| {name} | " + " | ".join(f"{kl:.4f}" for kl in found) + " |", flush=True)
+    print(f"| {name} | " + " | ".join(f"{round(kl, 4) + 0.0:.4f}" for kl in found) + " |", flush=True)
 
 
 def main():

@@ -47,11 +47,14 @@ class OwnDraws:
         shares = [self.work.mine(self.work.rows(s, self.count)) for s in steps]
         draws = self.work.own_draws(law, np.concatenate(shares))
         own = law is self.work.policy
+        stale = len(steps) > 1 or not own
+        if stale:
+            draws = self.work.rescored(law, draws)
         batch = self.work.of_policy(
             draws, self.floor, SPARED * len(steps), own=own, by_token=self.by_token, hidden=self.hidden
         )
-        if len(steps) > 1 or not own:
-            batch = replace(batch, log_proposal=self.work.log_q(law, draws))
+        if stale:
+            batch = replace(batch, log_proposal=np.asarray(draws.log_prob))
         cuts = np.cumsum([len(share) for share in shares])[:-1]
         parts = np.split(np.arange(len(draws)), cuts)
         self.held = {s: batch.take(rows) for s, rows in zip(steps, parts, strict=True)}
@@ -65,15 +68,13 @@ class BaseDraws:
     floor: float = -np.inf  # see `Target.log_ratio`
     blocks: dict[int, Batch] = field(default_factory=dict)
 
-    def batch(self, rows: Array, *, by_token: bool = False) -> Batch:
-        """The draws at rows (prompt, index), this process's share of them; `by_token`: with log a of each token."""
+    def batch(self, rows: Array) -> Batch:
+        """The draws at rows (prompt, index), this process's share of them."""
         parts = []
         for number in np.unique(rows[:, 1] // BLOCK):
             block = self.block(int(number))
             parts.append(block.take(_places(block, rows[rows[:, 1] // BLOCK == number])))
         found = Batch.concat(parts)
-        if by_token:
-            found = replace(found, base_by_token=found.draws.token_log_prob)
         return found.take(np.arange(len(found))[self.work.processes.rank :: self.work.processes.count])
 
     def block(self, number: int) -> Batch:

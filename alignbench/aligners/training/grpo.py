@@ -22,9 +22,9 @@ from alignbench.target import Target
 class GRPO(Rewarded):
     """Rewards less their mean over a prompt's draws, over their standard deviation, clipped by token; β·k3 in the loss.
 
-    As the field configures it (Shao et al. 2024), and its optimum is not p. `unbiased`: no standard deviation, sums
-    over tokens, and the KL to the base in the reward, so that on draws of π it has the gradient of `reinforce`.
-    `epsilon` clips a token's π/π_old; `beta` weighs k3, nats a token. The reward is r of `Rewarded`.
+    As the field has it, the mean over all tokens of a batch (Shao et al. 2024; Yu et al. 2025); its optimum is not p.
+    `unbiased`: no standard deviation, sums over tokens, and the KL to the base in the reward, so that on draws of π it
+    has the gradient of `reinforce`. `epsilon` clips a token's π/π_old; `beta` weighs k3, nats a token.
     """
 
     unbiased: bool = False
@@ -41,11 +41,8 @@ class GRPO(Rewarded):
 
     def remark(self, target: Target) -> str:
         """See `Trained.remark`."""
-        return (
-            super().remark(target)
-            if self.unbiased
-            else "its optimum is not p: rewards are standardised, k3 is in the loss"
-        )
+        own = "" if self.unbiased else "its optimum is not p: rewards are standardised, k3 is in the loss"
+        return "; ".join(filter(None, (own, super().remark(target))))
 
     def method(self, work: Work) -> Method:
         """See `Trained.method`."""
@@ -56,6 +53,15 @@ class Grouped(Reinforcing):
     """As `Reinforcing`, by token."""
 
     recipe: GRPO
+
+    def __init__(self, work: Work, recipe: GRPO) -> None:
+        count = len(work.prompts)
+        if not recipe.unbiased and recipe.batch < 2 * count:
+            raise UsageError(
+                f"grpo:batch={recipe.batch}: it compares draws of a prompt: give at least {2 * count}, two for each of "
+                f"{count} prompts"
+            )
+        super().__init__(work, recipe)
 
     def loss(self, term: str, by_token: torch.Tensor, known: Known) -> torch.Tensor:
         """See `Method.loss`."""

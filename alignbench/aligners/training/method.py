@@ -48,7 +48,7 @@ class Method:
     def after(self, step: int, values: Mapping[str, tuple[Batch, Array]]) -> dict[str, float]:
         """Called after each step with all processes' draws and their log π (B,), as it was; numbers for the curve.
 
-        "objective" is what the loss descends, nats, where the loss itself has its gradient and not its value.
+        "objective" is what is aimed at, nats, where the loss itself has its gradient and not its value.
         """
         return {}
 

@@ -50,9 +50,10 @@ class PPO(Rewarded):
 
     def remark(self, target: Target) -> str:
         """See `Trained.remark`."""
-        if self.target_kl is None:
-            return super().remark(target)
-        return f"β adapts until KL(π‖a) is {self.target_kl:g} nats: its optimum is not p"
+        own = "" if self.trace == 1 else "trace < 1: its optimum is p only as far as its values are right"
+        if self.target_kl is not None:
+            own = f"β adapts until KL(π‖a) is {self.target_kl:g} nats: its optimum is not p"
+        return "; ".join(filter(None, (own, super().remark(target))))
 
     def method(self, work: Work) -> Method:
         """See `Trained.method`."""
@@ -86,12 +87,17 @@ class Proximal(Reinforcing):
         """Draws for the next steps with their advantages, of which values are learned."""
         first, policy = number * self.recipe.renew, self.work.policy
         found = [self.own.batch(first + k, policy) for k in range(self.recipe.renew)]
-        found = [replace(b, log_proposal=self.work.log_q(policy, b.draws)) for b in found]
+        found = [batch if batch.log_proposal is not None else self._dated(batch) for batch in found]
         told = [self._advantages(batch) for batch in found]
         self._learn(found, [returns for _, returns in told])
         if self.recipe.target_kl is not None:
             self._adapt(found)
         return [replace(b, values=gained, hidden=None) for b, (gained, _) in zip(found, told, strict=True)]
+
+    def _dated(self, batch: Batch) -> Batch:
+        """With the density that its draws have now, which is an older one from the next step on."""
+        draws = self.work.rescored(self.work.policy, batch.draws)
+        return replace(batch, draws=draws, log_proposal=np.asarray(draws.log_prob))
 
     def _advantages(self, batch: Batch) -> tuple[Array, Array]:
         old, base, hidden = batch.draws.token_log_prob, batch.base_by_token, batch.hidden

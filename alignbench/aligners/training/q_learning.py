@@ -37,7 +37,8 @@ class QLearning(Foretells):
     def remark(self, target: Target) -> str:
         """See `Trained.remark`."""
         what = "the largest Q" if self.tau is None else f"the {self.tau:g}-expectile of Q"
-        return f"its values are {what}, not log E[e^r]: its optimum is not p"
+        own = f"its values are {what}, not log E[e^r]: its optimum is not p"
+        return "; ".join(filter(None, (own, super().remark(target))))
 
     def method(self, work: Work) -> Method:
         """See `Trained.method`."""
@@ -49,9 +50,9 @@ class Hard(Foretelling):
 
     recipe: QLearning
 
-    def wrong(self, valued: Valued, log_t: torch.Tensor, known: Known) -> torch.Tensor:
+    def wrong(self, valued: Valued, known: Known) -> torch.Tensor:
         """See `Foretelling.wrong`."""
-        q, tau, inside = log_t + valued.v, self.recipe.tau, known.inside
+        q, tau, inside = valued.log_t + valued.v, self.recipe.tau, known.inside
         if tau is None:
             return squared(q, backed_up(valued.most, known.log_ratio, inside), inside)
         wanted = backed_up(valued.beside, known.log_ratio, inside)

@@ -75,7 +75,8 @@ class Reinforce(Rewarded):
 
     def remark(self, target: Target) -> str:
         """See `Trained.remark`."""
-        return super().remark(target) if self.kl in REACHES else f"kl={self.kl}: its optimum is not p"
+        own = "" if self.kl in REACHES else f"kl={self.kl}: its optimum is not p"
+        return "; ".join(filter(None, (own, super().remark(target))))
 
     def method(self, work: Work) -> Method:
         """See `Trained.method`."""

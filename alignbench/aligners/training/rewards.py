@@ -46,6 +46,7 @@ class Told:
     def of(known: Known, by_token: torch.Tensor) -> Told:
         """What a batch says of its draws; those of the policy as it is now have no older log π."""
         assert known.log_base_by_token is not None
+        assert (known.log_q_by_token is None) == (known.log_proposal is None)
         old = by_token.detach() if known.log_q_by_token is None else known.log_q_by_token
         return Told(known.log_base_by_token, old, known.log_ratio, known.prompt, known.inside)
 

@@ -32,8 +32,8 @@ BACKUPS = ("path", "soft")
 class Foretells(Trained):
     """What aligners have in common that learn Q of each token and act by π ∝ a·e^Q: a head, on draws of the base.
 
-    The reward r = log P − log a comes at a draw's end, of a broken hard constraint log ε = `floor`. Values are
-    compared with those of a target head, a copy that is made anew every `sync` steps.
+    The reward r = log P − log a comes at a draw's end, of a broken hard constraint log ε = `floor`. A backup reads
+    a target head, a copy that is made anew every `sync` steps.
     """
 
     adapter: str = unlabelled("head:rank=64")
@@ -78,6 +78,7 @@ class Foretelling(Method):
     """Steps on draws of the base, each used once."""
 
     draws_own = False
+    compares = True  # whether it asks the target head
 
     def __init__(self, work: Work, recipe: Foretells) -> None:
         super().__init__(work, recipe.batch)
@@ -90,13 +91,13 @@ class Foretelling(Method):
     def module(self) -> nn.Module:
         """See `Method.module`: log π and values."""
         assert isinstance(self.work.policy, HeadedLaw)
-        return Values(self.work.policy, self.target)
+        return Values(self.work.policy, self.target if self.compares else None)
 
     def batches(self, step: int) -> Mapping[str, Batch]:
         """See `Method.batches`."""
         if step % self.recipe.sync == 0:
             self._renew()
-        return {"loss": self.base.batch(self.work.rows(step, self.batch), by_token=True)}
+        return {"loss": self.base.batch(self.work.rows(step, self.batch))}
 
     def _renew(self) -> None:
         assert isinstance(self.work.policy, HeadedLaw)
@@ -104,17 +105,15 @@ class Foretelling(Method):
 
     def loss(self, term: str, by_token: torch.Tensor, known: Known) -> torch.Tensor:
         """See `Method.loss`; of what `Values` says."""
-        assert known.log_base_by_token is not None
-        valued = Valued.of(by_token)
-        return self.wrong(valued, valued.log_pi - known.log_base_by_token, known)
+        return self.wrong(Valued.of(by_token), known)
 
-    def wrong(self, valued: Valued, log_t: torch.Tensor, known: Known) -> torch.Tensor:
-        """How far values are from what they are to be; log_t (B, T) is log(π/a) = Q − V."""
+    def wrong(self, valued: Valued, known: Known) -> torch.Tensor:
+        """How far values are from what they are to be."""
         raise NotImplementedError
 
     def resumable(self, step: int) -> bool:
         """See `Method.resumable`: where the target head is the trained one."""
-        return step % self.recipe.sync == 0
+        return not self.compares or step % self.recipe.sync == 0
 
 
 class Soft(Foretelling):
@@ -122,8 +121,13 @@ class Soft(Foretelling):
 
     recipe: SoftQ
 
-    def wrong(self, valued: Valued, log_t: torch.Tensor, known: Known) -> torch.Tensor:
+    @property
+    def compares(self) -> bool:  # type: ignore[override]
+        """Path consistency asks the trained head alone."""
+        return self.recipe.backup == "soft"
+
+    def wrong(self, valued: Valued, known: Known) -> torch.Tensor:
         """See `Foretelling.wrong`."""
         if self.recipe.backup == "path":
-            return inconsistent(log_t, valued.v, known.log_ratio, known.inside)
-        return squared(log_t + valued.v, backed_up(valued.soft, known.log_ratio, known.inside), known.inside)
+            return inconsistent(valued.log_t, valued.v, known.log_ratio, known.inside)
+        return squared(valued.log_t + valued.v, backed_up(valued.soft, known.log_ratio, known.inside), known.inside)

@@ -9,7 +9,7 @@ import numpy as np
 from alignbench.types import Array
 
 RIDGE = 1.0
-"""How much the weights as they were count: each as the places that are learned of do on average."""
+"""ρ over the mean of the diagonal of Σ hhᵀ: the weights as they were count as much as the new places do on average."""
 
 
 @dataclass
@@ -17,8 +17,8 @@ class ValueHead:
     """V(x_<t) = w·(h, s), h the hidden state, s a constant of its size; learned by least squares, step by step.
 
     Each time the w are those that minimise Σ (V − wanted)² + ρ·|w − w before|², ρ as `RIDGE` has it. So there is no
-    rate, and what is kept of all places before is w. Of a table, whose hidden states are unit vectors, a value is the
-    running mean of what came after the prefix.
+    rate, and what is kept of all places before is w. Of a table, whose hidden states are unit vectors, a value is a
+    moving mean of what came after the prefix.
     """
 
     weights: Array = field(default_factory=lambda: np.zeros(0))

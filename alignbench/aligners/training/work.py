@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -88,6 +88,14 @@ class Work:
         calls = draws.length if draws.calls is None else draws.calls
         self.book(drawn=int(draws.length.sum()), scored=int((calls - draws.length).sum()))
         return draws
+
+    def rescored(self, law: TrainedLaw, draws: Draws) -> Draws:
+        """A policy's own draws with the density that each of their tokens has; see `log_q`."""
+        if draws.log_prob is not None and not described(law).half:
+            return draws
+        self.book(scored=int(draws.length.sum()))
+        by_token = law.token_log_prob(self.prompts, draws)
+        return replace(draws, token_log_prob=by_token, log_prob=by_token.sum(1))
 
     def log_q(self, law: Distribution, draws: Draws) -> Array:
         """(B,) log of the density that a law's own draws have, nats.

@@ -261,8 +261,8 @@ class HFState(LogitsState):
     last: torch.Tensor  # (R, D) what the network's body said last
 
     @property
-    def hidden(self) -> torch.Tensor | None:
-        """See `WithHidden.hidden`; None where logits are not made of them alone."""
+    def last_hidden(self) -> torch.Tensor | None:
+        """See `WithHidden.last_hidden`; None where logits are not made of them alone."""
         return self.last if self.model.headed else None
 
     def extend(self, tokens: torch.Tensor) -> HFState:

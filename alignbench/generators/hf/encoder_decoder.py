@@ -172,6 +172,11 @@ class HFEncoderDecoder(Pretrained):
                 past_key_values=cache, use_cache=True, return_dict=True,
             ).last_hidden_state  # fmt: skip
 
+    @property
+    def hidden_width(self) -> None:
+        """See `Wide.hidden_width`: its states show no hidden states of what is said."""
+        return None
+
     def _hidden(self, ids: list[int]) -> torch.Tensor:
         """See `Pretrained._hidden`: in two passes and beside a longer prompt, as draws are scored."""
         source = self._source(1, 3, 2)

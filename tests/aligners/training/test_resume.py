@@ -16,9 +16,11 @@ from alignbench.aligners.training.f_dpg import FDPG
 from alignbench.aligners.training.gdc import GDC
 from alignbench.aligners.training.grpo import GRPO
 from alignbench.aligners.training.ppo import PPO
+from alignbench.aligners.training.q_learning import QLearning
 from alignbench.aligners.training.reinforce import Reinforce
 from alignbench.aligners.training.sft import SFT
 from alignbench.aligners.training.sft_control import SFTControl
+from alignbench.aligners.training.soft_q import SoftQ
 
 PLAIN = {"batch": 16, "lr": 0.05}
 RECIPES = {
@@ -28,6 +30,8 @@ RECIPES = {
     "gdc": GDC(steps=24, adapt=6, pool=64, **PLAIN), "cdpg": CDPG(steps=14, **PLAIN),
     "f_dpg": FDPG(steps=14, f="js", pool=64, **PLAIN), "sft_control": SFTControl(steps=14, **PLAIN),
     "reinforce": Reinforce(steps=14, **PLAIN), "grpo": GRPO(steps=14, **PLAIN),
+    "soft_q": SoftQ(steps=14, **PLAIN), "soft_q, soft": SoftQ(steps=24, backup="soft", sync=4, **PLAIN),
+    "q_learning": QLearning(steps=24, tau=0.7, sync=4, **PLAIN),
     "ppo": PPO(steps=26, renew=2, target_kl=0.1, **PLAIN),
 }  # fmt: skip
 KILLED_AT = (3, 10, 21)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from reward_worlds import EPSILON, Rewarded, by_token_law, ended, mean_of
-from training_worlds import BASE, HARD, PROMPTS, REWARD, STRONG, Listed, gradient_of, moved, work_on, world
+from training_worlds import BASE, HARD, PROMPTS, REWARD, STRONG, Listed, gradient_of, moved, set_to, work_on, world
 
 from alignbench.aligners.training import rewards
 from alignbench.aligners.training.grpo import GRPO
@@ -106,13 +106,16 @@ def test_ppo_has_it_for_any_values_with_trace_1_and_for_right_ones_with_any(targ
     assert given.off(proximal(given, arbitrary, trace=0.5)) > 1e-3
 
 
-def test_right_values_take_the_noise_away_at_p():
-    """There every advantage is 0."""
+@pytest.mark.parametrize("trace", [0.0, 0.5, 1.0])
+def test_right_values_take_the_noise_away_at_p(trace):
+    """There every advantage is 0; without values it is not."""
     given = Rewarded(REWARD)
-    given.__dict__["old"] = given.base + 0.0
-    free = replace(given.told, reward=torch.zeros_like(given.told.reward))
-    reward = by_token_reward(free.old.numpy(), free.base.numpy(), free.reward.numpy(), given.listed.draws.length)
-    assert np.abs(advantages(reward, np.zeros(reward.shape), given.listed.draws.length, 0.9)[0]).max() == 0
+    law = set_to(moved(), given.listed.log_p.exp(), given.listed.draws)
+    given.__dict__["old"] = by_token_law(law.parameters[0].detach(), given.listed.draws)
+    told, length = given.told, given.listed.draws.length
+    reward = by_token_reward(told.old.numpy(), told.base.numpy(), told.reward.numpy(), length)
+    assert np.abs(advantages(reward, right_values(given), length, trace)[0]).max() < 1e-9
+    assert np.abs(advantages(reward, np.zeros(reward.shape), length, trace)[0]).max() > 0.1
 
 
 def test_returns_are_what_values_are_to_foretell():
@@ -325,7 +328,8 @@ def test_grpo_is_a_mean_over_tokens():
     [
         (Reinforce(), HARD, "ε = 0.01"), (Reinforce(), REWARD, ""), (Reinforce(kl="loss_k2"), REWARD, ""),
         (Reinforce(kl="loss_k3"), REWARD, "not p"), (GRPO(), REWARD, "not p"), (GRPO(unbiased=True), REWARD, ""),
-        (PPO(), HARD, "ε = 0.01"), (PPO(target_kl=0.1), REWARD, "not p"),
+        (PPO(), HARD, "ε = 0.01"), (PPO(), REWARD, "trace < 1"), (PPO(trace=1.0), REWARD, ""),
+        (PPO(target_kl=0.1), HARD, "not p"), (PPO(target_kl=0.1), HARD, "ε = 0.01"), (GRPO(), HARD, "ε = 0.01"),
     ],
 )  # fmt: skip
 def test_what_rows_say_of_what_is_aimed_at(recipe, target, said):

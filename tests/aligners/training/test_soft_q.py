@@ -160,6 +160,7 @@ def test_what_a_head_says_is_what_its_law_does():
     said = Valued.of(Values(policy, policy.head)(PROMPTS, listed.draws))
     log_t, v, most, _, inside = columns(REWARD, q, largest)
     assert torch.allclose(said.log_pi - by_token_law(LOG_A, listed.draws), log_t, atol=1e-10)
+    assert torch.allclose(said.log_t, log_t, atol=1e-10)
     assert torch.allclose(said.v, v, atol=1e-10) and torch.allclose(said.soft, v, atol=1e-10)
     assert torch.allclose(said.most, most, atol=1e-10) and torch.allclose(said.q, (log_t + v) * inside, atol=1e-10)
     assert torch.allclose(policy.module(PROMPTS, listed.draws), said.log_pi)

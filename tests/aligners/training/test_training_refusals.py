@@ -19,9 +19,11 @@ from alignbench.aligners.training.gdc import GDC
 from alignbench.aligners.training.grpo import GRPO
 from alignbench.aligners.training.ppo import PPO
 from alignbench.aligners.training.prompt_tuning import PromptTuning
+from alignbench.aligners.training.q_learning import QLearning
 from alignbench.aligners.training.reinforce import Reinforce
 from alignbench.aligners.training.sft import SFT
 from alignbench.aligners.training.sft_control import SFTControl
+from alignbench.aligners.training.soft_q import SoftQ
 from alignbench.errors import AlignbenchError, RunError, StoreError, Unsupported, UsageError
 from alignbench.generators.checkpoint import set_weights
 from alignbench.generators.exact.world import exact
@@ -78,6 +80,15 @@ def never():
                          ids=lambda recipe: recipe.name)  # fmt: skip
 def test_no_draw_of_p_to_learn_from(recipe):
     refused(Unsupported, lambda: world(never()).aligned(recipe), "no draw of p to learn from", "pool=", "'sun'")
+
+
+def test_grpo_with_one_draw_of_a_prompt():
+    refused(UsageError, lambda: world().aligned(GRPO(**BRIEF | {"batch": 3})), "grpo:batch=3", "at least 4")
+
+
+def test_a_head_on_an_encoder_decoder(tmp_path):
+    base = hf(pretrained=str(save_network(tmp_path, ("rain", "sun", "wind"), kind="t5")), device="cpu")
+    refused(Unsupported, lambda: world(HARD, base).aligned(SoftQ(**BRIEF)), "no hidden states for a head")
 
 
 def test_what_cannot_be_trained_leaves_no_training_behind(tmp_path):
@@ -250,6 +261,9 @@ WRONG = [
     (PromptTuning, {"objective": "sft", "replay": 0.5}, "prompt_tuning:replay=0.5: objective=sft has no such thing"),
     (ControlCode, {"form": "[code] "}, "control_code:form=[code] : must hold {code}"),
     (Reinforce, {"kl": "los_k3"}, "Did you mean 'loss_k3'"), (Reinforce, {"floor": 1}, "reinforce:floor=1: must be"),
+    (SoftQ, {"backup": "sofft"}, "Did you mean 'soft'"), (SoftQ, {"adapter": "lora:r=4"}, "must be a head"),
+    (SoftQ, {"adapter": "head:rank=0"}, "head: rank=0"), (SoftQ, {"sync": 0}, "soft_q:sync=0"),
+    (QLearning, {"tau": 1}, "q_learning:tau=1"), (QLearning, {"floor": 2}, "q_learning:floor=2"),
     (GRPO, {"unbiased": "yes"}, "grpo:unbiased=yes"), (GRPO, {"beta": 0}, "grpo:beta=0"),
     (GRPO, {"unbiased": True, "beta": 0.5}, "the KL in the reward"), (GRPO, {"epsilon": -1}, "grpo:epsilon=-1"),
     (PPO, {"epochs": 0}, "ppo:epochs=0"), (PPO, {"trace": 2}, "ppo:trace=2"), (PPO, {"target_kl": 0}, "target_kl=0"),
