@@ -33,9 +33,11 @@ from alignbench.aligners.training.loop import Loop
 from alignbench.aligners.training.passes import Passes
 from alignbench.aligners.training.ppo import PPO
 from alignbench.aligners.training.processes import Processes
+from alignbench.aligners.training.q_learning import QLearning
 from alignbench.aligners.training.reinforce import Reinforce
 from alignbench.aligners.training.sft import SFT
 from alignbench.aligners.training.sft_control import SFTControl
+from alignbench.aligners.training.soft_q import SoftQ
 from alignbench.aligners.training.work import Work
 from alignbench.cli import app
 from alignbench.errors import UsageError
@@ -61,6 +63,8 @@ RECIPES = {
     "reinforce": Reinforce(**SHORT),
     "grpo": GRPO(**SHORT),
     "ppo": PPO(**SHORT, renew=2, target_kl=0.1),
+    "soft_q": SoftQ(**SHORT, backup="soft", sync=2),
+    "q_learning": QLearning(**SHORT, tau=0.7, sync=2),
 }
 
 
@@ -113,7 +117,7 @@ def trained(recipe, processes: Processes, out: Path | None = None, stop: int | N
             raise Killed
 
     given = replace(setting(), out=out, report=report)
-    work = Work(given, policy_of(given.base), processes)
+    work = Work(given, policy_of(given.base, recipe.adapter), processes)
     loop = Loop(recipe, recipe.method, work, Folder(out, recipe.name, {}, 0))
     with suppress(Killed):
         loop.run()
