@@ -37,7 +37,6 @@ class Foretells(Trained):
     """
 
     adapter: str = unlabelled("head:rank=64")
-    lr: float = unlabelled(1e-2)
     floor: float = unlabelled(0.01)
     sync: int = unlabelled(10)
 
