@@ -47,6 +47,10 @@ class Foretells(Trained):
         check_floor(self.name, self.floor)
         whole(f"{self.name}:sync", self.sync)
 
+    def remark(self, target: Target) -> str:
+        """See `Trained.remark`."""
+        return p_epsilon(self.floor, target)
+
 
 @aligner("soft_q", target_driven=True, density="exact")
 @dataclass(frozen=True, kw_only=True)
@@ -63,10 +67,6 @@ class SoftQ(Foretells):
         super().__post_init__()
         if self.backup not in BACKUPS:
             raise UsageError(f"soft_q:backup={self.backup}: unknown.{did_you_mean(str(self.backup), BACKUPS)}")
-
-    def remark(self, target: Target) -> str:
-        """See `Trained.remark`."""
-        return p_epsilon(self.floor, target)
 
     def method(self, work: Work) -> Method:
         """See `Trained.method`."""
