@@ -4,7 +4,8 @@
 scores the same draws. `history` is what a repetition penalty remembers, `point_mass` a law of one continuation,
 `window` what a token may attend to, `budget` how many rows fit in memory, `memory` the most that was used, `replicas`
 copies on several GPUs, `token_bytes` what each token spells. `reweighted` is a law guided by a rule, `policy` one that
-is trained: `gradient` says when passes keep what that needs, `checkpoint` keeps where training stands.
+is trained, of a network's weights or of a `head` over its hidden states: `gradient` says when passes keep what that
+needs, `checkpoint` keeps where training stands.
 
     hf/      networks of transformers
     masked/  laws that forbid tokens: words, regular expressions, grammars
@@ -17,5 +18,6 @@ without them, or None: by it a run checks prompts and tokenizers before it draws
 `--include_path`, a package by the entry-point group `alignbench`. May import: floor 0 and `sources`.
 """
 
+from alignbench.generators import head as head
 from alignbench.generators.exact import world as world
 from alignbench.generators.hf import factory as factory

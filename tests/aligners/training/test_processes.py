@@ -77,7 +77,7 @@ class Hall:
     weight: float = 1.0  # of the summed gradients: 1/count would be their mean
 
     def __post_init__(self) -> None:
-        self.hands, self.barrier = [None] * self.count, Barrier(self.count, timeout=60)
+        self.hands, self.barrier = [None] * self.count, Barrier(self.count, timeout=300)
 
 
 @dataclass(frozen=True)
@@ -125,10 +125,22 @@ def trained(recipe, processes: Processes, out: Path | None = None, stop: int | N
 
 
 def together(recipe, count: int, weight: float = 1.0, **more) -> list[Loop]:
-    """The loop of each of so many processes."""
-    hall = Hall(count, weight=weight)
+    """The loop of each of so many processes; where one fails, the others are not left waiting, and its error is raised."""
+    hall, failed = Hall(count, weight=weight), []
+
+    def one(rank: int) -> Loop:
+        try:
+            return trained(recipe, Threads(rank, count, hall), **more)
+        except Exception as error:
+            failed.append(error)
+            hall.barrier.abort()
+            raise
+
     with ThreadPoolExecutor(count) as pool:
-        return list(pool.map(lambda rank: trained(recipe, Threads(rank, count, hall), **more), range(count)))
+        loops = [pool.submit(one, rank) for rank in range(count)]
+    if failed:
+        raise failed[0]
+    return [loop.result() for loop in loops]
 
 
 def weights(loop: Loop) -> torch.Tensor:

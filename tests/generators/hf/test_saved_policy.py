@@ -370,7 +370,7 @@ def refused(kind, base, *given):
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ("lorra", "adapter: unknown adapter 'lorra'. Did you mean 'lora'? Known: full, lora, prompt."),
+        ("lorra", "adapter: unknown adapter 'lorra'. Did you mean 'lora'? Known: full, head, lora, prompt."),
         ("lora:rank=4", "adapter 'lora': unknown argument 'rank'. Known: alpha, layers, r."),
         ("full:r=4", "adapter 'full': unknown argument 'r'. Known: none."),
         ("lora:r=0", "lora: r=0: must be at least 1"),
