@@ -53,7 +53,7 @@ SETTINGS = {
 }
 TRAINED = (
     "cdpg", "control_code", "dpg", "dpg:minutes=2.5,replay=0.5", "f_dpg:f=js", "gdc", "grpo", "ppo",
-    "prompt_tuning", "q_learning", "reinforce", "sft", "sft_control", "soft_q",
+    "prompt_tuning", "q_learning", "reinforce", "sft", "sft_control", "soft_q", "trl",
 )  # fmt: skip
 HF = {
     "gpt2": ("gpt2", {}),
@@ -272,8 +272,9 @@ def test_aligners_on_a_network(world, folders, tmp_path):
     check_part(f"aligners on {world}", found)
 
 
-def test_trained_aligners_tell_their_hyper_parameters():
+def test_trained_aligners_tell_their_hyper_parameters(monkeypatch):
     """All of them, whatever a label leaves out: a default that changes makes users train anew."""
+    monkeypatch.setattr("alignbench.aligners.training.trl.version", lambda name: "1.16.0")
     setting = SimpleNamespace(target=Target((), {}, {}))
     found = {case: plain(parse_spec(case, "case").build(aligner, "case").identity(setting)) for case in TRAINED}
     check_part("aligners on a policy", found)

@@ -359,8 +359,8 @@ def arguments(name):
 
 
 def listed_base(name, worlds):
-    """A base whose continuations can be listed; with weights, where an aligner trains."""
-    return worlds["table" if trains(name) else "exact"]
+    """A base whose continuations can be listed; with weights, where an aligner trains: of transformers for `trl`."""
+    return worlds["llama" if name == "trl" else "table" if trains(name) else "exact"]
 
 
 def target_of(*constraints):

@@ -175,7 +175,9 @@ class TrainingProgress:
 
 def line_of(step: int, numbers: Mapping[str, float]) -> str:
     """A step's numbers in one line: step, objective, KL(π‖a), what is reached, time left."""
-    parts = [f"step {step}", f"objective {numbers.get('objective', nan):.3g}"]
+    parts = [f"step {step}"]
+    if "objective" in numbers:
+        parts.append(f"objective {numbers['objective']:.3g}")
     if isfinite(numbers.get("kl_base", nan)):
         parts.append(f"KL(π‖a) {numbers['kl_base']:.2f}")
     for name, value in numbers.items():

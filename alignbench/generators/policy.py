@@ -29,10 +29,10 @@ def policy_of(base: Sampler, adapter: str = "lora:r=16", *, seed: int = 0) -> Tr
     """A policy that begins as `base`, with its decoding settings and prompts, and shares its tensors.
 
     `adapter` says what is trained: `lora:r=16,alpha=32` low-rank additions to the linear layers (A is drawn by `seed`),
-    `prompt:tokens=20` embeddings that are read before each prompt, `full` a copy of all weights, and `head:rank=64` a
-    head over its last hidden states that reweights its next token. With `prompt` it does not begin as `base`: its embeddings are at first those of words,
-    drawn by `seed`. The base stays as it is. Raises Unsupported where there is nothing to be trained, and UsageError on
-    an unknown adapter.
+    `prompt:tokens=20` embeddings that are read before each prompt, `full` a copy of all weights, `head:rank=64` a head
+    over its last hidden states that reweights its next token. With `prompt` it does not begin as `base`: its embeddings
+    are at first those of words, drawn by `seed`. The base stays as it is. Raises Unsupported where there is nothing to
+    be trained, and UsageError on an unknown adapter.
     """
     recipe = recipe_of(adapter)
     if isinstance(recipe, OnLaw) and isinstance(base, Law):

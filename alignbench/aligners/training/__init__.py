@@ -17,6 +17,7 @@
     reinforce.py  rewards with the KL to the base in them (`rewards.py`);  grpo.py  standardised
     ppo.py        clipped, with values of prefixes (`values.py`)
     soft_q.py     Q of each token as a guide (`backups.py`);  q_learning.py  with a hard backup
+    trl.py        the trainers of trl, as peers
 
 To add one, write a dataclass that inherits `Trained`, register it, and give its `Method`: the draws of each step, and a
 loss of log π by token. It may import floors 0 and 1 and the rest of `aligners`.
@@ -35,3 +36,4 @@ from alignbench.aligners.training import reinforce as reinforce
 from alignbench.aligners.training import sft as sft
 from alignbench.aligners.training import sft_control as sft_control
 from alignbench.aligners.training import soft_q as soft_q
+from alignbench.aligners.training import trl as trl

@@ -9,7 +9,7 @@ import tempfile
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 from warnings import catch_warnings, filterwarnings
 
 import torch
@@ -117,6 +117,16 @@ class Trained:
 
     def _write(self, folder: Path, tokenizer: Any) -> None:
         self.recipe.write(self, folder, tokenizer)
+
+
+@runtime_checkable
+class Adapted(Protocol):
+    """A model over a network of transformers that tells what of it is trained."""
+
+    @property
+    def trained(self) -> Trained | None:
+        """That; None where nothing is."""
+        ...
 
 
 class Recipe(Protocol):

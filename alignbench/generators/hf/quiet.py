@@ -1,4 +1,4 @@
-"""Progress bars of transformers, which would stand between our own lines."""
+"""Progress bars of transformers and datasets, which would stand between our own lines."""
 
 from __future__ import annotations
 
@@ -18,3 +18,17 @@ def no_bars() -> Iterator[None]:
     finally:
         if bars:
             logging.enable_progress_bar()
+
+
+@contextmanager
+def no_dataset_bars() -> Iterator[None]:
+    """Inside, datasets show none."""
+    import datasets
+
+    shown = not datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if shown:
+            datasets.enable_progress_bars()

@@ -125,7 +125,7 @@ def trained(recipe, processes: Processes, out: Path | None = None, stop: int | N
 
 
 def together(recipe, count: int, weight: float = 1.0, **more) -> list[Loop]:
-    """The loop of each of so many processes; where one fails, the others are not left waiting, and its error is raised."""
+    """The loop of each of so many processes; where one fails, the others do not wait, and its error is raised."""
     hall, failed = Hall(count, weight=weight), []
 
     def one(rank: int) -> Loop:

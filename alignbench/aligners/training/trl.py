@@ -1,0 +1,311 @@
+"""The trainers of trl as users run them, on our base, target and prompts: peers, to be measured by our laws."""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, fields, replace
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+from warnings import catch_warnings, filterwarnings
+
+import numpy as np
+import torch
+from torch import nn
+
+from alignbench.aligners.base import Setting
+from alignbench.aligners.training.ahead import BaseDraws
+from alignbench.aligners.training.folder import Curve, Folder
+from alignbench.aligners.training.options import STEPS, unlabelled
+from alignbench.aligners.training.processes import launched
+from alignbench.aligners.training.recipe import Trained
+from alignbench.aligners.training.reinforce import check_floor, p_epsilon
+from alignbench.aligners.training.work import Work, reached
+from alignbench.errors import RunError, Unsupported, UsageError, did_you_mean
+from alignbench.generators.base import Networked, WithTokenizer
+from alignbench.generators.hf.policy import Adapted, sharing
+from alignbench.generators.hf.policy import Trained as Adapter
+from alignbench.generators.hf.quiet import no_bars, no_dataset_bars
+from alignbench.generators.law import law_of
+from alignbench.registry import aligner
+from alignbench.seeds import PAIRS
+from alignbench.target import Target
+from alignbench.types import Array, Distribution, Draws
+
+TRAINERS = ("rloo", "grpo", "dpo")
+LOGGED = {"lr": "learning_rate", "trl_loss": "loss", "trl_kl": "kl", "trl_reward": "reward", "grad_norm": "grad_norm"}
+"""Columns of the curve, and what trl calls them; its KL is nats a token, of the estimate that its trainer uses."""
+NOT_OF_TRL = ("tokens", "every", "cooldown", "accumulate")
+"""Hyper-parameters of all trained aligners that this one cannot heed."""
+UNENDING = 10**6
+"""Steps of a training that ends by the clock."""
+
+
+@aligner("trl", target_driven=True, density="exact")
+@dataclass(frozen=True, kw_only=True)
+class Trl(Trained):
+    """The base as a trainer of trl leaves it: "rloo", "grpo" or "dpo"; needs `alignbench[trl]`.
+
+    The reward is r = log P − log a, of a broken hard constraint log ε = `floor`; `beta` is the weight of trl's KL.
+    "dpo" is given pairs of base draws, of which the first is the chosen one with σ(β·(r₁ − r₂)), so that its optimum is
+    p_ε at any β. trl tokenises, draws, cuts and pads in its own way. Its rate falls linearly, or stays where the budget
+    is minutes. A training that is killed begins anew.
+    """
+
+    trainer: str = "rloo"
+    beta: float = unlabelled(1.0)
+    floor: float = unlabelled(0.01)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.trainer not in TRAINERS:
+            raise UsageError(f"trl:trainer={self.trainer}: unknown.{did_you_mean(str(self.trainer), TRAINERS)}")
+        check_floor("trl", self.floor)
+        self._positive("beta")
+        for known in fields(Trl):
+            if known.name in NOT_OF_TRL and getattr(self, known.name) != known.default:
+                raise UsageError(f"trl:{known.name}={getattr(self, known.name)}: trl has no such option: leave it out")
+        if not self.adapter.startswith("lora"):
+            raise UsageError(f"trl:adapter={self.adapter}: must be lora, such as lora:r=16")
+
+    def remark(self, target: Target) -> str:
+        """See `Trained.remark`."""
+        own = ""
+        if self.trainer == "grpo":
+            own = "rewards are standardised: its optimum is not p"
+        elif self.trainer == "rloo" and self.beta != 1:
+            own = f"beta={self.beta:g}: its optimum is not p"
+        return "; ".join(filter(None, (f"trained by trl {_version()}", own, p_epsilon(self.floor, target))))
+
+    def identity(self, setting: Setting) -> Mapping[str, Any]:
+        """See `Trained.identity`; with the version of trl."""
+        return {**super().identity(setting), "trl": _version()}
+
+    def align(self, setting: Setting) -> Distribution:
+        """See `Trained.align`; raises Unsupported where the base has decoding settings, which trl would leave out."""
+        base = law_of(setting.base, "trl")
+        if not base.plain:
+            raise Unsupported(f"trl: draws from {base.name} as it is: leave out its decoding settings")
+        if launched() > 1:
+            raise UsageError("trl: trains in one process: start it without a launcher")
+        return super().align(setting)
+
+    def trained(self, work: Work, folder: Folder) -> None:
+        """See `Trained.trained`."""
+        Peer(self, work, folder).run()
+
+
+def _version() -> str:
+    try:
+        return version("trl")
+    except PackageNotFoundError:
+        raise UsageError("trl: needs the package trl: pip install 'alignbench[trl]'") from None
+
+
+@dataclass
+class Peer:
+    """One training by trl."""
+
+    recipe: Trl
+    work: Work
+    folder: Folder
+    curve: Curve = field(default_factory=list)
+    of_pairs: int = 0  # tokens that a step of DPO scores and trains on, in the mean
+
+    def run(self) -> None:
+        """Train, and leave what a training of ours leaves.
+
+        Raises RunError where trl leaves a weight that is no number.
+        """
+        self.folder.begin()
+        began = time.monotonic()
+        with ExitStack() as held:
+            held.enter_context(torch.random.fork_rng(devices=[]))  # trl seeds it for the whole process
+            held.enter_context(no_bars())
+            held.enter_context(no_dataset_bars())
+            held.enter_context(catch_warnings())
+            filterwarnings("ignore", ".*checkpointing` is deprecated", FutureWarning)  # trl's name for it is old
+            scratch = held.enter_context(tempfile.TemporaryDirectory())
+            total = self.recipe.steps or 100
+            advance = held.enter_context(self.work.setting.progress("training trl", total))
+            trainer = self._paired(scratch) if self.recipe.trainer == "dpo" else self._rewarded(scratch)
+            trainer.add_callback(_watch(self, began, advance))
+            trainer.train()
+            self._take(trainer.model)
+        steps, seconds = int(trainer.state.global_step), time.monotonic() - began
+        policy, spent = self.work.policy, self.work.spent
+        self.folder.save(policy, torch.optim.AdamW(policy.parameters), steps, {}, self.curve)
+        self.work.setting.book(
+            seconds=seconds, steps=steps, drawn=spent.drawn, scored=spent.scored, trained=spent.trained
+        )
+        self.folder.finish(policy, steps=steps, seconds=round(seconds, 1), processes=1)
+
+    @torch.no_grad()
+    def _take(self, network: nn.Module) -> None:
+        """Give the policy the weights that trl trained."""
+        theirs = {name: p for name, p in network.named_parameters() if p.requires_grad}
+        ours = dict(_adapter(self.work).wrapped.named_parameters())
+        for name, p in theirs.items():
+            if not torch.isfinite(p).all():
+                raise RunError(
+                    f"trl: {name} is no number (NaN or infinite) after training: lower lr={self.recipe.lr:g}"
+                )
+            ours[name].copy_(p)
+
+    def _options(self, kind: Any, scratch: str, **more: Any) -> Any:
+        """The configuration that its trainers share."""
+        recipe = self.recipe
+        return kind(
+            output_dir=scratch, max_steps=recipe.steps or UNENDING, learning_rate=recipe.lr,
+            lr_scheduler_type="linear" if recipe.steps else "constant_with_warmup", warmup_steps=recipe.warmup,
+            max_grad_norm=recipe.clip, weight_decay=0.0, beta=recipe.beta, logging_steps=1, save_strategy="no",
+            report_to=[], disable_tqdm=True, seed=self.work.setting.seed.entropy, gradient_checkpointing=False,
+            use_cpu=self.work.policy.device.type == "cpu", bf16=recipe.precision == "bfloat16", **more,
+        )  # fmt: skip
+
+    def _made(self, kind: Any, options: Any, rows: Sequence[Mapping[str, Any]], **more: Any) -> Any:
+        """A trainer, on a network of its own that shares the base's tensors."""
+        from datasets import Dataset
+
+        adapter, base = _adapter(self.work).config, law_of(self.work.setting.base, "trl").model
+        assert isinstance(base, Networked) and isinstance(base, WithTokenizer)
+        found = kind(model=sharing(base.network), args=options, train_dataset=Dataset.from_list(list(rows)),
+                     processing_class=copy.deepcopy(base.tokenizer), peft_config=copy.copy(adapter),
+                     **more)  # fmt: skip
+        from transformers.trainer_callback import PrinterCallback
+
+        found.remove_callback(PrinterCallback)
+        return found
+
+    def _rewarded(self, scratch: str) -> Any:
+        """RLOO or GRPO: draws of its own, our reward."""
+        import trl
+
+        prompts, recipe = self.work.prompts, self.recipe
+        each = max(2, recipe.batch // len(prompts))
+        if recipe.batch % each:
+            raise UsageError(f"trl:batch={recipe.batch}: must be a multiple of {each}, the draws of a prompt in a step")
+        rows = [{"prompt": self.work.policy.render(prompt), "number": c} for c, prompt in enumerate(prompts)]
+        kind, config = (
+            (trl.RLOOTrainer, trl.RLOOConfig) if recipe.trainer == "rloo" else (trl.GRPOTrainer, trl.GRPOConfig)
+        )
+        options = self._options(
+            config, scratch, per_device_train_batch_size=recipe.batch, num_generations=each, temperature=1.0, top_p=1.0,
+            top_k=0, max_completion_length=self.work.setting.max_tokens,
+        )  # fmt: skip
+        # as many as make whole steps: trl leaves out the rest of an epoch
+        return self._made(kind, options, rows * (recipe.batch // each), reward_funcs=self.reward)
+
+    def reward(
+        self, prompts: Sequence[str], completion_ids: Sequence[Sequence[int]], number: Sequence[int], **more: Any
+    ) -> list[float]:
+        """R of each completion, of its tokens up to the first EOS."""
+        draws = self.draws(completion_ids, number)
+        tokens = int(draws.length.sum())
+        self.work.book(drawn=tokens, scored=tokens, trained=tokens)
+        features = self.work.target.measure(self.work.prompts, draws)
+        self.work.seen = reached(self.work.target, features)
+        return [float(r) for r in self.work.target.log_ratio(features, draws.prompt, float(np.log(self.recipe.floor)))]
+
+    def draws(self, completion_ids: Sequence[Sequence[int]], number: Sequence[int]) -> Draws:
+        """Completions as draws of the policy, `number` the prompt of each."""
+        law, most = self.work.policy, self.work.setting.max_tokens
+        said = [_until(ids, law.vocab.eos)[:most] for ids in completion_ids]
+        length = np.array([len(ids) for ids in said])
+        tokens = np.full((len(said), length.max()), -1)
+        for row, ids in zip(tokens, said, strict=True):
+            row[: len(ids)] = ids
+        found = Draws(
+            prompt=np.array(number), index=np.arange(len(said)), texts=("",) * len(said), tokens=tokens, length=length,
+            finished=np.array([ids[-1] in law.vocab.eos for ids in said]), log_prob=None, token_log_prob=None,
+            model_log_prob=None, vocab=law.vocab.fingerprint,
+        )  # fmt: skip
+        return replace(found, texts=law.texts_of(self.work.prompts, found))
+
+    def _paired(self, scratch: str) -> Any:
+        """DPO on pairs of base draws."""
+        import trl
+
+        each = max(1, self.recipe.batch // 2)
+        options = self._options(trl.DPOConfig, scratch, per_device_train_batch_size=each, max_length=None)
+        steps = self.recipe.steps or STEPS
+        rows, tokens = pairs(self.work, self.recipe, each * steps)
+        self.of_pairs = tokens // steps
+        return self._made(trl.DPOTrainer, options, rows)
+
+
+def pairs(work: Work, recipe: Trl, count: int) -> tuple[list[dict[str, str]], int]:
+    """`count` rows of prompt, chosen, rejected, and their tokens: base draws, labelled as by Bradley and Terry (1952).
+
+    The chance that the first of two is the chosen one is σ(β·(r₁ − r₂)).
+    """
+    prompts = len(work.prompts)
+    n = np.arange(2 * count)
+    number = np.stack([n // 2 % prompts, n // 2 // prompts * 2 + n % 2], axis=1)  # both of a pair are of one prompt
+    found = BaseDraws(work, floor=float(np.log(recipe.floor))).batch(number)
+    place = {(int(c), int(i)): k for k, (c, i) in enumerate(zip(found.draws.prompt, found.draws.index, strict=True))}
+    order = np.array([place[int(c), int(i)] for c, i in number]).reshape(count, 2)
+    firsts = preferred(found.log_ratio[order], recipe.beta, work.setting.seed.salted(PAIRS).rng("", 0))
+    rows = []
+    for pair, first in zip(order, firsts, strict=True):
+        chosen, rejected = pair if first else pair[::-1]
+        prompt = work.policy.render(work.prompts[int(found.draws.prompt[chosen])])
+        texts = found.draws.texts
+        rows.append({"prompt": prompt, "chosen": texts[chosen], "rejected": texts[rejected]})
+    return rows, int(found.draws.length.sum())
+
+
+def preferred(reward: Array, beta: float, rng: np.random.Generator) -> Array:
+    """(N,) whether the first of each pair is the chosen one, of rewards (N, 2): with σ(β·(r₁ − r₂))."""
+    return np.asarray(rng.random(len(reward)) < 1 / (1 + np.exp(-beta * (reward[:, 0] - reward[:, 1]))))
+
+
+def _adapter(work: Work) -> Adapter:
+    """The adapter of a policy, as peft knows it; raises Unsupported where it has none."""
+    model = work.policy.model
+    found = model.trained if isinstance(model, Adapted) else None
+    if found is None or found.wrapped is None:
+        raise Unsupported(f"trl: trains language models of transformers, which {work.policy.name} is not")
+    return found
+
+
+def _until(ids: Sequence[int], eos: frozenset[int]) -> list[int]:
+    """The ids up to the first EOS, with it."""
+    end = next((i for i, one in enumerate(ids) if one in eos), len(ids) - 1)
+    return [int(one) for one in ids[: end + 1]]
+
+
+def _watch(peer: Peer, began: float, advance: Any) -> Any:
+    """What trl calls after each step: a line of the curve, the report, and the end of the minutes."""
+    from transformers import TrainerCallback, TrainerState
+
+    minutes, steps = peer.recipe.minutes, peer.recipe.steps
+
+    class Watch(TrainerCallback):  # type: ignore[misc]
+        shown = 0
+
+        def on_log(self, args: Any, state: TrainerState, control: Any, logs: Any = None, **more: Any) -> None:
+            if "loss" not in (logs or {}):
+                return
+            seconds, spent = time.monotonic() - began, peer.work.spent
+            told = {"step": float(state.global_step)}
+            told |= {ours: float(logs[theirs]) for ours, theirs in LOGGED.items() if theirs in logs}
+            told |= {**peer.work.seen, "seconds": seconds, "drawn": float(spent.drawn), "scored": float(spent.scored),
+                     "trained": float(spent.trained)}  # fmt: skip
+            peer.curve.append(told)
+            share = state.global_step / steps if steps else seconds / (60 * (minutes or 1))
+            left = seconds / share * (1 - share) if share < 1 else 0.0
+            peer.work.setting.report(state.global_step, {**told, "left": left})
+            done = int(min(1.0, share) * (steps or 100))
+            advance(done - self.shown)
+            self.shown = done
+
+        def on_step_end(self, args: Any, state: TrainerState, control: Any, **more: Any) -> None:
+            peer.work.book(scored=peer.of_pairs, trained=peer.of_pairs)
+            if minutes is not None and time.monotonic() - began >= 60 * minutes:
+                control.should_training_stop = True
+
+    return Watch()
