@@ -19,10 +19,13 @@ from golden_files import GOLDEN, check_json
 from models import CHAT, tiny_bart, tiny_gpt2, tiny_llama, tiny_t5
 
 import alignbench
+from alignbench.aligners.guidance.head import Head
 from alignbench.generators.later import Later
+from alignbench.generators.policy import policy_of
 from alignbench.registry import aligner, generator, load_plugins
 from alignbench.spec import parse_spec
 from alignbench.target import Target
+from alignbench.testing import table_world
 
 load_plugins()
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft, in training
@@ -272,11 +275,13 @@ def test_aligners_on_a_network(world, folders, tmp_path):
     check_part(f"aligners on {world}", found)
 
 
-def test_trained_aligners_tell_their_hyper_parameters(monkeypatch):
+def test_trained_aligners_tell_their_hyper_parameters(monkeypatch, tmp_path):
     """All of them, whatever a label leaves out: a default that changes makes users train anew."""
     monkeypatch.setattr("alignbench.aligners.training.trl.version", lambda name: "1.16.0")
     setting = SimpleNamespace(target=Target((), {}, {}))
     found = {case: plain(parse_spec(case, "case").build(aligner, "case").identity(setting)) for case in TRAINED}
+    policy_of(table_world(), "head:rank=64").save(tmp_path)
+    found["head"] = plain(Head(str(tmp_path)).identity(setting))
     check_part("aligners on a policy", found)
 
 

@@ -23,6 +23,7 @@ from alignbench.generators.hf import causal as transformer_module
 from alignbench.generators.hf import slots
 from alignbench.generators.hf.causal import HFState
 from alignbench.generators.hf.factory import hf
+from alignbench.generators.policy import policy_of
 from alignbench.generators.warp import Warp
 from alignbench.registry import aligner, feature, generator, load_plugins
 from alignbench.seeds import Seed
@@ -353,14 +354,28 @@ def trains(name):
     return issubclass(aligner[name].thing, Trained)
 
 
-def arguments(name):
-    """What an aligner is given here."""
-    return NEEDED.get(name, {}) | (BRIEF if trains(name) else {})
+@pytest.fixture(scope="module")
+def arguments(tmp_path_factory):
+    """What an aligner is given here, on this base."""
+
+    def given(name, base):
+        more = {"path": saved_head(base, tmp_path_factory.mktemp("head"))} if name == "head" else {}
+        return NEEDED.get(name, {}) | (BRIEF if trains(name) else {}) | more
+
+    return given
+
+
+def saved_head(base, folder):
+    """The folder of a head that moves a base."""
+    policy = policy_of(base, "head:rank=2")
+    policy.head.up.data += 0.5 * torch.randn(policy.head.up.shape, generator=torch.Generator().manual_seed(0))
+    policy.save(folder)
+    return str(folder)
 
 
 def listed_base(name, worlds):
     """A base whose continuations can be listed; with weights, where an aligner trains: of transformers for `trl`."""
-    return worlds["llama" if name == "trl" else "table" if trains(name) else "exact"]
+    return worlds["llama" if name == "trl" else "table" if trains(name) or name == "head" else "exact"]
 
 
 def target_of(*constraints):
@@ -373,10 +388,9 @@ WINDY, FREE = target_of(Constraint("windy", "always")), target_of()
 
 
 @pytest.mark.parametrize("name", list(aligner))
-def test_registered_aligners_give_samplers_that_keep_the_laws(name, worlds):
-    target = WINDY
-    recipe = aligner[name].thing(**arguments(name))
-    base = listed_base(name, worlds)
+def test_registered_aligners_give_samplers_that_keep_the_laws(name, worlds, arguments):
+    target, base = WINDY, listed_base(name, worlds)
+    recipe = aligner[name].thing(**arguments(name, base))
     aligned = recipe.align(Setting(base, target, PROMPTS, 4, Seed(0, "train")))
     names = check(aligned, PROMPTS, max_tokens=4)
     assert set(EVERY_LAW[:3]) <= set(names)
@@ -393,10 +407,10 @@ def _keeps_its_word(name, aligned):
 
 
 @pytest.mark.parametrize("name", list(aligner))
-def test_registered_aligners_on_a_network(name, worlds):
+def test_registered_aligners_on_a_network(name, worlds, arguments):
     """Rows as asked, draws that depend on their row alone, for several prompts; the sampler says what it is."""
     setting = Setting(worlds["gpt2"], WINDY, PROMPTS[:2], 3, Seed(0, "train"))
-    aligned = aligner[name].thing(**arguments(name)).align(setting)
+    aligned = aligner[name].thing(**arguments(name, worlds["gpt2"])).align(setting)
     for law in testing.LAWS[Sampler]:
         law(Case(aligned, PROMPTS[:2], 3, draws=2))
     _keeps_its_word(name, aligned)
@@ -406,10 +420,11 @@ DRIVEN = [name for name in aligner if aligner[name].meta["target_driven"]]
 
 
 @pytest.mark.parametrize("name", DRIVEN)
-def test_a_target_driven_aligner_without_constraints_gives_the_base(name, worlds):
+def test_a_target_driven_aligner_without_constraints_gives_the_base(name, worlds, arguments):
     """Of what is trained the rate shrinks: its steps have mean 0 there, see tests/aligners/training."""
-    recipe = aligner[name].thing(**arguments(name) | ({"lr": 1e-6} if trains(name) else {}))
-    returns_the_base(recipe, listed_base(name, worlds))
+    base = listed_base(name, worlds)
+    recipe = aligner[name].thing(**arguments(name, base) | ({"lr": 1e-6} if trains(name) else {}))
+    returns_the_base(recipe, base)
 
 
 def returns_the_base(recipe, base, length=3):
@@ -478,9 +493,9 @@ metrics: [satisfaction, divergence, cost, length, perplexity, win_rate, distinct
 """
 
 
-def test_every_aligner_in_a_run_has_a_number_or_a_note_in_each_cell(worlds, tmp_path):
+def test_every_aligner_in_a_run_has_a_number_or_a_note_in_each_cell(worlds, tmp_path, arguments):
     (tmp_path / "every.yaml").write_text(TASK)
-    recipes = [{"name": name, **arguments(name)} for name in aligner]
+    recipes = [{"name": name, **arguments(name, worlds["gpt2"])} for name in aligner]
     out = tmp_path / "out"
     rows = evaluate(worlds["gpt2"], str(tmp_path / "every.yaml"), aligners=recipes, output_path=out)
     cells = rows[rows.aligner != ""]

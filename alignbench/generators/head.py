@@ -5,6 +5,7 @@ It is a rule, so that it guides any base that shows hidden states; and it is tra
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,11 +15,11 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from safetensors.torch import save
+from safetensors.torch import load, save
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from alignbench.errors import Unsupported, UsageError
+from alignbench.errors import StoreError, Unsupported, UsageError
 from alignbench.files import check_writable, dump, write_atomic
 from alignbench.generators.gradient import differentiable, inference
 from alignbench.generators.hf.policy import adapter
@@ -135,11 +136,46 @@ class Head:
 
     def on(self, base: Law, seed: int) -> HeadedLaw:
         """The policy that begins as the base; raises Unsupported where that shows no hidden states."""
-        width = base.model.hidden_width if isinstance(base.model, Wide) else None
-        if width is None:
-            raise Unsupported(f"{base.name}: has no hidden states for a head; a network of transformers has")
+        width = width_of(base)
         dtype = torch.float64 if base.model.device.type == "cpu" and base.enumerable else torch.float32
         return headed(base, QHead(width, len(base.vocab), self.rank, seed=seed, dtype=dtype).to(base.device))
+
+
+def width_of(base: Law) -> int:
+    """How many numbers the base's last hidden states have; raises Unsupported where it shows none."""
+    width = base.model.hidden_width if isinstance(base.model, Wide) else None
+    if width is None:
+        raise Unsupported(f"{base.name}: has no hidden states for a head; a network of transformers has")
+    return width
+
+
+def no_head(folder: str | Path) -> UsageError:
+    """That there is none."""
+    return UsageError(f"{folder}: no head in this folder ({TENSORS} is missing); soft_q and q_learning leave one")
+
+
+def load_head(folder: str | Path, base: Law) -> QHead:
+    """The head that a training left in `folder`, for a base.
+
+    Raises UsageError where there is none, or one for another tokenizer or width; StoreError where it is damaged.
+    """
+    width, place = width_of(base), Path(folder).expanduser()
+    if not (place / TENSORS).is_file():
+        raise no_head(folder)
+    try:
+        told = json.loads((place / TOLD).read_text(encoding="utf-8"))
+        tensors = load((place / TENSORS).read_bytes())
+        up, vocab = tensors["up"], told["vocab"]
+        found = tensors.get("down", up).shape[0]
+    except Exception as error:  # whatever reading a damaged file raises
+        raise StoreError(f"{folder}: its head cannot be read ({error}): train it anew") from error
+    if vocab != base.vocab.fingerprint:
+        raise UsageError(f"{folder}: its head is for another tokenizer than that of {base.name}")
+    if found != width:
+        raise UsageError(f"{folder}: its head reads {found} numbers, and hidden states of {base.name} have {width}")
+    head = QHead(width, len(base.vocab), up.shape[0], dtype=up.dtype)
+    head.load_state_dict(tensors)
+    return head.requires_grad_(False).to(base.device)
 
 
 def headed(base: Law, head: QHead) -> HeadedLaw:

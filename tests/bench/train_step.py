@@ -1,13 +1,16 @@
-"""A step of DPG: seconds, ours over plain transformers + peft.
+"""A step of DPG: seconds, ours over plain transformers + peft; or of REINFORCE, over trl's RLOO.
 
     python tests/bench/train_step.py
     python tests/bench/train_step.py --plain_prompts --profile
+    python tests/bench/train_step.py --plain_prompts --draws 16 --trl
 
 The job: 32 draws of 40 tokens of a LoRA policy (r = 8, all linear layers) on the four prompts of lexical_word, scored
 under base and policy, one backward pass with the weights of KL(p‖π), clipped, AdamW. The plain way is `generate`, a
 pass with the adapter off, a pass with it on, and its gradient, every draw behind its whole prompt. Ours is the loop's
 own step, over as many steps as it draws for at once. The ways take turns. Before, both give the gradient of the same
 draws. Z is given to both. `--profile` tells where our step's time goes.
+
+`--trl`: the step of `reinforce` against that of trl's RLOOTrainer, see `rloo_step`.
 """
 
 import time
@@ -17,6 +20,7 @@ from functools import partial
 import gradient
 import numpy as np
 import pairs
+import rloo_step
 import torch
 
 TARGET = 1.5
@@ -211,9 +215,13 @@ def main() -> None:
     parser.add_argument("--pool", type=int, default=64, help="base draws a prompt for Z (default: %(default)s)")
     parser.add_argument("--plain_prompts", action="store_true", help="prompts as they are: shorter than in a chat")
     parser.add_argument("--profile", action="store_true", help="only where the time of our step goes")
+    parser.add_argument("--trl", action="store_true", help="REINFORCE against trl's RLOO")
     args = parser.parse_args()
-    pairs.set_up(args, "peft")
+    pairs.set_up(args, "peft", *(["trl"] if args.trl else []))
     given = setting(args)
+    if args.trl:
+        rloo_step.measure(args, given)
+        return
     ours = Ours(args, given)
     if args.profile:
         ours.seconds(0)

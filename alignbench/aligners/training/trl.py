@@ -131,10 +131,10 @@ class Peer:
             scratch = held.enter_context(tempfile.TemporaryDirectory())
             total = self.recipe.steps or 100
             advance = held.enter_context(self.work.setting.progress("training trl", total))
-            trainer = self._paired(scratch) if self.recipe.trainer == "dpo" else self._rewarded(scratch)
+            trainer = self.trainer(scratch)
             trainer.add_callback(_watch(self, began, advance))
             trainer.train()
-            self._take(trainer.model)
+            self.take(trainer.model)
         steps, seconds = int(trainer.state.global_step), time.monotonic() - began
         policy, spent = self.work.policy, self.work.spent
         self.folder.save(policy, torch.optim.AdamW(policy.parameters), steps, {}, self.curve)
@@ -143,8 +143,12 @@ class Peer:
         )
         self.folder.finish(policy, steps=steps, seconds=round(seconds, 1), processes=1)
 
+    def trainer(self, scratch: str) -> Any:
+        """That of trl, which may write to a folder."""
+        return self._paired(scratch) if self.recipe.trainer == "dpo" else self._rewarded(scratch)
+
     @torch.no_grad()
-    def _take(self, network: nn.Module) -> None:
+    def take(self, network: nn.Module) -> None:
         """Give the policy the weights that trl trained."""
         theirs = {name: p for name, p in network.named_parameters() if p.requires_grad}
         ours = dict(_adapter(self.work).wrapped.named_parameters())
