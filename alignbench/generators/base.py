@@ -365,10 +365,10 @@ class Decoder(Protocol):
 
 
 @runtime_checkable
-class Hearing(Protocol):
+class KeepsHidden(Protocol):
     """A decoder whose logits come with hidden states once they are asked for."""
 
-    def hear(self) -> None:
+    def keep_hidden(self) -> None:
         """From now on positions show hidden states too."""
         ...
 

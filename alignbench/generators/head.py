@@ -23,7 +23,7 @@ from alignbench.errors import StoreError, Unsupported, UsageError
 from alignbench.files import check_writable, dump, write_atomic
 from alignbench.generators.gradient import differentiable, inference
 from alignbench.generators.hf.policy import adapter
-from alignbench.generators.history import Before, Showing
+from alignbench.generators.history import Before, WithHiddenStates
 from alignbench.generators.law import Law, gather
 from alignbench.generators.policy import Scorer, TrainedLaw
 from alignbench.generators.reweighted import Reweighted, SlottedReweighted, reweighted
@@ -33,7 +33,7 @@ TOLD, TENSORS = "head.json", "head.safetensors"
 
 
 @runtime_checkable
-class Wide(Protocol):
+class WithHiddenWidth(Protocol):
     """A model that says how many numbers its last hidden states have."""
 
     @property
@@ -43,7 +43,7 @@ class Wide(Protocol):
 
 
 class QHead(nn.Module):
-    """Q (n, V), nats, from hidden states (n, D): up·down·h with `rank` numbers in between; and a value (n,) beside.
+    """Q (n, V), nats, from hidden states (n, D): up·down·h with `rank` numbers in between; and a value (n,).
 
     Where the rank is that of any matrix, there is one. Q and value are 0 at first; `down` is drawn by `seed`.
     """
@@ -62,7 +62,7 @@ class QHead(nn.Module):
         given = hidden.to(self.up.dtype)
         return (given if self.down is None else given @ self.down) @ self.up
 
-    def beside(self, hidden: torch.Tensor) -> torch.Tensor:
+    def state_value(self, hidden: torch.Tensor) -> torch.Tensor:
         """(n,) the value."""
         return hidden.to(self.value.dtype) @ self.value
 
@@ -143,7 +143,7 @@ class Head:
 
 def width_of(base: Law) -> int:
     """How many numbers the base's last hidden states have; raises Unsupported where it shows none."""
-    width = base.model.hidden_width if isinstance(base.model, Wide) else None
+    width = base.model.hidden_width if isinstance(base.model, WithHiddenWidth) else None
     if width is None:
         raise Unsupported(f"{base.name}: has no hidden states for a head; a network of transformers has")
     return width
@@ -231,9 +231,9 @@ class Valued:
     log_pi: torch.Tensor
     log_t: torch.Tensor  # log(π/a) of the token, Q − V
     v: torch.Tensor  # log Σ a·e^Q before the token
-    beside: torch.Tensor  # the value before the token
+    state_value: torch.Tensor  # the value before the token
     soft: torch.Tensor  # v, of the target head
-    most: torch.Tensor  # the largest Q of what the base can say, of the target head
+    q_max: torch.Tensor  # the largest Q of what the base can say, of the target head
     q: torch.Tensor  # Q of the token, of the target head
 
     @staticmethod
@@ -266,7 +266,7 @@ class Values(Scorer):
         ids = torch.as_tensor(draws.tokens[inside], device=self.law.device)
         with torch.no_grad(), differentiable():
             raw = base.before(prompts, draws, base.warp.remembers)
-        if not isinstance(raw.places, Showing):
+        if not isinstance(raw.places, WithHiddenStates):
             raise Unsupported(f"{base.name}: has no hidden states for a head")
         parts = [
             checkpoint(self._numbers, raw, raw.places.hidden, ids, cut, use_reentrant=False, preserve_rng_state=False)
@@ -291,7 +291,7 @@ class Values(Scorer):
             q = head(hidden[cut])
             v = (log_a + q).logsumexp(-1)
             log_t = gather(q, ids[cut]) - v
-            value = head.beside(hidden[cut])
+            value = head.state_value(hidden[cut])
         return torch.stack([gather(log_a, ids[cut]) + log_t, log_t, v, value, *told], -1)
 
 

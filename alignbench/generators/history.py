@@ -47,7 +47,7 @@ class WithHidden(Protocol):
 
 
 @runtime_checkable
-class Showing(Protocol):
+class WithHiddenStates(Protocol):
     """Positions that show the last hidden state of each place."""
 
     @property
@@ -57,8 +57,8 @@ class Showing(Protocol):
 
 
 @dataclass(frozen=True)
-class Beside:
-    """See `Positions` and `Showing`: logits, and the hidden states that they were made of."""
+class LogitsAndHidden:
+    """See `Positions` and `WithHiddenStates`: logits, and the hidden states that they were made of."""
 
     logits: torch.Tensor  # (P, V)
     hidden: torch.Tensor  # (P, D)
@@ -110,7 +110,7 @@ def logits_of(state: State) -> torch.Tensor:
 def shown_by(state: State) -> Positions:
     """(R, V) logits of a state, with its hidden states where it keeps them."""
     hidden = state.last_hidden if isinstance(state, WithHidden) else None
-    return logits_of(state) if hidden is None else Beside(logits_of(state), hidden)
+    return logits_of(state) if hidden is None else LogitsAndHidden(logits_of(state), hidden)
 
 
 def seen_of(model: Model, rendered: Sequence[str]) -> torch.Tensor:

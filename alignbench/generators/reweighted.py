@@ -19,7 +19,7 @@ from alignbench.generators.base import (
     Decoder,
     Filling,
     Forced,
-    Hearing,
+    KeepsHidden,
     Keyed,
     Positions,
     Reading,
@@ -27,7 +27,7 @@ from alignbench.generators.base import (
     Slotted,
     Vocab,
 )
-from alignbench.generators.history import Before, Showing, WithHidden, after, history_of, seen_of
+from alignbench.generators.history import Before, WithHidden, WithHiddenStates, after, history_of, seen_of
 from alignbench.generators.law import Law, LawState, gather, together
 from alignbench.generators.law import law_of as law_of  # rules are written with it
 from alignbench.generators.warp import at_least_float32, log_normalised
@@ -272,7 +272,7 @@ class Weighed(Generic[S]):
         x, warp = self.places[part], self.model.base.warp
         x = at_least_float32(x)
         log_probs = warp(log_normalised(x)) if self.seen is None else warp(x, self.seen[part])
-        hidden = self.places.hidden[part] if self.model.reads and isinstance(self.places, Showing) else None
+        hidden = self.places.hidden[part] if self.model.reads and isinstance(self.places, WithHiddenStates) else None
         nats, none_left = self.walked.weigh(self.model, log_probs, part, hidden)
         if none_left is not None and self.look is not None:
             self.look(part, none_left)
@@ -356,8 +356,8 @@ class ReweightedDecoder(Generic[S]):
     def __init__(self, model: Reweighted[S], inner: Decoder) -> None:
         self.model, self.inner = model, inner
         self.refills, self.unwatched = inner.refills and isinstance(model.rule, Filling), inner.unwatched
-        if model.reads and isinstance(inner, Hearing):
-            inner.hear()
+        if model.reads and isinstance(inner, KeepsHidden):
+            inner.keep_hidden()
         self.begun = False
         self.seen: torch.Tensor | None = None  # (slots, V) bool: the tokens said before, where it matters
         # (slots,) tokens still to draw; below 1 where a slot holds nothing, or its draw has ended

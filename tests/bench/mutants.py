@@ -57,6 +57,7 @@ KNOWN = {
     ),
     "generators/hf/encoder_decoder.py": ("generators/hf/test_soft_prompt.py",),
     "generators/hf/virtual.py": ("generators/hf/test_soft_prompt.py",),
+    "generators/head.py": ("aligners/training/test_soft_q.py", "aligners/guidance/test_head_guide.py"),
     "generators/history.py": ("generators/test_sampling.py",),
     "generators/law.py": (
         "aligners/prompting/test_few_shot.py",

@@ -10,7 +10,9 @@ from policy_world import LENGTH, PROMPTS, WORDS, drawn
 from alignbench.errors import Unsupported
 from alignbench.generators import hidden as module
 from alignbench.generators.exact.world import exact
+from alignbench.generators.hf import slots
 from alignbench.generators.hidden import read
+from alignbench.generators.policy import policy_of
 from alignbench.testing import table_world, tiny_network
 
 
@@ -50,6 +52,37 @@ def test_a_table_s_are_the_unit_vectors_of_its_rows():
     table = torch.log_softmax(law.model.network.logits, -1)
     found = table[torch.as_tensor(states[inside].argmax(1)), torch.as_tensor(draws.tokens[inside])]
     np.testing.assert_allclose(found.numpy(), nats[inside])
+
+
+class Uncaptured:
+    """In place of CUDA graphs: the step itself, its answer overwritten by the next as theirs is."""
+
+    made = 0
+
+    def __init__(self, forward):
+        self.forward, self.kept = forward, None
+        Uncaptured.made += 1
+
+    def __call__(self, ids, at, width):
+        found = self.forward(ids, at, width)
+        if self.kept is None or self.kept.shape != found.shape:
+            self.kept = found.clone()
+        return self.kept.copy_(found)
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+def test_slots_with_graphs_give_them_too(kind, tmp_path, monkeypatch):
+    """Graphs give one tensor: logits and hidden states side by side, once a head reads these."""
+    policy = policy_of(tiny_network(tmp_path, WORDS, kind=kind), "head:rank=2")
+    policy.head.up.data += torch.randn(policy.head.up.shape, generator=torch.Generator().manual_seed(1))
+    wanted = drawn(policy, 12)
+    monkeypatch.setattr(slots, "CAPTURED", ("cpu",))
+    monkeypatch.setattr(slots, "Graphs", Uncaptured)
+    again = policy_of(tiny_network(tmp_path / "again", WORDS, kind=kind), "head:rank=2")
+    again.head.load_state_dict(policy.head.state_dict())
+    found = drawn(again, 12)
+    assert Uncaptured.made > 1 and (found.tokens == wanted.tokens).all()
+    np.testing.assert_allclose(found.log_prob, wanted.log_prob, atol=1e-5)
 
 
 def test_a_world_without_a_network_has_none():

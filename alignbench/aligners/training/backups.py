@@ -1,4 +1,4 @@
-"""Losses of values: how far Q of each token is from what it is to foretell. Pure functions; nothing knows a network.
+"""Losses of values: how far Q of each token is from its target. Pure functions; nothing knows a network.
 
 `inside` (B, T) tells which tokens are drawn; r = log P − log a (B,) comes with a draw's last token. Losses are means
 over tokens.

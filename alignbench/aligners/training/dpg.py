@@ -55,7 +55,7 @@ class Pooled(Matches):
 @aligner("dpg", target_driven=True, density="exact")
 @dataclass(frozen=True, kw_only=True)
 class DPG(Pooled):
-    """Descends KL(p‖π): gradient −E_q[(P/(Z_c q) − π/q) ∇log π] (Parshakova et al. 2019), see `Pooled`.
+    """Descends KL(p‖π): gradient −E_q[(P/(Z_c q) − π/q) ∇log π] (Parshakova et al. 2019).
 
     `baseline` false leaves out π/q, whose part has mean 0; with it the variance vanishes at p (GDC++, Korbak et al.
     2022). "prefix": for each token what the asked features of its prefix foretell, see `prefixes`; there `trace` < 1

@@ -21,7 +21,7 @@ from alignbench.types import Array
 @aligner("f_dpg", target_driven=True, density="exact")
 @dataclass(frozen=True, kw_only=True)
 class FDPG(Pooled):
-    """Descends a divergence of π and p: gradient E_π[f′(π/p) ∇log π] (Go et al. 2023), see `Pooled`.
+    """Descends a divergence of π and p: gradient E_π[f′(π/p) ∇log π] (Go et al. 2023).
 
     `f`: kl (KL(p‖π)), reverse_kl (KL(π‖p)), tv, js (at most log 2), chi2 (χ²(p‖π)). Where p forbids draws, KL(π‖p) is
     infinite: reverse_kl then aims at p_ε ∝ a·max(b, ε)·…, ε = `floor`, with KL(p‖p_ε) = log(1 + ε(1 − Z)/Z).

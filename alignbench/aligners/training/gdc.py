@@ -27,7 +27,7 @@ from alignbench.types import Array
 @aligner("gdc", target_driven=True, density="exact")
 @dataclass(frozen=True, kw_only=True)
 class GDC(Pooled):
-    """Descends KL(p‖π) on draws of a proposal q: the base, then π whenever that is nearer to p, see `Pooled`.
+    """Descends KL(p‖π) on draws of a proposal q: the base, then π whenever that is nearer to p.
 
     Looked at every `adapt` steps: KL(p‖q) − KL(p‖π) = E_q[P/(Zq)·log(π/q)] over the draws since the last look, π as it
     was when each was trained on (Khalifa et al. 2021, algorithm 1). `baseline` as in dpg.

@@ -8,9 +8,9 @@ import torch
 
 from alignbench.aligners.training.batch import Known
 from alignbench.aligners.training.method import Method
-from alignbench.aligners.training.options import unlabelled
+from alignbench.aligners.training.options import joined, unlabelled
 from alignbench.aligners.training.reinforce import Reinforcing, Rewarded
-from alignbench.aligners.training.rewards import Told, grouped, ungrouped
+from alignbench.aligners.training.rewards import Rollout, grouped, ungrouped
 from alignbench.aligners.training.work import Work
 from alignbench.errors import UsageError
 from alignbench.registry import aligner
@@ -42,7 +42,7 @@ class GRPO(Rewarded):
     def remark(self, target: Target) -> str:
         """See `Trained.remark`."""
         own = "" if self.unbiased else "its optimum is not p: rewards are standardised, k3 is in the loss"
-        return "; ".join(filter(None, (own, super().remark(target))))
+        return joined(own, super().remark(target))
 
     def method(self, work: Work) -> Method:
         """See `Trained.method`."""
@@ -65,7 +65,7 @@ class Grouped(Reinforcing):
 
     def loss(self, term: str, by_token: torch.Tensor, known: Known) -> torch.Tensor:
         """See `Method.loss`."""
-        told, recipe = Told.of(known, by_token), self.recipe
+        rollout, recipe = Rollout.of(known, by_token), self.recipe
         if recipe.unbiased:
-            return ungrouped(by_token, told, epsilon=recipe.epsilon).mean()
-        return grouped(by_token, told, epsilon=recipe.epsilon, beta=recipe.beta)
+            return ungrouped(by_token, rollout, epsilon=recipe.epsilon).mean()
+        return grouped(by_token, rollout, epsilon=recipe.epsilon, beta=recipe.beta)

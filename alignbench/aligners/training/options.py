@@ -20,6 +20,11 @@ def unlabelled(default: Any) -> Any:
     return field(default=default, metadata={"told": False})
 
 
+def joined(*remarks: str) -> str:
+    """What a row says of its aligner: those that are not empty."""
+    return "; ".join(filter(None, remarks))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Options:
     """What a trained aligner is told, whatever its objective.

@@ -12,11 +12,13 @@ import torch
 from alignbench.aligners.base import whole
 from alignbench.aligners.training.batch import Batch, Known
 from alignbench.aligners.training.method import Method
-from alignbench.aligners.training.options import a_share, unlabelled
+from alignbench.aligners.training.options import a_share, joined, unlabelled
 from alignbench.aligners.training.reinforce import Reinforcing, Rewarded
-from alignbench.aligners.training.rewards import Told, advantages, by_token_reward, clipped
+from alignbench.aligners.training.rewards import Rollout, advantages, by_token_reward, clipped
 from alignbench.aligners.training.values import ValueHead
 from alignbench.aligners.training.work import Work
+from alignbench.generators.head import width_of
+from alignbench.generators.law import law_of
 from alignbench.registry import aligner
 from alignbench.target import Target
 from alignbench.types import Array
@@ -28,12 +30,13 @@ MOST, GAIN = 0.2, 0.1
 @aligner("ppo", target_driven=True, density="exact")
 @dataclass(frozen=True, kw_only=True)
 class PPO(Rewarded):
-    """Ascends E_π[r − log(π/a)], nats, see `Rewarded`, by clipped ratios of tokens (Schulman et al. 2017).
+    """Ascends E_π[r − log(π/a)], nats, by clipped ratios of tokens (Schulman et al. 2017).
 
-    A token's reward is −log(π/a), and the last one's also r. Draws for `renew` steps are gone over `epochs` times.
-    `trace` is the λ of the generalised advantage: below 1 it leans on the values, linear in the base's hidden states,
-    see `ValueHead`. `epsilon` clips a token's π/π_old. The rate falls to 0 over all of the budget. With `target_kl` the
-    weight β of the KL adapts until KL(π‖a) is so many nats (Ziegler et al. 2019): that is another target.
+    A token's reward is −log(π/a), and the last one's also r, that of `Rewarded`. Draws for `renew` steps are gone over
+    `epochs` times. `trace` is the λ of the generalised advantage: below 1 it leans on the values, linear in the base's
+    hidden states, see `ValueHead`. `epsilon` clips a token's π/π_old. The rate falls to 0 over all of the budget. With
+    `target_kl` the weight β of the KL adapts until KL(π‖a) is so many nats (Ziegler et al. 2019): that is another
+    target.
     """
 
     cooldown: float = unlabelled(1.0)
@@ -53,7 +56,7 @@ class PPO(Rewarded):
         own = "" if self.trace == 1 else "trace < 1: its optimum is p only as far as its values are right"
         if self.target_kl is not None:
             own = f"β adapts until KL(π‖a) is {self.target_kl:g} nats: its optimum is not p"
-        return "; ".join(filter(None, (own, super().remark(target))))
+        return joined(own, super().remark(target))
 
     def method(self, work: Work) -> Method:
         """See `Trained.method`."""
@@ -66,6 +69,7 @@ class Proximal(Reinforcing):
     recipe: PPO
 
     def __init__(self, work: Work, recipe: PPO) -> None:
+        width_of(law_of(work.setting.base, "ppo"))  # before anything is drawn
         super().__init__(work, recipe)
         self.own = replace(self.own, hidden=True, last=None)
         self.head, self.beta = ValueHead(), 1.0
@@ -130,8 +134,8 @@ class Proximal(Reinforcing):
     def loss(self, term: str, by_token: torch.Tensor, known: Known) -> torch.Tensor:
         """See `Method.loss`."""
         assert known.values is not None
-        told = Told.of(known, by_token)
-        return clipped(by_token, told, known.values, epsilon=self.recipe.epsilon).sum(1).mean()
+        rollout = Rollout.of(known, by_token)
+        return clipped(by_token, rollout, known.values, epsilon=self.recipe.epsilon).sum(1).mean()
 
     def after(self, step: int, values: Mapping[str, tuple[Batch, Array]]) -> dict[str, float]:
         """See `Reinforcing.after`; with β where it adapts."""

@@ -13,8 +13,8 @@ from alignbench.aligners.training.ahead import OwnDraws
 from alignbench.aligners.training.batch import Batch, Known
 from alignbench.aligners.training.dpg import Matches
 from alignbench.aligners.training.method import Method
-from alignbench.aligners.training.options import unlabelled
-from alignbench.aligners.training.rewards import Told, reinforced
+from alignbench.aligners.training.options import joined, unlabelled
+from alignbench.aligners.training.rewards import Rollout, reinforced
 from alignbench.aligners.training.work import Work
 from alignbench.errors import UsageError, did_you_mean
 from alignbench.registry import aligner
@@ -60,10 +60,10 @@ def p_epsilon(floor: float, target: Target) -> str:
 @aligner("reinforce", target_driven=True, density="exact")
 @dataclass(frozen=True, kw_only=True)
 class Reinforce(Rewarded):
-    """Ascends E_π[r − log(π/a)], nats, see `Rewarded`: the KL to the base is in the reward, so that the optimum is p_ε.
+    """Ascends E_π[r − log(π/a)], nats: the KL to the base is in the reward, so that the optimum is p_ε.
 
-    The baseline is the mean of the other draws of the prompt (RLOO, Ahmadian et al. 2024). `kl`: where the KL is, see
-    `rewards.reinforced`; all but "reward" and "loss_k2" have other optima than p_ε.
+    r is that of `Rewarded`, the baseline the mean of the other draws of the prompt (RLOO, Ahmadian et al. 2024). `kl`:
+    where the KL is, see `rewards.reinforced`; all but "reward" and "loss_k2" have other optima than p_ε.
     """
 
     kl: str = unlabelled("reward")
@@ -76,7 +76,7 @@ class Reinforce(Rewarded):
     def remark(self, target: Target) -> str:
         """See `Trained.remark`."""
         own = "" if self.kl in REACHES else f"kl={self.kl}: its optimum is not p"
-        return "; ".join(filter(None, (own, super().remark(target))))
+        return joined(own, super().remark(target))
 
     def method(self, work: Work) -> Method:
         """See `Trained.method`."""
@@ -99,7 +99,7 @@ class Reinforcing(Method):
     def loss(self, term: str, by_token: torch.Tensor, known: Known) -> torch.Tensor:
         """See `Method.loss`."""
         assert isinstance(self.recipe, Reinforce)
-        return reinforced(by_token, Told.of(known, by_token), kl=self.recipe.kl).mean()
+        return reinforced(by_token, Rollout.of(known, by_token), kl=self.recipe.kl).mean()
 
     def after(self, step: int, values: Mapping[str, tuple[Batch, Array]]) -> dict[str, float]:
         """See `Method.after`: KL(π‖a) − E_π[r] as it was when they were drawn, which is KL(π‖p_ε) − log Z_ε."""

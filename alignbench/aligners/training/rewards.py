@@ -33,7 +33,7 @@ def by_token_k3(log_t: torch.Tensor) -> torch.Tensor:
 
 
 @dataclass(frozen=True)
-class Told:
+class Rollout:
     """What is known of B own draws, nothing of it with a gradient."""
 
     base: torch.Tensor  # (B, T) log a by token, 0 after the end
@@ -43,12 +43,12 @@ class Told:
     inside: torch.Tensor  # (B, T) whether a token is drawn there
 
     @staticmethod
-    def of(known: Known, by_token: torch.Tensor) -> Told:
+    def of(known: Known, by_token: torch.Tensor) -> Rollout:
         """What a batch says of its draws; those of the policy as it is now have no older log π."""
         assert known.log_base_by_token is not None
         assert (known.log_q_by_token is None) == (known.log_proposal is None)
         old = by_token.detach() if known.log_q_by_token is None else known.log_q_by_token
-        return Told(known.log_base_by_token, old, known.log_ratio, known.prompt, known.inside)
+        return Rollout(known.log_base_by_token, old, known.log_ratio, known.prompt, known.inside)
 
     def now(self, by_token: torch.Tensor) -> torch.Tensor:
         """(B,) π/π_old of each draw."""
@@ -60,7 +60,7 @@ class Told:
         return self.reward - (self.old - self.base).sum(1)
 
 
-def reinforced(by_token: torch.Tensor, told: Told, *, kl: str) -> torch.Tensor:
+def reinforced(by_token: torch.Tensor, rollout: Rollout, *, kl: str) -> torch.Tensor:
     """(B,) whose mean over draws of π_old has the gradient of −E_π[r], and that of the KL to the base as `kl` has it.
 
     The baseline is the mean of the other draws of the prompt (Kool et al. 2019; RLOO, Ahmadian et al. 2024).
@@ -69,18 +69,18 @@ def reinforced(by_token: torch.Tensor, told: Told, *, kl: str) -> torch.Tensor:
     "reward_k3": k3 instead. "loss_…": one of `ESTIMATES` is added to the loss and differentiated, which is not the
     gradient of the KL, unless it is k2 of the whole draw on draws of π. "none": there is no KL.
     """
-    log_t = by_token - told.base
+    log_t = by_token - rollout.base
     place, _, name = kl.partition("_")
-    reward = told.reward - ESTIMATES[name or "k1"](log_t.detach()) if place == "reward" else told.reward
-    now = told.now(by_token)
-    loss = -now * (reward - others(reward, told.prompt)) * by_token.sum(1)
+    reward = rollout.reward - ESTIMATES[name or "k1"](log_t.detach()) if place == "reward" else rollout.reward
+    now = rollout.now(by_token)
+    loss = -now * (reward - others(reward, rollout.prompt)) * by_token.sum(1)
     return loss + now * ESTIMATES[name](log_t) if place == "loss" else loss
 
 
-def clipped(by_token: torch.Tensor, told: Told, advantage: torch.Tensor, *, epsilon: float) -> torch.Tensor:
+def clipped(by_token: torch.Tensor, rollout: Rollout, advantage: torch.Tensor, *, epsilon: float) -> torch.Tensor:
     """(B, T) −min(ρA, clip(ρ, 1 − ε, 1 + ε)A), ρ = π/π_old of the token; 0 after the end (Schulman et al. 2017, 7)."""
-    rho = (by_token - told.old).exp()
-    return -torch.minimum(rho * advantage, rho.clamp(1 - epsilon, 1 + epsilon) * advantage) * told.inside
+    rho = (by_token - rollout.old).exp()
+    return -torch.minimum(rho * advantage, rho.clamp(1 - epsilon, 1 + epsilon) * advantage) * rollout.inside
 
 
 def standardised(reward: torch.Tensor, prompt: torch.Tensor) -> torch.Tensor:
@@ -94,24 +94,24 @@ def standardised(reward: torch.Tensor, prompt: torch.Tensor) -> torch.Tensor:
     return found
 
 
-def grouped(by_token: torch.Tensor, told: Told, *, epsilon: float, beta: float) -> torch.Tensor:
+def grouped(by_token: torch.Tensor, rollout: Rollout, *, epsilon: float, beta: float) -> torch.Tensor:
     """A scalar, the mean over tokens: `clipped` of standardised rewards, and β·k3 (GRPO, Shao et al. 2024).
 
     The standard deviation takes the reward's size away, and with it what β is worth; k3 has the gradient of another
     divergence. So the optimum is not p.
     """
-    advantage = standardised(told.reward, told.prompt)[:, None]
-    k3 = by_token_k3(by_token - told.base) * told.inside
-    return (clipped(by_token, told, advantage, epsilon=epsilon) + beta * k3).sum() / told.inside.sum()
+    advantage = standardised(rollout.reward, rollout.prompt)[:, None]
+    k3 = by_token_k3(by_token - rollout.base) * rollout.inside
+    return (clipped(by_token, rollout, advantage, epsilon=epsilon) + beta * k3).sum() / rollout.inside.sum()
 
 
-def ungrouped(by_token: torch.Tensor, told: Told, *, epsilon: float) -> torch.Tensor:
+def ungrouped(by_token: torch.Tensor, rollout: Rollout, *, epsilon: float) -> torch.Tensor:
     """(B,) `clipped` of r − log(π_old/a) less the others' mean, summed over tokens.
 
     On draws of π its gradient is that of KL(π‖p), as of `reinforced` (without the standard deviation: Liu et al. 2025).
     """
-    advantage = (told.net - others(told.net, told.prompt))[:, None]
-    return clipped(by_token, told, advantage, epsilon=epsilon).sum(1)
+    advantage = (rollout.net - others(rollout.net, rollout.prompt))[:, None]
+    return clipped(by_token, rollout, advantage, epsilon=epsilon).sum(1)
 
 
 def by_token_reward(old: Array, base: Array, reward: Array, length: Array, beta: float = 1.0) -> Array:
@@ -122,7 +122,7 @@ def by_token_reward(old: Array, base: Array, reward: Array, length: Array, beta:
 
 
 def advantages(reward: Array, values: Array, length: Array, trace: float) -> tuple[Array, Array]:
-    """(B, T) generalised advantages, and the returns that values are to foretell (Schulman et al. 2016, equation 16).
+    """(B, T) generalised advantages, and the returns, the targets of values (Schulman et al. 2016, equation 16).
 
     Both from rewards and V before each token, of draws of `length` tokens; V is 0 after the end. δ_t = reward_t +
     V_t+1 − V_t, A_t = Σ_k traceᵏ δ_t+k, and A_t + V_t is the return.

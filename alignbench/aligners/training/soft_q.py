@@ -29,7 +29,7 @@ BACKUPS = ("path", "soft")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Foretells(Trained):
+class ValueBased(Trained):
     """What aligners have in common that learn Q of each token and act by π ∝ a·e^Q: a head, on draws of the base.
 
     The reward r = log P − log a comes at a draw's end, of a broken hard constraint log ε = `floor`. A backup reads
@@ -54,8 +54,8 @@ class Foretells(Trained):
 
 @aligner("soft_q", target_driven=True, density="exact")
 @dataclass(frozen=True, kw_only=True)
-class SoftQ(Foretells):
-    """Learns the soft values, nats, of which π ∝ a·e^{Q−V} is p_ε, see `Foretells` (Guo et al. 2021).
+class SoftQ(ValueBased):
+    """Learns the soft values, nats, of which π ∝ a·e^{Q−V} is p_ε (Guo et al. 2021).
 
     `backup` "path": V(x_<t) + Σ log(π/a) of the rest is to be r, of every prefix (Nachum et al. 2017); "soft": Q of a
     token is to be V = log Σ a·e^Q after it, of the target head.
@@ -73,13 +73,13 @@ class SoftQ(Foretells):
         return Soft(work, self)
 
 
-class Foretelling(Method):
+class ValueSteps(Method):
     """Steps on draws of the base, each used once."""
 
     draws_own = False
     compares = True  # whether it asks the target head
 
-    def __init__(self, work: Work, recipe: Foretells) -> None:
+    def __init__(self, work: Work, recipe: ValueBased) -> None:
         super().__init__(work, recipe.batch)
         assert isinstance(work.policy, HeadedLaw)
         self.recipe = recipe
@@ -104,9 +104,9 @@ class Foretelling(Method):
 
     def loss(self, term: str, by_token: torch.Tensor, known: Known) -> torch.Tensor:
         """See `Method.loss`; of what `Values` says."""
-        return self.wrong(Valued.of(by_token), known)
+        return self.error(Valued.of(by_token), known)
 
-    def wrong(self, valued: Valued, known: Known) -> torch.Tensor:
+    def error(self, valued: Valued, known: Known) -> torch.Tensor:
         """How far values are from what they are to be."""
         raise NotImplementedError
 
@@ -115,7 +115,7 @@ class Foretelling(Method):
         return not self.compares or step % self.recipe.sync == 0
 
 
-class Soft(Foretelling):
+class Soft(ValueSteps):
     """The soft backup, or path consistency."""
 
     recipe: SoftQ
@@ -125,8 +125,8 @@ class Soft(Foretelling):
         """Path consistency asks the trained head alone."""
         return self.recipe.backup == "soft"
 
-    def wrong(self, valued: Valued, known: Known) -> torch.Tensor:
-        """See `Foretelling.wrong`."""
+    def error(self, valued: Valued, known: Known) -> torch.Tensor:
+        """See `ValueSteps.error`."""
         if self.recipe.backup == "path":
             return inconsistent(valued.log_t, valued.v, known.log_ratio, known.inside)
         return squared(valued.log_t + valued.v, backed_up(valued.soft, known.log_ratio, known.inside), known.inside)

@@ -19,7 +19,7 @@ from torch import nn
 from alignbench.aligners.base import Setting
 from alignbench.aligners.training.ahead import BaseDraws
 from alignbench.aligners.training.folder import Curve, Folder
-from alignbench.aligners.training.options import STEPS, unlabelled
+from alignbench.aligners.training.options import STEPS, joined, unlabelled
 from alignbench.aligners.training.processes import launched
 from alignbench.aligners.training.recipe import Trained
 from alignbench.aligners.training.reinforce import check_floor, p_epsilon
@@ -78,7 +78,7 @@ class Trl(Trained):
             own = "rewards are standardised: its optimum is not p"
         elif self.trainer == "rloo" and self.beta != 1:
             own = f"beta={self.beta:g}: its optimum is not p"
-        return "; ".join(filter(None, (f"trained by trl {_version()}", own, p_epsilon(self.floor, target))))
+        return joined(f"trained by trl {_version()}", own, p_epsilon(self.floor, target))
 
     def identity(self, setting: Setting) -> Mapping[str, Any]:
         """See `Trained.identity`; with the version of trl."""

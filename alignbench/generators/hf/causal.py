@@ -21,7 +21,7 @@ from alignbench.errors import UsageError
 from alignbench.generators.base import Decoder, Positions
 from alignbench.generators.budget import bucket
 from alignbench.generators.gradient import inference
-from alignbench.generators.hf.heads import Logits, Nats, body_of, overheard
+from alignbench.generators.hf.heads import Logits, Nats, body_of, last_hidden_of
 from alignbench.generators.hf.pretrained import (
     CHUNK_BYTES,
     TOGETHER,
@@ -68,10 +68,10 @@ class HFModel(Pretrained):
 
     def _state(self, ids: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, **cache: Any) -> HFState:
         """The state after ids (R, T); `mask` (R, L) marks the real tokens among all that stand in the cache then."""
-        with overheard(self.network) as heard:
+        with last_hidden_of(self.network) as found:
             out = self._forward(ids, mask, positions, use_cache=True, keep=1, **cache)
         logits = at_least_float32(out.logits[:, -1])
-        last = heard[0][:, -1] if heard else logits[:, :0]
+        last = found[0][:, -1] if found else logits[:, :0]
         return HFState(self, out.past_key_values, mask, positions[:, -1] + 1, logits, last)
 
     def decoder(self, rows: int, width: int) -> Slots | Stepwise:

@@ -56,25 +56,25 @@ def head(network: Any, hidden: torch.Tensor) -> torch.Tensor:
 
 
 @contextmanager
-def overheard(network: Any) -> Iterator[list[torch.Tensor]]:
-    """Inside, what passes through the whole network say last: the hidden states (n, T, D) that its logits are made of.
+def last_hidden_of(network: Any) -> Iterator[list[torch.Tensor]]:
+    """Inside, the list has what its logits are made of in each pass: last hidden states (n, T, D).
 
-    Nothing is heard where the network has no such part. The body is another for that moment, as in `head`.
+    The list stays empty where the network has no such part. The body is another for that moment, as in `head`.
     """
-    body, heard = getattr(network, network.base_model_prefix, None), list[torch.Tensor]()
+    body, hidden = getattr(network, network.base_model_prefix, None), list[torch.Tensor]()
     if body is None:
-        yield heard
+        yield hidden
         return
     own, before = body.forward, body.__dict__.get("forward")
 
     def forward(*args: Any, **kwargs: Any) -> Any:
         found = own(*args, **kwargs)
-        heard.append(found[0])
+        hidden.append(found[0])
         return found
 
     body.forward = forward
     try:
-        yield heard
+        yield hidden
     finally:
         if before is None:
             del body.forward

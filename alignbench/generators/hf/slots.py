@@ -28,7 +28,7 @@ from alignbench.generators.gradient import inference
 from alignbench.generators.hf.graphs import Graphs
 from alignbench.generators.hf.heads import Logits, body_of, head
 from alignbench.generators.hf.precision import HALVES
-from alignbench.generators.history import Beside
+from alignbench.generators.history import LogitsAndHidden
 from alignbench.generators.warp import log_normalised
 from alignbench.generators.window import MASKED, Window, as_mask, seen
 from alignbench.types import Array, Draws
@@ -226,7 +226,7 @@ class Slots:
         self.cache = SlotCache(network, slots, width, window)
         # not a method of this object: a cycle would hold its memory until Python looks for cycles
         self.graphs = Graphs(self.cache.logits) if captured else None
-        self.heard = False
+        self.keeps_hidden = False
         self.empty(slots)
 
     def empty(self, slots: int) -> None:
@@ -246,10 +246,10 @@ class Slots:
             return self.slots
         return rows if self.network.dtype == torch.float32 else min(self.slots, bucket(rows))
 
-    def hear(self) -> None:
-        """See `Hearing.hear`; graphs are made anew."""
-        if self.graphs is not None and not self.heard:
-            self.graphs, self.heard = Graphs(self.cache.both), True
+    def keep_hidden(self) -> None:
+        """See `KeepsHidden.keep_hidden`; graphs are made anew."""
+        if self.graphs is not None and not self.keeps_hidden:
+            self.graphs, self.keeps_hidden = Graphs(self.cache.both), True
 
     def prefill(self, rendered: Sequence[str]) -> Positions:
         """See `Decoder.prefill`."""
@@ -272,9 +272,9 @@ class Slots:
             logits = Logits(self.network, self.cache.run(ids[:, None], self.at, width)[:, 0])
         else:
             logits = self.graphs(ids, self.at, min(self.width, -(-width // STRIDE) * STRIDE))
-            if self.heard and self.prompts is not None:
+            if self.keeps_hidden and self.prompts is not None:
                 size = logits.shape[1] - self.prompts.last.shape[1]
-                logits = Beside(logits[:, :size], logits[:, size:])
+                logits = LogitsAndHidden(logits[:, :size], logits[:, size:])
         # a slot that holds nothing goes on writing, at its end
         self.at = (self.at + 1).clamp_(max=self.width - 1)
         self.reach = np.minimum(self.reach + 1, self.width - 1)

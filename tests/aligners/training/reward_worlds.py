@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from training_worlds import BASE, HARD, PROMPTS, ROWS, WORDS, Listed, exact_gradient, moved
 
-from alignbench.aligners.training.rewards import Told, reinforced
+from alignbench.aligners.training.rewards import Rollout, reinforced
 
 EPSILON = 0.01
 
@@ -50,10 +50,10 @@ class Rewarded:
         return by_token_law(law.parameters[0].detach(), self.listed.draws)
 
     @cached_property
-    def told(self) -> Told:
+    def rollout(self) -> Rollout:
         draws = self.listed.draws
         inside = torch.as_tensor(np.arange(draws.tokens.shape[1]) < draws.length[:, None])
-        return Told(self.base, self.old, self.listed.log_ratio, self.listed.prompt, inside)
+        return Rollout(self.base, self.old, self.listed.log_ratio, self.listed.prompt, inside)
 
     def gradient(self, loss) -> torch.Tensor:
         """That of E_old[loss(log π by token)], loss (B,), by the logits; a mean over prompts."""
@@ -87,7 +87,9 @@ def mean_of(kl: str, listed: Listed, base: torch.Tensor):
     """E_π of the loss, all draws listed, with the gradient of the policy's own draws."""
 
     def loss(by_token):
-        told = Told(base, by_token.detach(), listed.log_ratio, listed.prompt, torch.ones_like(base, dtype=torch.bool))
-        return listed.mean(by_token.detach().sum(1).exp() * reinforced(by_token, told, kl=kl))
+        rollout = Rollout(
+            base, by_token.detach(), listed.log_ratio, listed.prompt, torch.ones_like(base, dtype=torch.bool)
+        )
+        return listed.mean(by_token.detach().sum(1).exp() * reinforced(by_token, rollout, kl=kl))
 
     return loss

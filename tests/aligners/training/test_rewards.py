@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from alignbench.aligners.training.grpo import GRPO
 from alignbench.aligners.training.ppo import PPO
 from alignbench.aligners.training.reinforce import KL, REACHES, Reinforce
 from alignbench.aligners.training.rewards import (
-    Told,
+    Rollout,
     advantages,
     by_token_reward,
     clipped,
@@ -24,6 +25,7 @@ from alignbench.aligners.training.rewards import (
     standardised,
     ungrouped,
 )
+from alignbench.generators.policy import policy_of
 
 TARGETS = {"hard": HARD, "reward": REWARD, "strong": STRONG}
 
@@ -41,13 +43,13 @@ def constant_baseline(monkeypatch):
 @pytest.mark.parametrize("target", TARGETS)
 def test_with_the_kl_in_the_reward_the_gradient_is_that_of_reverse_kl(target, stale, constant_baseline):
     given = Rewarded(TARGETS[target], stale)
-    assert given.off(lambda by_token: reinforced(by_token, given.told, kl="reward")) < 1e-8
+    assert given.off(lambda by_token: reinforced(by_token, given.rollout, kl="reward")) < 1e-8
 
 
 @pytest.mark.parametrize("kl", KL)
 def test_on_own_draws_two_of_them_have_it(kl, constant_baseline):
     given = Rewarded()
-    assert (given.off(lambda by_token: reinforced(by_token, given.told, kl=kl)) < 1e-8) is (kl in REACHES)
+    assert (given.off(lambda by_token: reinforced(by_token, given.rollout, kl=kl)) < 1e-8) is (kl in REACHES)
 
 
 def test_k2_by_token_is_k3_times_the_ratio(constant_baseline):
@@ -57,24 +59,24 @@ def test_k2_by_token_is_k3_times_the_ratio(constant_baseline):
     def with_ratio(by_token):
         k3 = rewards.by_token_k3(by_token - given.base)
         rho = (by_token - by_token.detach()).exp()
-        return (rho * k3).sum(1) - (given.told.reward - 0.7) * by_token.sum(1)
+        return (rho * k3).sum(1) - (given.rollout.reward - 0.7) * by_token.sum(1)
 
-    gap = given.gradient(with_ratio) - given.gradient(lambda x: reinforced(x, given.told, kl="loss_k2_by_token"))
+    gap = given.gradient(with_ratio) - given.gradient(lambda x: reinforced(x, given.rollout, kl="loss_k2_by_token"))
     assert float(gap.abs().max()) < 1e-8
 
 
 def test_unbiased_grpo_has_it_on_own_draws(constant_baseline):
     given, stale = Rewarded(), Rewarded(stale=True)
-    assert given.off(lambda by_token: ungrouped(by_token, given.told, epsilon=0.2)) < 1e-8
-    assert stale.off(lambda by_token: ungrouped(by_token, stale.told, epsilon=0.2)) > 1e-3
+    assert given.off(lambda by_token: ungrouped(by_token, given.rollout, epsilon=0.2)) < 1e-8
+    assert stale.off(lambda by_token: ungrouped(by_token, stale.rollout, epsilon=0.2)) > 1e-3
 
 
 def proximal(given, values, trace=1.0, beta=1.0):
     """The loss of PPO with values (B, T) of prefixes."""
-    told, draws = given.told, given.listed.draws
-    reward = by_token_reward(told.old.numpy(), told.base.numpy(), told.reward.numpy(), draws.length, beta)
+    rollout, draws = given.rollout, given.listed.draws
+    reward = by_token_reward(rollout.old.numpy(), rollout.base.numpy(), rollout.reward.numpy(), draws.length, beta)
     gained = torch.as_tensor(advantages(reward, values, draws.length, trace)[0])
-    return lambda by_token: clipped(by_token, told, gained, epsilon=0.2).sum(1)
+    return lambda by_token: clipped(by_token, rollout, gained, epsilon=0.2).sum(1)
 
 
 def of_prefix(draws, value):
@@ -85,9 +87,9 @@ def of_prefix(draws, value):
 
 def right_values(given):
     """(B, T) E_π[what is still to be rewarded | prefix]."""
-    told, draws = given.told, given.listed.draws
-    reward = by_token_reward(told.old.numpy(), told.base.numpy(), told.reward.numpy(), draws.length)
-    later, mass = reward[:, ::-1].cumsum(1)[:, ::-1], told.old.sum(1).exp().numpy()
+    rollout, draws = given.rollout, given.listed.draws
+    reward = by_token_reward(rollout.old.numpy(), rollout.base.numpy(), rollout.reward.numpy(), draws.length)
+    later, mass = reward[:, ::-1].cumsum(1)[:, ::-1], rollout.old.sum(1).exp().numpy()
     sums: dict = {}
     for i, row in enumerate(draws.tokens.tolist()):
         for t in range(draws.length[i]):
@@ -112,8 +114,8 @@ def test_right_values_take_the_noise_away_at_p(trace):
     given = Rewarded(REWARD)
     law = set_to(moved(), given.listed.log_p.exp(), given.listed.draws)
     given.__dict__["old"] = by_token_law(law.parameters[0].detach(), given.listed.draws)
-    told, length = given.told, given.listed.draws.length
-    reward = by_token_reward(told.old.numpy(), told.base.numpy(), told.reward.numpy(), length)
+    rollout, length = given.rollout, given.listed.draws.length
+    reward = by_token_reward(rollout.old.numpy(), rollout.base.numpy(), rollout.reward.numpy(), length)
     assert np.abs(advantages(reward, right_values(given), length, trace)[0]).max() < 1e-9
     assert np.abs(advantages(reward, np.zeros(reward.shape), length, trace)[0]).max() > 0.1
 
@@ -255,13 +257,13 @@ def test_planted_baseline_with_the_draw_itself(name, monkeypatch):
 
 
 def test_planted_kl_summed_over_padding(monkeypatch):
-    right = Told.of
+    right = Rollout.of
 
     def padded(known, by_token):
-        told = right(known, by_token)
-        return replace(told, base=torch.where(told.inside, told.base, -1.0))
+        rollout = right(known, by_token)
+        return replace(rollout, base=torch.where(rollout.inside, rollout.base, -1.0))
 
-    monkeypatch.setattr(Told, "of", padded)
+    monkeypatch.setattr(Rollout, "of", padded)
     assert estimates("reinforce") > 5
 
 
@@ -287,16 +289,16 @@ def test_planted_beta_twice():
 
 def test_planted_eos_without_its_reward(monkeypatch):
     given = Rewarded()
-    draws, told = given.listed.draws, given.told
+    draws, rollout = given.listed.draws, given.rollout
     nothing = np.zeros(draws.tokens.shape)
-    reward = by_token_reward(told.old.numpy(), told.base.numpy(), told.reward.numpy(), draws.length)
+    reward = by_token_reward(rollout.old.numpy(), rollout.base.numpy(), rollout.reward.numpy(), draws.length)
     late = reward.copy()
     last = np.arange(len(late)), draws.length - 1
-    late[last] -= np.where(draws.finished, told.reward.numpy(), 0)
+    late[last] -= np.where(draws.finished, rollout.reward.numpy(), 0)
 
     def loss(rewarded):
         gained = torch.as_tensor(advantages(rewarded, nothing, draws.length, 1.0)[0])
-        return lambda by_token: clipped(by_token, told, gained, epsilon=0.2).sum(1)
+        return lambda by_token: clipped(by_token, rollout, gained, epsilon=0.2).sum(1)
 
     assert given.off(loss(reward)) < 1e-8
     assert given.off(loss(late)) > 1e-3
@@ -307,9 +309,9 @@ def test_planted_eos_without_its_reward(monkeypatch):
 
 def test_a_ratio_beyond_the_clip_has_no_gradient():
     by_token = torch.tensor([[0.5, -0.5]], requires_grad=True)
-    told = Told(*torch.zeros(2, 1, 2), torch.zeros(1), torch.zeros(1, dtype=torch.long), torch.ones(1, 2) > 0)
+    rollout = Rollout(*torch.zeros(2, 1, 2), torch.zeros(1), torch.zeros(1, dtype=torch.long), torch.ones(1, 2) > 0)
     for advantage, wanted in ((1.0, [False, True]), (-1.0, [True, False])):
-        loss = clipped(by_token, told, torch.full((1, 2), advantage), epsilon=0.2).sum()
+        loss = clipped(by_token, rollout, torch.full((1, 2), advantage), epsilon=0.2).sum()
         (slope,) = torch.autograd.grad(loss, by_token)
         assert (slope[0] != 0).tolist() == wanted
 
@@ -317,10 +319,10 @@ def test_a_ratio_beyond_the_clip_has_no_gradient():
 def test_grpo_is_a_mean_over_tokens():
     given = Rewarded()
     by_token = given.old.clone()
-    one = grouped(by_token, given.told, epsilon=0.2, beta=1.0)
-    advantage = standardised(given.told.reward, given.told.prompt)[:, None]
-    wanted = (-advantage + rewards.by_token_k3(by_token - given.base)) * given.told.inside
-    assert float(one) == pytest.approx(float(wanted.sum() / given.told.inside.sum()))
+    one = grouped(by_token, given.rollout, epsilon=0.2, beta=1.0)
+    advantage = standardised(given.rollout.reward, given.rollout.prompt)[:, None]
+    wanted = (-advantage + rewards.by_token_k3(by_token - given.base)) * given.rollout.inside
+    assert float(one) == pytest.approx(float(wanted.sum() / given.rollout.inside.sum()))
 
 
 @pytest.mark.parametrize(
@@ -335,3 +337,17 @@ def test_grpo_is_a_mean_over_tokens():
 def test_what_rows_say_of_what_is_aimed_at(recipe, target, said):
     found = recipe.remark(target)
     assert said in found and (bool(said) or not found)
+
+
+def test_in_half_precision_the_density_is_what_a_pass_says_of_the_draws(monkeypatch):
+    """What sampling said may be off there: ratios of tokens would be those of another law."""
+    policy = policy_of(BASE, "full")
+    work = work_on(world(HARD), policy)
+    draws = work.own_draws(policy, work.rows(0, 8))
+    off = replace(draws, token_log_prob=draws.token_log_prob + 0.1, log_prob=draws.log_prob + 0.3)
+    assert work.rescored(policy, off) is off
+    monkeypatch.setattr("alignbench.aligners.training.work.described", lambda law: SimpleNamespace(half=True))
+    found = work.rescored(policy, off)
+    np.testing.assert_allclose(found.token_log_prob, policy.token_log_prob(PROMPTS, draws))
+    np.testing.assert_allclose(found.log_prob, draws.log_prob)
+    np.testing.assert_allclose(work.log_q(policy, off), draws.log_prob)

@@ -162,7 +162,7 @@ def test_what_a_head_says_is_what_its_law_does():
     assert torch.allclose(said.log_pi - by_token_law(LOG_A, listed.draws), log_t, atol=1e-10)
     assert torch.allclose(said.log_t, log_t, atol=1e-10)
     assert torch.allclose(said.v, v, atol=1e-10) and torch.allclose(said.soft, v, atol=1e-10)
-    assert torch.allclose(said.most, most, atol=1e-10) and torch.allclose(said.q, (log_t + v) * inside, atol=1e-10)
+    assert torch.allclose(said.q_max, most, atol=1e-10) and torch.allclose(said.q, (log_t + v) * inside, atol=1e-10)
     assert torch.allclose(policy.module(PROMPTS, listed.draws), said.log_pi)
     assert np.allclose(policy.token_log_prob(PROMPTS, listed.draws), said.log_pi.detach().numpy())
 
@@ -203,7 +203,7 @@ def test_planted_target_head_that_is_never_renewed(monkeypatch):
     """Then Q of every token but the last is what it was at first."""
     recipe = SoftQ(backup="soft", **SHORT)
     right = left(recipe, HARD)
-    monkeypatch.setattr(soft_q.Foretelling, "_renew", lambda self: None)
+    monkeypatch.setattr(soft_q.ValueSteps, "_renew", lambda self: None)
     assert left(recipe, HARD) > right + 0.2
 
 

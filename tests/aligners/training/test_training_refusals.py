@@ -24,6 +24,7 @@ from alignbench.aligners.training.reinforce import Reinforce
 from alignbench.aligners.training.sft import SFT
 from alignbench.aligners.training.sft_control import SFTControl
 from alignbench.aligners.training.soft_q import SoftQ
+from alignbench.aligners.training.work import Work
 from alignbench.errors import AlignbenchError, RunError, StoreError, Unsupported, UsageError
 from alignbench.generators.checkpoint import set_weights
 from alignbench.generators.exact.world import exact
@@ -89,6 +90,9 @@ def test_grpo_with_one_draw_of_a_prompt():
 def test_a_head_on_an_encoder_decoder(tmp_path):
     base = hf(pretrained=str(save_network(tmp_path, ("rain", "sun", "wind"), kind="t5")), device="cpu")
     refused(Unsupported, lambda: world(HARD, base).aligned(SoftQ(**BRIEF)), "no hidden states for a head")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Work, "own_draws", None)  # would fail: it is refused before anything is drawn
+        refused(Unsupported, lambda: world(HARD, base).aligned(PPO(**BRIEF)), "no hidden states for a head")
 
 
 def test_what_cannot_be_trained_leaves_no_training_behind(tmp_path):
