@@ -12,6 +12,7 @@ from alignbench.aligners.training import soft_q
 from alignbench.aligners.training.backups import backed_up, expectile, inconsistent, squared
 from alignbench.aligners.training.q_learning import QLearning
 from alignbench.aligners.training.soft_q import SoftQ
+from alignbench.generators.exact.world import enumerate_draws
 from alignbench.generators.head import HeadedLaw, Valued, Values
 from alignbench.generators.policy import policy_of
 
@@ -165,6 +166,20 @@ def test_what_a_head_says_is_what_its_law_does():
     assert torch.allclose(said.q_max, most, atol=1e-10) and torch.allclose(said.q, (log_t + v) * inside, atol=1e-10)
     assert torch.allclose(policy.module(PROMPTS, listed.draws), said.log_pi)
     assert np.allclose(policy.token_log_prob(PROMPTS, listed.draws), said.log_pi.detach().numpy())
+
+
+def test_the_largest_q_is_of_what_the_base_can_say():
+    """Of a base that cuts tokens, none of those that it cuts."""
+    base = BASE.warped(top_k=2)
+    policy = policy_of(base, "head:rank=500")
+    with torch.no_grad():
+        policy.head.up += torch.randn(policy.head.up.shape, generator=torch.Generator().manual_seed(0)).double()
+    draws = enumerate_draws(base, PROMPTS, max_tokens=1)
+    said = Valued.of(Values(policy, policy.head)(PROMPTS, draws))
+    for c in range(len(PROMPTS)):
+        here = draws.prompt == c
+        assert here.sum() == 2
+        assert torch.allclose(said.q_max[here, 0], said.q[here, 0].max(), atol=1e-12)
 
 
 # --- by draws

@@ -43,6 +43,7 @@ def test_rewards_are_those_of_the_target_whatever_stands_after_the_end(base):
     assert len(set(wanted)) > 1
     assert one.draws(ids, drawn.prompt).texts == drawn.texts
     assert (one.draws(ids, drawn.prompt).finished == drawn.finished).all()
+    assert (one.draws(ids, drawn.prompt).length == drawn.length).all()
 
 
 def test_a_pair_is_of_one_prompt_and_no_draw_is_in_two(base):

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from reward_worlds import Rewarded
-from training_worlds import BASE, LENGTH, PROMPTS, REWARD
+from training_worlds import BASE, HARD, LENGTH, PROMPTS, REWARD, work_on, world
 
+from alignbench.aligners.training.ppo import PPO
 from alignbench.aligners.training.rewards import by_token_reward
 from alignbench.aligners.training.values import ValueHead
 from alignbench.generators.hidden import read
+from alignbench.generators.policy import policy_of
 from alignbench.seeds import Seed
 from alignbench.types import collect, rows_of
 
@@ -65,3 +68,14 @@ def test_it_foretells_the_reward_of_our_world():
     for c in range(2):
         exact = float((mass * listed.log_ratio.numpy())[listed.draws.prompt == c].sum())
         assert head(hidden[np.flatnonzero(draws.prompt == c)[0], 0]) == pytest.approx(exact, abs=0.1)
+
+
+def test_a_second_epoch_knows_the_law_that_drew():
+    """Also where draws are made for each step alone, and none of them is old when it is drawn."""
+    work = work_on(world(HARD), policy_of(BASE, "full"))
+    method = PPO(steps=4, batch=8, renew=1, epochs=2).method(work)
+    first = method.batches(0)["loss"]
+    assert first.log_proposal == pytest.approx(work.policy.log_prob(PROMPTS, first.draws))
+    with torch.no_grad():
+        work.policy.parameters[0].add_(0.1)
+    assert method.batches(1)["loss"].log_proposal is first.log_proposal
