@@ -17,6 +17,7 @@
     reinforce.py  rewards with the KL to the base in them (`rewards.py`);  grpo.py  standardised
     ppo.py        clipped, with values of prefixes (`values.py`)
     soft_q.py     Q of each token as a guide (`backups.py`);  q_learning.py  with a hard backup
+    preferences.py  DPO and its family, on pairs of base draws (`pairs.py`, `preference_losses.py`)
     trl.py        the trainers of trl, as peers
 
 To add one, write a dataclass that inherits `Trained`, register it, and give its `Method`: the draws of each step, and a
@@ -30,6 +31,7 @@ from alignbench.aligners.training import f_dpg as f_dpg
 from alignbench.aligners.training import gdc as gdc
 from alignbench.aligners.training import grpo as grpo
 from alignbench.aligners.training import ppo as ppo
+from alignbench.aligners.training import preferences as preferences
 from alignbench.aligners.training import prompt_tuning as prompt_tuning
 from alignbench.aligners.training import q_learning as q_learning
 from alignbench.aligners.training import reinforce as reinforce

@@ -11,7 +11,7 @@ import torch
 
 from alignbench.types import Array, Draws
 
-ARRAYS = ("log_ratio", "log_base", "log_proposal", "weight", "values", "base_by_token", "hidden", "own")
+ARRAYS = ("log_ratio", "log_base", "log_proposal", "weight", "group", "values", "base_by_token", "hidden", "own")
 """Fields of a batch with a number for each draw, or one for each of its tokens."""
 
 
@@ -28,6 +28,7 @@ class Batch:
     log_base: Array  # log a
     log_proposal: Array | None = None  # log q of the law that drew them; None: the policy itself, as it is now
     weight: Array | None = None  # what else they weigh; None: 1 each
+    group: Array | None = None  # the number of the pair, or the set, in which a draw is compared with others
     values: Array | None = None  # (B, T) a baseline for each token, see `prefixes`
     base_by_token: Array | None = None  # (B, T) log a by token, where a baseline asks for it
     hidden: Array | None = None  # (B, T, D) the base's hidden state before each token, where values are learned of it
@@ -77,6 +78,7 @@ class Known:
     log_proposal: torch.Tensor | None
     weight: torch.Tensor
     inside: torch.Tensor  # (B, T) whether a token is drawn there
+    group: torch.Tensor | None = None
     values: torch.Tensor | None = None  # (B, T)
     log_base_by_token: torch.Tensor | None = None  # (B, T)
     log_q_by_token: torch.Tensor | None = None  # (B, T); None where the policy itself drew, or nobody asked
@@ -97,6 +99,8 @@ class Known:
             log_proposal=None if batch.log_proposal is None else sent(batch.log_proposal),
             weight=sent(np.ones(len(batch)) if batch.weight is None else batch.weight),
             inside=torch.as_tensor(inside, device=like.device),
+            group=None if batch.group is None
+            else torch.as_tensor(batch.group.astype(np.int64), device=like.device),
             values=None if batch.values is None else sent(batch.values),
             log_base_by_token=None if batch.base_by_token is None else sent(batch.base_by_token),
             log_q_by_token=None if batch.log_proposal is None or draws.token_log_prob is None

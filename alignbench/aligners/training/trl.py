@@ -17,9 +17,9 @@ import torch
 from torch import nn
 
 from alignbench.aligners.base import Setting
-from alignbench.aligners.training.ahead import BaseDraws
 from alignbench.aligners.training.folder import Curve, Folder
 from alignbench.aligners.training.options import STEPS, joined, unlabelled
+from alignbench.aligners.training.pairs import PairDraws, pair_rows
 from alignbench.aligners.training.processes import launched
 from alignbench.aligners.training.recipe import Trained
 from alignbench.aligners.training.reinforce import check_floor, p_epsilon
@@ -31,9 +31,8 @@ from alignbench.generators.hf.policy import Trained as Adapter
 from alignbench.generators.hf.quiet import no_bars, no_dataset_bars
 from alignbench.generators.law import law_of
 from alignbench.registry import aligner
-from alignbench.seeds import PAIRS
 from alignbench.target import Target
-from alignbench.types import Array, Distribution, Draws
+from alignbench.types import Distribution, Draws
 
 TRAINERS = ("rloo", "grpo", "dpo")
 LOGGED = {"lr": "learning_rate", "trl_loss": "loss", "trl_kl": "kl", "trl_reward": "reward", "grad_norm": "grad_norm"}
@@ -246,25 +245,15 @@ def pairs(work: Work, recipe: Trl, count: int) -> tuple[list[dict[str, str]], in
 
     The chance that the first of two is the chosen one is σ(β·(r₁ − r₂)).
     """
-    prompts = len(work.prompts)
-    n = np.arange(2 * count)
-    number = np.stack([n // 2 % prompts, n // 2 // prompts * 2 + n % 2], axis=1)  # both of a pair are of one prompt
-    found = BaseDraws(work, floor=float(np.log(recipe.floor))).batch(number)
-    place = {(int(c), int(i)): k for k, (c, i) in enumerate(zip(found.draws.prompt, found.draws.index, strict=True))}
-    order = np.array([place[int(c), int(i)] for c, i in number]).reshape(count, 2)
-    firsts = preferred(found.log_ratio[order], recipe.beta, work.setting.seed.salted(PAIRS).rng("", 0))
-    rows = []
-    for pair, first in zip(order, firsts, strict=True):
-        chosen, rejected = pair if first else pair[::-1]
+    found = PairDraws(work, floor=float(np.log(recipe.floor)), beta=recipe.beta).batch(
+        pair_rows(0, 2 * count, len(work.prompts))
+    )
+    assert found.group is not None and found.weight is not None
+    texts, rows = found.draws.texts, []
+    for chosen, rejected in np.lexsort((-found.weight, found.group)).reshape(count, 2):
         prompt = work.policy.render(work.prompts[int(found.draws.prompt[chosen])])
-        texts = found.draws.texts
         rows.append({"prompt": prompt, "chosen": texts[chosen], "rejected": texts[rejected]})
     return rows, int(found.draws.length.sum())
-
-
-def preferred(reward: Array, beta: float, rng: np.random.Generator) -> Array:
-    """(N,) whether the first of each pair is the chosen one, of rewards (N, 2): with σ(β·(r₁ − r₂))."""
-    return np.asarray(rng.random(len(reward)) < 1 / (1 + np.exp(-beta * (reward[:, 0] - reward[:, 1]))))
 
 
 def _adapter(work: Work) -> Adapter:

@@ -1,0 +1,83 @@
+"""Pairs of base draws of one prompt, of which one is preferred: what learns from preferences learns from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+
+from alignbench.aligners.training.ahead import BLOCK, BaseDraws
+from alignbench.aligners.training.batch import Batch, Known
+from alignbench.errors import UsageError, did_you_mean
+from alignbench.seeds import PAIRS
+from alignbench.types import Array
+
+LABELS = ("bradley_terry", "argmax")
+
+
+def pair_rows(step: int, draws: int, prompts: int) -> Array:
+    """(draws, 2) rows (prompt, number) of a step: pairs 2i, 2i + 1 of prompts in turn, none twice in a training."""
+    n = np.arange(step * draws, (step + 1) * draws)
+    return np.stack([n // 2 % prompts, n // 2 // prompts * 2 + n % 2], axis=1)
+
+
+@dataclass
+class PairDraws(BaseDraws):
+    """Base draws 2i and 2i + 1 of a prompt as a pair: `weight` is 1 of the chosen one, −1 of the rejected, 0 of ties.
+
+    `labels` "bradley_terry": the first is chosen with σ(β·(r₁ − r₂)), r = log P − log a (Bradley and Terry 1952), by a
+    coin for each pair; "argmax": the one of the larger r, and of two alike none.
+    """
+
+    labels: str = "bradley_terry"
+    beta: float = 1.0
+    coins: dict[tuple[int, int], float] = field(default_factory=dict)
+
+    def block(self, number: int) -> Batch:
+        """See `BaseDraws.block`; its numbers are a multiple of 2, so that no pair is in two."""
+        found = super().block(number)
+        if found.weight is not None:
+            return found
+        assert BLOCK % 2 == 0
+        prompt, index = found.draws.prompt, found.draws.index
+        order = np.lexsort((index, prompt))
+        pair = order.reshape(-1, 2)
+        reward = found.log_ratio[pair]
+        if self.labels == "argmax":
+            sign = np.sign(reward[:, 0] - reward[:, 1])
+        else:
+            coin = np.array([self._coin(int(prompt[first]), int(index[first]) // 2) for first, _ in pair])
+            sign = np.where(coin < sigmoid(self.beta * (reward[:, 0] - reward[:, 1])), 1.0, -1.0)
+        weight, group = np.zeros(len(found)), np.zeros(len(found), np.int64)
+        weight[pair] = np.stack([sign, -sign], axis=1)
+        group[pair] = prompt[pair] + len(self.work.prompts) * (index[pair] // 2)
+        self.blocks[number] = replace(found, weight=weight, group=group)
+        return self.blocks[number]
+
+    def _coin(self, prompt: int, number: int) -> float:
+        """Uniform on [0, 1), of a pair of a prompt."""
+        if (prompt, number) not in self.coins:
+            seed = self.work.setting.seed.salted(PAIRS)
+            rendered = self.work.policy.render(self.work.prompts[prompt])
+            self.coins[prompt, number] = float(seed.rng(rendered, number).random())
+        return self.coins[prompt, number]
+
+
+def sigmoid(x: Array) -> Array:
+    """1/(1 + e^−x), written so that nothing overflows."""
+    return np.asarray(np.exp(-np.logaddexp(0.0, -x)))
+
+
+def check_labels(name: str, labels: object) -> None:
+    """Raise UsageError unless pairs can be labelled so."""
+    if labels not in LABELS:
+        raise UsageError(f"{name}:labels={labels}: unknown.{did_you_mean(str(labels), LABELS)}")
+
+
+def paired(values: torch.Tensor, known: Known) -> torch.Tensor:
+    """(N, 2) numbers of draws (B,) by pair, the chosen draw's first; pairs without a preference are left out."""
+    assert known.group is not None
+    order = torch.argsort(4 * known.group - known.weight.long(), stable=True)  # by pair, then the chosen one first
+    pair = order.reshape(-1, 2)
+    return values[pair[known.weight[pair[:, 0]] != 0]]
