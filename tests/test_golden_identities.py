@@ -55,8 +55,9 @@ SETTINGS = {
     "all": ALL,
 }
 TRAINED = (
-    "cdpg", "control_code", "dpg", "dpg:minutes=2.5,replay=0.5", "f_dpg:f=js", "gdc", "grpo", "ppo",
-    "prompt_tuning", "q_learning", "reinforce", "sft", "sft_control", "soft_q", "trl",
+    "cdpg", "control_code", "dpg", "dpg:minutes=2.5,replay=0.5", "dpo", "f_dpg:f=js", "gdc", "grpo", "ipo", "kto",
+    "orpo", "ppo", "prompt_tuning", "q_learning", "reinforce", "sft", "sft_control", "simpo", "soft_q", "squared",
+    "trl",
 )  # fmt: skip
 HF = {
     "gpt2": ("gpt2", {}),

@@ -29,12 +29,9 @@ from alignbench.aligners.training.control_code import ControlCode
 from alignbench.aligners.training.dpg import DPG
 from alignbench.aligners.training.f_dpg import FDPG
 from alignbench.aligners.training.gdc import GDC
-from alignbench.aligners.training.processes import Processes
+from alignbench.aligners.training.preferences import DPO
 from alignbench.aligners.training.sft import SFT
 from alignbench.aligners.training.sft_control import SFTControl
-from alignbench.aligners.training.trl import Trl, pairs
-from alignbench.aligners.training.work import Work
-from alignbench.generators.policy import policy_of
 from alignbench.registry import load_plugins
 from alignbench.seeds import APART, ATTEMPT, PLUGIN, Seed
 from alignbench.store.draws import DrawStore
@@ -80,17 +77,12 @@ def training(recipe):
     return do
 
 
-def pairing(bench):
-    """What DPO's pairs draw."""
-    pairs(Work(bench.setting.on(TRAINABLE), policy_of(TRAINABLE), Processes()), Trl(trainer="dpo"), 4)
-
-
 TRAININGS = {
     "dpg": training(DPG(pool=64, **BRIEF)), "dpg with replay": training(DPG(pool=64, replay=0.5, **BRIEF)),
     "f_dpg": training(FDPG(pool=64, **BRIEF)), "gdc": training(GDC(pool=64, **BRIEF)), "cdpg": training(CDPG(**BRIEF)),
     "sft": training(SFT(patience=1, held_out=2, **BRIEF | {"steps": 10})),
     "sft_control": training(SFTControl(**BRIEF)), "control_code": training(ControlCode(pool=64, form="", **BRIEF)),
-    "pairs of trl": pairing,
+    "dpo": training(DPO(**BRIEF)),
 }  # fmt: skip
 """Aligners that train: rows share base draws, coins and a policy's uniforms on the stream `train`."""
 WORK = {
@@ -183,7 +175,7 @@ SALTS = [
     ("aligners.prompting.few_shot", "PICK"), ("aligners.prompting.few_shot", "EXAMPLES"),
     ("scoring.references", "ACCEPT"), ("aligners.training.of_target", "ACCEPT"),
     ("aligners.training.work", "POLICY"), ("aligners.training.method", "WATCHED"),
-    ("aligners.training.control_code", "CODES"), ("aligners.training.trl", "PAIRS"),
+    ("aligners.training.control_code", "CODES"), ("aligners.training.pairs", "PAIRS"),
 ]  # fmt: skip
 
 

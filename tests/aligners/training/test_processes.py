@@ -32,6 +32,7 @@ from alignbench.aligners.training.grpo import GRPO
 from alignbench.aligners.training.loop import Loop
 from alignbench.aligners.training.passes import Passes
 from alignbench.aligners.training.ppo import PPO
+from alignbench.aligners.training.preferences import DPO, KTO
 from alignbench.aligners.training.processes import Processes
 from alignbench.aligners.training.q_learning import QLearning
 from alignbench.aligners.training.reinforce import Reinforce
@@ -63,6 +64,8 @@ RECIPES = {
     "reinforce": Reinforce(**SHORT),
     "grpo": GRPO(**SHORT),
     "ppo": PPO(**SHORT, renew=2, target_kl=0.1),
+    "dpo": DPO(**SHORT | {"batch": 10}),
+    "kto": KTO(**SHORT | {"batch": 10}),
     "soft_q": SoftQ(**SHORT, backup="soft", sync=2),
     "q_learning": QLearning(**SHORT, tau=0.7, sync=2),
 }
