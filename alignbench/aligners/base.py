@@ -96,6 +96,7 @@ class Setting:
     who: Aligner | None = None  # the aligner whose setting it is
     out: Path | None = field(default=None, compare=False)  # its folder, where that is not one of `work`
     corpus: Sequence[str] = ()  # texts to learn from, if the task has any
+    preferences: Sequence[tuple[str, str, str]] = ()  # (prompt, chosen, rejected) to learn from, if the task has any
     outline: bool = False  # whether the base is an outline, that only tells what it is
 
     @property
@@ -187,6 +188,7 @@ class Setting:
             "aligner": registered(aligner), "format": code_of(aligner), "own": own, "base": base,
             **of_target(self.target), "prompts": list(self.prompts), "train": list(self.train),
             **({"corpus": digest(list(self.corpus))} if self.corpus else {}),
+            **({"preferences": digest([list(one) for one in self.preferences])} if self.preferences else {}),
             "max_tokens": self.max_tokens, "seed": self.seed.entropy,
         }  # fmt: skip
 

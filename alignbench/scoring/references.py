@@ -85,6 +85,7 @@ class References:
         return Setting(
             bench.scorer, self.target, bench.prompts, task.max_tokens, bench.seed.on("train"), task.train, bench.store,
             work=bench.output and bench.output / WORK, progress=bench.progress, corpus=task.corpus,
+            preferences=task.preferences,
         )  # fmt: skip
 
     @cached_property

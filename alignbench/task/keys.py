@@ -121,6 +121,10 @@ class TaskFile(Strict):
     corpus: Annotated[Any, WithJsonSchema({"anyOf": [*_PROMPTS["anyOf"], _NULL]})] = Field(
         default=None, description="Texts that aligners may learn from (sft:data=corpus), none of the references.",
     )  # fmt: skip
+    preferences: Annotated[Any, WithJsonSchema({"anyOf": [_ONE_DATASET, _NULL]})] = Field(
+        default=None, description="A dataset with the fields prompt, chosen and rejected, which aligners may learn "
+        "from (dpo:data=preferences); no prompt of it is one of `prompts`.",
+    )  # fmt: skip
     max_tokens: int = Field(ge=1, description="Most tokens of a draw; one that has not ended by then is cut.")
     draws: int = Field(default=128, ge=1, description="Draws for each prompt, unless --draws says otherwise.")
     features: dict[Name, Annotated[dict[str, Any], WithJsonSchema(_FEATURE)]] = Field(

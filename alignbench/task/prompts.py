@@ -75,6 +75,32 @@ def read_references(page: Page, raw: Any, prompts: Prompts) -> tuple[tuple[str, 
     return (shared,) * len(prompts.texts)
 
 
+PREFERENCE = ("prompt", "chosen", "rejected")
+"""The fields of a preference, as datasets of the hub have them."""
+
+
+def read_preferences(page: Page, raw: Any) -> tuple[tuple[str, str, str], ...]:
+    """(prompt, chosen, rejected) of each record of a dataset with these fields.
+
+    Where chosen and rejected begin with the prompt, as in conversations written out, it is left out of both. Raises
+    TaskError and SourceError; and where both are the same text, which is no preference.
+    """
+    key = "preferences"
+    if not isinstance(raw, Mapping):
+        raise page.refuse((key,), f"{key} must be a dataset {{source: …}}, not {brief(raw)}")
+    asked = page.checked(DatasetFile, raw, (key,))
+    where, found = _all_records(page, key, asked)
+    with page.at((key, where)):
+        columns = [records.values(found, field) for field in PREFERENCE]
+        for i, told in enumerate(zip(*columns, strict=True)):
+            for field, value in zip(PREFERENCE, told, strict=True):
+                if not isinstance(value, str):
+                    raise UsageError(f"{field} of record {i} is {brief(value)}, not a text")
+            if told[1] == told[2]:
+                raise UsageError(f"record {i}: chosen and rejected are the same text, which is no preference")
+    return tuple((p, c.removeprefix(p), r.removeprefix(p)) for p, c, r in zip(*columns, strict=True))
+
+
 def with_fields(page: Page, key: Key, spec: Mapping[str, Any], prompts: Prompts) -> dict[str, Any]:
     """`spec` with each argument {field: NAME} replaced by the mapping prompt → value of that field of its record."""
     filled = dict(spec)
@@ -86,6 +112,13 @@ def with_fields(page: Page, key: Key, spec: Mapping[str, Any], prompts: Prompts)
 
 
 def _of_dataset(page: Page, key: str, asked: DatasetFile) -> Prompts:
+    where, found = _all_records(page, key, asked)
+    with page.at((key, "template" if asked.template else "field")):
+        return _distinct(f"{where}: {key}", _prompt_texts(found, asked), found)
+
+
+def _all_records(page: Page, key: str, asked: DatasetFile) -> tuple[str, tuple[Record, ...]]:
+    """Where a dataset stands in the file, and its records that are wanted."""
     given = [name for name in ("source", "file", "records") if getattr(asked, name) is not None]
     if len(given) != 1:
         got = " and ".join(given) or "none"
@@ -96,9 +129,7 @@ def _of_dataset(page: Page, key: str, asked: DatasetFile) -> Prompts:
         except SourceError as error:
             raise SourceError(f"{where}: {error}") from error
     with page.at((key, "without")):
-        found = _without(found, asked.without)
-    with page.at((key, "template" if asked.template else "field")):
-        return _distinct(f"{where}: {key}", _prompt_texts(found, asked), found)
+        return where, _without(found, asked.without)
 
 
 def _records(folder: Path, asked: DatasetFile) -> Iterable[Record]:

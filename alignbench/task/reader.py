@@ -12,7 +12,7 @@ from alignbench.registry import aligner, generator, metric
 from alignbench.spec import Spec, beside, parse_spec
 from alignbench.target import Constraint, Kind, Target
 from alignbench.task.keys import ConstraintFile, TaskFile, schema
-from alignbench.task.prompts import Prompts, read_prompts, read_references, with_fields
+from alignbench.task.prompts import Prompts, read_preferences, read_prompts, read_references, with_fields
 from alignbench.task.task import Task
 from alignbench.yamlfile import Page, read
 
@@ -40,6 +40,7 @@ def load_task(path: str | Path) -> Task:
         target=_target(page, raw.target, features),
         train=_train(page, raw.train, prompts.texts),
         corpus=_corpus(page, raw.corpus, references),
+        preferences=_preferences(page, raw.preferences, prompts.texts),
         metrics=metrics,
         primary=_primary(page, raw.primary, metrics),
         base=_base(page, raw.base),
@@ -67,6 +68,15 @@ def _corpus(page: Page, raw: Any, references: Sequence[Sequence[str]] | None) ->
         raise page.refuse(("corpus",), f"corpus has the task's own reference {brief(seen[0])}: keep what is tested "
                                        "apart from what may be learned")  # fmt: skip
     return texts
+
+
+def _preferences(page: Page, raw: Any, prompts: Sequence[str]) -> tuple[tuple[str, str, str], ...]:
+    """(prompt, chosen, rejected) to learn from; raises TaskError where a prompt is one of the task too."""
+    found = () if raw is None else read_preferences(page, raw)
+    if seen := [prompt for prompt, _, _ in found if prompt in set(prompts)]:
+        raise page.refuse(("preferences",), f"preferences has the task's own prompt {brief(seen[0])}: keep what is "
+                                            "tested apart from what may be learned")  # fmt: skip
+    return found
 
 
 def _features(page: Page, specs: Mapping[str, Mapping[str, Any]], prompts: Prompts) -> dict[str, BoundFeature]:

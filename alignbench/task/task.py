@@ -30,6 +30,7 @@ class Task:
     target: Target
     train: tuple[str, ...] = ()  # what aligners that train see; empty: the prompts
     corpus: tuple[str, ...] = ()  # texts that aligners which train may learn from
+    preferences: tuple[tuple[str, str, str], ...] = ()  # (prompt, chosen, rejected), from which aligners may learn
     metrics: tuple[tuple[str, Mapping[str, Any]], ...] | None = None  # (name, parameters); None: all that apply
     primary: str | None = None  # metric.part that a leaderboard is sorted by
     base: str | Mapping[str, Any] | None = None  # the generator spec of a task that brings its own base

@@ -21,18 +21,14 @@ def corpus_batch(work: Work, rows: Array) -> Batch:
         raise UsageError("data=corpus: the task has no corpus: give its YAML a 'corpus', or take data=fresh")
     mine = work.mine(rows)
     number = (mine[:, 1] * len(work.prompts) + mine[:, 0]) % len(texts)
-    said = [_ids(work, texts[n]) for n in number]
     nothing = np.zeros(len(mine))
-    return Batch(_draws(work, mine, [texts[n] for n in number], said), work.prompts, nothing, nothing + np.nan)
+    return Batch(written(work, mine, [f" {texts[n].strip()}" for n in number]), work.prompts, nothing, nothing + np.nan)
 
 
-def _ids(work: Work, text: str) -> list[int]:
+def written(work: Work, rows: Array, texts: list[str]) -> Draws:
+    """Texts as draws at rows (prompt, number): their own ids and an EOS, or cut at `max_tokens` without one."""
     eos = sorted(work.policy.vocab.eos)
-    ids = [*work.policy.spell(f" {text.strip()}"), *eos[:1]]
-    return ids[: work.setting.max_tokens]
-
-
-def _draws(work: Work, rows: Array, texts: list[str], said: list[list[int]]) -> Draws:
+    said = [[*work.policy.spell(text), *eos[:1]][: work.setting.max_tokens] for text in texts]
     tokens = np.full((len(said), max(map(len, said), default=1)), -1)
     for row, ids in zip(tokens, said, strict=True):
         row[: len(ids)] = ids

@@ -9,7 +9,10 @@ import torch
 
 from alignbench.aligners.training.ahead import BLOCK, BaseDraws
 from alignbench.aligners.training.batch import Batch, Known
+from alignbench.aligners.training.corpus import written
+from alignbench.aligners.training.work import Work
 from alignbench.errors import UsageError, did_you_mean
+from alignbench.generators.described import log_prob_of
 from alignbench.seeds import PAIRS
 from alignbench.types import Array
 
@@ -62,6 +65,26 @@ class PairDraws(BaseDraws):
             rendered = self.work.policy.render(self.work.prompts[prompt])
             self.coins[prompt, number] = float(seed.rng(rendered, number).random())
         return self.coins[prompt, number]
+
+
+def preference_batch(work: Work, step: int, draws: int) -> Batch:
+    """This process's share of a step's draws: the task's preferences in turn, and again after all.
+
+    Both texts of one are said by the tokenizer's own ids and an EOS; one longer than `max_tokens` is cut there. Raises
+    UsageError where the task has none.
+    """
+    told = work.setting.preferences
+    if not told:
+        raise UsageError("data=preferences: the task has none: give its YAML 'preferences', or leave data out")
+    prompts = tuple(dict.fromkeys(prompt for prompt, _, _ in told))
+    place = {prompt: c for c, prompt in enumerate(prompts)}
+    n = work.mine(np.arange(step * draws, (step + 1) * draws))
+    mine = [told[pair % len(told)] for pair in n // 2]
+    rows = np.array([(place[prompt], pair) for (prompt, _, _), pair in zip(mine, n // 2, strict=True)])
+    found = written(work, rows.reshape(-1, 2), [one[1 + k % 2] for one, k in zip(mine, n, strict=True)])
+    log_base = log_prob_of(work.setting.base, prompts, found)
+    work.book(scored=int(found.length.sum()))
+    return Batch(found, prompts, np.zeros(len(n)), log_base, weight=1.0 - 2 * (n % 2), group=n // 2)
 
 
 def sigmoid(x: Array) -> Array:

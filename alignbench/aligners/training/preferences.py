@@ -13,13 +13,15 @@ from alignbench.aligners.training import preference_losses as losses
 from alignbench.aligners.training.batch import Batch, Known
 from alignbench.aligners.training.method import Method
 from alignbench.aligners.training.options import joined, unlabelled
-from alignbench.aligners.training.pairs import PairDraws, check_labels, pair_rows, paired
+from alignbench.aligners.training.pairs import PairDraws, check_labels, pair_rows, paired, preference_batch
 from alignbench.aligners.training.recipe import Trained
 from alignbench.aligners.training.reinforce import check_floor, p_epsilon
 from alignbench.aligners.training.work import Work
-from alignbench.errors import UsageError
+from alignbench.errors import UsageError, did_you_mean
 from alignbench.registry import aligner
 from alignbench.target import Target
+
+DATA = ("base", "preferences")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +29,7 @@ class Prefers(Trained):
     """What aligners have in common that learn from pairs of base draws, one chosen and one rejected, see `PairDraws`.
 
     r = log P − log a, of a broken hard constraint log ε = `floor`. A step's `batch` draws are half as many pairs.
+    `data` "preferences": the task's own pairs instead, whatever they prefer.
     """
 
     reaches: ClassVar[bool] = False
@@ -35,17 +38,22 @@ class Prefers(Trained):
     beta: float = unlabelled(1.0)
     floor: float = unlabelled(0.01)
     labels: str = unlabelled("bradley_terry")
+    data: str = "base"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_floor(self.name, self.floor)
         check_labels(self.name, self.labels)
         self._positive("beta")
+        if self.data not in DATA:
+            raise UsageError(f"{self.name}:data={self.data}: unknown.{did_you_mean(str(self.data), DATA)}")
         if self.batch % 2:
             raise UsageError(f"{self.name}:batch={self.batch}: must be even, two draws a pair")
 
     def remark(self, target: Target) -> str:
         """See `Trained.remark`."""
+        if self.data == "preferences":
+            return "trained on the task's preferences, which need not be those of p"
         own = "" if self.reaches else "its optimum is not p"
         if self.reaches and self.labels == "argmax":
             own = "labels=argmax: its optimum is not p"
@@ -77,6 +85,8 @@ class Preferring(Method):
 
     def batches(self, step: int) -> Mapping[str, Batch]:
         """See `Method.batches`."""
+        if self.recipe.data == "preferences":
+            return {"loss": preference_batch(self.work, step, self.batch)}
         return {"loss": self.base.batch(pair_rows(step, self.batch, len(self.work.prompts)))}
 
     def loss(self, term: str, by_token: torch.Tensor, known: Known) -> torch.Tensor:
@@ -110,6 +120,11 @@ class Squared(Prefers):
     """
 
     reaches: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.data != "base":
+            raise UsageError(f"squared:data={self.data}: it reads rewards, which preferences do not tell: take dpo")
 
     def of_pairs(self, log_pi: torch.Tensor, known: Known) -> torch.Tensor:
         """See `Prefers.of_pairs`."""

@@ -2,18 +2,36 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from training_worlds import BASE, HARD, PROMPTS, REWARD, Listed, gradient_of, log_law, moved, work_on, world
+from training_worlds import (
+    BASE,
+    FREE,
+    HARD,
+    LENGTH,
+    PROMPTS,
+    REWARD,
+    Listed,
+    gradient_of,
+    log_law,
+    moved,
+    work_on,
+    world,
+)
 
 from alignbench.aligners.training import preference_losses as losses
 from alignbench.aligners.training import preferences
-from alignbench.aligners.training.pairs import PairDraws, pair_rows, paired, sigmoid
+from alignbench.aligners.training.pairs import PairDraws, pair_rows, paired, preference_batch, sigmoid
 from alignbench.aligners.training.preferences import DPO, IPO, KTO, ORPO, SimPO, Squared
+from alignbench.errors import AlignbenchError, UsageError
+from alignbench.generators.hf.factory import hf
 from alignbench.generators.policy import policy_of
+from alignbench.task.reader import load_task
+from alignbench.testing.worlds import save_network
 
 EPSILON = 0.01
 FLOOR = float(np.log(EPSILON))
@@ -254,3 +272,76 @@ def test_rows_say_what_they_aim_at():
         assert "its optimum is not p" in recipe.remark(REWARD), recipe.name
     for recipe in (DPO(steps=2), Squared(steps=2)):
         assert recipe.remark(REWARD) == "" and "p_ε" in recipe.remark(HARD)
+
+
+# --- preferences of a task
+
+
+TOLD = [("sun", "rain rain", "wind"), ("wind", "wind sun", "rain"), ("sun", "sun", "rain rain rain rain rain rain")]
+
+
+def test_a_task_s_own_preferences_are_learned(tmp_path):
+    """On a table that is told twenty times that "rain rain" is better than "wind", it is likelier."""
+    setting = world(FREE, preferences=tuple(TOLD))
+    work = work_on(setting, policy_of(BASE))
+    batch = preference_batch(work, 0, 6)
+    assert [batch.prompts[c] for c in batch.draws.prompt] == ["sun", "sun", "wind", "wind", "sun", "sun"]
+    assert batch.weight.tolist() == [1, -1] * 3 and batch.group.tolist() == [0, 0, 1, 1, 2, 2]
+    assert batch.draws.finished.tolist() == [True] * 5 + [False], "what is longer than max_tokens is cut"
+    assert batch.draws.length.max() == LENGTH
+    again = preference_batch(work, 1, 6)
+    assert (again.draws.tokens == batch.draws.tokens).all()
+
+
+def test_dpo_by_a_file_of_a_user(tmp_path, command):
+    """As docs/training.md has it: a jsonl file, a task that names it, one command."""
+    (tmp_path / "mine.jsonl").write_text(
+        "".join(json.dumps(dict(zip(FIELDS, one, strict=True))) + "\n" for one in TOLD)
+    )
+    (tmp_path / "mine.yaml").write_text(MINE)
+    network = save_network(tmp_path / "net", ("rain", "sun", "wind"), kind="llama")
+    told = command("align", "--model", f"hf:pretrained={network}", "--aligner", "dpo:data=preferences,steps=30,lr=0.01",
+                   "--tasks", "mine.yaml", "--out", "ckpt")  # fmt: skip
+    assert told.code == 0, told.err
+    base, policy = hf(pretrained=str(network)), hf(pretrained=str(network), peft=str(tmp_path / "ckpt"))
+    work = work_on(world(FREE, base, preferences=tuple(TOLD)), policy_of(base))
+    draws = preference_batch(work, 0, 6)
+    gain = (policy.log_prob(draws.prompts, draws.draws) - base.log_prob(draws.prompts, draws.draws)).reshape(3, 2)
+    assert (gain[:, 0] > gain[:, 1]).all()
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ({"prompt": "a", "chosen": "b"}, "record 0 has no field 'rejected'"),
+        ({"prompt": "a", "chosen": "b", "rejected": 3}, "rejected of record 0 is 3, not a text"),
+        ({"prompt": "a", "chosen": "b", "rejected": "b"}, "record 0: chosen and rejected are the same text"),
+        ({"prompt": "rain", "chosen": "b", "rejected": "c"}, "preferences has the task's own prompt"),
+    ],
+)
+def test_files_that_hold_no_preferences(tmp_path, line, said):
+    (tmp_path / "mine.jsonl").write_text(json.dumps(line) + "\n")
+    (tmp_path / "mine.yaml").write_text(MINE)
+    with pytest.raises(AlignbenchError) as told:
+        load_task(tmp_path / "mine.yaml")
+    assert said in str(told.value)
+
+
+def test_preferences_that_are_not_there():
+    with pytest.raises(UsageError, match="the task has none: give its YAML 'preferences'"):
+        world(REWARD).aligned(DPO(steps=2, data="preferences"))
+    with pytest.raises(UsageError, match="it reads rewards, which preferences do not tell"):
+        Squared(data="preferences")
+
+
+FIELDS = ("prompt", "chosen", "rejected")
+MINE = """
+name: mine
+version: 1
+summary: Ours.
+prompts: [rain]
+max_tokens: 4
+features: {sunny: {feature: contains_any, words: [sun]}}
+target: [{feature: sunny, always: true}]
+preferences: {source: mine.jsonl}
+"""
