@@ -145,7 +145,7 @@ def width_of(base: Law) -> int:
     """How many numbers the base's last hidden states have; raises Unsupported where it shows none."""
     width = base.model.hidden_width if isinstance(base.model, WithHiddenWidth) else None
     if width is None:
-        raise Unsupported(f"{base.name}: has no hidden states for a head; a network of transformers has")
+        raise Unsupported(f"{base.name}: has no hidden states for a head; a decoder of transformers has")
     return width
 
 
@@ -167,14 +167,14 @@ def load_head(folder: str | Path, base: Law) -> QHead:
         tensors = load((place / TENSORS).read_bytes())
         up, vocab = tensors["up"], told["vocab"]
         found = tensors.get("down", up).shape[0]
+        head = QHead(found, up.shape[1], up.shape[0], dtype=up.dtype)
+        head.load_state_dict(tensors)
     except Exception as error:  # whatever reading a damaged file raises
         raise StoreError(f"{folder}: its head cannot be read ({error}): train it anew") from error
     if vocab != base.vocab.fingerprint:
         raise UsageError(f"{folder}: its head is for another tokenizer than that of {base.name}")
     if found != width:
         raise UsageError(f"{folder}: its head reads {found} numbers, and hidden states of {base.name} have {width}")
-    head = QHead(width, len(base.vocab), up.shape[0], dtype=up.dtype)
-    head.load_state_dict(tensors)
     return head.requires_grad_(False).to(base.device)
 
 

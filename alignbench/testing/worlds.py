@@ -166,7 +166,7 @@ class Table(WordModel):
 
     @property
     def hidden_width(self) -> int:
-        """See `Wide.hidden_width`: its hidden states are the unit vectors of its rows."""
+        """See `WithHiddenWidth.hidden_width`: its hidden states are the unit vectors of its rows."""
         return len(self.network.logits)
 
     def identity(self) -> Mapping[str, Any]:

@@ -63,7 +63,10 @@ def exact(name):
     losses.others = rewards.others = lambda value, prompt: torch.zeros_like(value)
     for target in TARGETS.values():
         real, listed = Listed(target=target), Listed(target=target, floor=float(np.log(EPSILON)))
-        if name in KL:
+        if name == "grpo":
+            base = reward_worlds.by_token_law(BASE.model.network.logits, listed.draws)
+            yield real.kl(reward_worlds.ended(reward_worlds.mean_of_grpo(listed, base)))
+        elif name in KL:
             base = reward_worlds.by_token_law(BASE.model.network.logits, listed.draws)
             yield real.kl(reward_worlds.ended(reward_worlds.mean_of(name, listed, base)))
         elif name in test_soft_q.ENDS:
@@ -89,13 +92,17 @@ def main():
     """Print both tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=1000, help="of each training by draws")
-    steps, right = parser.parse_args().steps, losses.others
+    parser.add_argument("--only", nargs="*", help="objectives by name (default: all)")
+    args = parser.parse_args()
+    steps, right, only = args.steps, losses.others, args.only
     line("KL(p‖a)", [Listed(target=t).kl(Listed(target=t).log_a) for t in TARGETS.values()])
-    for name in ("sft", "dpg", "kl", "tv", "js", "chi2", "reverse_kl", *KL, *test_soft_q.ENDS):
-        line(f"exact: {name}", exact(name))
+    for name in ("sft", "dpg", "kl", "tv", "js", "chi2", "reverse_kl", *KL, "grpo", *test_soft_q.ENDS):
+        if not only or name in only:
+            line(f"exact: {name}", exact(name))
     losses.others = rewards.others = right
     for name in BY_DRAWS:
-        line(f"{steps} steps: {name}", by_draws(name, steps))
+        if not only or name in only:
+            line(f"{steps} steps: {name}", by_draws(name, steps))
 
 
 if __name__ == "__main__":

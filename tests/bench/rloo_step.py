@@ -1,7 +1,8 @@
 """A step of REINFORCE with a leave-one-out baseline: seconds, ours over trl's RLOOTrainer; and the KL that each tells.
 
 Part of `train_step`. Both draw, score under base and policy, and train the same adapter of the same network on the same
-reward, in the same dtype, with as many draws and tokens. trl's is timed from the begin of its first step to the end of
+reward, in the same dtype, with as many draws and tokens. Ours draws for `--renew` steps at once, its default, and once
+more for each step alone, as trl's default is. trl's is timed from the begin of its first step to the end of
 its last, its trainer made before. Its KL is the mean of log π/a over all tokens of a step; ours is that of whole draws.
 On the draws of trl's last step both are printed, with our laws' log π and log a of the weights that drew them.
 """
@@ -17,9 +18,9 @@ RATE = 1e-4
 
 
 class Ours:
-    """The loop's own steps, as many as it draws for at once."""
+    """The loop's own steps, as many as it draws for at once, `renew`."""
 
-    def __init__(self, args, given) -> None:
+    def __init__(self, args, given, renew: int) -> None:
         from alignbench.aligners.training.folder import Folder
         from alignbench.aligners.training.loop import Loop
         from alignbench.aligners.training.processes import Processes
@@ -28,8 +29,8 @@ class Ours:
         from alignbench.generators.policy import policy_of
 
         recipe = Reinforce(steps=10**6, adapter=f"lora:r={args.rank}", batch=args.prompts * args.draws[0], lr=RATE,
-                           renew=args.renew, warmup=0, cooldown=0.0)  # fmt: skip
-        self.renew = args.renew
+                           renew=renew, warmup=0, cooldown=0.0)  # fmt: skip
+        self.renew = renew
         work = Work(given, policy_of(given.base, recipe.adapter), Processes())
         self.loop = Loop(recipe, recipe.method, work, Folder(None, "reinforce", None, 0))
         self.loop.begin()
@@ -107,13 +108,15 @@ class Theirs:
 
 def measure(args, given) -> None:
     """Print the table and the last line."""
-    ours, theirs = Ours(args, given), Theirs(args, given)
+    ours, each, theirs = Ours(args, given, args.renew), Ours(args, given, 1), Theirs(args, given)
     torch.manual_seed(0)
-    found = pairs.in_turn({"reinforce": ours.seconds, "trl RLOO": theirs.seconds}, args.pairs)
-    ratio = pairs.Ratio.of(found["trl RLOO"], found["reinforce"])
+    ways = {"reinforce": ours.seconds, "reinforce:renew=1": each.seconds, "trl RLOO": theirs.seconds}
+    found = pairs.in_turn(ways, args.pairs)
+    ratio, alike = (pairs.Ratio.of(found["trl RLOO"], found[name]) for name in list(ways)[:2])
     pairs.show(("way", "seconds a step"), [[name, f"{pairs.median(took):.2f}"] for name, took in found.items()])
     logged, kl, by_token = theirs.told
     print(f"draws of trl's step {args.renew}: it logs a KL of {logged:.4f} nats a token; ours is {kl:.4f} nats a draw, "
           f"{by_token:.4f} a token")  # fmt: skip
+    print(f"speed where ours draws for each step alone, as trl does: {' '.join(alike.cells())}")
     print(f"speed {' '.join(ratio.cells())}")
     pairs.last_line("train_step --trl", ratio.value, TARGET)

@@ -29,6 +29,7 @@ class OwnDraws:
     floor: float = -np.inf
     by_token: bool = False  # whether log a is wanted by token
     hidden: bool = False  # whether the base's hidden states are wanted too
+    each: int = 1  # draws of a prompt that stand together, see `Work.rows`
     held: dict[int, Batch] = field(default_factory=dict)  # by step
 
     def __post_init__(self) -> None:
@@ -44,7 +45,7 @@ class OwnDraws:
     def _draw(self, step: int, law: TrainedLaw) -> None:
         end = step + self.renew - step % self.renew
         steps = range(step, end if self.last is None else max(step + 1, min(end, self.last)))
-        shares = [self.work.mine(self.work.rows(s, self.count)) for s in steps]
+        shares = [self.work.mine(self.work.rows(s, self.count, self.each)) for s in steps]
         draws = self.work.own_draws(law, np.concatenate(shares))
         own = law is self.work.policy
         stale = len(steps) > 1 or not own

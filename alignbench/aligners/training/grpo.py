@@ -22,7 +22,8 @@ from alignbench.target import Target
 class GRPO(Rewarded):
     """Rewards less their mean over a prompt's draws, over their standard deviation, clipped by token; β·k3 in the loss.
 
-    As the field has it, the mean over all tokens of a batch (Shao et al. 2024; Yu et al. 2025); its optimum is not p.
+    As the field has it: the mean over all tokens of a batch (Shao et al. 2024; Yu et al. 2025), k3 times the ratio of
+    the token (trl 1.16); its optimum is not p.
     `unbiased`: no standard deviation, sums over tokens, and the KL to the base in the reward, so that on draws of π it
     has the gradient of `reinforce`. `epsilon` clips a token's π/π_old; `beta` weighs k3, nats a token.
     """
@@ -53,15 +54,6 @@ class Grouped(Reinforcing):
     """As `Reinforcing`, by token."""
 
     recipe: GRPO
-
-    def __init__(self, work: Work, recipe: GRPO) -> None:
-        count = len(work.prompts)
-        if not recipe.unbiased and recipe.batch < 2 * count:
-            raise UsageError(
-                f"grpo:batch={recipe.batch}: it compares draws of a prompt: give at least {2 * count}, two for each of "
-                f"{count} prompts"
-            )
-        super().__init__(work, recipe)
 
     def loss(self, term: str, by_token: torch.Tensor, known: Known) -> torch.Tensor:
         """See `Method.loss`."""

@@ -19,12 +19,6 @@ from alignbench.types import Array
 LABELS = ("bradley_terry", "argmax")
 
 
-def pair_rows(step: int, draws: int, prompts: int) -> Array:
-    """(draws, 2) rows (prompt, number) of a step: pairs 2i, 2i + 1 of prompts in turn, none twice in a training."""
-    n = np.arange(step * draws, (step + 1) * draws)
-    return np.stack([n // 2 % prompts, n // 2 // prompts * 2 + n % 2], axis=1)
-
-
 @dataclass
 class PairDraws(BaseDraws):
     """Base draws 2i and 2i + 1 of a prompt as a pair: `weight` is 1 of the chosen one, −1 of the rejected, 0 of ties.

@@ -17,8 +17,6 @@ from alignbench.aligners.training.reinforce import Reinforcing, Rewarded
 from alignbench.aligners.training.rewards import Rollout, advantages, by_token_reward, clipped
 from alignbench.aligners.training.values import ValueHead
 from alignbench.aligners.training.work import Work
-from alignbench.generators.head import width_of
-from alignbench.generators.law import law_of
 from alignbench.registry import aligner
 from alignbench.target import Target
 from alignbench.types import Array
@@ -69,7 +67,6 @@ class Proximal(Reinforcing):
     recipe: PPO
 
     def __init__(self, work: Work, recipe: PPO) -> None:
-        width_of(law_of(work.setting.base, "ppo"))  # before anything is drawn
         super().__init__(work, recipe)
         self.own = replace(self.own, hidden=True, last=None)
         self.head, self.beta = ValueHead(), 1.0

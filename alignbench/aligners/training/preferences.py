@@ -13,7 +13,7 @@ from alignbench.aligners.training import preference_losses as losses
 from alignbench.aligners.training.batch import Batch, Known
 from alignbench.aligners.training.method import Method
 from alignbench.aligners.training.options import joined, unlabelled
-from alignbench.aligners.training.pairs import PairDraws, check_labels, pair_rows, paired, preference_batch
+from alignbench.aligners.training.pairs import PairDraws, check_labels, paired, preference_batch
 from alignbench.aligners.training.recipe import Trained
 from alignbench.aligners.training.reinforce import check_floor, p_epsilon
 from alignbench.aligners.training.work import Work
@@ -87,7 +87,7 @@ class Preferring(Method):
         """See `Method.batches`."""
         if self.recipe.data == "preferences":
             return {"loss": preference_batch(self.work, step, self.batch)}
-        return {"loss": self.base.batch(pair_rows(step, self.batch, len(self.work.prompts)))}
+        return {"loss": self.base.batch(self.work.rows(step, self.batch, 2))}
 
     def loss(self, term: str, by_token: torch.Tensor, known: Known) -> torch.Tensor:
         """See `Method.loss`; over all pairs, those without a preference too."""

@@ -16,7 +16,8 @@ from alignbench.aligners.training.method import Method
 from alignbench.aligners.training.options import joined, unlabelled
 from alignbench.aligners.training.rewards import Rollout, reinforced
 from alignbench.aligners.training.work import Work
-from alignbench.errors import UsageError, did_you_mean
+from alignbench.errors import Unsupported, UsageError, did_you_mean
+from alignbench.generators.law import law_of
 from alignbench.registry import aligner
 from alignbench.target import Target
 from alignbench.types import Array
@@ -39,6 +40,8 @@ class Rewarded(Matches):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_floor(self.name, self.floor)
+        if self.batch < 2:
+            raise UsageError(f"{self.name}:batch={self.batch}: it compares draws of a prompt: give 2 at least")
 
     def remark(self, target: Target) -> str:
         """See `Trained.remark`."""
@@ -88,9 +91,16 @@ class Reinforcing(Method):
 
     def __init__(self, work: Work, recipe: Rewarded) -> None:
         super().__init__(work, recipe.batch)
+        base = law_of(work.setting.base, recipe.name)
+        if base.truncates:
+            raise Unsupported(f"{recipe.name}: {base.name} cannot say all tokens, and the KL to it is soon infinite: "
+                              "leave out what cuts them (top_k, top_p, …), or take dpg")  # fmt: skip
         self.recipe = recipe
         floor = float(np.log(recipe.floor))
-        self.own = OwnDraws(work, recipe.batch, recipe.renew, recipe.steps, floor, by_token=True)
+        alone = recipe.batch < 2 * len(work.prompts)  # where prompts are many a step has two draws of some
+        self.own = OwnDraws(
+            work, recipe.batch, recipe.renew, recipe.steps, floor, by_token=True, each=2 if alone else 1
+        )
 
     def batches(self, step: int) -> Mapping[str, Batch]:
         """See `Method.batches`."""

@@ -95,13 +95,13 @@ def standardised(reward: torch.Tensor, prompt: torch.Tensor) -> torch.Tensor:
 
 
 def grouped(by_token: torch.Tensor, rollout: Rollout, *, epsilon: float, beta: float) -> torch.Tensor:
-    """A scalar, the mean over tokens: `clipped` of standardised rewards, and β·k3 (GRPO, Shao et al. 2024).
+    """A scalar, the mean over tokens: `clipped` of standardised rewards, and β·ρ·k3 (GRPO, Shao et al. 2024).
 
-    The standard deviation takes the reward's size away, and with it what β is worth; k3 has the gradient of another
-    divergence. So the optimum is not p.
+    ρ = π/π_old of the token, as trainers have it since. The standard deviation takes the reward's size away, and with
+    it what β is worth; ρ·k3 has the gradient of k2 by token, another divergence's. So the optimum is not p.
     """
     advantage = standardised(rollout.reward, rollout.prompt)[:, None]
-    k3 = by_token_k3(by_token - rollout.base) * rollout.inside
+    k3 = (by_token - rollout.old).exp() * by_token_k3(by_token - rollout.base) * rollout.inside
     return (clipped(by_token, rollout, advantage, epsilon=epsilon) + beta * k3).sum() / rollout.inside.sum()
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+import random
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, fields, replace
 from importlib.metadata import PackageNotFoundError, version
+from math import gcd
 from typing import Any
 from warnings import catch_warnings, filterwarnings
 
@@ -19,17 +21,19 @@ from torch import nn
 from alignbench.aligners.base import Setting
 from alignbench.aligners.training.folder import Curve, Folder
 from alignbench.aligners.training.options import STEPS, joined, unlabelled
-from alignbench.aligners.training.pairs import PairDraws, pair_rows
+from alignbench.aligners.training.pairs import PairDraws
 from alignbench.aligners.training.processes import launched
 from alignbench.aligners.training.recipe import Trained
 from alignbench.aligners.training.reinforce import check_floor, p_epsilon
 from alignbench.aligners.training.work import Work, reached
-from alignbench.errors import RunError, Unsupported, UsageError, did_you_mean
+from alignbench.errors import RunError, Unsupported, UsageError, brief, did_you_mean
 from alignbench.generators.base import Networked, WithTokenizer
 from alignbench.generators.hf.policy import Adapted, sharing
 from alignbench.generators.hf.policy import Trained as Adapter
 from alignbench.generators.hf.quiet import no_bars, no_dataset_bars
 from alignbench.generators.law import law_of
+from alignbench.generators.memory import peak_memory, reset_peak
+from alignbench.generators.window import Windowable
 from alignbench.registry import aligner
 from alignbench.target import Target
 from alignbench.types import Distribution, Draws
@@ -48,10 +52,11 @@ UNENDING = 10**6
 class Trl(Trained):
     """The base as a trainer of trl leaves it: "rloo", "grpo" or "dpo"; needs `alignbench[trl]`.
 
-    The reward is r = log P − log a, of a broken hard constraint log ε = `floor`; `beta` is the weight of trl's KL.
-    "dpo" is given pairs of base draws, of which the first is the chosen one with σ(β·(r₁ − r₂)), so that its optimum is
-    p_ε at any β. trl tokenises, draws, cuts and pads in its own way. Its rate falls linearly, or stays where the budget
-    is minutes. A training that is killed begins anew.
+    The reward is r = log P − log a, of a broken hard constraint log ε = `floor`; `beta` is the weight of trl's KL. Each
+    prompt of a step has as many draws, two at least. "dpo" is given pairs of base draws, of which the first is chosen
+    with σ(β·(r₁ − r₂)); it reads texts and appends an EOS to each, so that its optimum is p_ε only as far as draws end
+    by themselves. The rate rises from 0 over `warmup` steps and falls linearly, or stays where the budget is minutes. A
+    training that is killed begins anew.
     """
 
     trainer: str = "rloo"
@@ -63,6 +68,10 @@ class Trl(Trained):
         if self.trainer not in TRAINERS:
             raise UsageError(f"trl:trainer={self.trainer}: unknown.{did_you_mean(str(self.trainer), TRAINERS)}")
         check_floor("trl", self.floor)
+        if self.trainer == "dpo" and self.minutes is not None:
+            raise UsageError("trl:trainer=dpo: its pairs are drawn before it begins: give steps, not minutes")
+        if self.batch < 2:
+            raise UsageError(f"trl:batch={self.batch}: it compares draws: give 2 at least")
         self._positive("beta")
         for known in fields(Trl):
             if known.name in NOT_OF_TRL and getattr(self, known.name) != known.default:
@@ -75,6 +84,8 @@ class Trl(Trained):
         own = ""
         if self.trainer == "grpo":
             own = "rewards are standardised: its optimum is not p"
+        elif self.trainer == "dpo":
+            own = "it appends an EOS to draws that were cut: where many are, its optimum is not p"
         elif self.trainer == "rloo" and self.beta != 1:
             own = f"beta={self.beta:g}: its optimum is not p"
         return joined(f"trained by trl {_version()}", own, p_epsilon(self.floor, target))
@@ -86,10 +97,12 @@ class Trl(Trained):
     def align(self, setting: Setting) -> Distribution:
         """See `Trained.align`; raises Unsupported where the base has decoding settings, which trl would leave out."""
         base = law_of(setting.base, "trl")
-        if not base.plain:
+        if not base.plain or (isinstance(base.model, Windowable) and base.model.window is not None):
             raise Unsupported(f"trl: draws from {base.name} as it is: leave out its decoding settings")
         if launched() > 1:
             raise UsageError("trl: trains in one process: start it without a launcher")
+        if base.device.type == "cuda" and torch.cuda.device_count() > 1:
+            raise UsageError("trl: takes all GPUs that it sees, and is to have one: set CUDA_VISIBLE_DEVICES")
         return super().align(setting)
 
     def trained(self, work: Work, folder: Folder) -> None:
@@ -121,8 +134,9 @@ class Peer:
         """
         self.folder.begin()
         began = time.monotonic()
+        reset_peak()
         with ExitStack() as held:
-            held.enter_context(torch.random.fork_rng(devices=[]))  # trl seeds it for the whole process
+            held.enter_context(_randomness())  # trl seeds it for the whole process
             held.enter_context(no_bars())
             held.enter_context(no_dataset_bars())
             held.enter_context(catch_warnings())
@@ -138,7 +152,12 @@ class Peer:
         policy, spent = self.work.policy, self.work.spent
         self.folder.save(policy, torch.optim.AdamW(policy.parameters), steps, {}, self.curve)
         self.work.setting.book(
-            seconds=seconds, steps=steps, drawn=spent.drawn, scored=spent.scored, trained=spent.trained
+            seconds=seconds,
+            steps=steps,
+            drawn=spent.drawn,
+            scored=spent.scored,
+            trained=spent.trained,
+            peak_bytes=peak_memory(policy.device) or 0,
         )
         self.folder.finish(policy, steps=steps, seconds=round(seconds, 1), processes=1)
 
@@ -165,7 +184,7 @@ class Peer:
             output_dir=scratch, max_steps=recipe.steps or UNENDING, learning_rate=recipe.lr,
             lr_scheduler_type="linear" if recipe.steps else "constant_with_warmup", warmup_steps=recipe.warmup,
             max_grad_norm=recipe.clip, weight_decay=0.0, beta=recipe.beta, logging_steps=1, save_strategy="no",
-            report_to=[], disable_tqdm=True, seed=self.work.setting.seed.entropy, gradient_checkpointing=False,
+            report_to=[], disable_tqdm=True, seed=self.work.setting.seed.entropy % 2**32, gradient_checkpointing=False,
             use_cpu=self.work.policy.device.type == "cpu", bf16=recipe.precision == "bfloat16", **more,
         )  # fmt: skip
 
@@ -175,6 +194,7 @@ class Peer:
 
         adapter, base = _adapter(self.work).config, law_of(self.work.setting.base, "trl").model
         assert isinstance(base, Networked) and isinstance(base, WithTokenizer)
+        self._reads_as_we_do(base.tokenizer)
         found = kind(model=sharing(base.network), args=options, train_dataset=Dataset.from_list(list(rows)),
                      processing_class=copy.deepcopy(base.tokenizer), peft_config=copy.copy(adapter),
                      **more)  # fmt: skip
@@ -183,29 +203,41 @@ class Peer:
         found.remove_callback(PrinterCallback)
         return found
 
+    def _reads_as_we_do(self, tokenizer: Any) -> None:
+        """Raise Unsupported where trl would read other tokens than the law that is measured, or end at others."""
+        law, own = self.work.policy, tokenizer.eos_token_id
+        for prompt in self.work.prompts:
+            text = law.render(prompt)
+            if list(tokenizer(text)["input_ids"]) != list(law.model.encode(text, 0)):
+                raise Unsupported(
+                    f"trl: would read {brief(text)} as other tokens than {law.name} does: it adds the tokenizer's own "
+                    "BOS, also to a chat template's, and reads no empty prompt"
+                )
+        if own is not None and own not in law.vocab.eos:
+            raise Unsupported(f"trl: would end draws at the tokenizer's EOS too, which {law.name} does not")
+
     def _rewarded(self, scratch: str) -> Any:
         """RLOO or GRPO: draws of its own, our reward."""
         import trl
 
         prompts, recipe = self.work.prompts, self.recipe
-        each = max(2, recipe.batch // len(prompts))
-        if recipe.batch % each:
-            raise UsageError(f"trl:batch={recipe.batch}: must be a multiple of {each}, the draws of a prompt in a step")
+        each = draws_each(recipe.batch, len(prompts))
         rows = [{"prompt": self.work.policy.render(prompt), "number": c} for c, prompt in enumerate(prompts)]
         kind, config = (
             (trl.RLOOTrainer, trl.RLOOConfig) if recipe.trainer == "rloo" else (trl.GRPOTrainer, trl.GRPOConfig)
         )
         options = self._options(
             config, scratch, per_device_train_batch_size=recipe.batch, num_generations=each, temperature=1.0, top_p=1.0,
-            top_k=0, max_completion_length=self.work.setting.max_tokens,
+            top_k=0, max_completion_length=self.work.setting.max_tokens, shuffle_dataset=False,
         )  # fmt: skip
-        # as many as make whole steps: trl leaves out the rest of an epoch
-        return self._made(kind, options, rows * (recipe.batch // each), reward_funcs=self.reward)
+        groups = recipe.batch // each
+        rows *= groups // gcd(len(prompts), groups)  # whole steps: trl leaves out the rest of an epoch
+        return self._made(kind, options, rows, reward_funcs=self.reward)
 
     def reward(
         self, prompts: Sequence[str], completion_ids: Sequence[Sequence[int]], number: Sequence[int], **more: Any
     ) -> list[float]:
-        """R of each completion, of its tokens up to the first EOS."""
+        """Log P − log a of each completion, nats, of its tokens up to the first EOS."""
         draws = self.draws(completion_ids, number)
         tokens = int(draws.length.sum())
         self.work.book(drawn=tokens, scored=tokens, trained=tokens)
@@ -245,9 +277,7 @@ def pairs(work: Work, recipe: Trl, count: int) -> tuple[list[dict[str, str]], in
 
     The chance that the first of two is the chosen one is σ(β·(r₁ − r₂)).
     """
-    found = PairDraws(work, floor=float(np.log(recipe.floor)), beta=recipe.beta).batch(
-        pair_rows(0, 2 * count, len(work.prompts))
-    )
+    found = PairDraws(work, floor=float(np.log(recipe.floor)), beta=recipe.beta).batch(work.rows(0, 2 * count, 2))
     assert found.group is not None and found.weight is not None
     texts, rows = found.draws.texts, []
     for chosen, rejected in np.lexsort((-found.weight, found.group)).reshape(count, 2):
@@ -256,12 +286,30 @@ def pairs(work: Work, recipe: Trl, count: int) -> tuple[list[dict[str, str]], in
     return rows, int(found.draws.length.sum())
 
 
+def draws_each(batch: int, prompts: int) -> int:
+    """Draws of a prompt in a step: the most that divide the batch and leave some to each prompt, and never one."""
+    found = [n for n in range(2, batch + 1) if batch % n == 0]
+    return max((n for n in found if n <= batch // prompts), default=found[0])
+
+
+@contextmanager
+def _randomness() -> Iterator[None]:
+    """Inside, the generators of Python, numpy and torch are another's; after it they are as they were."""
+    python, array = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng(devices=[]):
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(array)
+
+
 def _adapter(work: Work) -> Adapter:
     """The adapter of a policy, as peft knows it; raises Unsupported where it has none."""
     model = work.policy.model
     found = model.trained if isinstance(model, Adapted) else None
-    if found is None or found.wrapped is None:
-        raise Unsupported(f"trl: trains language models of transformers, which {work.policy.name} is not")
+    if found is None or found.wrapped is None or found.network.config.is_encoder_decoder:
+        raise Unsupported(f"trl: trains decoders of transformers, and {work.policy.name} is none")
     return found
 
 

@@ -49,10 +49,11 @@ class Work:
         """Those to train on."""
         return tuple(self.setting.train_prompts)
 
-    def rows(self, step: int, count: int) -> Array:
-        """(count, 2) rows (prompt, index) of a step: prompts in turn, and no row twice in a training."""
+    def rows(self, step: int, count: int, each: int = 1) -> Array:
+        """(count, 2) rows (prompt, index) of a step: `each` of a prompt, prompts in turn, no row twice in training."""
         n = np.arange(step * count, (step + 1) * count)
-        return np.stack([n % len(self.prompts), n // len(self.prompts)], axis=1)
+        group, place = n // each, n % each
+        return np.stack([group % len(self.prompts), group // len(self.prompts) * each + place], axis=1)
 
     def mine(self, rows: Array) -> Array:
         """Those of the rows that are this process's."""

@@ -174,7 +174,7 @@ class HFEncoderDecoder(Pretrained):
 
     @property
     def hidden_width(self) -> None:
-        """See `Wide.hidden_width`: its states show no hidden states of what is said."""
+        """See `WithHiddenWidth.hidden_width`: its states show no hidden states of what is said."""
         return None
 
     def _hidden(self, ids: list[int]) -> torch.Tensor:

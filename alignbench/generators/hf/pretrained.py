@@ -246,7 +246,7 @@ class Pretrained:
 
     @property
     def hidden_width(self) -> int | None:
-        """See `Wide.hidden_width`."""
+        """See `WithHiddenWidth.hidden_width`."""
         return int(self.network.get_output_embeddings().weight.shape[-1]) if self.headed else None
 
     @cached_property

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from training_worlds import BASE, HARD, PROMPTS, ROWS, WORDS, Listed, exact_gradient, moved
 
-from alignbench.aligners.training.rewards import Rollout, reinforced
+from alignbench.aligners.training.rewards import STD, Rollout, by_token_k3, clipped, reinforced
 
 EPSILON = 0.01
 
@@ -81,6 +81,24 @@ def ended(loss, steps=500, lr=0.2) -> torch.Tensor:
         loss(by_token_law(logits, draws)).backward()
         optimiser.step()
     return by_token_law(logits.detach(), draws).sum(1)
+
+
+def mean_of_grpo(listed: Listed, base: torch.Tensor):
+    """E_π of GRPO's loss over E_π of a draw's tokens, rewards standardised as all draws of π say."""
+
+    def loss(by_token):
+        inside = torch.as_tensor(np.arange(base.shape[1]) < listed.draws.length[:, None])
+        rollout = Rollout(base, by_token.detach(), listed.log_ratio, listed.prompt, inside)
+        mass, advantage = by_token.detach().sum(1).exp(), torch.zeros_like(listed.log_ratio)
+        for c in range(len(PROMPTS)):
+            mine = listed.prompt == c
+            gap = listed.log_ratio[mine] - (mass[mine] * listed.log_ratio[mine]).sum()
+            advantage[mine] = gap / ((mass[mine] * gap.square()).sum().sqrt() + STD)
+        k3 = (by_token - rollout.old).exp() * by_token_k3(by_token - base) * inside
+        by_draw = (clipped(by_token, rollout, advantage[:, None], epsilon=0.2) + k3).sum(1)
+        return (mass * by_draw).sum() / (mass * inside.sum(1)).sum()
+
+    return loss
 
 
 def mean_of(kl: str, listed: Listed, base: torch.Tensor):

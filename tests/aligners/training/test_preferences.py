@@ -25,7 +25,7 @@ from training_worlds import (
 
 from alignbench.aligners.training import preference_losses as losses
 from alignbench.aligners.training import preferences
-from alignbench.aligners.training.pairs import PairDraws, pair_rows, paired, preference_batch, sigmoid
+from alignbench.aligners.training.pairs import PairDraws, paired, preference_batch, sigmoid
 from alignbench.aligners.training.preferences import DPO, IPO, KTO, ORPO, SimPO, Squared
 from alignbench.errors import AlignbenchError, UsageError
 from alignbench.generators.hf.factory import hf
@@ -166,7 +166,7 @@ def test_losses_by_hand():
 
 def drawn(labels="bradley_terry", beta=1.0, count=2048, target=REWARD):
     work = work_on(world(target), policy_of(BASE))
-    return PairDraws(work, floor=FLOOR, labels=labels, beta=beta).batch(pair_rows(0, count, len(PROMPTS)))
+    return PairDraws(work, floor=FLOOR, labels=labels, beta=beta).batch(work.rows(0, count, 2))
 
 
 @pytest.mark.parametrize("beta", [1.0, 0.3])
@@ -193,8 +193,8 @@ def test_ties_are_no_preference_where_the_larger_reward_is_chosen():
 
 def test_the_same_pairs_whatever_the_step_asks_for():
     work = work_on(world(REWARD), policy_of(BASE))
-    whole = PairDraws(work, floor=FLOOR).batch(pair_rows(0, 64, 2))
-    parts = [PairDraws(work, floor=FLOOR).batch(pair_rows(step, 16, 2)) for step in range(4)]
+    whole = PairDraws(work, floor=FLOOR).batch(work.rows(0, 64, 2))
+    parts = [PairDraws(work, floor=FLOOR).batch(work.rows(step, 16, 2)) for step in range(4)]
     told = {(c, i): w for c, i, w in zip(whole.draws.prompt, whole.draws.index, whole.weight, strict=True)}
     for part in parts:
         for c, i, w in zip(part.draws.prompt, part.draws.index, part.weight, strict=True):

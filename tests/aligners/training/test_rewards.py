@@ -8,10 +8,25 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from reward_worlds import EPSILON, Rewarded, by_token_law, ended, mean_of
-from training_worlds import BASE, HARD, PROMPTS, REWARD, STRONG, Listed, gradient_of, moved, set_to, work_on, world
+from reward_worlds import EPSILON, Rewarded, by_token_law, ended, mean_of, mean_of_grpo
+from training_worlds import (
+    BASE,
+    HARD,
+    LENGTH,
+    PROMPTS,
+    REWARD,
+    STRONG,
+    TILT,
+    Listed,
+    backward,
+    gradient_of,
+    moved,
+    set_to,
+    work_on,
+    world,
+)
 
-from alignbench.aligners.training import rewards
+from alignbench.aligners.training import ppo, rewards
 from alignbench.aligners.training.grpo import GRPO
 from alignbench.aligners.training.ppo import PPO
 from alignbench.aligners.training.reinforce import KL, REACHES, Reinforce
@@ -25,6 +40,7 @@ from alignbench.aligners.training.rewards import (
     standardised,
     ungrouped,
 )
+from alignbench.generators.hidden import read
 from alignbench.generators.policy import policy_of
 
 TARGETS = {"hard": HARD, "reward": REWARD, "strong": STRONG}
@@ -157,6 +173,14 @@ def test_where_the_kl_is_decides_where_it_ends(kl, target, constant_baseline):
     assert low - 1e-9 <= part <= high
 
 
+@pytest.mark.parametrize(("target", "low", "high"), [("hard", 0.05, 0.5), ("reward", 0.01, 0.3), ("strong", 0.02, 0.5)])
+def test_grpo_as_configured_ends_elsewhere(target, low, high):
+    listed, real = Listed(target=TARGETS[target], floor=float(np.log(EPSILON))), Listed(target=TARGETS[target])
+    base = by_token_law(BASE.model.network.logits, listed.draws)
+    part = real.kl(ended(mean_of_grpo(listed, base))) / real.kl(real.log_a)
+    assert low <= part <= high
+
+
 def test_every_way_to_have_the_kl_is_shown():
     assert {kl for kl, _ in ENDS} == set(KL)
 
@@ -193,6 +217,7 @@ def test_a_thousand_steps_by_draws(name):
 
 
 def test_few_steps_by_draws():
+    assert part_left(Reinforce(steps=120, **{**SAMPLED, "lr": 0.1}), TILT) < 0.1, "a moment is a reward at its λ"
     assert part_left(Reinforce(steps=120, **{**SAMPLED, "lr": 0.1}), REWARD) < 0.1
     assert part_left(PPO(steps=120, batch=128, lr=0.1), REWARD) < 0.3
 
@@ -214,22 +239,54 @@ ESTIMATED = {
     "reinforce": Reinforce(**AHEAD), "reinforce, drawn each step": Reinforce(**{**AHEAD, "renew": 1}),
     "grpo unbiased": GRPO(unbiased=True, **AHEAD), "ppo": PPO(trace=1.0, epochs=1, **AHEAD),
 }  # fmt: skip
+BESIDE = {kl: Reinforce(kl=kl, **AHEAD) for kl in KL if kl not in REACHES}
+"""Whose gradient is of another objective."""
 
 
 def estimates(name, target=REWARD, count=ESTIMATES):
     """The largest |t| of the mean of `count` estimates, over 16 directions."""
-    given, recipe = Rewarded(target), ESTIMATED[name]
+    given, recipe = Rewarded(target), (ESTIMATED | BESIDE)[name]
+    exact = given.exact if name in ESTIMATED else gradient_without_baseline(given, name)
     work = work_on(world(target), moved())
     method = recipe.method(work)
-    directions = torch.randn((*given.exact.shape, 16), generator=torch.Generator().manual_seed(5), dtype=torch.float64)
-    gaps = [gradient_of(work, method, recipe, step) - given.exact for step in range(count)]
+    directions = torch.randn((*exact.shape, 16), generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    gaps = [gradient_of(work, method, recipe, step) - exact for step in range(count)]
     found = torch.einsum("nrv,rvk->nk", torch.stack(gaps), directions)
     return float((found.mean(0) / (found.std(0) / np.sqrt(count))).abs().max())
+
+
+def gradient_without_baseline(given, kl):
+    """That of E_π of the loss, all draws listed: a baseline changes nothing of it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rewards, "others", lambda value, prompt: torch.zeros_like(value))
+        return given.gradient(lambda by_token: reinforced(by_token, given.rollout, kl=kl))
 
 
 @pytest.mark.parametrize("name", ESTIMATED)
 def test_the_mean_of_estimates_is_the_gradient_of_reverse_kl(name):
     assert estimates(name) < 4
+
+
+@pytest.mark.parametrize("name", BESIDE)
+def test_the_mean_of_estimates_is_the_gradient_of_another_objective(name):
+    assert estimates(name) < 4
+    given = Rewarded()
+    assert (gradient_without_baseline(given, name) - given.exact).abs().max() > 1e-3
+
+
+def test_the_mean_of_estimates_with_a_fitted_moment():
+    assert estimates("reinforce", TILT) < 4
+
+
+def test_where_prompts_are_many_a_draw_is_compared_all_the_same():
+    """Two draws a step, of two prompts: one after the other, so that neither goes without a baseline."""
+    recipe = Reinforce(steps=8, batch=2, renew=8)
+    work = work_on(world(REWARD), moved())
+    method = recipe.method(work)
+    prompts = [method.batches(step)["loss"].draws.prompt.tolist() for step in range(4)]
+    assert prompts == [[0, 0], [1, 1], [0, 0], [1, 1]]
+    drawn = [tuple(row) for step in range(8) for row in work.rows(step, 2, 2).tolist()]
+    assert len(set(drawn)) == 16 and max(i for _, i in drawn) == 7
 
 
 @pytest.mark.slow
@@ -267,41 +324,71 @@ def test_planted_kl_summed_over_padding(monkeypatch):
     assert estimates("reinforce") > 5
 
 
-def test_planted_rewards_standardised_over_all_prompts():
-    reward, prompt = torch.tensor([0.0, 2.0, 10.0, 12.0]), torch.tensor([0, 0, 1, 1])
-    right = standardised(reward, prompt)
-    assert right.tolist() == pytest.approx([-(0.5**0.5), 0.5**0.5] * 2, abs=1e-3)
-    assert (standardised(reward, torch.zeros_like(prompt)) - right).abs().max() > 0.1
+def test_planted_rewards_standardised_over_all_prompts(monkeypatch):
+    """Of prompts whose rewards lie apart, nearly all of one would be good."""
+    right, work = rewards.standardised, work_on(world(REWARD), moved())
+    recipe = GRPO(**AHEAD)
+    method, reward = recipe.method(work), torch.tensor([0.0, 2.0, 10.0, 12.0])
+    assert right(reward, torch.tensor([0, 0, 1, 1])).tolist() == pytest.approx([-(0.5**0.5), 0.5**0.5] * 2, abs=1e-3)
+    batch = method.batches(0)["loss"]
+    shifted = replace(batch, log_ratio=batch.log_ratio + 10.0 * batch.draws.prompt)
+    wanted = backward(work, recipe, batch, lambda *a: method.loss("loss", *a))
+    assert (backward(work, recipe, shifted, lambda *a: method.loss("loss", *a)) - wanted).abs().max() < 1e-9
+    monkeypatch.setattr(rewards, "standardised", lambda value, prompt: right(value, torch.zeros_like(prompt)))
+    assert (backward(work, recipe, shifted, lambda *a: method.loss("loss", *a)) - wanted).abs().max() > 1e-3
 
 
-def test_planted_values_one_step_late():
-    given = Rewarded()
-    values = of_prefix(given.listed.draws, lambda prefix: hash(prefix) % 7 / 3)
-    assert given.off(proximal(given, np.roll(values, -1, 1))) > 1e-3
+def learned_off(count=40):
+    """How far PPO's learned values are from E_π[what is still to be rewarded], of prefixes that are drawn often."""
+    given, work = Rewarded(REWARD), work_on(world(REWARD), moved())
+    method = PPO(steps=ESTIMATES, batch=256, renew=1, epochs=1).method(work)
+    for step in range(count):
+        method.batches(step)
+    _, hidden = read(work.setting.base, PROMPTS, given.listed.draws)
+    off = np.abs(method.head(hidden) - right_values(given))
+    inside, mass = given.rollout.inside.numpy(), given.rollout.old.sum(1).exp().numpy()[:, None]
+    return float((off * inside * mass).sum() / (inside * mass).sum())
 
 
-def test_planted_beta_twice():
-    given = Rewarded()
-    nothing = np.zeros(given.listed.draws.tokens.shape)
-    assert given.off(proximal(given, nothing)) < 1e-8
-    assert given.off(proximal(given, nothing, beta=2.0)) > 1e-3
+def test_planted_value_targets_one_step_late(monkeypatch):
+    right = ppo.advantages
+    assert learned_off() < 0.09
+
+    def late(reward, values, length, trace):
+        found, returns = right(reward, values, length, trace)
+        return found, np.roll(returns, -1, 1)
+
+    monkeypatch.setattr(ppo, "advantages", late)
+    assert learned_off() > 0.1
+
+
+def test_planted_beta_twice(monkeypatch):
+    """r/β² in place of r/β."""
+    beta, right = STRONG.constraints[0].beta, Rollout.of
+
+    def twice(known, by_token):
+        return right(replace(known, log_ratio=known.log_ratio / beta), by_token)
+
+    monkeypatch.setattr(Rollout, "of", twice)
+    assert estimates("reinforce", STRONG) > 5 and estimates("grpo unbiased", STRONG) > 5
+
+
+def test_planted_beta_of_the_kl_twice(monkeypatch):
+    right = ppo.by_token_reward
+    monkeypatch.setattr(ppo, "by_token_reward", lambda old, base, reward, length, beta: right(
+        old, base, reward, length, 2.0 * beta))  # fmt: skip
+    assert estimates("ppo") > 5
 
 
 def test_planted_eos_without_its_reward(monkeypatch):
-    given = Rewarded()
-    draws, rollout = given.listed.draws, given.rollout
-    nothing = np.zeros(draws.tokens.shape)
-    reward = by_token_reward(rollout.old.numpy(), rollout.base.numpy(), rollout.reward.numpy(), draws.length)
-    late = reward.copy()
-    last = np.arange(len(late)), draws.length - 1
-    late[last] -= np.where(draws.finished, rollout.reward.numpy(), 0)
+    """Only draws that were cut would be rewarded."""
+    right = ppo.by_token_reward
 
-    def loss(rewarded):
-        gained = torch.as_tensor(advantages(rewarded, nothing, draws.length, 1.0)[0])
-        return lambda by_token: clipped(by_token, rollout, gained, epsilon=0.2).sum(1)
+    def cut_alone(old, base, reward, length, beta):
+        return right(old, base, np.where(length < LENGTH, 0.0, reward), length, beta)
 
-    assert given.off(loss(reward)) < 1e-8
-    assert given.off(loss(late)) > 1e-3
+    monkeypatch.setattr(ppo, "by_token_reward", cut_alone)
+    assert estimates("ppo") > 5
 
 
 # --- clipping, and what rows say

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
 from reward_worlds import EPSILON, by_token_law
-from training_worlds import BASE, HARD, LENGTH, PROMPTS, REWARD, ROWS, STRONG, WORDS, Listed, world
+from training_worlds import BASE, HARD, LENGTH, PROMPTS, REWARD, ROWS, STRONG, WORDS, Listed, work_on, world
 
 from alignbench.aligners.training import soft_q
 from alignbench.aligners.training.backups import backed_up, expectile, inconsistent, squared
+from alignbench.aligners.training.passes import Passes
 from alignbench.aligners.training.q_learning import QLearning
 from alignbench.aligners.training.soft_q import SoftQ
 from alignbench.generators.exact.world import enumerate_draws
@@ -180,6 +183,71 @@ def test_the_largest_q_is_of_what_the_base_can_say():
         here = draws.prompt == c
         assert here.sum() == 2
         assert torch.allclose(said.q_max[here, 0], said.q[here, 0].max(), atol=1e-12)
+
+
+# --- the mean of estimates
+
+
+def moved_head(target):
+    """A method's work with a head that is neither 0 nor right."""
+    policy = policy_of(BASE, "head:rank=500")
+    source = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for p in policy.parameters:
+            p += 0.5 * torch.randn(p.shape, generator=source, dtype=p.dtype)
+    return work_on(world(target), policy)
+
+
+AT_WORK = {
+    "path": SoftQ(steps=2, batch=64), "soft": SoftQ(steps=2, batch=64, backup="soft"),
+    "hard": QLearning(steps=2, batch=64), "expectile": QLearning(steps=2, batch=64, tau=0.7),
+}  # fmt: skip
+
+
+def exact_loss(name, work, target_head):
+    """The loss of all base draws, by their mass, over the mean of their tokens, as equations have it."""
+    listed = listed_of(REWARD)
+    draws, said = listed.draws, Valued.of(Values(work.policy, target_head)(PROMPTS, listed.draws))
+    inside = torch.as_tensor(np.arange(draws.tokens.shape[1]) < draws.length[:, None])
+    mass, r = listed.log_a.exp()[:, None], listed.log_ratio[:, None]
+    q, last = said.log_t + said.v, inside & (inside.long().cumsum(1) == torch.as_tensor(draws.length)[:, None])
+
+    def after(values):
+        return torch.where(last, r, torch.cat([values[:, 1:], torch.zeros_like(r)], 1)).detach()
+
+    if name == "path":
+        later = torch.stack([(said.log_t * inside)[:, t:].sum(1) for t in range(inside.shape[1])], 1)
+        loss = (said.v + later - r).square() / 2
+    elif name == "expectile":
+        gap = q.detach() - said.state_value
+        loss = (q - after(said.state_value)).square() / 2 + torch.where(gap < 0, 0.3, 0.7) * gap.square()
+    else:
+        loss = (q - after(said.soft if name == "soft" else said.q_max)).square() / 2
+    return (mass * loss * inside).sum() / (mass * inside).sum()
+
+
+@pytest.mark.parametrize("name", AT_WORK)
+def test_the_mean_of_estimates_is_the_exact_gradient(name, count=60):
+    """Of sums over tokens: a step's mean is a quotient, of which only the parts have the right means."""
+    work, recipe = moved_head(REWARD), AT_WORK[name]
+    method = recipe.method(work)
+    parameters = work.policy.parameters
+    method.batches(0)  # the target head is a copy of the head as it is
+
+    def flat():
+        return torch.cat([torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten() for p in parameters])
+
+    exact_loss(name, work, method.target).backward()
+    exact, gaps = flat(), []
+    for step in range(count):
+        batch = method.batches(step)["loss"]
+        for p in parameters:
+            p.grad = None
+        Passes(work, recipe, method.module).back(batch, partial(method.loss, "loss"))
+        gaps.append((flat() - exact) * float(batch.draws.length.sum()))
+    directions = torch.randn((len(exact), 16), generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    found = torch.stack(gaps) @ directions
+    assert float((found.mean(0) / (found.std(0) / np.sqrt(count))).abs().max()) < 4
 
 
 # --- by draws

@@ -24,7 +24,6 @@ from alignbench.aligners.training.reinforce import Reinforce
 from alignbench.aligners.training.sft import SFT
 from alignbench.aligners.training.sft_control import SFTControl
 from alignbench.aligners.training.soft_q import SoftQ
-from alignbench.aligners.training.work import Work
 from alignbench.errors import AlignbenchError, RunError, StoreError, Unsupported, UsageError
 from alignbench.generators.checkpoint import set_weights
 from alignbench.generators.exact.world import exact
@@ -83,16 +82,19 @@ def test_no_draw_of_p_to_learn_from(recipe):
     refused(Unsupported, lambda: world(never()).aligned(recipe), "no draw of p to learn from", "pool=", "'sun'")
 
 
-def test_grpo_with_one_draw_of_a_prompt():
-    refused(UsageError, lambda: world().aligned(GRPO(**BRIEF | {"batch": 3})), "grpo:batch=3", "at least 4")
+@pytest.mark.parametrize("recipe", [Reinforce, GRPO, PPO])
+def test_a_base_that_cuts_tokens_is_infinitely_far(recipe):
+    refused(Unsupported, lambda: world(HARD, BASE.warped(top_k=2)).aligned(recipe(**BRIEF)), "soon infinite", "top_k")
+
+
+@pytest.mark.parametrize("recipe", [Reinforce, GRPO, PPO])
+def test_one_draw_a_step_is_compared_with_none(recipe):
+    refused(UsageError, lambda: recipe(**BRIEF | {"batch": 1}), ":batch=1", "2 at least")
 
 
 def test_a_head_on_an_encoder_decoder(tmp_path):
     base = hf(pretrained=str(save_network(tmp_path, ("rain", "sun", "wind"), kind="t5")), device="cpu")
     refused(Unsupported, lambda: world(HARD, base).aligned(SoftQ(**BRIEF)), "no hidden states for a head")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Work, "own_draws", None)  # would fail: it is refused before anything is drawn
-        refused(Unsupported, lambda: world(HARD, base).aligned(PPO(**BRIEF)), "no hidden states for a head")
 
 
 def test_what_cannot_be_trained_leaves_no_training_behind(tmp_path):

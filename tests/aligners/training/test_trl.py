@@ -1,19 +1,23 @@
 """Trainers of trl on our target: what they are given is right, and where they end is measured by our laws."""
 
 import json
+import random
 from dataclasses import replace
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
+import torch
 from test_convergence import kl_of_network
 from training_worlds import BASE, HARD, PROMPTS, REWARD, work_on, world
 
 from alignbench.aligners.training import trl as peers
-from alignbench.aligners.training.trl import Peer, Trl, pairs
+from alignbench.aligners.training.trl import Peer, Trl, draws_each, pairs
 from alignbench.errors import Unsupported, UsageError
 from alignbench.generators.exact.world import enumerate_draws
 from alignbench.generators.hf.factory import hf
 from alignbench.generators.policy import policy_of
+from alignbench.generators.window import Window
 from alignbench.testing import tiny_network
 
 BRIEF = {"steps": 2, "batch": 8, "lr": 1e-2, "warmup": 0}
@@ -61,6 +65,31 @@ def test_a_pair_is_of_one_prompt_and_no_draw_is_in_two(base):
         assert sorted(said) == sorted(text for text, k in zip(drawn.texts, drawn.prompt, strict=True) if k == c)
 
 
+@pytest.mark.parametrize(
+    ("batch", "prompts", "each"), [(32, 4, 8), (32, 3, 8), (32, 6, 4), (32, 140, 2), (9, 2, 3), (5, 2, 5), (2, 7, 2)]
+)
+def test_a_step_has_as_many_draws_of_each_of_its_prompts(batch, prompts, each):
+    assert draws_each(batch, prompts) == each
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
+def test_each_step_has_all_prompts_where_it_can(base):
+    told = []
+    one = peer(base, batch=16, steps=3)
+    right = one.reward
+    one.reward = lambda prompts, completions, completion_ids, number, **more: (
+        told.append(np.bincount(number, minlength=2).tolist()), right(prompts, completion_ids, number))[1]  # fmt: skip
+    with TemporaryDirectory() as scratch:
+        one.trainer(scratch).train()
+    assert told == [[8, 8]] * 3
+
+
+def test_other_generators_of_random_numbers_are_left_as_they_were(base):
+    before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
+    world(HARD, base).aligned(Trl(**BRIEF))
+    assert before == (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist())
+
+
 # --- what they are refused
 
 
@@ -73,6 +102,8 @@ def test_a_pair_is_of_one_prompt_and_no_draw_is_in_two(base):
         ({"every": 5}, "trl:every=5: trl has no such option: leave it out"),
         ({"tokens": 500, "steps": None}, "trl:tokens=500: trl has no such option: leave it out"),
         ({"adapter": "full"}, "trl:adapter=full: must be lora"),
+        ({"batch": 1}, "trl:batch=1: it compares draws: give 2 at least"),
+        ({"trainer": "dpo", "minutes": 1.0, "steps": None}, "trl:trainer=dpo: its pairs are drawn before it begins"),
     ],
 )
 def test_options_that_it_cannot_heed(given, said):
@@ -80,15 +111,23 @@ def test_options_that_it_cannot_heed(given, said):
         Trl(**BRIEF | given)
 
 
-def test_what_it_cannot_train(base, monkeypatch):
+def test_what_it_cannot_train(base, monkeypatch, tmp_path):
     def refused(kind, on, recipe=None):
         with pytest.raises(kind) as told:
             world(HARD, on).aligned(recipe or Trl(**BRIEF))
         return str(told.value)
 
-    assert "trains language models of transformers, which" in refused(Unsupported, BASE)
+    assert "trains decoders of transformers, and table is none" in refused(Unsupported, BASE)
     assert "leave out its decoding settings" in refused(Unsupported, base.warped(temperature=0.5))
-    assert "must be a multiple of 4" in refused(UsageError, base, Trl(**BRIEF | {"batch": 9}))
+    narrow = replace(base, model=base.model.windowed(Window(2)))
+    assert "leave out its decoding settings" in refused(Unsupported, narrow)
+    pair = tiny_network(tmp_path / "t5", kind="t5")
+    assert "trains decoders of transformers" in refused(Unsupported, pair)
+    other = tiny_network(tmp_path / "bos", kind="llama")
+    read = type(other.model)._ids
+    monkeypatch.setattr(type(other.model), "_ids", lambda self, text: [*read(self, text), 1])
+    assert "as other tokens than" in refused(Unsupported, other)
+    monkeypatch.setattr(type(other.model), "_ids", read)
     with monkeypatch.context() as patch:
         patch.setattr(peers, "launched", lambda: 2)
         assert "trains in one process" in refused(UsageError, base)

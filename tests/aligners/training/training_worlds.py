@@ -23,6 +23,7 @@ from alignbench.generators.policy import policy_of
 from alignbench.seeds import Seed
 from alignbench.target import Constraint, Target
 from alignbench.testing.worlds import table_world
+from alignbench.types import collect, rows_of
 
 WORDS, PROMPTS, LENGTH = ("rain", "sun", "wind"), ("sun", "wind"), 4
 ROWS = sum(len(WORDS) ** t for t in range(LENGTH))  # prefixes of a prompt
@@ -53,6 +54,18 @@ BASE, UNEVEN = table_world(WORDS, PROMPTS, LENGTH, seed=0), table_world(WORDS, P
 FREE, HARD = target_of(), target_of(Constraint("sun", "always"))
 REWARD, STRONG = (target_of(Constraint("winds", "reward", beta=beta)) for beta in (1.2, 0.55))
 BOTH = target_of(Constraint("sun", "always"), Constraint("winds", "reward", beta=1.2))
+
+
+def tilted() -> Target:
+    """0.9 winds a draw on average, where the base has less: λ is fitted on draws of the base."""
+    target = Target([Constraint("winds", "moment", 0.9)], {}, {"winds": (0.0, 4.0)}, measures={"winds": count("wind")})
+    seed = Seed(0, "fit")
+    draws = collect(BASE.sample(PROMPTS, rows_of(2, 4000), max_tokens=LENGTH, seed=seed))
+    found = target.measure(PROMPTS, draws)
+    return target.fitted(found, draws.prompt, found, draws.prompt, PROMPTS)
+
+
+TILT = tilted()
 TARGETS = {"hard": HARD, "reward": REWARD, "both": BOTH}
 
 
