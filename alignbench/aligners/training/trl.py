@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import copy
-import random
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, fields, replace
 from importlib.metadata import PackageNotFoundError, version
 from math import gcd
@@ -30,7 +29,7 @@ from alignbench.errors import RunError, Unsupported, UsageError, brief, did_you_
 from alignbench.generators.base import Networked, WithTokenizer
 from alignbench.generators.hf.policy import Adapted, sharing
 from alignbench.generators.hf.policy import Trained as Adapter
-from alignbench.generators.hf.quiet import no_bars, no_dataset_bars
+from alignbench.generators.hf.quiet import global_randomness_kept, no_bars, no_dataset_bars
 from alignbench.generators.law import law_of
 from alignbench.generators.memory import peak_memory, reset_peak
 from alignbench.generators.window import Windowable
@@ -136,7 +135,7 @@ class Peer:
         began = time.monotonic()
         reset_peak()
         with ExitStack() as held:
-            held.enter_context(_randomness())  # trl seeds it for the whole process
+            held.enter_context(global_randomness_kept())  # trl seeds it for the whole process
             held.enter_context(no_bars())
             held.enter_context(no_dataset_bars())
             held.enter_context(catch_warnings())
@@ -290,18 +289,6 @@ def draws_each(batch: int, prompts: int) -> int:
     """Draws of a prompt in a step: the most that divide the batch and leave some to each prompt, and never one."""
     found = [n for n in range(2, batch + 1) if batch % n == 0]
     return max((n for n in found if n <= batch // prompts), default=found[0])
-
-
-@contextmanager
-def _randomness() -> Iterator[None]:
-    """Inside, the generators of Python, numpy and torch are another's; after it they are as they were."""
-    python, array = random.getstate(), np.random.get_state()
-    try:
-        with torch.random.fork_rng(devices=[]):
-            yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(array)
 
 
 def _adapter(work: Work) -> Adapter:

@@ -1,9 +1,13 @@
-"""Progress bars of transformers and datasets, which would stand between our own lines."""
+"""What libraries do to the whole process, kept in: progress bars between our own lines, and global random numbers."""
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+import numpy as np
+import torch
 
 
 @contextmanager
@@ -32,3 +36,16 @@ def no_dataset_bars() -> Iterator[None]:
     finally:
         if shown:
             datasets.enable_progress_bars()
+
+
+@contextmanager
+def global_randomness_kept() -> Iterator[None]:
+    """Inside, the global generators of Python, numpy and torch are others' to use; after it they are as they were."""
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
+    python, array = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng(devices):
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(array)
