@@ -25,7 +25,9 @@ from alignbench.aligners.selection.quasi_rejection import QuasiRejection
 from alignbench.aligners.selection.rejection import Rejection
 from alignbench.aligners.selection.sir import SIR
 from alignbench.aligners.training.cdpg import CDPG
+from alignbench.aligners.training.contrastive import Contrastive
 from alignbench.aligners.training.control_code import ControlCode
+from alignbench.aligners.training.distil import Distil
 from alignbench.aligners.training.dpg import DPG
 from alignbench.aligners.training.f_dpg import FDPG
 from alignbench.aligners.training.gdc import GDC
@@ -82,7 +84,8 @@ TRAININGS = {
     "f_dpg": training(FDPG(pool=64, **BRIEF)), "gdc": training(GDC(pool=64, **BRIEF)), "cdpg": training(CDPG(**BRIEF)),
     "sft": training(SFT(patience=1, held_out=2, **BRIEF | {"steps": 10})),
     "sft_control": training(SFTControl(**BRIEF)), "control_code": training(ControlCode(pool=64, form="", **BRIEF)),
-    "dpo": training(DPO(**BRIEF)),
+    "dpo": training(DPO(**BRIEF)), "contrastive": training(Contrastive(**BRIEF)),
+    "distil": training(Distil(teacher="rejection", **BRIEF)),
 }  # fmt: skip
 """Aligners that train: rows share base draws, coins and a policy's uniforms on the stream `train`."""
 WORK = {
@@ -175,7 +178,7 @@ SALTS = [
     ("aligners.prompting.few_shot", "PICK"), ("aligners.prompting.few_shot", "EXAMPLES"),
     ("scoring.references", "ACCEPT"), ("aligners.training.of_target", "ACCEPT"),
     ("aligners.training.work", "POLICY"), ("aligners.training.method", "WATCHED"),
-    ("aligners.training.control_code", "CODES"), ("aligners.training.pairs", "PAIRS"),
+    ("aligners.training.control_code", "CODES"), ("aligners.training.pairs", "PAIRS"), ("aligners.training.distil", "TEACHER"),
 ]  # fmt: skip
 
 

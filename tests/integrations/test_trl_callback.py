@@ -80,7 +80,7 @@ def test_what_a_trainer_trains_is_measured_and_not_disturbed(kind, network, tmp_
     assert [log["step"] for log in told] == [2, 4]
     assert all(np.isfinite(log["alignbench/tiny/satisfaction.always"]) for log in told)
     names = {path.parent.name for path in Path(tmp_path / "out").glob("*/results*")}
-    assert len(names) == 3 and sum("step" in name for name in names) == 2, names
+    assert len(names) == 4 and sum("step" in name for name in names) == 2, names
 
 
 def test_what_it_refuses(network, tmp_path):

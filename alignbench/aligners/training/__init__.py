@@ -18,6 +18,7 @@
     ppo.py        clipped, with values of prefixes (`values.py`)
     soft_q.py     Q of each token as a guide (`backups.py`);  q_learning.py  with a hard backup
     preferences.py  DPO and its family, on pairs of base draws (`pairs.py`, `preference_losses.py`)
+    contrastive.py  a draw of p among base draws;  distil.py  on draws of any generator
     trl.py        the trainers of trl, as peers
 
 To add one, write a dataclass that inherits `Trained`, register it, and give its `Method`: the draws of each step, and a
@@ -25,7 +26,9 @@ loss of log π by token. It may import floors 0 and 1 and the rest of `aligners`
 """
 
 from alignbench.aligners.training import cdpg as cdpg
+from alignbench.aligners.training import contrastive as contrastive
 from alignbench.aligners.training import control_code as control_code
+from alignbench.aligners.training import distil as distil
 from alignbench.aligners.training import dpg as dpg
 from alignbench.aligners.training import f_dpg as f_dpg
 from alignbench.aligners.training import gdc as gdc

@@ -24,6 +24,8 @@ from alignbench.aligners.training import processes as told
 from alignbench.aligners.training.batch import Batch
 from alignbench.aligners.training.budget import Budget
 from alignbench.aligners.training.cdpg import CDPG
+from alignbench.aligners.training.contrastive import Contrastive
+from alignbench.aligners.training.distil import Distil
 from alignbench.aligners.training.dpg import DPG
 from alignbench.aligners.training.f_dpg import FDPG
 from alignbench.aligners.training.folder import Folder
@@ -64,6 +66,8 @@ RECIPES = {
     "reinforce": Reinforce(**SHORT),
     "grpo": GRPO(**SHORT),
     "ppo": PPO(**SHORT, renew=2, target_kl=0.1),
+    "contrastive": Contrastive(**SHORT | {"batch": 8}, negatives=3),
+    "distil": Distil(teacher="rejection", **SHORT),
     "dpo": DPO(**SHORT | {"batch": 10}),
     "kto": KTO(**SHORT | {"batch": 10}),
     "soft_q": SoftQ(**SHORT, backup="soft", sync=2),
