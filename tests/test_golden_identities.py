@@ -55,7 +55,8 @@ SETTINGS = {
     "all": ALL,
 }
 TRAINED = (
-    "cdpg", "contrastive", "control_code", "distil", "dpg", "dpg:minutes=2.5,replay=0.5", "dpo", "f_dpg:f=js", "gdc", "grpo", "ipo", "kto",
+    "cdpg", "contrastive", "control_code", "distil",
+    "dpg", "dpg:minutes=2.5,replay=0.5", "dpo", "f_dpg:f=js", "gdc", "grpo", "ipo", "kto",
     "orpo", "ppo", "prompt_tuning", "q_learning", "reinforce", "sft", "sft_control", "simpo", "soft_q", "squared",
     "trl",
 )  # fmt: skip

@@ -85,7 +85,7 @@ TRAININGS = {
     "sft": training(SFT(patience=1, held_out=2, **BRIEF | {"steps": 10})),
     "sft_control": training(SFTControl(**BRIEF)), "control_code": training(ControlCode(pool=64, form="", **BRIEF)),
     "dpo": training(DPO(**BRIEF)), "contrastive": training(Contrastive(**BRIEF)),
-    "distil": training(Distil(teacher="rejection", **BRIEF)),
+    "distil": training(Distil(teacher="best_of_n:n=2", **BRIEF)),
 }  # fmt: skip
 """Aligners that train: rows share base draws, coins and a policy's uniforms on the stream `train`."""
 WORK = {
@@ -123,8 +123,15 @@ def noted(monkeypatch):
 
     Numbers of draws from `APART` on are for another use than those before.
     """
-    users, held, who = defaultdict(set), [], [""]
+    users, held, askers, who = defaultdict(set), [], defaultdict(list), [""]
     right = Seed.rng
+
+    def place(file, asking):
+        """The asker's number among those of this file in one piece of work: two trainings share coins on purpose."""
+        known = askers[who[0], file]
+        if id(asking) not in known:
+            known.append(id(asking))
+        return known.index(id(asking))
 
     def rng(self, prompt, index):
         file, asking = asker()
@@ -132,7 +139,7 @@ def noted(monkeypatch):
         row = who[0] if self.stream == "own" else ""
         work = who[0] if self.stream in ("own", "train") else ""  # the others are the harness's own, the same for all
         work = "training" if work in TRAININGS and self.stream == "train" else work
-        which = learns(asking) if file == TOKENS else id(asking)
+        which = learns(asking) if file == TOKENS else place(file, asking)
         users[row, self.stream, self.salt, int(index) % ATTEMPT // APART].add((work, file, which))
         return right(self, prompt, index)
 
@@ -178,7 +185,8 @@ SALTS = [
     ("aligners.prompting.few_shot", "PICK"), ("aligners.prompting.few_shot", "EXAMPLES"),
     ("scoring.references", "ACCEPT"), ("aligners.training.of_target", "ACCEPT"),
     ("aligners.training.work", "POLICY"), ("aligners.training.method", "WATCHED"),
-    ("aligners.training.control_code", "CODES"), ("aligners.training.pairs", "PAIRS"), ("aligners.training.distil", "TEACHER"),
+    ("aligners.training.control_code", "CODES"), ("aligners.training.pairs", "PAIRS"),
+    ("aligners.training.distil", "TEACHER"),
 ]  # fmt: skip
 
 

@@ -67,7 +67,7 @@ RECIPES = {
     "grpo": GRPO(**SHORT),
     "ppo": PPO(**SHORT, renew=2, target_kl=0.1),
     "contrastive": Contrastive(**SHORT | {"batch": 8}, negatives=3),
-    "distil": Distil(teacher="rejection", **SHORT),
+    "distil": Distil(teacher="best_of_n:n=2", **SHORT),
     "dpo": DPO(**SHORT | {"batch": 10}),
     "kto": KTO(**SHORT | {"batch": 10}),
     "soft_q": SoftQ(**SHORT, backup="soft", sync=2),
