@@ -126,9 +126,9 @@ def noted(monkeypatch):
     users, held, askers, who = defaultdict(set), [], defaultdict(list), [""]
     right = Seed.rng
 
-    def place(file, asking):
+    def place(file, use, asking):
         """The asker's number among those of this file in one piece of work: two trainings share coins on purpose."""
-        known = askers[who[0], file]
+        known = askers[who[0], file, use]
         if id(asking) not in known:
             known.append(id(asking))
         return known.index(id(asking))
@@ -139,8 +139,8 @@ def noted(monkeypatch):
         row = who[0] if self.stream == "own" else ""
         work = who[0] if self.stream in ("own", "train") else ""  # the others are the harness's own, the same for all
         work = "training" if work in TRAININGS and self.stream == "train" else work
-        which = learns(asking) if file == TOKENS else place(file, asking)
-        users[row, self.stream, self.salt, int(index) % ATTEMPT // APART].add((work, file, which))
+        use = row, self.stream, self.salt, int(index) % ATTEMPT // APART
+        users[use].add((work, file, learns(asking) if file == TOKENS else place(file, use, asking)))
         return right(self, prompt, index)
 
     with monkeypatch.context() as patch:
