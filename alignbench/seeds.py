@@ -17,12 +17,11 @@ ATTEMPT = 2**32
 """Attempt t of draw i has the sample number i + t·ATTEMPT: what a sampler that tries again draws next for it."""
 TRIES = 2**31
 """Attempts that a draw can have; as many fit an int64."""
-ACCEPT, TIES, RESAMPLE, PICK, EXAMPLES, PILOT, POLICY, WATCHED, CODES, PAIRS, TEACHER = range(1, 12)
+ACCEPT, TIES, RESAMPLE, PICK, EXAMPLES, PILOT, POLICY, WATCHED, CODES, PAIRS = range(1, 11)
 """Salts, each for one use of a stream beside its tokens: whether a proposal is accepted, which of tied draws is kept,
 which of several is resampled, and of the stream `train` the order of few-shot examples, their draws, the draws that
 choose the β of quasi-rejection, those of a policy while it is trained, those by which a training is only watched,
-which control code a draw has, which of two draws is the chosen one, and those of a teacher. Those of plug-ins begin at
-`PLUGIN`."""
+which control code a draw has, and which of two draws is the chosen one. Those of plug-ins begin at `PLUGIN`."""
 PLUGIN = 100
 USES = 256  # salts of one level; a salted seed can be salted again
 

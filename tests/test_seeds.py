@@ -25,7 +25,6 @@ from alignbench.seeds import (
     POLICY,
     RESAMPLE,
     STREAMS,
-    TEACHER,
     TIES,
     TRIES,
     USES,
@@ -76,7 +75,7 @@ USERS = {
     "ties of the next": (TIES, 2), "coins of sir": (RESAMPLE,), "order of examples": (PICK,),
     "tokens of examples": (EXAMPLES,), "coins of examples": (EXAMPLES, ACCEPT), "ties of examples": (EXAMPLES, TIES),
     "a policy in training": (POLICY,), "a training that is watched": (WATCHED,), "control codes": (CODES,),
-    "codes in a training": (WATCHED, CODES), "pairs of draws": (PAIRS,), "a teacher": (TEACHER,),
+    "codes in a training": (WATCHED, CODES), "pairs of draws": (PAIRS,),
     "tokens of a pilot": (PILOT,), "a plug-in": (PLUGIN,), "coins in a plug-in": (PLUGIN, ACCEPT),
 }  # fmt: skip
 """Who uses random numbers, and its salts, the outer first."""

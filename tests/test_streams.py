@@ -186,7 +186,6 @@ SALTS = [
     ("scoring.references", "ACCEPT"), ("aligners.training.of_target", "ACCEPT"),
     ("aligners.training.work", "POLICY"), ("aligners.training.method", "WATCHED"),
     ("aligners.training.control_code", "CODES"), ("aligners.training.pairs", "PAIRS"),
-    ("aligners.training.distil", "TEACHER"),
 ]  # fmt: skip
 
 

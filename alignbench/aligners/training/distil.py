@@ -17,7 +17,6 @@ from alignbench.aligners.training.recipe import Trained
 from alignbench.aligners.training.work import Work
 from alignbench.errors import RunError
 from alignbench.registry import aligner
-from alignbench.seeds import TEACHER
 from alignbench.target import Target
 from alignbench.types import Sampler
 
@@ -62,7 +61,7 @@ class Taught(Method):
 
     def batches(self, step: int) -> Mapping[str, Batch]:
         """See `Method.batches`."""
-        draws = self.work.own_draws(self.teacher, self.work.mine(self.work.rows(step, self.batch)), TEACHER)
+        draws = self.work.own_draws(self.teacher, self.work.mine(self.work.rows(step, self.batch)), salt=0)
         if draws.tokens is None or draws.vocab != self.work.policy.vocab.fingerprint:
             raise RunError(
                 "distil: the teacher's draws are not of the base's tokens: take one that is made of the base"
