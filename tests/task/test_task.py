@@ -129,8 +129,8 @@ def test_hash_covers_a_features_version_and_is_the_same_everywhere(write):
     [
         ("train:", "trian:", "t.yaml:6: unknown key 'trian'. Did you mean 'train'? Known: base, ci_over, corpus, "
          "draws, "
-         "features, max_tokens, metrics, name, primary, prompts, proposals, references, summary, tags, target, train, "
-         "version."),
+         "features, max_tokens, metrics, name, preferences, primary, prompts, proposals, references, summary, tags, "
+         "target, train, version."),
         ("The teacher", "The nurse", "t.yaml:6: train has the task's own prompt 'The nurse said that': keep what is "
          "tested apart from what may be trained on"),
         ("name: stormy\n", "", "t.yaml: the key 'name' is missing"),
