@@ -131,7 +131,7 @@ def test_a_whole_model_is_a_model(align):
 
 REFUSED = {
     "aligner trains nothing": ({"aligner": "top_p:p=0.9"}, "aligner 'top_p:p=0.9' trains nothing"),
-    "unknown aligner": ({"aligner": "dgp:steps=2"}, "Did you mean 'dpg'"),
+    "unknown aligner": ({"aligner": "f_dgp:steps=2"}, "Did you mean 'f_dpg'"),
     "two budgets": ({"aligner": "dpg:steps=2,minutes=1"}, "steps and minutes are all budgets"),
     "no batch": ({"aligner": "dpg:batch=0"}, "dpg:batch=0: must be a whole number >= 1"),
     "no adapter": ({"aligner": "dpg:adapter=lore"}, "alignbench: dpg:adapter=lore: "),

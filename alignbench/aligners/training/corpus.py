@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from alignbench.aligners.training.batch import Batch
@@ -22,7 +24,9 @@ def corpus_batch(work: Work, rows: Array) -> Batch:
     mine = work.mine(rows)
     number = (mine[:, 1] * len(work.prompts) + mine[:, 0]) % len(texts)
     nothing = np.zeros(len(mine))
-    return Batch(written(work, mine, [f" {texts[n].strip()}" for n in number]), work.prompts, nothing, nothing + np.nan)
+    draws = written(work, mine, [f" {texts[n].strip()}" for n in number])
+    draws = replace(draws, texts=tuple(texts[n] for n in number))
+    return Batch(draws, work.prompts, nothing, nothing + np.nan)
 
 
 def written(work: Work, rows: Array, texts: list[str]) -> Draws:
