@@ -154,10 +154,9 @@ def far(work, recipe, exact, count):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("target", TARGETS)
-def test_a_thousand_steps(target):
-    recipe, listed = Contrastive(steps=1000, batch=128, lr=0.05, cooldown=0.5), Listed(target=TARGETS[target])
-    assert listed.kl_of(world(TARGETS[target]).aligned(recipe)) / listed.kl(listed.log_a) < 0.1
+def test_by_draws_it_comes_near():
+    recipe, listed = Contrastive(steps=300, batch=128, lr=0.05, cooldown=0.5), Listed(target=HARD)
+    assert listed.kl_of(world(HARD).aligned(recipe)) / listed.kl(listed.log_a) < 0.2
 
 
 # --- distillation
