@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -143,3 +144,12 @@ def _is_plain(data: object) -> bool:
     except (TypeError, ValueError):
         return False
     return True
+
+
+def weights_digest(named: Iterable[tuple[str, torch.Tensor]], begin: str = "") -> str:
+    """16 hex digits of weights as they are now, by name, after a text."""
+    found = sha256(begin.encode())
+    for name, p in sorted(named, key=lambda one: one[0]):
+        found.update(f"{name} {p.dtype} {tuple(p.shape)}\0".encode())
+        found.update(p.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return found.hexdigest()[:16]

@@ -9,7 +9,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from hashlib import sha256
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -21,6 +20,7 @@ from torch.utils.checkpoint import checkpoint
 
 from alignbench.errors import StoreError, Unsupported, UsageError
 from alignbench.files import check_writable, dump, write_atomic
+from alignbench.generators.checkpoint import weights_digest
 from alignbench.generators.gradient import differentiable, inference
 from alignbench.generators.hf.policy import adapter
 from alignbench.generators.history import Before, WithHiddenStates
@@ -68,11 +68,7 @@ class QHead(nn.Module):
 
     def digest(self) -> str:
         """16 hex digits of its numbers as they are now."""
-        found = sha256()
-        for name, p in self.named_parameters():
-            found.update(f"{name} {p.dtype} {tuple(p.shape)}\0".encode())
-            found.update(p.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-        return found.hexdigest()[:16]
+        return weights_digest(self.named_parameters())
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -29,7 +29,6 @@ class PairDraws(BaseDraws):
 
     labels: str = "bradley_terry"
     beta: float = 1.0
-    coins: dict[tuple[int, int], float] = field(default_factory=dict)
 
     def block(self, number: int) -> Batch:
         """See `BaseDraws.block`; its numbers are a multiple of 2, so that no pair is in two."""
@@ -54,11 +53,8 @@ class PairDraws(BaseDraws):
 
     def _coin(self, prompt: int, number: int) -> float:
         """Uniform on [0, 1), of a pair of a prompt."""
-        if (prompt, number) not in self.coins:
-            seed = self.work.setting.seed.salted(PAIRS)
-            rendered = self.work.policy.render(self.work.prompts[prompt])
-            self.coins[prompt, number] = float(seed.rng(rendered, number).random())
-        return self.coins[prompt, number]
+        rendered = self.work.policy.render(self.work.prompts[prompt])
+        return float(self.work.setting.seed.salted(PAIRS).rng(rendered, number).random())
 
 
 def preference_batch(work: Work, step: int, draws: int) -> Batch:

@@ -7,7 +7,6 @@ import os
 import re
 import tempfile
 from dataclasses import dataclass, field
-from hashlib import sha256
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 from warnings import catch_warnings, filterwarnings
@@ -19,6 +18,7 @@ from torch import nn
 
 from alignbench.errors import StoreError, Unsupported, UsageError
 from alignbench.files import check_writable
+from alignbench.generators.checkpoint import weights_digest
 from alignbench.generators.gradient import trainable_parameters
 from alignbench.generators.hf.quantised import Int8Linear
 from alignbench.generators.hf.quiet import no_bars
@@ -81,11 +81,7 @@ class Trained:
 
     def digest(self) -> str:
         """16 hex digits of what is trained, and how, and of its numbers as they are now."""
-        found = sha256(repr(self.recipe).encode())
-        for name, p in sorted(self.tensors.items()):
-            found.update(f"{name} {p.dtype} {tuple(p.shape)}\0".encode())
-            found.update(p.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-        return found.hexdigest()[:16]
+        return weights_digest(self.tensors.items(), repr(self.recipe))
 
     @torch.no_grad()
     def follow(self, first: Trained) -> None:
